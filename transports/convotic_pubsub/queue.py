@@ -1,0 +1,158 @@
+"""What a kombu queue is on Pub/Sub: one topic, one subscription, and the policy for its messages.
+
+This is the seam between the transport and whoever runs tasks on it. The transport owns leases, flow
+control and settlement; a :class:`DeliveryPolicy` owns what a message *means* (Celery headers, attempt
+counting, attributes of its own). Pure: no I/O, no clock, no threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol, TypeAlias
+
+__all__ = [
+    "Acknowledge",
+    "DeadLetter",
+    "Decision",
+    "DeliveryPolicy",
+    "Deliver",
+    "History",
+    "Incident",
+    "PayloadDict",
+    "PostponeDelivery",
+    "QueueSpec",
+    "Received",
+]
+
+#: A kombu message as ``virtual.Message`` takes it:
+#: ``{"body": b"...", "content-type": "application/json", "content-encoding": "utf-8",
+#: "headers": {...}, "properties": {"delivery_info": {...}, "priority": 0, ...}}``.
+#: The transport adds ``properties["delivery_tag"]``.
+PayloadDict: TypeAlias = dict[str, Any]
+
+#: What happened to a delivery and must be remembered until the message is gone:
+#: ``failure``: a run raised or was stopped; ``hand_back``: returned without having been run.
+Incident: TypeAlias = Literal["failure", "hand_back"]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One delivery of one message, as Pub/Sub handed it over."""
+
+    #: Short name of the subscription that delivered it.
+    subscription: str
+    #: Pub/Sub's message id: the same for every redelivery, another for each subscription's dead letter.
+    message_id: str
+    data: bytes
+    #: All attributes as sent, the framework's own included.
+    attributes: Mapping[str, str]
+    ordering_key: str
+    #: Timezone-aware, UTC.
+    published_at: datetime
+    #: 1 on the first delivery; 0 where the service does not count (no dead-letter policy).
+    delivery_attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is remembered about earlier deliveries of a message (see :class:`DeliveryPolicy`)."""
+
+    failures: int = 0
+    hand_backs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Hand the message to the consumer as this kombu payload."""
+
+    payload: PayloadDict
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Acknowledge without running: not for us. ``reason`` is counted and logged."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Publish to the dead-letter topic with these attributes *added*, then acknowledge.
+
+    ``attributes`` is ordered by importance: what does not fit the service's limits (100 attributes,
+    10,000,000 bytes) is left off from the end. Names must not collide with the user's.
+    """
+
+    attributes: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PostponeDelivery:
+    """Do not run now; let the lease end in ``delay_seconds`` (1..600). Counts as no failure."""
+
+    delay_seconds: float
+
+
+Decision: TypeAlias = Deliver | Acknowledge | DeadLetter | PostponeDelivery
+
+
+class DeliveryPolicy(Protocol):
+    """What the owner of a queue decides about its messages. One instance serves one queue.
+
+    The async methods run on the transport's I/O loop and must not block it; they are given two
+    seconds, and an error or a timeout is logged and taken as "the store is away".
+    """
+
+    def decide(self, received: Received, history: History | None) -> Decision:
+        """Say what becomes of a delivery. Pure and fast: runs on the I/O thread for each message.
+
+        ``history`` is None on a first delivery (``delivery_attempt <= 1``) and when it is unknown.
+        A raised exception is logged and dead-letters the message, with no attributes but the error.
+        """
+        ...
+
+    async def recall(self, received: Received) -> History | None:
+        """Read what is remembered; called for redeliveries only. None: unknown."""
+        ...
+
+    async def record(self, received: Received, incident: Incident) -> None:
+        """Remember one more failure or hand-back of this message."""
+        ...
+
+    async def forget(self, received: Received) -> None:
+        """Drop what is remembered: a message that was redelivered or failed is now gone for good."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSpec:
+    """A kombu queue bound to a topic of raw messages. Names are short names, units are in the names."""
+
+    #: kombu's queue name.
+    queue: str
+    topic: str
+    subscription: str
+    policy: DeliveryPolicy
+    #: Pub/Sub filter expression, at most 256 bytes; "" for none.
+    filter: str = ""
+    #: Topic, and subscription of the same name, that keep what is given up. "" for none.
+    dead_letter_topic: str = ""
+    #: For the subscription's own DeadLetterPolicy, 5..100; 0 for no policy (then no delivery counts).
+    max_delivery_attempts: int = 0
+    #: The lease of a running message, 1..86,400 s. The subscription's is this, clamped to 10..600.
+    ack_deadline_seconds: float = 30.0
+    #: How long a lease is kept beyond the deadline, so that the outcome of a stopped run is ours.
+    deadline_grace_seconds: float = 10.0
+    #: Messages handed to the consumer at a time (running), per process.
+    concurrency: int = 1
+    #: Messages kept ready beyond ``concurrency``, per process.
+    buffer_messages: int = 1
+    buffer_bytes: int = 16 * 1024 * 1024
+    #: Failed messages whose lease we wait for; beyond this many the queue stops pulling.
+    max_waiting_retries: int = 100
+    message_retention_seconds: int = 7 * 24 * 3600
+    enable_message_ordering: bool = False
+    enable_exactly_once_delivery: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
