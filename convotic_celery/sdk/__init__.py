@@ -1,1 +1,26 @@
-"""Placeholder; see docs/architecture.md."""
+"""What a module's author imports: registration, options, messages and outcomes."""
+
+from convotic_celery.sdk.backoff import Backoff, ConstantBackoff, ExponentialBackoff
+from convotic_celery.sdk.handler import HandlerDefinition
+from convotic_celery.sdk.message import WorkerMessage
+from convotic_celery.sdk.module import ConvoticModule, Sdk
+from convotic_celery.sdk.names import TARGET_ATTRIBUTE
+from convotic_celery.sdk.options import WorkerOptions, WorkerOptionsDict
+from convotic_celery.sdk.outcomes import DeadLetter, Drop, Outcome, Retry
+
+__all__ = [
+    "TARGET_ATTRIBUTE",
+    "Backoff",
+    "ConstantBackoff",
+    "ConvoticModule",
+    "DeadLetter",
+    "Drop",
+    "ExponentialBackoff",
+    "HandlerDefinition",
+    "Outcome",
+    "Retry",
+    "Sdk",
+    "WorkerMessage",
+    "WorkerOptions",
+    "WorkerOptionsDict",
+]

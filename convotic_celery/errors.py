@@ -1,0 +1,205 @@
+"""The framework's errors. What a handler raises to choose its outcome is in ``sdk/outcomes.py``.
+
+::
+
+    ConvoticError
+    ├── ConfigurationError               a setting is missing, unknown or wrong
+    ├── ModuleError                      a module can't be used; names file and cause
+    │   ├── ModuleNotFound
+    │   ├── DuplicateHandler             two handlers want one queue or subscription
+    │   └── HandlerSignatureError        a handler can't be called as (message, ctx)
+    ├── InvalidMessage                   the data is not JSON or fails the payload model
+    ├── AckDeadlineExceeded              a run was stopped at its ack deadline
+    ├── PublishRefused                   refused before anything was sent
+    │   ├── NotSerializable
+    │   ├── MessageTooLarge
+    │   ├── EmptyMessage
+    │   ├── InvalidTopic
+    │   ├── InvalidAttribute
+    │   ├── InvalidOrderingKey
+    │   └── TopicHasNoSubscription
+    └── ContextError                     a context service says no
+        ├── ContactExists
+        ├── ContactNotFound
+        ├── ConversationNotFound
+        ├── InvalidField                 a value a service can't keep
+        └── StoreUnavailable             the store does not answer; try again
+
+Each error's constructor takes exactly its ``args``, all plain values, and composes the text in
+``__str__``. So every one survives pickle (prefork) and Celery's JSON result backend, which both
+call ``cls(*args)`` on the other side.
+"""
+
+# ruff: noqa: N818 - errors are named for what happened, as in celery.exceptions
+
+from __future__ import annotations
+
+__all__ = [
+    "AckDeadlineExceeded",
+    "ConfigurationError",
+    "ContactExists",
+    "ContactNotFound",
+    "ContextError",
+    "ConversationNotFound",
+    "ConvoticError",
+    "DuplicateHandler",
+    "EmptyMessage",
+    "HandlerSignatureError",
+    "InvalidAttribute",
+    "InvalidField",
+    "InvalidMessage",
+    "InvalidOrderingKey",
+    "InvalidTopic",
+    "MessageTooLarge",
+    "ModuleError",
+    "ModuleNotFound",
+    "NotSerializable",
+    "PublishRefused",
+    "StoreUnavailable",
+    "TopicHasNoSubscription",
+]
+
+
+class ConvoticError(Exception):
+    """Base of all errors raised by ``convotic_celery``."""
+
+
+class ConfigurationError(ConvoticError):
+    """A setting is missing, unknown or wrong; the text names the variable and the rule."""
+
+
+class ModuleError(ConvoticError):
+    """A module can't be used; the text names its file and the cause."""
+
+
+class ModuleNotFound(ModuleError):
+    """A module named in the settings can't be imported."""
+
+
+class DuplicateHandler(ModuleError):
+    """Two handlers want one queue or one subscription; the text names both."""
+
+
+class HandlerSignatureError(ModuleError):
+    """A handler can't be called as ``handler(message, ctx)``, or its annotations contradict it."""
+
+
+class InvalidMessage(ConvoticError):
+    """A message's data is not JSON or fails the payload model; its handler was not called.
+
+    The text says where and why, never the data itself.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class AckDeadlineExceeded(ConvoticError):
+    """A handler ran past its ack deadline and was stopped."""
+
+    def __init__(self, handler: str, ack_deadline_seconds: float) -> None:
+        super().__init__(handler, ack_deadline_seconds)
+        self.handler = handler
+        self.ack_deadline_seconds = ack_deadline_seconds
+
+    def __str__(self) -> str:
+        return (
+            f"{self.handler} was stopped after its ack deadline of {self.ack_deadline_seconds:g} "
+            "seconds. Raise ack_deadline, or do less in one message."
+        )
+
+
+class PublishRefused(ConvoticError):
+    """A message was refused before anything was sent; the text says which rule it breaks."""
+
+
+class NotSerializable(PublishRefused):
+    """The data has no JSON form."""
+
+
+class MessageTooLarge(PublishRefused):
+    """The message exceeds Pub/Sub's 10,000,000 bytes."""
+
+
+class EmptyMessage(PublishRefused):
+    """Pub/Sub refuses a message without data and without attributes."""
+
+
+class InvalidTopic(PublishRefused):
+    """The topic's name breaks Pub/Sub's rules."""
+
+
+class InvalidAttribute(PublishRefused):
+    """An attribute breaks a limit of Pub/Sub, or its name is reserved."""
+
+
+class InvalidOrderingKey(PublishRefused):
+    """The ordering key exceeds 1,024 bytes or is not a string."""
+
+
+class TopicHasNoSubscription(PublishRefused):
+    """The topic would have to be created, and nobody subscribes to it: the message would vanish."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic)
+        self.topic = topic
+
+    def __str__(self) -> str:
+        return (
+            f"Topic {self.topic!r} does not exist, and no known handler subscribes to it: a "
+            "message published now would be lost. Register a handler for it, or create the topic "
+            "and a subscription."
+        )
+
+
+class ContextError(ConvoticError):
+    """A context service refused; nothing was changed."""
+
+
+class ContactExists(ContextError):
+    """Another contact has this external id; :attr:`contact_id` says which."""
+
+    def __init__(self, external_id: str, contact_id: str) -> None:
+        super().__init__(external_id, contact_id)
+        self.external_id = external_id
+        self.contact_id = contact_id
+
+    def __str__(self) -> str:
+        return (
+            f"External id {self.external_id!r} belongs to contact {self.contact_id}. "
+            "Use contacts.get(error.contact_id)."
+        )
+
+
+class ContactNotFound(ContextError):
+    """No contact has this id."""
+
+    def __init__(self, contact_id: str) -> None:
+        super().__init__(contact_id)
+        self.contact_id = contact_id
+
+    def __str__(self) -> str:
+        return f"There is no contact with the id {self.contact_id!r}."
+
+
+class ConversationNotFound(ContextError):
+    """No conversation has this id."""
+
+    def __init__(self, conversation_id: str) -> None:
+        super().__init__(conversation_id)
+        self.conversation_id = conversation_id
+
+    def __str__(self) -> str:
+        return f"There is no conversation with the id {self.conversation_id!r}."
+
+
+class InvalidField(ContextError):
+    """A value can't be kept: unknown field, wrong type or beyond a limit; the text names it."""
+
+
+class StoreUnavailable(ContextError):
+    """The store did not answer within its retries; whether a write took place is unknown."""

@@ -1,0 +1,70 @@
+"""How long a failed message waits for its next run: the option ``backoff``. Pure values."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+__all__ = ["Backoff", "ConstantBackoff", "ExponentialBackoff"]
+
+
+def _to_seconds(value: object) -> object:
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+#: 1 s is the shortest wait a lapse can express; one day is the longest ack deadline.
+_Delay = Annotated[float, BeforeValidator(_to_seconds), Field(ge=1, le=86_400)]
+_Jitter = Annotated[float, Field(ge=0, le=1)]
+
+
+class ConstantBackoff(BaseModel):
+    """Wait the same time before each retry.
+
+    ``jitter`` (0..1) is the part of the delay that is drawn at random: with ``delay=10`` and
+    ``jitter=0.5`` a retry comes after 5 to 10 seconds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["constant"] = "constant"
+    delay: _Delay
+    jitter: _Jitter = 0.0
+
+    def delay_seconds(self, attempt: int, random: float) -> float:
+        """Return the wait in seconds after run number ``attempt`` failed; ``random`` is in 0..1."""
+        del attempt
+        return _spread(self.delay, self.jitter, random)
+
+
+class ExponentialBackoff(BaseModel):
+    """Wait ``initial``, then ``factor`` times as long before each further retry, up to ``maximum``.
+
+    ``jitter`` (0..1) is the part of the delay that is drawn at random; the default of 0.5 keeps
+    messages that failed together from coming back together.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["exponential"] = "exponential"
+    initial: _Delay = 1.0
+    factor: Annotated[float, Field(ge=1, le=100)] = 2.0
+    maximum: _Delay = 600.0
+    jitter: _Jitter = 0.5
+
+    def delay_seconds(self, attempt: int, random: float) -> float:
+        """Return the wait in seconds after run number ``attempt`` failed; ``random`` is in 0..1."""
+        try:
+            delay = min(self.maximum, self.initial * self.factor ** (attempt - 1))
+        except OverflowError:
+            delay = self.maximum
+        return _spread(delay, self.jitter, random)
+
+
+def _spread(delay: float, jitter: float, random: float) -> float:
+    return max(1.0, delay * (1 - jitter * random))
+
+
+#: From JSON: ``{"kind": "exponential", "initial": 2}``.
+Backoff: TypeAlias = Annotated[ConstantBackoff | ExponentialBackoff, Field(discriminator="kind")]

@@ -1,0 +1,134 @@
+"""One registered handler: :class:`HandlerDefinition`, what the runtime makes a Celery task of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+
+from convotic_celery.errors import HandlerSignatureError
+from convotic_celery.sdk.message import decode_json, validate_json
+from convotic_celery.sdk.names import (
+    build_filter,
+    check_handler_name,
+    check_resource_name,
+    dead_letter_topic_of,
+    queue_of,
+)
+from convotic_celery.sdk.signature import inspect_handler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from convotic_celery.sdk.options import WorkerOptions
+
+__all__ = ["HandlerDefinition", "define_handler"]
+
+
+@dataclass(frozen=True)
+class HandlerDefinition:
+    """A handler of a module on a topic, with everything checked. Made by :func:`define_handler`."""
+
+    module: str
+    module_version: str
+    topic: str
+    #: The handler's one name: of the Celery queue and task, and of the subscription unless an
+    #: option names another.
+    queue: str
+    subscription: str
+    #: Topic, and subscription of the same name, that keep what is given up.
+    dead_letter_topic: str
+    options: WorkerOptions
+    handler: Callable[..., Any]
+    is_async: bool
+    #: What ``WorkerMessage[...]`` names in the annotation; None: any JSON.
+    payload_type: Any
+    #: Where the handler is written: ``path/to/file.py:12``.
+    source: str
+    #: The ``name=`` it was registered with.
+    name: str | None = None
+
+    @cached_property
+    def filter_expression(self) -> str:
+        """The subscription's filter, at most 256 bytes: the user's, and what is for us."""
+        return build_filter(self.queue, self.options.filter)
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        return TypeAdapter(self.payload_type)
+
+    def decode_data(self, raw: bytes) -> Any:
+        """Return a message's data as the handler gets it: JSON, or the payload type.
+
+        Empty data is None; with a payload type it must admit None. Raises InvalidMessage with a
+        short reason that shows nothing of the data. Thread-safe.
+        """
+        if self.payload_type is None:
+            return decode_json(raw)
+        return validate_json(raw, self._adapter)
+
+    def with_options(self, options: WorkerOptions) -> HandlerDefinition:
+        """Return this handler with other options; names and filter are derived and checked anew."""
+        changed = replace(
+            self,
+            options=options,
+            subscription=options.subscription or self.queue,
+            dead_letter_topic=options.dead_letter_topic or dead_letter_topic_of(self.queue),
+        )
+        changed.check()
+        return changed
+
+    def check(self) -> None:
+        """Raise ModuleError if a name or the filter breaks a rule of Pub/Sub."""
+        check_resource_name("topic", self.topic)
+        check_resource_name("subscription", self.subscription)
+        check_resource_name("dead-letter topic", self.dead_letter_topic)
+        check_resource_name("queue", self.queue)
+        len(self.filter_expression)
+        if self.payload_type is not None:
+            self._check_payload_type()
+
+    def _check_payload_type(self) -> None:
+        try:
+            len(self._adapter.core_schema)
+        except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation) as error:
+            raise HandlerSignatureError(
+                f"{self.source}: messages can't be validated as {self.payload_type!r}: {error}"
+            ) from error
+
+
+def define_handler(
+    handler: Callable[..., Any],
+    *,
+    module: str,
+    module_version: str,
+    topic: str,
+    name: str | None,
+    options: WorkerOptions,
+) -> HandlerDefinition:
+    """Return the checked definition.
+
+    Raises HandlerSignatureError for a function that can't be a handler and ModuleError for a name
+    or filter that Pub/Sub would refuse; both say the rule.
+    """
+    signature = inspect_handler(handler)
+    queue = queue_of(topic, module, name if name is None else check_handler_name(name))
+    definition = HandlerDefinition(
+        module=module,
+        module_version=module_version,
+        topic=topic,
+        queue=queue,
+        subscription=options.subscription or queue,
+        dead_letter_topic=options.dead_letter_topic or dead_letter_topic_of(queue),
+        options=options,
+        handler=handler,
+        is_async=signature.is_async,
+        payload_type=signature.payload_type,
+        source=signature.source,
+        name=name,
+    )
+    definition.check()
+    return definition

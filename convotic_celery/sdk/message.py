@@ -1,0 +1,95 @@
+"""What a handler is given: :class:`WorkerMessage`, and how its data is decoded and validated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
+from typing_extensions import TypeVar
+
+from convotic_celery.errors import InvalidMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+__all__ = ["WorkerMessage", "decode_json", "validate_json"]
+
+DataT_co = TypeVar("DataT_co", covariant=True, default=Any)
+
+#: Longest reason of an :class:`InvalidMessage`. It becomes an attribute of the dead letter, where
+#: Pub/Sub allows 1,024 bytes.
+_MAX_REASON_CHARACTERS = 300
+_MAX_PROBLEMS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerMessage(Generic[DataT_co]):
+    """One message, as its handler sees it.
+
+    ``WorkerMessage[Order]`` as a handler's annotation has the data validated as ``Order`` before
+    the handler is called; bare ``WorkerMessage`` gives the parsed JSON.
+    """
+
+    #: Pub/Sub's message id; the same for every redelivery, and for a replay of the dead letter.
+    id: str
+    #: The payload: parsed JSON, or the payload model. None if the message has attributes only.
+    data: DataT_co
+    #: The publisher's attributes, without those of the framework.
+    attributes: Mapping[str, str]
+    #: When Pub/Sub accepted the message; timezone-aware, UTC.
+    published_at: datetime
+    #: "" if the message was published without one.
+    ordering_key: str = ""
+    #: 1 on the first run, 2 on the first retry.
+    attempt: int = 1
+
+
+def decode_json(raw: bytes) -> Any:
+    """Return the parsed JSON, None for empty data; raises InvalidMessage if it is not JSON."""
+    if not raw:
+        return None
+    try:
+        return from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidMessage(f"data is not JSON: {_shorten(str(error))}") from None
+
+
+def validate_json(raw: bytes, adapter: TypeAdapter[Any]) -> Any:
+    """Return the data as the adapter's type; empty data counts as JSON's ``null``.
+
+    Raises InvalidMessage that names the first few fields at fault, never their values.
+    """
+    try:
+        return adapter.validate_json(raw or b"null")
+    except ValidationError as error:
+        raise InvalidMessage(_describe(error, empty=not raw)) from None
+    except RecursionError:
+        raise InvalidMessage("data is nested too deeply") from None
+
+
+def _describe(error: ValidationError, *, empty: bool) -> str:
+    # include_input and include_context stay out: they carry parts of the payload.
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    if empty:
+        return f"data is empty, and {error.title} can't be made of nothing"
+    if problems[0]["type"] == "json_invalid":
+        return f"data is not JSON: {_shorten(problems[0]['msg'].removeprefix('Invalid JSON: '))}"
+    shown = [
+        _describe_problem(problem["loc"], problem["msg"]) for problem in problems[:_MAX_PROBLEMS]
+    ]
+    more = len(problems) - len(shown)
+    text = "; ".join(shown) + (f" (and {more} more)" if more else "")
+    return _shorten(f"data is no {error.title}: {text}")
+
+
+def _describe_problem(location: tuple[int | str, ...], text: str) -> str:
+    return f"{'.'.join(map(str, location))}: {text}" if location else text
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= _MAX_REASON_CHARACTERS:
+        return text
+    return f"{text[: _MAX_REASON_CHARACTERS - 1]}…"

@@ -1,0 +1,174 @@
+"""How one handler's messages are run: :class:`WorkerOptions`. Pure values, validated when made."""
+
+import difflib
+from datetime import timedelta
+from typing import Annotated, Any, Literal, Self, TypedDict
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_snake
+
+from convotic_celery.sdk.backoff import Backoff
+
+__all__ = ["WorkerOptions", "WorkerOptionsDict"]
+
+_DAY = 24 * 3600.0
+
+
+def _to_seconds(value: object) -> object:
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+_Seconds = Annotated[float, BeforeValidator(_to_seconds), Field(allow_inf_nan=False)]
+
+
+def _default_waiting_retries(validated: dict[str, Any]) -> int:
+    concurrency: int = validated.get(
+        "concurrency", 1
+    )  # absent if it was invalid: reported on its own
+    return max(100, 10 * concurrency)
+
+
+class WorkerOptions(BaseModel):
+    """How a handler's messages are run, retried and given up.
+
+    Times are seconds (float) or a ``timedelta``. camelCase names are accepted on input:
+    ``WorkerOptions(**{"maxRetries": 3, "ackDeadline": 60})``. Frozen; unknown names are refused.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    max_retries: int = Field(
+        default=5,
+        ge=0,
+        le=99,
+        description="Retries after the first run: 5 means at most 6 runs, then the dead letter.",
+    )
+    ack_deadline: _Seconds = Field(
+        default=30.0,
+        ge=1,
+        le=86_400,
+        description="Seconds a run may take, counted from its start; then it is stopped and the "
+        "message delivered again. Also when a failed message comes back, unless backoff is given.",
+    )
+    concurrency: int = Field(
+        default=1,
+        ge=1,
+        le=10_000,
+        description="Messages of this handler that one worker process runs at once.",
+    )
+    backoff: Backoff | None = Field(
+        default=None,
+        description="Delay before a retry, instead of the rest of the ack deadline.",
+    )
+    subscription: str | None = Field(
+        default=None,
+        description="Name of an existing subscription to use; None: the handler's queue name.",
+    )
+    dead_letter_topic: str | None = Field(
+        default=None,
+        description="Name of an existing dead-letter topic; None: the queue's and '.dead-letter'.",
+    )
+    filter: str = Field(
+        default="",
+        description="Pub/Sub filter expression on attributes; can't be changed once created.",
+    )
+    on_invalid: Literal["dead_letter", "retry"] = Field(
+        default="dead_letter",
+        description="What becomes of data that is not JSON or fails the payload model.",
+    )
+    deadline_grace: _Seconds = Field(
+        default=10.0,
+        ge=0,
+        le=600,
+        description="Seconds the lease is kept beyond ack_deadline, to settle a stopped run "
+        "cleanly. Default: CONVOTIC_DEADLINE_GRACE.",
+    )
+    max_worker_losses: int = Field(
+        default=5,
+        ge=1,
+        le=100,
+        description="Times a message may take its process down before it goes to the dead-letter "
+        "topic. Default: CONVOTIC_MAX_WORKER_LOSSES.",
+    )
+    retention: _Seconds = Field(
+        default=7 * _DAY,
+        ge=600,
+        le=31 * _DAY,
+        description="Seconds Pub/Sub keeps what is not acknowledged; 10 minutes to 31 days.",
+    )
+    enable_message_ordering: bool = Field(
+        default=False,
+        description="Deliver messages of one ordering key in order, one at a time; can't be "
+        "changed once the subscription exists.",
+    )
+    enable_exactly_once_delivery: bool = Field(
+        default=False,
+        description="Ask Pub/Sub for exactly-once delivery (fewer repeats, confirmed acks).",
+    )
+    max_waiting_retries: int = Field(
+        default_factory=_default_waiting_retries,
+        ge=1,
+        le=1_000_000,
+        description="Failed messages waiting for their redelivery before the handler stops "
+        "pulling. Default: the larger of 100 and 10 times concurrency.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_camel_case(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        accepted: dict[str, Any] = {}
+        for name, value in values.items():
+            option = name if name in cls.model_fields else to_snake(str(name))
+            if option not in cls.model_fields:
+                raise ValueError(_describe_unknown(str(name), list(cls.model_fields)))
+            if option in accepted:
+                raise ValueError(f"option {option!r} is given twice, as {option} and in camelCase")
+            accepted[option] = value
+        return accepted
+
+    @property
+    def max_runs(self) -> int:
+        """Runs a message gets at most: the first and ``max_retries`` more."""
+        return self.max_retries + 1
+
+    @property
+    def max_delivery_attempts(self) -> int:
+        """For the subscription's own dead-letter policy, 10..100: a net, above our own counting."""
+        return min(100, max(10, 3 * self.max_runs))
+
+    def replace(self, **changes: Any) -> Self:
+        """Return these options with ``changes`` (validated); defaults stay defaults."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return self.model_validate(given | _snake_keys(changes))
+
+
+class WorkerOptionsDict(TypedDict, total=False):
+    """:class:`WorkerOptions` as keyword arguments of :meth:`ConvoticModule.worker`."""
+
+    max_retries: int
+    ack_deadline: float | timedelta
+    concurrency: int
+    backoff: Backoff | None
+    subscription: str | None
+    dead_letter_topic: str | None
+    filter: str
+    on_invalid: Literal["dead_letter", "retry"]
+    deadline_grace: float | timedelta
+    max_worker_losses: int
+    retention: float | timedelta
+    enable_message_ordering: bool
+    enable_exactly_once_delivery: bool
+    max_waiting_retries: int
+
+
+def _snake_keys(values: dict[str, Any]) -> dict[str, Any]:
+    known = WorkerOptions.model_fields
+    return {name if name in known else to_snake(name): value for name, value in values.items()}
+
+
+def _describe_unknown(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(to_snake(name), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(sorted(known))}."
+    return f"unknown option {name!r}; {hint}"

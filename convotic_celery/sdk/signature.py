@@ -1,0 +1,158 @@
+"""What a handler's signature says: how it is called and what payload it wants. Pure inspection."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
+
+from convotic_celery.errors import HandlerSignatureError
+from convotic_celery.sdk.message import WorkerMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["HandlerSignature", "inspect_handler"]
+
+#: Context class names by kind of handler. By name: the sdk does not import the context.
+_CONTEXT_OF = {True: "ConvoticContext", False: "SyncConvoticContext"}
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerSignature:
+    """What registration learns from a handler."""
+
+    is_async: bool
+    #: What ``WorkerMessage[...]`` names: a class or any type pydantic can validate. None: any JSON.
+    payload_type: Any
+    #: ``path/to/file.py:12``.
+    source: str
+
+
+def inspect_handler(handler: Callable[..., object]) -> HandlerSignature:
+    """Return what the signature says.
+
+    Raises HandlerSignatureError, naming file and line, unless ``handler`` is a ``def`` or
+    ``async def`` (or a partial, a bound method, an object with ``__call__``) that can be called as
+    ``handler(message, ctx)``.
+    """
+    function = _function_of(handler)
+    source = _source_of(function)
+    where = f"{source}: handler {_name_of(handler)}"
+    if not callable(handler) or isinstance(handler, type):
+        raise HandlerSignatureError(f"{where} is not a function but {type(handler).__name__}.")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise HandlerSignatureError(
+            f"{where} is a generator: its body would never run. Remove the yield; return when done."
+        )
+    is_async = inspect.iscoroutinefunction(function)
+    message, context = _bind(handler, where)
+    _check_context(_annotation(context, function), is_async=is_async, where=where)
+    payload_type = _payload_type(_annotation(message, function), where)
+    return HandlerSignature(is_async=is_async, payload_type=payload_type, source=source)
+
+
+def _function_of(handler: object) -> Any:
+    """Return what holds the code: inside partials, bound methods and callable objects."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    if inspect.isroutine(handler) or isinstance(handler, type):
+        return handler
+    return getattr(handler, "__call__", handler)  # noqa: B004 - the bound method itself is wanted
+
+
+def _source_of(function: Any) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None:
+        return getattr(function, "__module__", None) or "<unknown>"
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def _name_of(handler: object) -> str:
+    name: str | None = getattr(handler, "__qualname__", None)
+    return f"{name}()" if name else repr(handler)
+
+
+def _bind(
+    handler: Callable[..., object], where: str
+) -> tuple[inspect.Parameter | None, inspect.Parameter | None]:
+    """Return the parameters that take message and context; None for one behind ``*args``."""
+    try:
+        signature = inspect.signature(handler)
+    except ValueError as error:
+        raise HandlerSignatureError(f"{where} has no signature to check: {error}.") from None
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise HandlerSignatureError(
+            f"{where}{signature} can't be called as handler(message, ctx): {error}."
+        ) from None
+    named = [
+        parameter
+        for parameter in signature.parameters.values()
+        if parameter.kind
+        in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    message, context = [*named, None, None][:2]
+    return message, context
+
+
+@dataclass(frozen=True, slots=True)
+class _Unresolved:
+    """An annotation that can't be evaluated here, e.g. a name imported under TYPE_CHECKING."""
+
+    text: str
+    reason: str
+
+
+def _annotation(parameter: inspect.Parameter | None, function: Any) -> Any:
+    """Return the annotation, evaluated if it is a string; None without one."""
+    if parameter is None or parameter.annotation is inspect.Parameter.empty:
+        return None
+    annotation = parameter.annotation
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, *_scope_of(function))  # noqa: S307 - the author's own source text
+    except (NameError, AttributeError, TypeError) as error:
+        return _Unresolved(annotation, str(error))
+
+
+def _scope_of(function: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the names an annotation may use; ``WorkerMessage`` may be imported for typing only."""
+    owner = inspect.unwrap(function)
+    owner = getattr(owner, "__func__", owner)
+    enclosed: dict[str, Any] = {}
+    for name, cell in zip(owner.__code__.co_freevars, owner.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # an empty cell: assigned after the decorator ran
+            enclosed[name] = cell.cell_contents
+    return {"WorkerMessage": WorkerMessage} | owner.__globals__, enclosed
+
+
+def _payload_type(annotation: Any, where: str) -> Any:
+    if annotation in (None, Any, object, WorkerMessage):
+        return None
+    if isinstance(annotation, _Unresolved):
+        raise HandlerSignatureError(
+            f"{where}: the annotation {annotation.text!r} can't be evaluated "
+            f"({annotation.reason}). Import or define the payload type at module level, not under TYPE_CHECKING: it is "
+            "needed to validate messages."
+        )
+    if get_origin(annotation) is not WorkerMessage:
+        raise HandlerSignatureError(
+            f"{where}: the first parameter is the message, but it is annotated {annotation!r}. "
+            "Annotate it WorkerMessage[...] and read message.data."
+        )
+    (payload_type,) = get_args(annotation)
+    return None if payload_type is Any or isinstance(payload_type, TypeVar) else payload_type
+
+
+def _check_context(annotation: Any, *, is_async: bool, where: str) -> None:
+    """Refuse a context of the other kind: its calls would never be awaited, or not awaitable."""
+    is_text = isinstance(annotation, _Unresolved)
+    name = annotation.text if is_text else getattr(annotation, "__name__", "")
+    if name.rpartition(".")[2] == _CONTEXT_OF[not is_async]:
+        kind = "an async handler" if is_async else "a plain def handler"
+        raise HandlerSignatureError(f"{where} is {kind}: its context is a {_CONTEXT_OF[is_async]}.")
