@@ -1,1 +1,54 @@
-"""Placeholder; see docs/architecture.md."""
+"""The servers that run when no others are named: the emulator and a Valkey, one a data folder.
+
+Both are processes of their own, started by whoever needs them first, found by everybody else who
+uses the folder, and gone 60 s after their last client. This package says where they are; the
+emulator itself is :mod:`convotic_emulator`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from convotic_celery.settings import Settings
+
+__all__ = ["broker_address", "result_backend_url", "store_url"]
+
+
+def broker_address(settings: Settings) -> str:
+    """Return ``"127.0.0.1:PORT"`` of the data folder's emulator, after starting one if none runs.
+
+    Blocks until it answers. Safe from many processes and threads at once.
+
+    Raises:
+        ConfigurationError: An embedded server would be a mistake here (production), or can't run.
+    """
+    from convotic_emulator import daemon  # noqa: PLC0415 - grpc is not needed to find the store
+
+    settings.refuse_embedded_where_wrong()
+    return daemon.ensure_running(settings.data_dir)
+
+
+def store_url(settings: Settings) -> str:
+    """Return the ``unix://`` URL of the data folder's Valkey, after starting one if none runs.
+
+    It is meant for redis-py (``redis.Redis.from_url``). Blocks until the store answers. Safe from
+    many processes and threads at once.
+
+    Raises:
+        ConfigurationError: An embedded server would be a mistake here (production), or can't run.
+        StoreUnavailable: Valkey does not start.
+    """
+    return f"unix://{_socket(settings)}"
+
+
+def result_backend_url(settings: Settings) -> str:
+    """As :func:`store_url`, in the form that Celery's Redis result backend takes."""
+    return f"redis+socket://{_socket(settings)}"
+
+
+def _socket(settings: Settings) -> str:
+    from convotic_celery.embedded import store  # noqa: PLC0415 - as above: only who starts it pays
+
+    settings.refuse_embedded_where_wrong()
+    return str(store.ensure_running(settings.data_dir))
