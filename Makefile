@@ -1,0 +1,66 @@
+# Every target sets up what it needs in .venv, from nothing but Python >= 3.11 and pip.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+.PHONY: help
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(READY) ## Set up .venv with everything for use and development
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed; this is " + sys.version.split()[0] + " (make PYTHON=python3.12 ...)")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.PHONY: demo
+demo: $(READY) ## Send 6,919 real orders through a worker on the embedded emulator (ARGS="--chaos")
+	$(BIN)/convotic demo $(ARGS)
+
+.PHONY: test
+test: $(READY) ## Run all tests (ARGS="tests/unit -k name")
+	$(BIN)/pytest $(ARGS)
+
+.PHONY: check
+check: $(READY) ## Lint, format check, types, layers, spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+.PHONY: format
+format: $(READY) ## Format the code and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: bench
+bench: $(READY) ## Measure throughput and latency, beside a raw baseline in the same run
+	$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: docs
+docs: $(READY) ## Build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+.PHONY: wheel
+wheel: $(READY) ## Build sdist and wheel into dist/
+	$(BIN)/python -m build --quiet
+
+.PHONY: constraints
+constraints: ## Renew constraints.txt from the newest versions that pyproject.toml allows
+	$(PYTHON) -m venv --clear build/constraints
+	build/constraints/bin/python -m pip install --quiet --disable-pip-version-check '.[dev]'
+	{ sed -n '/^#/p' constraints.txt; \
+	  build/constraints/bin/python -m pip freeze --exclude convotic-celery; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+.PHONY: clean
+clean: ## Remove .venv and everything that was built; the data folder .convotic stays
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis benchmarks/results
