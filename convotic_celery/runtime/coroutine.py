@@ -1,0 +1,73 @@
+"""Run an async task's coroutine from Celery's synchronous tracer, in whatever pool that runs.
+
+In the default pool the tracer is suspended (``suspend.py``); in solo, threads and prefork the coroutine
+runs on the process's own loop and the tracer's thread waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from celery._state import _task_stack
+from celery.exceptions import SoftTimeLimitExceeded
+
+from convotic_celery.errors import ConvoticError
+from convotic_celery.runtime.job import CURRENT_JOB
+from convotic_celery.runtime.loop import process_loop
+from convotic_celery.runtime.suspend import can_suspend, run_suspendable, wait_for
+
+if TYPE_CHECKING:
+    from celery import Task
+
+__all__ = ["HandlerCancelled", "run_coroutine"]
+
+T = TypeVar("T")
+
+
+class HandlerCancelled(ConvoticError):
+    """The coroutine raised ``CancelledError`` though nobody stopped it: it awaited something cancelled."""
+
+
+def run_coroutine(task: Task[Any, Any], coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a task's coroutine to its end and return its result; ``task.request`` is right inside it.
+
+    Raises:
+        SoftTimeLimitExceeded: The soft time limit passed.
+        HandlerCancelled: It was cancelled from within.
+        asyncio.CancelledError: The pool stopped it (revoked, hard limit, shutdown).
+    """
+    guarded = _explain_cancellation(coroutine)
+    if can_suspend():
+        return wait_for(guarded)
+    # Celery finds the request by greenlet, so it has to be taken along to the loop's thread.
+    request = task.request_stack.top
+    return process_loop().run(run_suspendable(_drive_with_request, task, request, guarded))
+
+
+async def _explain_cancellation(coroutine: Coroutine[Any, Any, T]) -> T:
+    job = CURRENT_JOB.get()
+    try:
+        return await coroutine
+    except asyncio.CancelledError as exc:
+        current = asyncio.current_task()
+        if job is not None and job.stop_reason == "soft_limit":
+            if current is not None:
+                current.uncancel()
+            raise SoftTimeLimitExceeded(job.soft_limit_seconds) from None
+        if current is not None and current.cancelling():
+            raise
+        raise HandlerCancelled("the handler awaited something that was cancelled") from exc
+
+
+def _drive_with_request(
+    task: Task[Any, Any], request: Any, coroutine: Coroutine[Any, Any, T]
+) -> T:
+    _task_stack.push(task)
+    task.request_stack.push(request)
+    try:
+        return wait_for(coroutine)
+    finally:
+        task.request_stack.pop()
+        _task_stack.pop()

@@ -1,0 +1,134 @@
+"""One call that a pool was asked to make, and how its end is told.
+
+What Celery's ``Request`` hands to a pool: a target and callbacks. A job tells its outcome exactly once,
+and no exception of a callback reaches the loop or thread that runs it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import sys
+import threading
+import time
+from asyncio import Task
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, Literal, TypeAlias
+
+from billiard.einfo import ExceptionInfo
+
+__all__ = ["CURRENT_JOB", "Job", "StopReason"]
+
+logger = logging.getLogger(__name__)
+
+#: Why a running job was told to stop.
+StopReason: TypeAlias = Literal["terminated", "soft_limit", "hard_limit"]
+
+Callback: TypeAlias = Callable[..., Any]
+
+_numbers = itertools.count(1)
+
+
+class Job:
+    """A target with its arguments and Celery's callbacks.
+
+    It is also what ``pool.apply_async`` returns, so Celery keeps a weak reference to it.
+    """
+
+    def __init__(
+        self,
+        target: Callback,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        on_accept: Callback | None = None,
+        on_result: Callback | None = None,
+        on_error: Callback | None = None,
+        on_timeout: Callback | None = None,
+        soft_limit_seconds: float | None = None,
+        hard_limit_seconds: float | None = None,
+        correlation_id: str | None = None,
+    ) -> None:
+        #: Stands where other pools have a process id; unique in this process.
+        self.number = next(_numbers)
+        self.soft_limit_seconds = soft_limit_seconds
+        self.hard_limit_seconds = hard_limit_seconds
+        self.correlation_id = correlation_id
+        #: The coroutine's task; None before it starts and for jobs in threads.
+        self.task: Task[None] | None = None
+        self.started = False
+        self.stop_reason: StopReason | None = None
+        self._target = target
+        self._args = args
+        self._kwargs = kwargs
+        self._on_accept = on_accept
+        self._on_result = on_result
+        self._on_error = on_error
+        self._on_timeout = on_timeout
+        self._told = False
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Job {self.number} {self.correlation_id or self._target!r}>"
+
+    def accept(self) -> None:
+        """Tell that the run begins."""
+        self.started = True
+        self._call(self._on_accept, self.number, time.monotonic())
+
+    def call(self) -> Any:
+        """Call the target."""
+        return self._target(*self._args, **self._kwargs)
+
+    def succeed(self, result: Any) -> None:
+        """Tell what the target returned."""
+        if self._tell_once():
+            self._call(self._on_result, result)
+
+    def fail(self, error: BaseException) -> None:
+        """Tell an error that came out of the target (Celery's tracer keeps the task's own inside)."""
+        if self._tell_once():
+            self._call(self._on_error, ExceptionInfo((type(error), error, error.__traceback__)))
+
+    def exceed_soft_limit(self) -> None:
+        """Tell that the soft limit has passed; the outcome is still to come."""
+        self._call(self._on_timeout, True, self.soft_limit_seconds)
+
+    def exceed_hard_limit(self) -> None:
+        """Tell that the job was given up at its hard limit: that is its outcome."""
+        if self._tell_once():
+            self._call(self._on_timeout, False, self.hard_limit_seconds)
+
+    def hand_back(self) -> None:
+        """Return a job that never began, so that its message is delivered to somebody else."""
+        if not self._tell_once():
+            return
+        request = getattr(self._on_result, "__self__", None)
+        if hasattr(request, "hand_back"):
+            self._call(request.hand_back)
+        elif hasattr(request, "reject"):
+            self._call(request.reject, requeue=True)
+        else:
+            logger.warning("%r was not run: the pool has stopped", self)
+
+    def terminate(self, signal: int | None = None) -> None:
+        """Do nothing: Celery calls this beside ``pool.terminate_job``, which does it."""
+
+    def _tell_once(self) -> bool:
+        with self._lock:
+            first = not self._told
+            self._told = True
+            return first
+
+    def _call(self, callback: Callback | None, *args: Any, **kwargs: Any) -> None:
+        if callback is None:
+            return
+        try:
+            callback(*args, **kwargs)
+        except BaseException:
+            logger.exception("%r: the worker's callback failed", self, exc_info=sys.exc_info())
+
+
+#: The job that runs the current code; set for async jobs and whatever they start.
+CURRENT_JOB: ContextVar[Job | None] = ContextVar("convotic_job", default=None)

@@ -1,0 +1,85 @@
+"""Suspend synchronous code while a coroutine waits.
+
+Celery's tracer is a plain function: it calls the task and goes on when the task has returned. An async
+task returns a coroutine instead. Here the tracer runs inside a greenlet on the event loop's thread; the
+coroutine is driven in that greenlet, and each time it waits, the greenlet (tracer included) is left as
+it stands and an :class:`asyncio.Task` waits in its place. So Celery's own, unmodified code runs a
+thousand coroutines at once.
+
+The coroutine runs *in* the greenlet, which is what Celery keys ``self.request`` by, and the
+:class:`asyncio.Task` is the current one, so ``asyncio.timeout``, task groups and ``gather`` work.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+from greenlet import getcurrent, greenlet
+
+__all__ = ["can_suspend", "run_suspendable", "wait_for"]
+
+T = TypeVar("T")
+
+
+class _Suspendable(greenlet):
+    """A greenlet whose parent waits for what its coroutine waits for."""
+
+
+def can_suspend() -> bool:
+    """Return True where :func:`wait_for` may be called: below :func:`run_suspendable`."""
+    return isinstance(getcurrent(), _Suspendable)
+
+
+async def run_suspendable(function: Callable[..., T], /, *args: Any) -> T:
+    """Run a plain function; wherever it calls :func:`wait_for`, this coroutine waits instead.
+
+    The function has its own copy of the context variables. Cancelling the caller raises
+    ``CancelledError`` inside the coroutine that is being waited for.
+    """
+    job = _Suspendable(function)
+    # A greenlet starts with an empty context, not with its creator's.
+    job.gr_context = copy_context()
+    outcome = job.switch(*args)
+    while not job.dead:
+        try:
+            value = await _pass_on(outcome)
+        except BaseException as exc:  # noqa: BLE001 - whatever it is belongs to the coroutine inside
+            outcome = job.throw(exc)
+        else:
+            outcome = job.switch(value)
+    result: T = outcome
+    return result
+
+
+def wait_for(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Drive a coroutine to its end from plain code below :func:`run_suspendable`.
+
+    Raises:
+        RuntimeError: There is nobody who could wait (see :func:`can_suspend`).
+    """
+    here = getcurrent()
+    if not isinstance(here, _Suspendable) or here.parent is None:
+        coroutine.close()
+        raise RuntimeError("wait_for() needs run_suspendable() above it")
+    waiter = here.parent
+    try:
+        awaited = coroutine.send(None)
+        while True:
+            try:
+                value = waiter.switch(awaited)
+            except BaseException as exc:  # noqa: BLE001 - cancellation and errors go where the wait is
+                awaited = coroutine.throw(exc)
+            else:
+                awaited = coroutine.send(value)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+@types.coroutine
+def _pass_on(awaited: Any) -> Generator[Any, Any, Any]:
+    """Yield to the event loop exactly what the inner coroutine yielded."""
+    return (yield awaited)
