@@ -1,1 +1,94 @@
-"""Placeholder; see docs/architecture.md."""
+"""Celery on Google Cloud Pub/Sub: handlers on topics. The public names, each loaded when used.
+
+Importing this package imports nothing else, reads nothing and starts nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convotic_celery.context import ConvoticContext, SyncConvoticContext
+    from convotic_celery.errors import (
+        ConfigurationError,
+        ContactExists,
+        ContactNotFound,
+        ConversationNotFound,
+        ConvoticError,
+        InvalidMessage,
+        PublishRefused,
+    )
+    from convotic_celery.sdk import (
+        ConstantBackoff,
+        ConvoticModule,
+        DeadLetter,
+        Drop,
+        ExponentialBackoff,
+        Retry,
+        Sdk,
+        WorkerMessage,
+        WorkerOptions,
+    )
+    from convotic_celery.settings import Settings
+
+__all__ = [
+    "ConfigurationError",
+    "ConstantBackoff",
+    "ContactExists",
+    "ContactNotFound",
+    "ConversationNotFound",
+    "ConvoticContext",
+    "ConvoticError",
+    "ConvoticModule",
+    "DeadLetter",
+    "Drop",
+    "ExponentialBackoff",
+    "InvalidMessage",
+    "PublishRefused",
+    "Retry",
+    "Sdk",
+    "Settings",
+    "SyncConvoticContext",
+    "WorkerMessage",
+    "WorkerOptions",
+]
+
+_HOMES = {
+    "convotic_celery.context": ("ConvoticContext", "SyncConvoticContext"),
+    "convotic_celery.errors": (
+        "ConfigurationError",
+        "ContactExists",
+        "ContactNotFound",
+        "ConversationNotFound",
+        "ConvoticError",
+        "InvalidMessage",
+        "PublishRefused",
+    ),
+    "convotic_celery.sdk": (
+        "ConstantBackoff",
+        "ConvoticModule",
+        "DeadLetter",
+        "Drop",
+        "ExponentialBackoff",
+        "Retry",
+        "Sdk",
+        "WorkerMessage",
+        "WorkerOptions",
+    ),
+    "convotic_celery.settings": ("Settings",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -30,7 +30,7 @@ Each error's constructor takes exactly its ``args``, all plain values, and compo
 call ``cls(*args)`` on the other side.
 """
 
-# ruff: noqa: N818 - errors are named for what happened, as in celery.exceptions
+
 
 from __future__ import annotations
 

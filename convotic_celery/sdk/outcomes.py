@@ -18,7 +18,7 @@ from datetime import timedelta
 __all__ = ["DeadLetter", "Drop", "Outcome", "Retry"]
 
 
-class Outcome(Exception):  # noqa: N818 - a decision of the handler, no error
+class Outcome(Exception):
     """Base of the outcomes a handler can raise."""
 
 

@@ -137,8 +137,8 @@ def _payload_type(annotation: Any, where: str) -> Any:
     if isinstance(annotation, _Unresolved):
         raise HandlerSignatureError(
             f"{where}: the annotation {annotation.text!r} can't be evaluated "
-            f"({annotation.reason}). Import or define the payload type at module level, not under TYPE_CHECKING: it is "
-            "needed to validate messages."
+            f"({annotation.reason}). Import or define the payload type at module level, not under "
+            "TYPE_CHECKING: it is needed to validate messages."
         )
     if get_origin(annotation) is not WorkerMessage:
         raise HandlerSignatureError(

@@ -1,0 +1,131 @@
+"""Loads modules: finds them, collects their handlers, applies the settings, checks the whole.
+
+Nothing is started. Which folders, names and entry points are searched is in ``discovery.py``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, replace
+from logging import getLogger
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from convotic_celery.discovery import explain_errors, find_modules
+from convotic_celery.errors import ConfigurationError, DuplicateHandler, ModuleError
+from convotic_celery.sdk.module import describe_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from convotic_celery.sdk.handler import HandlerDefinition
+    from convotic_celery.sdk.module import ConvoticModule
+    from convotic_celery.settings import Settings
+
+__all__ = ["LoadedModule", "load_modules"]
+
+logger = getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModule:
+    """One module, ready to be run."""
+
+    name: str
+    version: str
+    #: Where it was found: a file, a dotted name or an entry point.
+    origin: str
+    #: With the settings' defaults and ``handler_options`` applied.
+    handlers: tuple[HandlerDefinition, ...]
+
+
+def load_modules(settings: Settings) -> list[LoadedModule]:
+    """Import all modules and return them with their handlers, in a stable order.
+
+    With ``settings.modules`` only those; else the packages and files of ``settings.modules_dir``,
+    by name, and then the entry points. May be called again: Python imports each module once.
+
+    Raises ModuleError (ModuleNotFound, DuplicateHandler, HandlerSignatureError) that names the file
+    and the cause, and ConfigurationError for ``handler_options`` that fit no handler.
+    """
+    found = find_modules(settings.modules_dir, settings.modules)
+    loaded = [_collect(module, origin) for module, origin in _unique(found)]
+    loaded = [
+        replace(module, handlers=tuple(_apply(settings, handler) for handler in module.handlers))
+        for module in loaded
+    ]
+    handlers = [handler for module in loaded for handler in module.handlers]
+    _refuse_duplicates(handlers)
+    _refuse_unused_options(settings, handlers)
+    return loaded
+
+
+def _unique(
+    found: Iterable[tuple[ConvoticModule, str]],
+) -> Iterator[tuple[ConvoticModule, str]]:
+    """Yield each module once, however many ways lead to it; two of one name are an error."""
+    seen: dict[str, tuple[ConvoticModule, str]] = {}
+    for module, origin in found:
+        known = seen.setdefault(module.name, (module, origin))
+        if known[0] is not module:
+            raise ModuleError(f"{origin}: the module name {module.name!r} is taken by {known[1]}.")
+        if known[1] is origin:
+            yield module, origin
+
+
+def _collect(module: ConvoticModule, origin: str) -> LoadedModule:
+    with explain_errors(origin, Path(origin)):
+        handlers = module.collect_handlers()
+    if not handlers:
+        logger.warning("Module %s (%s) registers no handlers.", module.name, origin)
+    return LoadedModule(module.name, module.version, origin, handlers)
+
+
+def _apply(settings: Settings, handler: HandlerDefinition) -> HandlerDefinition:
+    """Return the handler with the settings' defaults below its options and overrides above them."""
+    defaults = {
+        "deadline_grace": settings.deadline_grace,
+        "max_worker_losses": settings.max_worker_losses,
+    }
+    given = {
+        name: v for name, v in defaults.items() if name not in handler.options.model_fields_set
+    }
+    by_topic = settings.handler_options.get(handler.topic, {})
+    by_queue = settings.handler_options.get(handler.queue, {})
+    try:
+        options = handler.options.replace(**given).replace(**by_topic).replace(**by_queue)
+    except ValidationError as error:
+        raise ConfigurationError(
+            f"CONVOTIC_HANDLER_OPTIONS for {handler.queue}: {describe_options(error)}"
+        ) from None
+    return handler.with_options(options)
+
+
+def _refuse_duplicates(handlers: list[HandlerDefinition]) -> None:
+    key_of: dict[str, Callable[[HandlerDefinition], str]] = {
+        "queue": lambda handler: handler.queue,
+        "subscription": lambda handler: handler.subscription,
+    }
+    for kind, key in key_of.items():
+        seen: dict[str, HandlerDefinition] = {}
+        for handler in handlers:
+            other = seen.setdefault(key(handler), handler)
+            if other is not handler:
+                raise DuplicateHandler(
+                    f"{handler.source} (module {handler.module}): the {kind} {key(handler)!r} "
+                    f"belongs to the handler at {other.source} (module {other.module})."
+                )
+
+
+def _refuse_unused_options(settings: Settings, handlers: list[HandlerDefinition]) -> None:
+    known = {name for handler in handlers for name in (handler.topic, handler.queue)}
+    for name in settings.handler_options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigurationError(
+                f"CONVOTIC_HANDLER_OPTIONS names {name!r}, which is no handler's topic or queue."
+                f"{hint}"
+            )

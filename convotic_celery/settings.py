@@ -1,0 +1,272 @@
+"""All configuration, from the environment: :class:`Settings`. Nothing else reads ``os.environ``.
+
+Every variable begins with ``CONVOTIC_``; an unknown one is an error, so that a slip of the pen is
+no silent default. Names beginning with ``CONVOTIC_TEST_`` are left to test suites. A few variables
+that others define (``PUBSUB_EMULATOR_HOST``, and those that tell where we run) are read here too.
+"""
+
+import difflib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from convotic_celery.errors import ConfigurationError
+
+__all__ = ["Settings"]
+
+_PREFIX = "CONVOTIC_"
+_TEST_PREFIX = "CONVOTIC_TEST_"
+_DAY = 24 * 3600.0
+
+
+class Settings(BaseSettings):
+    """What a process runs with; built once, by the command line or by who calls ``create_app``.
+
+    Keyword arguments win over the environment. Frozen. Raises ConfigurationError that names each
+    variable at fault; values, which may be secrets, are not shown.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_by_alias=True,
+        validate_by_name=True,
+        validate_default=False,
+    )
+
+    broker_url: str | None = Field(
+        default=None,
+        description="pubsub://PROJECT. None: the embedded emulator, or the one that "
+        "PUBSUB_EMULATOR_HOST names.",
+    )
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="redis://, rediss:// or unix:// address of the store and result backend "
+        "(Redis or Valkey). None: the embedded Valkey.",
+    )
+    env: str = Field(
+        default="development",
+        description="Name of the environment; 'production' refuses the embedded servers.",
+    )
+    allow_embedded: bool = Field(
+        default=False,
+        description="Let the embedded servers run where they are refused otherwise, e.g. for tests "
+        "on a Kubernetes runner.",
+    )
+    data_dir: Path = Field(
+        default=Path(".convotic"),
+        description="Folder of the embedded servers' data and sockets; who shares it shares them.",
+    )
+    emulator_idle_timeout: float = Field(
+        default=60.0, ge=0, description="Seconds an embedded server outlives its last client."
+    )
+    emulator_fsync: bool = Field(
+        default=False,
+        description="Have the embedded emulator survive power loss, not only killed processes.",
+    )
+
+    modules: Annotated[list[str] | None, NoDecode] = Field(
+        default=None,
+        description="Modules to load, 'package' or 'package:attribute'; a JSON list or separated "
+        "by commas. None: those in modules_dir and the entry points 'convotic.modules'.",
+    )
+    modules_dir: Path = Field(
+        default=Path("modules"),
+        description="Folder whose packages and files are loaded as modules, if it exists.",
+    )
+    handler_options: Annotated[dict[str, dict[str, Any]], NoDecode] = Field(
+        default_factory=dict,
+        description="Worker options by topic or queue, over those in the code; JSON, "
+        'e.g. {"custom.orders.new": {"ack_deadline": 10}}.',
+    )
+    deadline_grace: float = Field(
+        default=10.0,
+        ge=0,
+        le=600,
+        description="Seconds a lease is kept beyond the ack deadline, unless the handler says.",
+    )
+    max_worker_losses: int = Field(
+        default=5,
+        ge=1,
+        le=100,
+        description="Worker processes a message may take down, unless the handler says.",
+    )
+
+    provision: Literal["create", "verify", "off"] = Field(
+        default="create",
+        description="Topics and subscriptions: create what is missing, stop if something is "
+        "missing, or do not look.",
+    )
+    create_missing_topics: bool = Field(
+        default=False,
+        description="Create an unknown topic on publish, after the known handlers' subscriptions.",
+    )
+    dead_letter_retention: float = Field(
+        default=31 * _DAY,
+        ge=600,
+        le=31 * _DAY,
+        description="Seconds that dead letters are kept; 10 minutes to 31 days.",
+    )
+    publish_timeout: float = Field(
+        default=60.0, gt=0, description="Seconds to wait for a publish to be confirmed."
+    )
+    result_expires: float = Field(
+        default=_DAY, gt=0, description="Seconds that results of Celery tasks are kept."
+    )
+
+    store_key_prefix: str = Field(
+        default="convotic:", description="First part of every key that we write to the store."
+    )
+    store_timeout: float = Field(
+        default=5.0, gt=0, description="Seconds to wait for one answer of the store."
+    )
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        default="INFO", description="Least severe level that is logged."
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        default="auto", description="Lines for people or JSON lines; auto: text on a terminal."
+    )
+
+    pubsub_emulator_host: str | None = Field(
+        default=None,
+        validation_alias="PUBSUB_EMULATOR_HOST",
+        description="HOST:PORT of a running Pub/Sub emulator, as all of Google's clients read it.",
+    )
+    kubernetes_service_host: str | None = Field(
+        default=None, validation_alias="KUBERNETES_SERVICE_HOST", description="Set by Kubernetes."
+    )
+    k_service: str | None = Field(
+        default=None, validation_alias="K_SERVICE", description="Set by Cloud Run services."
+    )
+    cloud_run_job: str | None = Field(
+        default=None, validation_alias="CLOUD_RUN_JOB", description="Set by Cloud Run jobs."
+    )
+
+    if not TYPE_CHECKING:  # for type checkers, pydantic writes the signature with all fields
+
+        def __init__(self, **values: Any) -> None:
+            _refuse_unknown_variables(os.environ, type(self).model_fields)
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise ConfigurationError(_describe(error)) from None
+
+    @field_validator("modules", mode="before")
+    @classmethod
+    def _split_modules(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)
+        return [name.strip() for name in value.split(",") if name.strip()]
+
+    @field_validator("handler_options", mode="before")
+    @classmethod
+    def _parse_handler_options(cls, value: object) -> object:
+        return json.loads(value) if isinstance(value, str) else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _accept_lower_case(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _check_broker_url(cls, value: str | None) -> str | None:
+        if value is not None and "://" not in value:
+            raise ValueError("a broker URL has a scheme, e.g. pubsub://my-project")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        schemes = ("redis://", "rediss://", "unix://")
+        if value is not None and not value.get_secret_value().startswith(schemes):
+            raise ValueError("the store's URL begins with redis://, rediss:// or unix://")
+        return value
+
+    @property
+    def broker_is_embedded(self) -> bool:
+        """True if the broker is the embedded emulator of ``data_dir``."""
+        return self.broker_url is None and self.pubsub_emulator_host is None
+
+    @property
+    def store_is_embedded(self) -> bool:
+        """True if the store is the embedded Valkey of ``data_dir``."""
+        return self.redis_url is None
+
+    def refuse_embedded_where_wrong(self) -> None:
+        """Raise ConfigurationError where an embedded server would lose data with its machine.
+
+        That is on Kubernetes, on Cloud Run and in production, unless ``allow_embedded`` is set. The
+        text says which variables are missing.
+        """
+        place = self._find_place_without_a_disk()
+        missing = self._list_embedded()
+        if self.allow_embedded or place is None or not missing:
+            return
+        raise ConfigurationError(
+            f"The embedded servers keep data on this machine's disk and are refused here: {place}. "
+            f"Set {' and '.join(missing)}. (CONVOTIC_ALLOW_EMBEDDED=true if you know better.)"
+        )
+
+    def _find_place_without_a_disk(self) -> str | None:
+        if self.env.lower() in {"production", "prod"}:
+            return f"CONVOTIC_ENV is {self.env}"
+        if self.kubernetes_service_host:
+            return "this is Kubernetes (KUBERNETES_SERVICE_HOST is set)"
+        if self.k_service:
+            return "this is a Cloud Run service (K_SERVICE is set)"
+        if self.cloud_run_job:
+            return "this is a Cloud Run job (CLOUD_RUN_JOB is set)"
+        return None
+
+    def _list_embedded(self) -> list[str]:
+        missing = []
+        if self.broker_is_embedded:
+            missing.append("CONVOTIC_BROKER_URL (pubsub://YOUR-PROJECT)")
+        if self.store_is_embedded:
+            missing.append("CONVOTIC_REDIS_URL (redis://HOST:6379/0)")
+        return missing
+
+
+def _variable_of(field: str) -> str:
+    info = Settings.model_fields.get(field)
+    alias = info.validation_alias if info else field
+    return alias if isinstance(alias, str) else f"{_PREFIX}{field.upper()}"
+
+
+def _describe(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        field, *rest = map(str, problem["loc"])
+        where = _variable_of(field) + "".join(f"[{part}]" for part in rest)
+        if problem["type"] == "extra_forbidden":
+            lines.append(_describe_unknown(f"{_PREFIX}{field.upper()}", Settings.model_fields))
+        else:
+            lines.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
+    return "; ".join(lines)
+
+
+def _refuse_unknown_variables(environment: Any, fields: Any) -> None:
+    """pydantic-settings reads the names it knows and can't see a misspelt one."""
+    known = {_variable_of(field) for field in fields}
+    for name in sorted(environment):
+        upper = name.upper()
+        if upper.startswith(_PREFIX) and upper not in known and not upper.startswith(_TEST_PREFIX):
+            raise ConfigurationError(_describe_unknown(name, fields))
+
+
+def _describe_unknown(name: str, fields: Any) -> str:
+    known = [field.upper() for field in fields]
+    near = difflib.get_close_matches(name.upper().removeprefix(_PREFIX), known, n=1)
+    hint = f"Did you mean {_PREFIX}{near[0]}?" if near else "`convotic settings` lists them all."
+    return f"{name} is no setting of convotic_celery. {hint}"
