@@ -1,0 +1,78 @@
+"""``convotic emulator``: the embedded servers of a data folder, by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+__all__ = ["command"]
+
+
+@click.group("emulator", invoke_without_command=True)
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the data. Default: CONVOTIC_DATA_DIR, else .convotic.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8085, show_default=True, help="Port to listen on; 0: a free one.")
+@click.option("--fsync", is_flag=True, help="Survive power loss too, not only killed processes.")
+@click.pass_context
+def command(
+    context: click.Context, data_dir: Path | None, host: str, port: int, fsync: bool
+) -> None:
+    """Run the Pub/Sub emulator in the foreground, for any client that takes PUBSUB_EMULATOR_HOST.
+
+    A worker with no settings needs no such thing: it starts emulator and store by itself, in the
+    background. `status` and `stop` are about both.
+    """
+    context.obj = data_dir or _default_data_dir()
+    if context.invoked_subcommand is None:
+        from convotic_celery.cli.foreground import run_emulator
+
+        context.exit(run_emulator(context.obj, host=host, port=port, fsync=fsync))
+
+
+@command.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def show_status(data_dir: Path, as_json: bool) -> None:
+    """Show what runs for the data folder. Starts nothing; exit code 3 if nothing runs."""
+    from dataclasses import asdict
+
+    from convotic_celery.embedded import store
+    from convotic_emulator import daemon
+
+    emulator = daemon.status(data_dir)
+    valkey = store.status(data_dir)
+    if as_json:
+        running = {
+            "emulator": None if emulator is None else asdict(emulator),
+            "store": None if valkey is None else asdict(valkey),
+        }
+        click.echo(json.dumps(running, indent=2, default=str))
+    else:
+        click.echo(f"data folder  {data_dir.resolve()}")
+        click.echo(f"emulator     {'not running' if emulator is None else emulator}")
+        click.echo(f"store        {'not running' if valkey is None else valkey}")
+    if emulator is None and valkey is None:
+        raise SystemExit(3)
+
+
+@command.command("stop")
+@click.pass_obj
+def stop(data_dir: Path) -> None:
+    """End the emulator and the store of the data folder; what they keep stays on disk."""
+    from convotic_celery.embedded import store
+    from convotic_emulator import daemon
+
+    for name, ended in (("emulator", daemon.stop(data_dir)), ("store", store.stop(data_dir))):
+        click.echo(f"{name}: {'stopped' if ended else 'was not running'}")
+
+
+def _default_data_dir() -> Path:
+    from convotic_celery.settings import Settings
+
+    return Settings().data_dir

