@@ -72,7 +72,7 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledge:
-    """Acknowledge without running: not for us. ``reason`` is counted and logged."""
+    """Acknowledge without running: not for us. ``reason`` is logged, unless it is ""."""
 
     reason: str
 
@@ -143,6 +143,9 @@ class QueueSpec:
     max_delivery_attempts: int = 0
     #: The lease of a running message, 1..86,400 s. The subscription's is this, clamped to 10..600.
     ack_deadline_seconds: float = 30.0
+    #: None: a message that waits here is held at most ``ack_deadline_seconds`` and a running one as
+    #: long as its consumer said. A number: held as long as it is unsettled, at most this long.
+    max_lease_seconds: float | None = None
     #: How long a lease is kept beyond the deadline, so that the outcome of a stopped run is ours.
     deadline_grace_seconds: float = 10.0
     #: Messages handed to the consumer at a time (running), per process.
@@ -153,6 +156,12 @@ class QueueSpec:
     #: Failed messages whose lease we wait for; beyond this many the queue stops pulling.
     max_waiting_retries: int = 100
     message_retention_seconds: int = 7 * 24 * 3600
+    #: The subscription is deleted by the service when unused this long; 0: never. At least a day.
+    expiration_seconds: int = 0
     enable_message_ordering: bool = False
     enable_exactly_once_delivery: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        # kombu hashes a connection by the repr of its options, for each publish.
+        return f"QueueSpec({self.queue!r})"

@@ -1,0 +1,198 @@
+"""Topics and subscriptions: make what a queue needs, and say where what exists differs.
+
+``create`` only creates. What exists with other settings is reported once and left alone, so that
+two versions in a rolling deploy don't fight. All functions run on the I/O thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from convotic_pubsub.errors import SubscriptionMismatch
+from convotic_pubsub.naming import check_resource_id, subscription_path, topic_path
+from convotic_pubsub.options import Provision
+from convotic_pubsub.queue import QueueSpec
+from convotic_pubsub.rpc import Rpc, pb, translate
+
+__all__ = ["MAX_RETENTION_SECONDS", "Admin", "lease_seconds"]
+
+logger = logging.getLogger(__name__)
+
+#: https://cloud.google.com/pubsub/quotas: 31 days
+MAX_RETENTION_SECONDS = 31 * 24 * 3600
+#: What Google's emulator takes at most (facts: 0.8.20 refuses more for a subscription).
+_EMULATOR_RETENTION_SECONDS = 7 * 24 * 3600
+
+
+def lease_seconds(ack_deadline_seconds: float) -> int:
+    """Return a subscription's ack deadline for a queue's: whole seconds within Pub/Sub's 10..600."""
+    return min(600, max(10, math.ceil(ack_deadline_seconds)))
+
+
+class Admin:
+    """Makes sure, once a process, that a queue's resources exist."""
+
+    def __init__(self, rpc: Callable[[], Rpc], project: str, provision: Provision) -> None:
+        self._rpc = rpc  # the channels of the session change when its emulator moves
+        self._project = project
+        self._provision = provision
+        self._ensured: dict[str, asyncio.Task[None]] = {}
+
+    async def ensure(self, spec: QueueSpec, *, ephemeral: bool = False) -> None:
+        """Create or verify what ``spec`` names; does nothing the second time.
+
+        ``ephemeral`` creates whatever the provision mode says.
+
+        Raises:
+            SubscriptionMismatch: it exists with another topic or ordering, which can't be changed.
+            PubsubTransportError: the server refused or can't be reached; asking again tries again.
+        """
+        task = self._ensured.get(spec.queue)
+        if self._provision == "off" and not ephemeral and task is None:
+            return
+        if task is None or (task.done() and (task.cancelled() or task.exception())):
+            create = ephemeral or self._provision == "create"
+            task = asyncio.get_running_loop().create_task(self._ensure(spec, create=create))
+            self._ensured[spec.queue] = task
+        await asyncio.shield(task)
+
+    def forget(self, queue: str) -> None:
+        """Look again at the next :meth:`ensure`, since something of it was deleted."""
+        self._ensured.pop(queue, None)
+
+    async def _ensure(self, spec: QueueSpec, *, create: bool) -> None:
+        topics = [topic for topic in (spec.topic, spec.dead_letter_topic) if topic]
+        await asyncio.gather(*(self._topic(topic, spec, create=create) for topic in topics))
+        wanted = [self._wanted(spec)]
+        if spec.dead_letter_topic:
+            wanted.append(self._wanted_dead_letter(spec))
+        await asyncio.gather(*(self._subscription(each, create=create) for each in wanted))
+
+    async def _topic(self, topic: str, spec: QueueSpec, *, create: bool) -> None:
+        path = topic_path(self._project, topic)
+        check_resource_id("topic", path.rsplit("/", 1)[1])
+        try:
+            if create:
+                await self._rpc().create_topic(pb.Topic(name=path, labels=dict(spec.labels)))
+            else:
+                await self._rpc().get_topic(path)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
+                raise translate(error, path) from error
+
+    async def _subscription(self, wanted: Any, *, create: bool) -> None:
+        """Create a subscription or compare the one that exists."""
+        check_resource_id("subscription", wanted.name.rsplit("/", 1)[1])
+        try:
+            existing = await self._rpc().get_subscription(wanted.name)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND or not create:
+                raise translate(error, wanted.name) from error
+        else:
+            _report_drift(wanted, existing)
+            return
+        try:
+            await self._create(wanted)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
+                raise translate(error, wanted.name) from error
+
+    async def _create(self, wanted: Any) -> None:
+        try:
+            await self._rpc().create_subscription(wanted)
+        except grpc.aio.AioRpcError as error:
+            retention = wanted.message_retention_duration
+            refused = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE)
+            if error.code() not in refused or retention.seconds <= _EMULATOR_RETENTION_SECONDS:
+                raise
+            # Google's emulator takes no more than 7 days, the service 31.
+            retention.seconds = _EMULATOR_RETENTION_SECONDS
+            await self._rpc().create_subscription(wanted)
+
+    def _wanted(self, spec: QueueSpec) -> Any:
+        wanted = pb.Subscription(
+            name=subscription_path(self._project, spec.subscription),
+            topic=topic_path(self._project, spec.topic),
+            ack_deadline_seconds=lease_seconds(spec.ack_deadline_seconds),
+            filter=spec.filter,
+            enable_message_ordering=spec.enable_message_ordering,
+            enable_exactly_once_delivery=spec.enable_exactly_once_delivery,
+            labels=dict(spec.labels),
+        )
+        wanted.message_retention_duration.seconds = spec.message_retention_seconds
+        wanted.expiration_policy.SetInParent()  # set without ttl: never expires
+        if spec.expiration_seconds:
+            wanted.expiration_policy.ttl.seconds = spec.expiration_seconds
+        if spec.dead_letter_topic and spec.max_delivery_attempts:
+            policy = wanted.dead_letter_policy
+            policy.dead_letter_topic = topic_path(self._project, spec.dead_letter_topic)
+            policy.max_delivery_attempts = spec.max_delivery_attempts
+        return wanted
+
+    def _wanted_dead_letter(self, spec: QueueSpec) -> Any:
+        name = spec.dead_letter_topic.rsplit("/", 1)[-1]
+        wanted = pb.Subscription(
+            name=subscription_path(self._project, name),
+            topic=topic_path(self._project, spec.dead_letter_topic),
+            ack_deadline_seconds=60,
+            labels=dict(spec.labels),
+        )
+        wanted.message_retention_duration.seconds = MAX_RETENTION_SECONDS
+        wanted.expiration_policy.SetInParent()
+        return wanted
+
+    async def delete(self, spec: QueueSpec, *, topic: bool) -> None:
+        """Delete a queue's subscription, and its topic if asked; missing ones are no error."""
+        self.forget(spec.queue)
+        path = subscription_path(self._project, spec.subscription)
+        await _unless_missing(self._rpc().delete_subscription(path), path)
+        if topic:
+            path = topic_path(self._project, spec.topic)
+            await _unless_missing(self._rpc().delete_topic(path), path)
+
+
+async def _unless_missing(call: Awaitable[Any], path: str) -> None:
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.NOT_FOUND:
+            raise translate(error, path) from error
+
+
+def _report_drift(wanted: Any, existing: Any) -> None:
+    """Warn of settings that differ; raise for those that can never be changed."""
+    fixed = [
+        f"{name} is {getattr(existing, name)!r}, wanted {getattr(wanted, name)!r}"
+        for name in ("topic", "enable_message_ordering")
+        if getattr(existing, name) != getattr(wanted, name)
+    ]
+    if fixed:
+        raise SubscriptionMismatch(
+            f"{wanted.name} exists and can't be changed: {'; '.join(fixed)}. "
+            "Delete it (its backlog goes too) or give the handler another subscription="
+        )
+    names = ["filter", "ack_deadline_seconds", "enable_exactly_once_delivery", "dead_letter_policy"]
+    drift = [
+        f"{name} is {_short(getattr(existing, name))}, wanted {_short(getattr(wanted, name))}"
+        for name in names
+        if getattr(existing, name) != getattr(wanted, name)
+    ]
+    if drift:
+        logger.warning(
+            "Subscription %s differs from what its queue asks for and is left as it is: %s",
+            wanted.name,
+            "; ".join(drift),
+            extra={"action": "subscription_drift", "subscription": wanted.name, "drift": drift},
+        )
+
+
+def _short(value: Any) -> str:
+    """Return a setting's value on one line."""
+    return " ".join(str(value).split()) or "unset"

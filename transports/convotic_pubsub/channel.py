@@ -1,0 +1,447 @@
+"""kombu's channel: a thin view on the session. It declares, publishes, consumes and settles."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from amqp.protocol import queue_declare_ok_t
+from kombu.exceptions import ChannelError
+from kombu.transport import virtual
+from kombu.utils.uuid import uuid
+
+from convotic_pubsub.codec import encode_envelope
+from convotic_pubsub.consumer import QueueConsumer
+from convotic_pubsub.delivery import Delivery
+from convotic_pubsub.errors import PublishError, TopicNotFound
+from convotic_pubsub.queue import PayloadDict, Received
+
+if TYPE_CHECKING:
+    from convotic_pubsub.session import Session
+    from convotic_pubsub.sink import Sink
+
+__all__ = ["Arrival", "Channel", "Message"]
+
+#: How long a publish may block beyond the session's own limit, before it counts as not confirmed.
+_MARGIN_SECONDS = 5.0
+
+
+class Arrival(NamedTuple):
+    """One message on its way to a consumer's callback."""
+
+    channel: Channel
+    consumer_tag: str
+    delivery: Delivery | None
+    payload: PayloadDict
+
+
+class Message(virtual.Message):
+    """A kombu message with Pub/Sub's ways to settle it.
+
+    All of them are non-blocking, thread-safe, and do nothing once the message is settled.
+    """
+
+    def __init__(
+        self, payload: PayloadDict, channel: Any = None, delivery: Delivery | None = None
+    ) -> None:
+        super().__init__(payload, channel=channel)
+        self._delivery = delivery
+
+    @property
+    def received(self) -> Received | None:
+        """What Pub/Sub handed over; None for transient traffic."""
+        return self._delivery.received if self._delivery else None
+
+    def started(self, hold_seconds: float) -> None:
+        """The run begins now: keep the lease at most ``hold_seconds`` from now."""
+        if self._delivery is not None:
+            self._post(self._delivery.consumer.started, self._delivery, hold_seconds)
+
+    def lapse(self, delay_seconds: float, *, failure: bool = True) -> None:
+        """Don't acknowledge; let the lease end in ``delay_seconds``, at least 1, and count a failure."""
+        delivery = self._settle()
+        if delivery is not None:
+            self._post(delivery.consumer.lapse, delivery, delay_seconds, failure)
+
+    def dead_letter(self, attributes: Mapping[str, str]) -> None:
+        """Publish to the dead-letter topic with these attributes added; acknowledge when confirmed."""
+        delivery = self._settle()
+        if delivery is not None:
+            self._post(delivery.consumer.dead_letter, delivery, dict(attributes))
+
+    def hand_back(self) -> None:
+        """Return it unrun, for delivery now; recorded, so that it costs no attempt."""
+        delivery = self._settle()
+        if delivery is not None:
+            self._post(delivery.consumer.nack, delivery, "hand_back")
+
+    def settle_ack(self) -> None:
+        """Acknowledge (what ``ack`` does after kombu's own checks)."""
+        delivery = self._settle()
+        if delivery is not None:
+            self._post(delivery.consumer.ack, delivery)
+
+    def settle_reject(self, *, requeue: bool) -> None:
+        """Return it for delivery now, or give it up to the dead-letter topic."""
+        delivery = self._settle()
+        if delivery is None:
+            return
+        if requeue:
+            self._post(delivery.consumer.nack, delivery)
+            return
+        describe = getattr(delivery.consumer.spec.policy, "reject_attributes", None)
+        attributes = describe(delivery.received) if describe else _rejected(delivery.received)
+        self._post(delivery.consumer.dead_letter, delivery, attributes)
+
+    def _settle(self) -> Delivery | None:
+        delivery = self._delivery
+        if delivery is None or not delivery.take_settlement():
+            return None
+        if self.channel is not None:
+            self.channel.forget(self)
+        return delivery
+
+    def _post(self, function: Callable[..., object], *args: object) -> None:
+        assert self._delivery is not None
+        self._delivery.consumer.session.post(function, *args)
+
+
+def _rejected(received: Received) -> dict[str, str]:
+    return {
+        "convotic-dead-letter-reason": "rejected",
+        "convotic-dead-letter-message-id": received.message_id,
+        "convotic-dead-letter-subscription": received.subscription,
+    }
+
+
+class QoS:
+    """The unsettled messages of a channel, and whether its prefetch count allows more."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.prefetch_count = 0
+        self.unsettled: dict[str, Message] = {}
+
+    def can_consume(self) -> bool:
+        """Say whether one more message may be handed over."""
+        return not self.prefetch_count or len(self.unsettled) < self.prefetch_count
+
+    def append(self, message: Message, delivery_tag: str) -> None:
+        """Count a message until it is settled."""
+        self.unsettled[delivery_tag] = message
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Do nothing: what is outstanding belongs to the session and goes on."""
+
+
+class Channel(virtual.Channel):
+    """A channel of :class:`~convotic_pubsub.transport.Transport`."""
+
+    Message = Message
+    QoS = QoS
+    do_restore = False
+    supports_fanout = True
+    body_encoding = None
+    from_transport_options = ()
+
+    def __init__(self, connection: Any, **kwargs: Any) -> None:
+        super().__init__(connection, **kwargs)
+        self.session: Session = connection.session
+        self._transient = self.session.transient
+        self._sink: Sink[Arrival] = connection.sink
+        self._queue_consumers: dict[str, QueueConsumer] = {}
+        self._callbacks: dict[str, tuple[str, bool, Callable[[Message], Any]]] = {}
+        self._held: deque[Arrival] = deque()
+
+    # -- queues -----------------------------------------------------------------------------------
+
+    def queue_declare(
+        self,
+        queue: str | None = None,
+        passive: bool = False,
+        durable: bool = False,
+        exclusive: bool = False,
+        auto_delete: bool = False,
+        **kwargs: Any,
+    ) -> queue_declare_ok_t:
+        """Declare a queue: transient ones live in this process, others are topic and subscription.
+
+        Raises:
+            ChannelError: passive, and the queue does not exist.
+        """
+        del kwargs
+        queue = queue or f"amq.gen-{uuid()}"
+        transient = exclusive or auto_delete or queue in self._transient
+        if passive:
+            if not self._has_queue(queue):
+                raise ChannelError(
+                    f"NOT_FOUND - no queue {queue!r}", (50, 10), "Queue.declare", "404"
+                )
+        elif transient:
+            self._transient.declare(queue)
+        else:
+            self.session.ensure(self.session.spec(queue))
+        return queue_declare_ok_t(queue, self._size(queue), 0)
+
+    def _has_queue(self, queue: str, **kwargs: Any) -> bool:
+        del kwargs
+        return queue in self._transient or self.session.exists(self.session.spec(queue))
+
+    def queue_bind(
+        self,
+        queue: str,
+        exchange: str | None = None,
+        routing_key: str = "",
+        arguments: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Bind a queue to an exchange."""
+        exchange = exchange or "amq.direct"
+        super().queue_bind(queue, exchange, routing_key, arguments, **kwargs)
+        if queue in self._transient:
+            kind = self._exchange_type(exchange)
+            self._transient.bind(queue, exchange, kind, routing_key)
+
+    def _queue_bind(self, exchange: str, *meta: Any) -> None:
+        """Nothing to do: bindings are kept by the session (transient) or the broker state."""
+
+    def queue_unbind(
+        self,
+        queue: str,
+        exchange: str | None = None,
+        routing_key: str = "",
+        arguments: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Undo a binding."""
+        exchange = exchange or "amq.direct"
+        super().queue_unbind(queue, exchange, routing_key, arguments, **kwargs)
+        if queue in self._transient:
+            kind = self._exchange_type(exchange)
+            self._transient.unbind(queue, exchange, kind, routing_key)
+
+    def queue_delete(
+        self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any
+    ) -> None:
+        """Delete a queue. That of a handler is never deleted from here."""
+        del if_unused, kwargs
+        if queue in self._transient:
+            self._transient.delete(queue)
+        elif queue not in self.session.options.queues and not (if_empty and self._size(queue)):
+            self.session.delete(self.session.spec(queue))
+        self.state.queue_bindings_delete(queue)
+
+    def after_reply_message_received(self, queue: str) -> None:
+        """Keep the reply queue: it is local and costs nothing."""
+
+    def _exchange_type(self, exchange: str) -> str:
+        declared = self.state.exchanges.get(exchange)
+        return str(declared["type"]) if declared else "direct"
+
+    def _size(self, queue: str) -> int:
+        return self._transient.size(queue)
+
+    def _purge(self, queue: str) -> int:
+        if queue in self._transient:
+            return self._transient.purge(queue)
+        return self.session.purge(self.session.spec(queue))
+
+    # -- publishing -------------------------------------------------------------------------------
+
+    def basic_publish(
+        self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any
+    ) -> None:
+        """Publish; returns once the server has confirmed it, for everything but transient traffic.
+
+        Raises:
+            PublishError: refused, or not confirmed in time.
+        """
+        del kwargs
+        self._inplace_augment_message(message, exchange, routing_key)
+        data = encode_envelope(message)
+        kind = self._exchange_type(exchange) if exchange else "direct"
+        for queue in self._durable_targets(exchange, kind, routing_key):
+            self._put(queue, data)
+        if exchange and self._may_have_transient(exchange, kind, routing_key):
+            self._transient.cast(data, exchange, kind, routing_key)
+
+    def _durable_targets(self, exchange: str, kind: str, routing_key: str) -> Iterator[str]:
+        if not exchange:
+            yield routing_key
+        elif kind != "fanout":
+            queues = self._lookup(exchange, routing_key)
+            yield from (queue for queue in queues if queue not in self._transient)
+
+    def _may_have_transient(self, exchange: str, kind: str, routing_key: str) -> bool:
+        """Say whether queues of other processes may be bound to an exchange."""
+        if kind != "direct":
+            return True
+        queues = self._lookup(exchange, routing_key)
+        return not queues or any(queue in self._transient for queue in queues)
+
+    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+        del kwargs
+        if queue in self.session.options.queues:
+            raise PublishError(
+                f"queue {queue} carries raw messages, not Celery's: publish to its topic with "
+                "ctx.pubsub.publish, or call the handler with .delay(payload)"
+            )
+        if self._transient.is_elsewhere(queue):
+            self._transient.cast(message, "", "direct", queue)
+            return
+        timeout = self.session.options.publish_timeout_seconds + _MARGIN_SECONDS
+        try:
+            topic = self.session.spec(queue).topic
+            self.session.publish(topic, message).result(timeout)
+        except TopicNotFound:
+            # A reply queue of another process (rpc://): it listens on the control topic.
+            self._transient.remember_elsewhere(queue)
+            self._transient.cast(message, "", "direct", queue)
+
+    # -- consuming --------------------------------------------------------------------------------
+
+    def basic_consume(
+        self,
+        queue: str,
+        no_ack: bool,
+        callback: Callable[[Message], Any],
+        consumer_tag: str,
+        **kwargs: Any,
+    ) -> None:
+        """Start a consumer; its callback runs where the connection's events are drained."""
+        del kwargs
+        self._tag_to_queue[consumer_tag] = queue
+        self._consumers.add(consumer_tag)
+        self._callbacks[consumer_tag] = (queue, no_ack, callback)
+        if queue in self._transient:
+            self._transient.consume(
+                queue, lambda payload: self._sink.put(Arrival(self, consumer_tag, None, payload))
+            )
+            return
+        self._queue_consumers[consumer_tag] = self.session.consume(
+            self.session.spec(queue), lambda delivery: self._arrive(consumer_tag, delivery)
+        )
+
+    def _arrive(self, consumer_tag: str, delivery: Delivery) -> None:
+        """Put a delivery into the connection's inbox (I/O thread)."""
+        assert delivery.payload is not None
+        self._sink.put(Arrival(self, consumer_tag, delivery, delivery.payload))
+
+    def basic_cancel(self, consumer_tag: str) -> None:
+        """Stop a consumer: nothing more is pulled, what was not handed over is given back."""
+        self._consumers.discard(consumer_tag)
+        queue = self._tag_to_queue.pop(consumer_tag, None)
+        self._callbacks.pop(consumer_tag, None)
+        consumer = self._queue_consumers.pop(consumer_tag, None)
+        if consumer is not None:
+            self.session.cancel(consumer)
+        elif queue is not None:
+            self._transient.cancel(queue)
+
+    def hand_over(self, arrival: Arrival) -> bool:
+        """Give one message to its consumer; False when that was not possible now."""
+        entry = self._callbacks.get(arrival.consumer_tag)
+        if entry is None:
+            return False  # cancelled: the session has given the message back
+        queue, no_ack, callback = entry
+        if not no_ack and not self.qos.can_consume():
+            self._held.append(arrival)
+            return False
+        delivery = arrival.delivery
+        if delivery is not None and not delivery.take_claim():
+            return False  # given back meanwhile: it waited too long
+        message = self._message(arrival.payload, delivery)
+        if no_ack:
+            message.settle_ack()
+        else:
+            self.qos.append(message, message.delivery_tag)
+        callback(message)
+        return True
+
+    def _message(self, payload: PayloadDict, delivery: Delivery | None) -> Message:
+        payload["properties"].setdefault("delivery_tag", self._next_delivery_tag())
+        return Message(payload, channel=self, delivery=delivery)
+
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Message | None:
+        """Return a message that is available now, None when there is none."""
+        del kwargs
+        if queue in self._transient:
+            payload = self._transient.get(queue)
+            message = None if payload is None else self._message(payload, None)
+        else:
+            taken: deque[Delivery] = deque()
+            self.session.get(self.session.spec(queue), taken.append)
+            message = None
+            if taken and taken[0].take_claim():
+                assert taken[0].payload is not None
+                message = self._message(taken[0].payload, taken[0])
+        if message is not None and no_ack:
+            message.settle_ack()
+        elif message is not None:
+            self.qos.append(message, message.delivery_tag)
+        return message
+
+    def basic_qos(
+        self, prefetch_size: int = 0, prefetch_count: int = 0, apply_global: bool = False
+    ) -> None:
+        """Change how many unsettled messages this channel may have; 0 is no limit."""
+        del prefetch_size, apply_global
+        self.qos.prefetch_count = prefetch_count
+        limit = prefetch_count or self.session.options.default_max_outstanding
+        for consumer in self._queue_consumers.values():
+            if consumer.spec.queue not in self.session.options.queues:
+                self.session.post(consumer.set_concurrency, limit)
+        self._resume()
+
+    # -- settling ---------------------------------------------------------------------------------
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
+        """Acknowledge; returns at once, the session confirms."""
+        del multiple
+        message = self.qos.unsettled.get(delivery_tag)
+        if message is not None:
+            message.settle_ack()
+            self.forget(message)
+
+    def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Return a message for delivery now, or (``requeue=False``) dead-letter it."""
+        message = self.qos.unsettled.get(delivery_tag)
+        if message is None:
+            return
+        if message.received is None and requeue:
+            self._transient.put_back(message.delivery_info["routing_key"], message._raw)
+        message.settle_reject(requeue=requeue)
+        self.forget(message)
+
+    def forget(self, message: Message) -> None:
+        """A message was settled: its place is free."""
+        self.qos.unsettled.pop(message.delivery_tag, None)
+        self._resume()
+
+    def basic_recover(self, requeue: bool = False) -> None:
+        """Return all unsettled messages for delivery now."""
+        del requeue
+        for tag in list(self.qos.unsettled):
+            self.basic_reject(tag, requeue=True)
+
+    def _resume(self) -> None:
+        """Put back into the inbox what the prefetch count held up."""
+        while self._held:
+            try:
+                arrival = self._held.popleft()
+            except IndexError:  # another thread was faster
+                return
+            self._sink.put(arrival)
+            if self.qos.prefetch_count:
+                return
+
+    def close(self) -> None:
+        """Cancel the consumers. What runs keeps its lease and can still be settled."""
+        if self.closed:
+            return
+        self.closed = True
+        for consumer_tag in list(self._consumers):
+            self.basic_cancel(consumer_tag)
+        if self.connection is not None:
+            self.connection.close_channel(self)

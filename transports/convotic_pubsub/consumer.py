@@ -1,0 +1,459 @@
+"""One consumed queue of this process: what is buffered, running, waiting; and every transition.
+
+Owned by the I/O thread. The states are those of :class:`~convotic_pubsub.delivery.State`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from convotic_pubsub.admin import lease_seconds
+from convotic_pubsub.codec import fit_attributes
+from convotic_pubsub.delivery import Delivery, Source, State
+from convotic_pubsub.queue import (
+    Acknowledge,
+    DeadLetter,
+    Decision,
+    Deliver,
+    History,
+    Incident,
+    PostponeDelivery,
+    QueueSpec,
+    Received,
+)
+
+if TYPE_CHECKING:
+    from convotic_pubsub.session import Session
+
+__all__ = ["Offer", "QueueConsumer"]
+
+logger = logging.getLogger(__name__)
+
+#: A policy's store access may take this long; then the store counts as away.
+_POLICY_SECONDS = 2.0
+#: Renewals ask for at most this much, so that a killed process is noticed early.
+_MAX_STEP_SECONDS = 60
+#: A lease is renewed when this share of a step is left, and never later than 3 s before its end.
+_RENEW_SHARE, _RENEW_MIN_SECONDS = 0.25, 3.0
+
+Offer: TypeAlias = Callable[[Delivery], None]
+
+
+class QueueConsumer:
+    """Keeps a queue's messages: at most ``concurrency`` offered, ``buffer_messages`` ready behind."""
+
+    def __init__(self, session: Session, spec: QueueSpec, offer: Offer) -> None:
+        self.spec = spec
+        self.session = session
+        self.concurrency = spec.concurrency
+        self.changed = asyncio.Event()
+        self.stopping = False
+        #: Set when a buffered message had to be given back: nothing is pulled until a place is free.
+        self.paused = False
+        self.waiting = 0
+        self._offer_to_channel = offer
+        self._acker = session.acker(spec.subscription)
+        self._step = min(lease_seconds(spec.ack_deadline_seconds), _MAX_STEP_SECONDS)
+        self._renew_before = max(_RENEW_MIN_SECONDS, _RENEW_SHARE * self._step)
+        self._buffer: deque[Delivery] = deque()
+        self._offered = 0
+        self._local = 0
+        self._warned_waiting = False
+        self._background: set[asyncio.Task[None]] = set()
+
+    # -- how much ---------------------------------------------------------------------------------
+
+    @property
+    def limit(self) -> int:
+        """Messages that may be here at a time, offered and ready."""
+        return self.concurrency + self.spec.buffer_messages
+
+    def free(self) -> int:
+        """Return how many more messages may be pulled now."""
+        if self.stopping or self.paused or self.waiting >= self.spec.max_waiting_retries:
+            return 0
+        return max(0, self.limit - self._local)
+
+    def may_pull(self) -> bool:
+        """Say whether a stream may stay open."""
+        if self.waiting >= self.spec.max_waiting_retries and not self._warned_waiting:
+            self._warned_waiting = True
+            logger.warning(
+                "Queue %s has %d failed messages waiting for their retry; it pulls nothing more until "
+                "some have been retried",
+                self.spec.queue,
+                self.waiting,
+                extra={"action": "waiting_retries_full", "queue": self.spec.queue},
+            )
+        return not (self.stopping or self.paused or self.waiting >= self.spec.max_waiting_retries)
+
+    def starves(self, source: Source) -> bool:
+        """Say whether the server thinks the stream full while there is room here."""
+        return source.outstanding >= source.limit and self._local < self.limit
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """Change how many messages may be offered at a time."""
+        self.concurrency = concurrency
+        self._offer_ready()
+        self.changed.set()
+
+    # -- arrival ----------------------------------------------------------------------------------
+
+    def receive(self, raw: Any, source: Source) -> None:
+        """Take one ``ReceivedMessage`` from the server."""
+        now = self.session.clock()
+        lease_until = now + lease_seconds(self.spec.ack_deadline_seconds)
+        key = (self.spec.subscription, raw.message.message_id)
+        known = self.session.outstanding.get(key)
+        if known is not None:
+            if known.state not in (State.WAITING, State.RETURNING):
+                known.consumer.take_copy(known, raw.ack_id, lease_until)
+                return
+            known.consumer.returned(known)
+        delivery = Delivery(
+            consumer=self,
+            source=source,
+            received=_received(self.spec.subscription, raw),
+            ack_id=raw.ack_id,
+            received_at=now,
+            lease_until=lease_until,
+        )
+        self.session.outstanding[key] = delivery
+        source.outstanding += 1
+        self._local += 1
+        self._watch(delivery)
+        if delivery.received.delivery_attempt > 1:
+            self._spawn(self._recall(delivery))
+        else:
+            self._decide(delivery, None)
+
+    def take_copy(self, delivery: Delivery, ack_id: str, lease_until: float) -> None:
+        """Remember the newest ack id of a message that is still here; the copy is never run."""
+        delivery.ack_id = ack_id
+        delivery.lease_until = lease_until
+        if delivery.state is State.SETTLING:
+            self._acker.ack(ack_id, lambda confirmed: self._gone(delivery, acknowledged=confirmed))
+        else:
+            self._watch(delivery)
+
+    async def _recall(self, delivery: Delivery) -> None:
+        history: History | None = None
+        delivery.remembered = True
+        recalled = await self._ask_policy(self.spec.policy.recall(delivery.received), "recall")
+        if isinstance(recalled, History):
+            history = recalled
+        if delivery.state is State.RECALLING:
+            self._decide(delivery, history)
+
+    def _decide(self, delivery: Delivery, history: History | None) -> None:
+        try:
+            decision: Decision = self.spec.policy.decide(delivery.received, history)
+        except Exception as error:
+            logger.exception(
+                "The policy of queue %s failed on message %s; it goes to the dead-letter topic",
+                self.spec.queue,
+                delivery.received.message_id,
+                extra={"action": "policy_failed", "queue": self.spec.queue},
+            )
+            decision = DeadLetter({"convotic-dead-letter-error-message": str(error)})
+        if self.stopping:
+            self._hand_back(delivery)
+        elif isinstance(decision, Deliver):
+            delivery.payload = decision.payload
+            delivery.payload["properties"]["delivery_tag"] = delivery.tag
+            delivery.state = State.BUFFERED
+            self._buffer.append(delivery)
+            self._offer_ready()
+        else:
+            delivery.take_claim()
+            delivery.take_settlement()
+            self._apply(delivery, decision)
+
+    def _apply(self, delivery: Delivery, decision: Decision) -> None:
+        if isinstance(decision, Acknowledge):
+            if decision.reason:
+                logger.info(
+                    "Message %s of queue %s acknowledged unrun: %s",
+                    delivery.received.message_id,
+                    self.spec.queue,
+                    decision.reason,
+                    extra={"action": "acknowledged_unrun", "reason": decision.reason},
+                )
+            self.ack(delivery)
+        elif isinstance(decision, DeadLetter):
+            self.dead_letter(delivery, decision.attributes)
+        elif isinstance(decision, PostponeDelivery):
+            self.lapse(delivery, decision.delay_seconds, failure=False)
+
+    def _offer_ready(self) -> None:
+        while self._buffer and self._offered < self.concurrency:
+            delivery = self._buffer.popleft()
+            if delivery.state is State.BUFFERED:
+                delivery.state = State.OFFERED
+                self._offered += 1
+                self._offer_to_channel(delivery)
+
+    # -- settlement -------------------------------------------------------------------------------
+
+    def ack(self, delivery: Delivery) -> None:
+        """Acknowledge; state is kept until the server confirms."""
+        self._leave_place(delivery, State.SETTLING)
+        self._acker.ack(
+            delivery.ack_id, lambda confirmed: self._gone(delivery, acknowledged=confirmed)
+        )
+
+    def nack(self, delivery: Delivery, incident: Incident | None = None) -> None:
+        """Return it for delivery now, to whoever asks first."""
+        self._leave_place(delivery, State.RETURNING)
+        self._spawn(self._release(delivery, 0.0, incident))
+
+    def lapse(self, delivery: Delivery, delay_seconds: float, *, failure: bool) -> None:
+        """Let the lease end in ``delay_seconds`` and don't acknowledge: that is the redelivery."""
+        self._leave_place(delivery, State.WAITING)
+        self.waiting += 1
+        delivery.lease_until = self.session.clock() + max(1.0, delay_seconds)
+        self._spawn(self._release(delivery, delay_seconds, "failure" if failure else None))
+
+    def dead_letter(self, delivery: Delivery, attributes: Mapping[str, str]) -> None:
+        """Publish it to the dead-letter topic; acknowledge once that is confirmed."""
+        if not self.spec.dead_letter_topic:
+            logger.error(
+                "Message %s of queue %s is given up and there is no dead-letter topic; acknowledged",
+                delivery.received.message_id,
+                self.spec.queue,
+                extra={"action": "dead_letter_missing", "queue": self.spec.queue},
+            )
+            self.ack(delivery)
+            return
+        delivery.state = State.BURYING
+        self._watch(delivery)
+        self._spawn(self._bury(delivery, attributes))
+
+    async def _bury(self, delivery: Delivery, attributes: Mapping[str, str]) -> None:
+        received = delivery.received
+        attributes = fit_attributes(received.data, received.attributes, attributes)
+        if not received.data and not attributes:
+            attributes = {"convotic-dead-letter-reason": "rejected"}  # Pub/Sub refuses an empty one
+        try:
+            await asyncio.wrap_future(
+                self.session.publisher.publish(
+                    self.spec.dead_letter_topic, received.data, attributes
+                )
+            )
+        except Exception as error:  # noqa: BLE001  whatever it is, the message must not be acknowledged
+            logger.error(  # noqa: TRY400  the text is the server's answer, no traceback of ours helps
+                "Message %s of queue %s can't be published to dead-letter topic %s and is not "
+                "acknowledged; Pub/Sub will deliver it again: %s",
+                received.message_id,
+                self.spec.queue,
+                self.spec.dead_letter_topic,
+                error,
+                extra={"action": "dead_letter_failed", "queue": self.spec.queue},
+            )
+            self._leave_place(delivery, State.WAITING)
+            self.waiting += 1
+            self._watch(delivery)
+            return
+        logger.warning(
+            "Message %s of queue %s went to dead-letter topic %s: %s",
+            received.message_id,
+            self.spec.queue,
+            self.spec.dead_letter_topic,
+            attributes.get("convotic-dead-letter-reason", "given up"),
+            extra={"action": "dead_lettered", "queue": self.spec.queue},
+        )
+        self.session.count_dead_letter(self.spec.queue)
+        delivery.remembered = True
+        self.ack(delivery)
+
+    async def _release(
+        self, delivery: Delivery, delay_seconds: float, incident: Incident | None
+    ) -> None:
+        """Record why, then let the lease end: at once, or in ``delay_seconds`` from the call."""
+        ends_at = self.session.clock() + delay_seconds
+        if incident is not None:
+            delivery.remembered = True
+            await self._ask_policy(self.spec.policy.record(delivery.received, incident), "record")
+        if delivery.state is State.GONE:
+            return  # the lease ended meanwhile and the message has come again
+        seconds = 0
+        if delivery.state is State.WAITING:
+            seconds = min(600, max(1, round(ends_at - self.session.clock())))
+            delivery.lease_until = self.session.clock() + seconds
+            self._watch(delivery)
+        self._acker.modify(delivery.ack_id, seconds, lambda _: self._released(delivery))
+
+    def _released(self, delivery: Delivery) -> None:
+        """The server has answered; if it refused, the lease ends by itself."""
+        if delivery.state is State.RETURNING:
+            self._gone(delivery, acknowledged=False)
+
+    def _leave_place(self, delivery: Delivery, state: State) -> None:
+        """Free the delivery's place for another."""
+        self.session.lease_timer.forget(delivery)
+        if delivery.state is State.OFFERED or (
+            delivery.state is State.BURYING and delivery.payload is not None
+        ):
+            self._offered -= 1
+            self.paused = False
+        self._local -= 1
+        delivery.state = state
+        delivery.payload = None
+        self._offer_ready()
+        self.changed.set()
+
+    def _gone(self, delivery: Delivery, *, acknowledged: bool) -> None:
+        if delivery.state is State.GONE:
+            return
+        delivery.state = State.GONE
+        self.session.lease_timer.forget(delivery)
+        delivery.source.outstanding -= 1
+        key = (self.spec.subscription, delivery.received.message_id)
+        if self.session.outstanding.get(key) is delivery:
+            del self.session.outstanding[key]
+        if acknowledged and delivery.remembered:
+            self._spawn(self._forget(delivery))
+        self.changed.set()
+
+    async def _forget(self, delivery: Delivery) -> None:
+        await self._ask_policy(self.spec.policy.forget(delivery.received), "forget")
+
+    def returned(self, delivery: Delivery) -> None:
+        """The message is the server's again: its lease ended, or what we gave back has come again."""
+        if delivery.state is State.WAITING:
+            self.waiting -= 1
+            self._warned_waiting = False
+        self._gone(delivery, acknowledged=False)
+
+    # -- leases -----------------------------------------------------------------------------------
+
+    def started(self, delivery: Delivery, hold_seconds: float) -> None:
+        """A run began: keep the lease until then."""
+        if delivery.state is State.OFFERED:
+            delivery.hold_until = self.session.clock() + hold_seconds
+            self._watch(delivery)
+
+    def _bound(self, delivery: Delivery) -> float:
+        """Return until when this delivery may be held."""
+        if delivery.state is State.BURYING:
+            return math.inf
+        if self.spec.max_lease_seconds is not None:
+            return delivery.received_at + self.spec.max_lease_seconds
+        return delivery.hold_until or delivery.received_at + self.spec.ack_deadline_seconds
+
+    def _watch(self, delivery: Delivery) -> None:
+        """Ask to be called when the next thing must be done about the lease."""
+        bound = self._bound(delivery)
+        if delivery.state is not State.WAITING and bound > delivery.lease_until:
+            when = delivery.lease_until - self._renew_before
+        elif delivery.state is State.WAITING or delivery.hold_until:
+            when = delivery.lease_until
+        else:
+            when = bound
+        self.session.lease_timer.watch(delivery, when)
+
+    def lease_due(self, delivery: Delivery, now: float) -> None:
+        """Renew the lease, give the message back, or see it lapse."""
+        if delivery.state is State.WAITING:
+            self.returned(delivery)
+        elif now < self._bound(delivery):
+            self._renew(delivery, now)
+        elif not delivery.hold_until and delivery.take_claim():
+            self.paused = True
+            self._hand_back(delivery)
+        elif now < delivery.lease_until:  # taken but not started: it can't be given back any more
+            self.session.lease_timer.watch(delivery, delivery.lease_until)
+        else:
+            self._see_lapse(delivery)
+
+    def _renew(self, delivery: Delivery, now: float) -> None:
+        if now >= delivery.lease_until - self._renew_before:
+            left = min(self._step, math.ceil(self._bound(delivery) - now))
+            delivery.lease_until = now + left
+            self._acker.modify(delivery.ack_id, left, _ignore)
+        self._watch(delivery)
+
+    def _see_lapse(self, delivery: Delivery) -> None:
+        """Its time is up: the lease ends without us; a run that can't be stopped goes on."""
+        if delivery.lapse_seen:
+            return
+        delivery.lapse_seen = True
+        logger.warning(
+            "Message %s of queue %s is still being run after its ack deadline; its lease has ended and "
+            "Pub/Sub delivers it again",
+            delivery.received.message_id,
+            self.spec.queue,
+            extra={"action": "lease_lapsed", "queue": self.spec.queue},
+        )
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def _hand_back(self, delivery: Delivery) -> None:
+        delivery.take_claim()
+        delivery.take_settlement()
+        self.nack(delivery, "hand_back")
+
+    def hand_back_ready(self) -> None:
+        """Give back all that has not been taken by the consumer."""
+        self.stopping = True
+        self.changed.set()
+        for delivery in list(self.session.outstanding.values()):
+            ready = delivery.state in (State.BUFFERED, State.OFFERED)
+            if delivery.consumer is self and ready and delivery.take_claim():
+                self._hand_back(delivery)
+        self._buffer.clear()
+
+    async def decided(self) -> None:
+        """Wait until what arrived has been decided on."""
+        while self._background:
+            await asyncio.wait(set(self._background))
+
+    async def settled(self) -> None:
+        """Wait until the policy's notes are written and the server has answered everything."""
+        while self._background or not self._acker.idle:
+            await self.decided()
+            await self._acker.wait_idle()
+
+    async def _ask_policy(self, call: Awaitable[Any], what: str) -> Any:
+        try:
+            async with asyncio.timeout(_POLICY_SECONDS):
+                return await call
+        except Exception as error:  # noqa: BLE001  the store is away: the documented fallback holds
+            logger.warning(
+                "The store did not answer (%s) for queue %s; attempts are taken from Pub/Sub: %s: %s",
+                what,
+                self.spec.queue,
+                type(error).__name__,
+                error,
+                extra={"action": "store_away", "queue": self.spec.queue},
+            )
+            return None
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+def _ignore(_confirmed: bool) -> None:
+    """A renewal that was not confirmed shows as a redelivery."""
+
+
+def _received(subscription: str, raw: Any) -> Received:
+    message = raw.message
+    seconds = message.publish_time.seconds + message.publish_time.nanos / 1e9
+    return Received(
+        subscription=subscription,
+        message_id=message.message_id,
+        data=message.data,
+        attributes=dict(message.attributes),
+        ordering_key=message.ordering_key,
+        published_at=datetime.fromtimestamp(seconds, UTC),
+        delivery_attempt=raw.delivery_attempt,
+    )

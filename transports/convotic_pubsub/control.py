@@ -1,0 +1,348 @@
+"""Celery's transient traffic (remote control, replies, events, rpc) over one subscription a process.
+
+One ephemeral subscription serves every transient queue of a process; what arrives is handed to the
+local queues that are bound to its exchange. So ``inspect ping`` leaves nothing behind, and the number
+of subscriptions is that of processes, not of callers (celery/celery#9570 shows the other way).
+
+On the wire: kombu's envelope in ``data``; the attributes ``exchange`` and ``rk`` route it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import socket
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from convotic_pubsub.codec import decode_envelope
+from convotic_pubsub.errors import PubsubTransportError
+from convotic_pubsub.naming import resource_id
+from convotic_pubsub.queue import (
+    Acknowledge,
+    Decision,
+    History,
+    Incident,
+    PayloadDict,
+    QueueSpec,
+    Received,
+)
+
+if TYPE_CHECKING:
+    from convotic_pubsub.consumer import QueueConsumer
+    from convotic_pubsub.session import Session
+
+__all__ = ["TransientQueues", "topic_matches"]
+
+logger = logging.getLogger(__name__)
+
+Receiver: TypeAlias = Callable[[PayloadDict], None]
+
+#: A transient queue that is declared but not consumed keeps this many messages, then drops the oldest.
+_MAX_HELD = 10_000
+_MAX_SLOTS = 1_000
+_MAX_ELSEWHERE = 10_000
+_KINDS = ("control", "events")
+#: Pub/Sub's least retention (10 minutes) and expiration (1 day).
+_RETENTION_SECONDS, _EXPIRATION_SECONDS = 600, 86_400
+
+
+@dataclass(slots=True)
+class _TransientQueue:
+    bindings: set[tuple[str, str, str]] = field(default_factory=set)
+    receiver: Receiver | None = None
+    held: deque[PayloadDict] = field(default_factory=lambda: deque(maxlen=_MAX_HELD))
+
+
+class TransientQueues:
+    """The transient queues of one session: declared, bound and consumed in this process. Thread-safe.
+
+    Two topics carry their traffic: ``celery.control`` that of fanout, direct and anonymous exchanges,
+    ``celery.events`` that of topic exchanges; apart, because every worker needs the first and only
+    monitors the second. A process subscribes to what its queues need, when they need it.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._queues: dict[str, _TransientQueue] = {}
+        self._lock = threading.Lock()
+        self._subscriptions = {kind: _Subscription(self, session, kind) for kind in _KINDS}
+        self._elsewhere: dict[str, None] = {}
+
+    def __contains__(self, queue: str) -> bool:
+        return queue in self._queues
+
+    # -- queues -----------------------------------------------------------------------------------
+
+    def declare(self, queue: str) -> None:
+        """Make a local queue; messages published after this returns will reach it.
+
+        Raises:
+            PubsubTransportError: the subscription can't be made.
+        """
+        with self._lock:
+            self._queues.setdefault(queue, _TransientQueue())
+        self._subscriptions["control"].open()
+
+    def bind(self, queue: str, exchange: str, kind: str, routing_key: str) -> None:
+        """Let messages of ``exchange`` that match ``routing_key`` reach a declared queue."""
+        with self._lock:
+            self._queues[queue].bindings.add((exchange, kind, routing_key))
+        self._subscriptions[_topic_kind(kind)].open()
+
+    def unbind(self, queue: str, exchange: str, kind: str, routing_key: str) -> None:
+        """Undo :meth:`bind`."""
+        with self._lock:
+            if queue in self._queues:
+                self._queues[queue].bindings.discard((exchange, kind, routing_key))
+
+    def delete(self, queue: str) -> None:
+        """Forget a queue and what it holds."""
+        with self._lock:
+            self._queues.pop(queue, None)
+
+    def consume(self, queue: str, receiver: Receiver) -> None:
+        """Hand what the queue holds and gets to ``receiver``, which must not block."""
+        with self._lock:
+            entry = self._queues[queue]
+            entry.receiver = receiver
+            held = list(entry.held)
+            entry.held.clear()
+        for payload in held:
+            receiver(payload)
+
+    def cancel(self, queue: str) -> None:
+        """Stop handing on; the queue holds what comes."""
+        with self._lock:
+            if queue in self._queues:
+                self._queues[queue].receiver = None
+
+    def get(self, queue: str) -> PayloadDict | None:
+        """Return the oldest held message, None when there is none."""
+        with self._lock:
+            entry = self._queues.get(queue)
+            return entry.held.popleft() if entry and entry.held else None
+
+    def put_back(self, queue: str, payload: PayloadDict) -> None:
+        """Put a message that was given out at the head of its queue again."""
+        with self._lock:
+            if queue in self._queues:
+                self._queues[queue].held.appendleft(payload)
+
+    def purge(self, queue: str) -> int:
+        """Drop what the queue holds; return how many that were."""
+        with self._lock:
+            entry = self._queues.get(queue)
+            count = len(entry.held) if entry else 0
+            if entry:
+                entry.held.clear()
+            return count
+
+    def size(self, queue: str) -> int:
+        """Return how many messages the queue holds."""
+        entry = self._queues.get(queue)
+        return len(entry.held) if entry else 0
+
+    # -- messages ---------------------------------------------------------------------------------
+
+    def cast(self, data: bytes, exchange: str, kind: str, routing_key: str) -> None:
+        """Send an envelope to every process that listens.
+
+        Does not block and is not confirmed: nobody may be there.
+        """
+        attributes = {"exchange": exchange, "rk": routing_key}
+        topic = self._subscriptions[_topic_kind(kind)].topic
+        self._session.publish(topic, data, {k: v for k, v in attributes.items() if v})
+
+    def is_elsewhere(self, queue: str) -> bool:
+        """Say whether a queue is known as a transient one of another process."""
+        return queue in self._elsewhere
+
+    def remember_elsewhere(self, queue: str) -> None:
+        """Note that a queue has no topic, so that the next message need not find out again."""
+        self._elsewhere[queue] = None
+        while len(self._elsewhere) > _MAX_ELSEWHERE:
+            self._elsewhere.pop(next(iter(self._elsewhere)), None)
+
+    def route(self, data: bytes, attributes: Mapping[str, str]) -> None:
+        """Hand one message to the local queues that it is for (I/O thread)."""
+        exchange, key = attributes.get("exchange", ""), attributes.get("rk", "")
+        with self._lock:
+            targets = [
+                entry
+                for name, entry in self._queues.items()
+                if (not exchange and name == key)
+                or any(b[0] == exchange and _matches(b[1], b[2], key) for b in entry.bindings)
+            ]
+        for entry in targets:
+            payload = decode_envelope(data)
+            with self._lock:
+                receiver = entry.receiver
+                if receiver is None:
+                    entry.held.append(payload)
+            if receiver is not None:
+                receiver(payload)
+
+    def close(self) -> None:
+        """Delete the process's subscriptions. Idempotent."""
+        for subscription in self._subscriptions.values():
+            subscription.close()
+
+
+class _Subscription:
+    """The one ephemeral subscription of this process on one of the two topics."""
+
+    def __init__(self, queues: TransientQueues, session: Session, kind: str) -> None:
+        self._queues = queues
+        self._session = session
+        self._kind = kind
+        self._lock = threading.Lock()
+        self._consumer: QueueConsumer | None = None
+        self._spec: QueueSpec | None = None
+        self._slot: _Slot | None = None
+        self.topic = resource_id(f"celery.{kind}", session.options.prefix)
+
+    def open(self) -> None:
+        """Make the subscription, once."""
+        with self._lock:
+            if self._consumer is not None:
+                return
+            options = self._session.options
+            scope = f"{self._session.address}/{options.project}/{options.prefix}/{self._kind}"
+            self._slot = _Slot.take(scope)
+            host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:60]
+            name = resource_id(f"celery.{self._kind}.{host}.{self._slot.number}", options.prefix)
+            spec = self._spec = QueueSpec(
+                queue=name,
+                topic=self.topic,
+                subscription=name,
+                policy=_ControlPolicy(self._queues),
+                ack_deadline_seconds=10,
+                concurrency=1000,
+                buffer_messages=0,
+                message_retention_seconds=_RETENTION_SECONDS,
+                expiration_seconds=_EXPIRATION_SECONDS,
+                labels={"convotic": "ephemeral"},
+            )
+            # What an owner that was killed left in it (a shutdown order, say) is not for us.
+            self._session.delete_subscription(spec)
+            self._session.ensure(spec, ephemeral=True)
+            self._consumer = self._session.consume(spec, _never_offered)
+
+    def close(self) -> None:
+        """Delete the subscription."""
+        with self._lock:
+            consumer, self._consumer = self._consumer, None
+            if consumer is None or self._spec is None or self._slot is None:
+                return
+            self._session.cancel(consumer)
+            with contextlib.suppress(PubsubTransportError):
+                self._session.delete_subscription(self._spec)
+            self._slot.release()
+
+
+def _topic_kind(exchange_type: str) -> str:
+    return "events" if exchange_type == "topic" else "control"
+
+
+class _ControlPolicy:
+    """Routes a control message where it is received; nothing of it is ever run or retried."""
+
+    def __init__(self, queues: TransientQueues) -> None:
+        self._queues = queues
+
+    def decide(self, received: Received, history: History | None) -> Decision:
+        """Route the message to this process's queues."""
+        del history
+        try:
+            self._queues.route(received.data, received.attributes)
+        except ValueError as error:
+            logger.warning(
+                "Control message %s dropped: %s",
+                received.message_id,
+                error,
+                extra={"action": "control_invalid"},
+            )
+        return Acknowledge("")
+
+    async def recall(self, received: Received) -> History | None:
+        """Nothing is remembered."""
+
+    async def record(self, received: Received, incident: Incident) -> None:
+        """Nothing is remembered."""
+
+    async def forget(self, received: Received) -> None:
+        """Nothing is remembered."""
+
+
+def _never_offered(_delivery: object) -> None:
+    """Stand in for a channel: control messages are settled where they are received."""
+
+
+class _Slot:
+    """A small number that no other live process of this host has, held by a lock on a file."""
+
+    def __init__(self, number: int, descriptor: int) -> None:
+        self.number = number
+        self._descriptor = descriptor
+
+    @classmethod
+    def take(cls, scope: str) -> _Slot:
+        """Return the first free slot of ``scope``; a killed owner's lock is gone with it.
+
+        Raises:
+            PubsubTransportError: a thousand are taken.
+        """
+        folder = Path(tempfile.gettempdir()) / f"convotic-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        name = hashlib.sha256(scope.encode()).hexdigest()[:16]
+        for number in range(_MAX_SLOTS):
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            descriptor = os.open(folder / f"{name}-{number}.slot", flags, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                continue
+            return cls(number, descriptor)
+        raise PubsubTransportError(f"{_MAX_SLOTS} processes of this host listen on one project")
+
+    def release(self) -> None:
+        """Give the slot back."""
+        os.close(self._descriptor)
+
+
+def _matches(kind: str, pattern: str, key: str) -> bool:
+    if kind == "fanout":
+        return True
+    if kind == "topic":
+        return topic_matches(pattern, key)
+    return pattern == key
+
+
+@lru_cache(maxsize=4096)
+def topic_matches(pattern: str, key: str) -> bool:
+    """Say whether AMQP's topic pattern fits: ``*`` is one word, ``#`` any number of words.
+
+    >>> topic_matches("worker.#", "worker.heartbeat"), topic_matches("*.x", "a.b.x")
+    (True, False)
+    """
+    return _words_match(pattern.split("."), key.split("."))
+
+
+def _words_match(pattern: list[str], words: list[str]) -> bool:
+    if not pattern:
+        return not words
+    if pattern[0] == "#":
+        return any(_words_match(pattern[1:], words[i:]) for i in range(len(words) + 1))
+    return bool(words) and pattern[0] in ("*", words[0]) and _words_match(pattern[1:], words[1:])

@@ -1,0 +1,198 @@
+"""Leases: when each one must be looked at again, and acks and deadlines sent in batches.
+
+Both classes belong to the I/O thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import grpc
+import grpc.aio
+
+from convotic_pubsub.delivery import Delivery
+from convotic_pubsub.rpc import Rpc, is_transient, translate
+
+__all__ = ["MAX_ACK_IDS", "AckBatcher", "LeaseTimer"]
+
+logger = logging.getLogger(__name__)
+
+#: Ids in one request. 512 KiB is the service's limit; an ack id has up to 220 bytes or so, and
+#: Google's own clients send at most 1,000 (googleapis/google-cloud-go#20391).
+MAX_ACK_IDS = 1000
+#: A request is retried this long on transient errors: as long as the longest lease. What is not
+#: confirmed by then has long been delivered again.
+_RETRY_SECONDS = 600.0
+_FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.1, 5.0
+
+LeaseDue: TypeAlias = Callable[[Delivery, float], None]
+
+
+class LeaseTimer:
+    """Calls back when a delivery's lease needs attention: a wheel of 0.1 s slots and one timer.
+
+    A delivery stands in at most one slot and leaves it when it is settled, so that nothing of a
+    finished message is kept.
+    """
+
+    _SLOTS_PER_SECOND = 10
+
+    def __init__(self, clock: Callable[[], float], on_due: LeaseDue) -> None:
+        self._clock = clock
+        self._on_due = on_due
+        self._slots: dict[int, set[Delivery]] = {}
+        self._order: list[int] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, delivery: Delivery, when: float) -> None:
+        """Call back for ``delivery`` at ``when`` (up to 0.1 s later) and at no other time."""
+        number = int(when * self._SLOTS_PER_SECOND) + 1
+        if delivery.timer_slot == number:
+            return
+        self.forget(delivery)
+        delivery.timer_slot = number
+        slot = self._slots.get(number)
+        if slot is None:
+            slot = self._slots[number] = set()
+            heapq.heappush(self._order, number)
+            if self._order[0] == number:
+                self._arm()
+        slot.add(delivery)
+
+    def forget(self, delivery: Delivery) -> None:
+        """Don't call back for ``delivery`` any more."""
+        slot = self._slots.get(delivery.timer_slot)
+        if slot is not None:
+            slot.discard(delivery)
+        delivery.timer_slot = 0
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        in_seconds = self._order[0] / self._SLOTS_PER_SECOND - self._clock()
+        self._timer = loop.call_later(max(0.0, in_seconds), self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        now = self._clock()
+        while self._order and self._order[0] <= now * self._SLOTS_PER_SECOND:
+            for delivery in self._slots.pop(heapq.heappop(self._order)):
+                delivery.timer_slot = 0
+                self._on_due(delivery, now)
+        if self._order:
+            self._arm()
+
+
+class AckBatcher:
+    """Sends acknowledgements and deadline changes of one subscription.
+
+    While one request is under way the next batch gathers, so that batches grow with the load and an
+    idle queue's ack leaves at once. Transient errors are retried for ten minutes (a lease that long lost
+    is redelivered anyway); an id that the server refuses is found by halving the batch.
+    """
+
+    def __init__(self, rpc: Callable[[], Rpc], path: str) -> None:
+        self._rpc = rpc
+        self._path = path
+        self._acks: dict[str, Callable[[bool], None]] = {}
+        self._deadlines: dict[int, dict[str, Callable[[bool], None]]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything has been sent and answered."""
+        return self._task is None
+
+    async def wait_idle(self) -> None:
+        """Return when everything asked for so far has been sent and answered."""
+        while self._task is not None:
+            await asyncio.wait({self._task})
+
+    def ack(self, ack_id: str, done: Callable[[bool], None]) -> None:
+        """Acknowledge; ``done(confirmed)`` is called when the server has answered for good."""
+        self._acks[ack_id] = done
+        self._kick()
+
+    def modify(self, ack_id: str, seconds: int, done: Callable[[bool], None]) -> None:
+        """Let the lease end in ``seconds`` (0..600)."""
+        self._deadlines.setdefault(seconds, {})[ack_id] = done
+        self._kick()
+
+    def _kick(self) -> None:
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._send_all())
+
+    async def _send_all(self) -> None:
+        try:
+            while self._acks or self._deadlines:
+                # Deadlines first: a lease that is about to end can't wait for a batch of acks.
+                for seconds in list(self._deadlines):
+                    batch = self._deadlines.pop(seconds)
+                    for part in _parts(batch):
+                        await self._send_deadline(part, seconds)
+                acks, self._acks = self._acks, {}
+                for part in _parts(acks):
+                    await self._send(part, lambda ids: self._rpc().acknowledge(self._path, ids))
+        finally:
+            self._task = None
+
+    async def _send_deadline(self, part: dict[str, Callable[[bool], None]], seconds: int) -> None:
+        await self._send(
+            part, lambda ids: self._rpc().modify_ack_deadline(self._path, ids, seconds)
+        )
+
+    async def _send(
+        self,
+        batch: dict[str, Callable[[bool], None]],
+        call: Callable[[list[str]], Awaitable[object]],
+    ) -> None:
+        give_up_at = asyncio.get_running_loop().time() + _RETRY_SECONDS
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                await call(list(batch))
+            except grpc.aio.AioRpcError as error:
+                if is_transient(error) and asyncio.get_running_loop().time() < give_up_at:
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LAST_PAUSE_SECONDS)
+                    continue
+                if error.code() is grpc.StatusCode.INVALID_ARGUMENT and len(batch) > 1:
+                    await self._halve(batch, call)
+                    return
+                logger.warning(
+                    "Acknowledgement not confirmed, the messages may come again: %s",
+                    translate(error, self._path),
+                    extra={"action": "ack_failed", "subscription": self._path, "count": len(batch)},
+                )
+                _answer(batch, confirmed=False)
+            else:
+                _answer(batch, confirmed=True)
+            return
+
+    async def _halve(
+        self,
+        batch: dict[str, Callable[[bool], None]],
+        call: Callable[[list[str]], Awaitable[object]],
+    ) -> None:
+        items = list(batch.items())
+        middle = len(items) // 2
+        await self._send(dict(items[:middle]), call)
+        await self._send(dict(items[middle:]), call)
+
+
+def _parts(batch: dict[str, Callable[[bool], None]]) -> list[dict[str, Callable[[bool], None]]]:
+    """Return a batch in parts of at most :data:`MAX_ACK_IDS`."""
+    if len(batch) <= MAX_ACK_IDS:
+        return [batch] if batch else []
+    items = list(batch.items())
+    return [dict(items[i : i + MAX_ACK_IDS]) for i in range(0, len(items), MAX_ACK_IDS)]
+
+
+def _answer(batch: dict[str, Callable[[bool], None]], *, confirmed: bool) -> None:
+    for done in batch.values():
+        done(confirmed)

@@ -1,0 +1,129 @@
+"""The transport's options: one frozen object, parsed and validated from a URL and kombu's dict.
+
+Pure but for :func:`parse_options`' default environment, which callers can pass in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeAlias, get_args
+from urllib.parse import urlsplit
+
+from convotic_pubsub.errors import OptionError
+from convotic_pubsub.queue import QueueSpec
+
+__all__ = ["EmulatorHost", "Provision", "PullMode", "TransportOptions", "parse_options"]
+
+EmulatorHost: TypeAlias = str | Callable[[], str]
+Provision: TypeAlias = Literal["create", "verify", "off"]
+PullMode: TypeAlias = Literal["auto", "stream", "unary"]
+
+#: kombu writes its own retry settings into the same dict (kombu/messaging.py, kombu/connection.py).
+_KOMBU_OPTIONS = frozenset(
+    {
+        "max_retries",
+        "interval_start",
+        "interval_step",
+        "interval_max",
+        "errback",
+        "callback",
+        "connect_retries_timeout",
+        "polling_interval",
+        "client_properties",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportOptions:
+    """What ``broker_transport_options`` may hold, and the project of the URL.
+
+    Instances are immutable and may be shared between threads.
+    """
+
+    #: Google Cloud project id, from ``pubsub://PROJECT``.
+    project: str
+    #: ``host:port`` of an emulator, or a callable that returns it (asked again after a lost
+    #: connection; it may block for seconds). None: the service. Default: ``PUBSUB_EMULATOR_HOST``.
+    emulator_host: EmulatorHost | None = None
+    #: ``host:port`` of the service; a regional one keeps ordering keys in their region.
+    endpoint: str = "pubsub.googleapis.com:443"
+    #: Path of a service account's key file; None: application default credentials.
+    credentials_file: str | None = None
+    #: A ``google.auth.credentials.Credentials`` to use instead.
+    credentials: Any = field(default=None, repr=False)
+    #: ``create`` makes what is missing, ``verify`` reports what differs, ``off`` asks nothing.
+    provision: Provision = "create"
+    #: ``auto`` streams, except on an emulator that ignores flow control (Google's): unary Pull.
+    pull_mode: PullMode = "auto"
+    #: Queues with a topic and a policy of their own; any other name is a queue of kombu messages.
+    queues: Mapping[str, QueueSpec] = field(default_factory=dict)
+    #: Put before the names of Celery's own topics and subscriptions, to keep apps apart.
+    prefix: str = ""
+    #: How long a publish is retried on transient errors before it raises.
+    publish_timeout_seconds: float = 60.0
+    #: Lease of an ordinary Celery message while it is held; 10..600.
+    visibility_timeout_seconds: float = 60.0
+    #: An ordinary message is held (ETA, long task) at most this long.
+    max_lease_seconds: float = 7 * 24 * 3600.0
+    #: Messages of one ordinary queue held here when the prefetch count is 0 (no limit).
+    default_max_outstanding: int = 200
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("provision", get_args(Provision)),
+            ("pull_mode", get_args(PullMode)),
+        ):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise OptionError(
+                    f"transport option {name}={value!r}: use one of {', '.join(allowed)}"
+                )
+        if not 10 <= self.visibility_timeout_seconds <= 600:  # noqa: PLR2004  Pub/Sub's bounds
+            raise OptionError(
+                f"transport option visibility_timeout_seconds={self.visibility_timeout_seconds}: "
+                "Pub/Sub's ack deadline is 10..600 seconds"
+            )
+
+
+def parse_options(
+    url: str,
+    transport_options: Mapping[str, Any],
+    environ: Mapping[str, str] = os.environ,
+) -> TransportOptions:
+    """Make options of ``pubsub://PROJECT`` and kombu's ``transport_options``.
+
+    Without a project in the URL, ``GOOGLE_CLOUD_PROJECT`` names it. ``PUBSUB_EMULATOR_HOST`` is
+    honoured as by Google's clients, unless the option ``emulator_host`` is given.
+
+    Raises:
+        OptionError: unknown option, wrong value, or no project.
+    """
+    known = {f.name for f in fields(TransportOptions)} - {"project"}
+    given = {k: v for k, v in transport_options.items() if k not in _KOMBU_OPTIONS}
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; known are {sorted(known)}"
+            raise OptionError(f"unknown transport option {name!r}{hint}")
+    project = _project(url) or environ.get("GOOGLE_CLOUD_PROJECT", "")
+    if not project:
+        raise OptionError(
+            f"broker URL {url!r} names no project: use pubsub://PROJECT or set GOOGLE_CLOUD_PROJECT"
+        )
+    if given.get("emulator_host") is None:
+        given["emulator_host"] = environ.get("PUBSUB_EMULATOR_HOST") or None
+    return TransportOptions(project=project, **given)
+
+
+def _project(url: str) -> str:
+    """Return the project of ``pubsub://PROJECT``, "" when there is none."""
+    rest = url.split("://", 1)[-1]
+    if "@" in rest or urlsplit(f"//{rest}").path.strip("/"):
+        raise OptionError(
+            f"broker URL {url!r}: use pubsub://PROJECT, with nothing after the project"
+        )
+    return rest.strip("/")

@@ -1,0 +1,270 @@
+"""gRPC: channels, the methods the transport calls on raw protobuf messages, and error translation.
+
+The only file that knows Google's client. google-cloud-pubsub gives the message types; the calls go
+through ``grpc.aio`` on our own channels, because its own subscriber owns threads and leases, and the
+generated client wraps each message in proto-plus (several times the cost of the raw type).
+
+Everything but :func:`translate` belongs to the I/O thread.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from google.iam.v1 import iam_policy_pb2 as _iam  # noqa: F401  registers a type that topics refer to
+from google.protobuf import empty_pb2
+from google.pubsub_v1.types import pubsub as _types
+
+from convotic_pubsub.errors import (
+    AccessDenied,
+    BrokerUnavailable,
+    PublishError,
+    PubsubTransportError,
+    SubscriptionNotFound,
+    TopicNotFound,
+)
+from convotic_pubsub.naming import routing_header
+from convotic_pubsub.options import TransportOptions
+
+__all__ = [
+    "STREAMS_PER_CHANNEL",
+    "TRANSIENT",
+    "ChannelPool",
+    "Rpc",
+    "is_transient",
+    "pb",
+    "translate",
+]
+
+#: HTTP/2 servers allow about 100 concurrent streams on a connection; stay below.
+STREAMS_PER_CHANNEL: Final = 80
+
+#: Codes after which the same call may succeed; the same set as Google's subscriber uses.
+TRANSIENT: Final = frozenset(
+    {
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+
+_OPTIONS: Final = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),
+    # Distinct channels share one connection otherwise, and with it its stream limit.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+]
+
+
+class _Raw:
+    """Raw protobuf classes, by their names in google.pubsub.v1."""
+
+    def __getattr__(self, name: str) -> Any:
+        raw = getattr(_types, name).pb()
+        setattr(self, name, raw)
+        return raw
+
+
+pb: Any = _Raw()
+
+
+class Rpc:
+    """The unary and streaming methods of one channel. Call from the I/O thread only."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self._methods: dict[str, Any] = {}
+
+    def _unary(self, service: str, method: str, request: Any, response: Any) -> Any:
+        path = f"/google.pubsub.v1.{service}/{method}"
+        call = self._methods.get(path)
+        if call is None:
+            call = self._channel.unary_unary(
+                path,
+                request_serializer=request.SerializeToString,
+                response_deserializer=response.FromString,
+            )
+            self._methods[path] = call
+        return call
+
+    def publish(self, request: Any, timeout: float) -> Any:
+        """Publish a batch to one topic; the answer holds the message ids in order."""
+        call = self._unary("Publisher", "Publish", pb.PublishRequest, pb.PublishResponse)
+        return call(request, timeout=timeout, metadata=[routing_header("topic", request.topic)])
+
+    def create_topic(self, topic: Any, timeout: float = 30) -> Any:
+        """Create a topic."""
+        call = self._unary("Publisher", "CreateTopic", pb.Topic, pb.Topic)
+        return call(topic, timeout=timeout, metadata=[routing_header("name", topic.name)])
+
+    def get_topic(self, path: str, timeout: float = 30) -> Any:
+        """Get a topic by its full name."""
+        call = self._unary("Publisher", "GetTopic", pb.GetTopicRequest, pb.Topic)
+        request = pb.GetTopicRequest(topic=path)
+        return call(request, timeout=timeout, metadata=[routing_header("topic", path)])
+
+    def delete_topic(self, path: str, timeout: float = 30) -> Any:
+        """Delete a topic by its full name."""
+        call = self._unary("Publisher", "DeleteTopic", pb.DeleteTopicRequest, empty_pb2.Empty)
+        request = pb.DeleteTopicRequest(topic=path)
+        return call(request, timeout=timeout, metadata=[routing_header("topic", path)])
+
+    def list_topics(self, project: str, timeout: float = 10) -> Any:
+        """List at most one topic: a cheap call that shows who answers."""
+        call = self._unary("Publisher", "ListTopics", pb.ListTopicsRequest, pb.ListTopicsResponse)
+        request = pb.ListTopicsRequest(project=f"projects/{project}", page_size=1)
+        return call(request, timeout=timeout, metadata=[routing_header("project", request.project)])
+
+    def create_subscription(self, subscription: Any, timeout: float = 30) -> Any:
+        """Create a subscription."""
+        call = self._unary("Subscriber", "CreateSubscription", pb.Subscription, pb.Subscription)
+        metadata = [routing_header("name", subscription.name)]
+        return call(subscription, timeout=timeout, metadata=metadata)
+
+    def get_subscription(self, path: str, timeout: float = 30) -> Any:
+        """Get a subscription by its full name."""
+        call = self._unary(
+            "Subscriber", "GetSubscription", pb.GetSubscriptionRequest, pb.Subscription
+        )
+        request = pb.GetSubscriptionRequest(subscription=path)
+        return call(request, timeout=timeout, metadata=[routing_header("subscription", path)])
+
+    def delete_subscription(self, path: str, timeout: float = 30) -> Any:
+        """Delete a subscription by its full name."""
+        call = self._unary(
+            "Subscriber", "DeleteSubscription", pb.DeleteSubscriptionRequest, empty_pb2.Empty
+        )
+        request = pb.DeleteSubscriptionRequest(subscription=path)
+        return call(request, timeout=timeout, metadata=[routing_header("subscription", path)])
+
+    def seek(self, request: Any, timeout: float = 30) -> Any:
+        """Seek a subscription to a time or snapshot."""
+        call = self._unary("Subscriber", "Seek", pb.SeekRequest, pb.SeekResponse)
+        metadata = [routing_header("subscription", request.subscription)]
+        return call(request, timeout=timeout, metadata=metadata)
+
+    def pull(self, request: Any, timeout: float) -> Any:
+        """Pull up to ``max_messages``; the server answers empty shortly before ``timeout``."""
+        call = self._unary("Subscriber", "Pull", pb.PullRequest, pb.PullResponse)
+        metadata = [routing_header("subscription", request.subscription)]
+        return call(request, timeout=timeout, metadata=metadata)
+
+    def acknowledge(self, path: str, ack_ids: Sequence[str], timeout: float = 20) -> Any:
+        """Acknowledge at most 1,000 ids (and 512 KiB)."""
+        call = self._unary("Subscriber", "Acknowledge", pb.AcknowledgeRequest, empty_pb2.Empty)
+        request = pb.AcknowledgeRequest(subscription=path, ack_ids=ack_ids)
+        return call(request, timeout=timeout, metadata=[routing_header("subscription", path)])
+
+    def modify_ack_deadline(
+        self, path: str, ack_ids: Sequence[str], seconds: int, timeout: float = 20
+    ) -> Any:
+        """Let the leases of at most 1,000 ids end in ``seconds`` (0..600; 0 returns them now)."""
+        call = self._unary(
+            "Subscriber", "ModifyAckDeadline", pb.ModifyAckDeadlineRequest, empty_pb2.Empty
+        )
+        request = pb.ModifyAckDeadlineRequest(
+            subscription=path, ack_ids=ack_ids, ack_deadline_seconds=seconds
+        )
+        return call(request, timeout=timeout, metadata=[routing_header("subscription", path)])
+
+    def streaming_pull(self, path: str) -> Any:
+        """Open a StreamingPull; the caller writes the first request."""
+        call = self._channel.stream_stream(
+            "/google.pubsub.v1.Subscriber/StreamingPull",
+            request_serializer=pb.StreamingPullRequest.SerializeToString,
+            response_deserializer=pb.StreamingPullResponse.FromString,
+        )
+        return call(metadata=[routing_header("subscription", path)])
+
+
+class ChannelPool:
+    """The channels of one session: one for unary calls, and as many as the streams need."""
+
+    def __init__(self, options: TransportOptions, emulator_host: str | None) -> None:
+        self._options = options
+        self._emulator_host = emulator_host
+        self._channels: list[grpc.aio.Channel] = []
+        self._streams: list[int] = []
+        self.unary = Rpc(self._open())
+        self._credentials: Any = None
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._emulator_host:
+            channel = grpc.aio.insecure_channel(self._emulator_host, options=_OPTIONS)
+        else:
+            channel = _secure_channel(self._options)
+        self._channels.append(channel)
+        self._streams.append(0)
+        return channel
+
+    def take_stream_channel(self) -> tuple[Rpc, int]:
+        """Return a channel with room for one more stream, and the number to give it back with."""
+        for number in range(1, len(self._channels)):
+            if self._streams[number] < STREAMS_PER_CHANNEL:
+                break
+        else:
+            self._open()
+            number = len(self._channels) - 1
+        self._streams[number] += 1
+        return Rpc(self._channels[number]), number
+
+    def release_stream_channel(self, number: int) -> None:
+        """Give back what :meth:`take_stream_channel` returned."""
+        self._streams[number] -= 1
+
+    async def close(self) -> None:
+        """Close all channels; calls that are under way are cancelled."""
+        for channel in self._channels:
+            await channel.close(None)
+
+
+def _secure_channel(options: TransportOptions) -> grpc.aio.Channel:
+    """Return a channel to the service with the credentials that the options name."""
+    from google.api_core import grpc_helpers_async  # noqa: PLC0415  0.2 s, not needed on an emulator
+
+    return grpc_helpers_async.create_channel(
+        options.endpoint,
+        credentials=options.credentials,
+        credentials_file=options.credentials_file,
+        scopes=["https://www.googleapis.com/auth/pubsub"],
+        options=_OPTIONS,
+    )
+
+
+def is_transient(error: BaseException) -> bool:
+    """Say whether the same call may succeed later without anybody's doing."""
+    return isinstance(error, grpc.aio.AioRpcError) and error.code() in TRANSIENT
+
+
+_ADDRESS = re.compile(r"ipv[46]:\S+")
+
+
+def translate(error: grpc.RpcError | Exception, resource: str) -> PubsubTransportError:
+    """Return our error for one of gRPC's, naming ``resource`` and what to do."""
+    if isinstance(error, PubsubTransportError):
+        return error
+    if not isinstance(error, grpc.aio.AioRpcError):
+        return BrokerUnavailable(f"{resource}: {type(error).__name__}: {error}")
+    code, details = error.code(), _ADDRESS.sub("the server", error.details() or "")
+    if code is grpc.StatusCode.NOT_FOUND:
+        missing = SubscriptionNotFound if "/subscriptions/" in resource else TopicNotFound
+        return missing(f"{resource} does not exist: create it, or let provision=create do so")
+    if code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED):
+        return AccessDenied(
+            f"{resource}: {details or code.name}: check the credentials and that they have "
+            "roles/pubsub.publisher, roles/pubsub.subscriber (and roles/pubsub.editor to create)"
+        )
+    if code in TRANSIENT:
+        return BrokerUnavailable(f"{resource}: Pub/Sub is unavailable ({code.name}: {details})")
+    return PublishError(f"{resource}: refused ({code.name}: {details})")

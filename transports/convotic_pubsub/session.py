@@ -1,0 +1,416 @@
+"""The process's client: one I/O thread that owns channels, pullers, leases and publishing.
+
+What is outstanding belongs to the process, not to a kombu connection: connections and channels come
+and go (a reconnect, a producer pool) while messages run. A session is made by :func:`open_session`,
+shared by everybody who uses the same options, and never crosses a fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextlib
+import logging
+import os
+import threading
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from convotic_pubsub.admin import Admin
+from convotic_pubsub.consumer import Offer, QueueConsumer
+from convotic_pubsub.control import TransientQueues
+from convotic_pubsub.delivery import Delivery
+from convotic_pubsub.envelope import celery_queue
+from convotic_pubsub.errors import BrokerUnavailable, PubsubTransportError
+from convotic_pubsub.leases import AckBatcher, LeaseTimer
+from convotic_pubsub.naming import subscription_path
+from convotic_pubsub.options import TransportOptions, parse_options
+from convotic_pubsub.publisher import Publisher
+from convotic_pubsub.puller import Puller
+from convotic_pubsub.queue import QueueSpec
+from convotic_pubsub.rpc import ChannelPool, Rpc, pb, translate
+
+__all__ = ["Session", "open_session", "session_for"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: How long starting waits for the emulator's address and its first answer.
+_START_SECONDS = 60.0
+#: A lost emulator is looked for at most this often.
+_LOOK_AGAIN_SECONDS = 1.0
+#: Our emulator names itself in the initial metadata of every answer.
+_OUR_EMULATOR = "convotic-emulator"
+_STOP_SECONDS = 10.0
+
+
+class Session:
+    """A connection to one project. Public methods may be called from any thread but the I/O thread.
+
+    Args:
+        options: whom to talk to, and how.
+
+    Raises:
+        BrokerUnavailable: the emulator can't be reached.
+        PubsubTransportError: options or credentials can't be used.
+    """
+
+    def __init__(self, options: TransportOptions) -> None:
+        self.options = options
+        self.pid = os.getpid()
+        self.client_id = str(uuid.uuid4())
+        self.clock: Callable[[], float] = time.monotonic
+        #: Every delivery that is in this process, by subscription and message id (I/O thread).
+        self.outstanding: dict[tuple[str, str], Delivery] = {}
+        self.publisher = Publisher(self, self.post)
+        #: Whether the server honours flow control on streams.
+        self.streams = options.pull_mode != "unary"
+        #: Queues that live in this process only (replies, remote control, events).
+        self.transient = TransientQueues(self)
+        self.dead_lettered: Counter[str] = Counter()
+        self._posted: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+        self._posting = False
+        self._ackers: dict[str, AckBatcher] = {}
+        self._consumers: dict[QueueConsumer, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._address: str | None = None
+        self._looked_at = 0.0
+        self._closed = False
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_on_loop_error)
+        self._thread = threading.Thread(
+            target=self._run_loop, name="convotic-pubsub-io", daemon=True
+        )
+        self._thread.start()
+        try:
+            self.call(self._start(), timeout=_START_SECONDS)
+        except BaseException:
+            self._stop_loop()
+            raise
+
+    # -- threads ----------------------------------------------------------------------------------
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def post(self, function: Callable[..., object], *args: object) -> None:
+        """Run ``function`` on the I/O thread soon, in the order of the posts. Does not block."""
+        self._posted.append((function, args))
+        if not self._posting:
+            self._posting = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
+                self._loop.call_soon_threadsafe(self._run_posted)
+
+    def _run_posted(self) -> None:
+        self._posting = False
+        while self._posted:
+            function, args = self._posted.popleft()
+            try:
+                function(*args)
+            except Exception:
+                logger.exception("A transport step failed", extra={"action": "step_failed"})
+
+    def call(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Run a coroutine on the I/O thread and wait for its result.
+
+        Raises:
+            BrokerUnavailable: no result within ``timeout`` seconds.
+        """
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result(timeout)
+        except concurrent.futures.TimeoutError as error:
+            future.cancel()
+            raise BrokerUnavailable(f"Pub/Sub did not answer within {timeout} s") from error
+        except grpc.aio.AioRpcError as error:
+            raise translate(error, f"projects/{self.options.project}") from error
+
+    # -- start and stop ---------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        self.lease_timer = LeaseTimer(self.clock, _lease_due)
+        await self._connect()
+
+    async def _connect(self) -> None:
+        self._address = await self._find_emulator()
+        self.channels = ChannelPool(self.options, self._address)
+        self.admin = Admin(lambda: self.rpc, self.options.project, self.options.provision)
+        if self._address:
+            ours = await self._is_ours()
+            self.streams = self.options.pull_mode == "stream" or (
+                self.options.pull_mode == "auto" and ours
+            )
+
+    async def _find_emulator(self) -> str | None:
+        host = self.options.emulator_host
+        if callable(host):
+            return await asyncio.get_running_loop().run_in_executor(None, host)
+        return host
+
+    async def _is_ours(self) -> bool:
+        """Ask the emulator who it is; this also shows whether anybody is there."""
+        call = self.rpc.list_topics(self.options.project)
+        try:
+            metadata = await call.initial_metadata()
+            await call
+        except grpc.aio.AioRpcError as error:
+            raise BrokerUnavailable(
+                f"no Pub/Sub emulator answers at {self._address}: {error.details()}"
+            ) from error
+        return any(key == _OUR_EMULATOR for key, _ in metadata or ())
+
+    async def look_again(self) -> None:
+        """After a lost connection: ask where the emulator is now, and follow it."""
+        now = self.clock()
+        if not callable(self.options.emulator_host) or now < self._looked_at + _LOOK_AGAIN_SECONDS:
+            return
+        self._looked_at = now
+        try:
+            address = await self._find_emulator()
+        except Exception as error:  # noqa: BLE001  the caller backs off and asks again
+            logger.warning(
+                "The emulator can't be started: %s", error, extra={"action": "emulator_lost"}
+            )
+            return
+        if address != self._address:
+            old, self.channels = self.channels, ChannelPool(self.options, address)
+            self._address = address
+            await old.close()
+
+    def close(self, timeout_seconds: float = _STOP_SECONDS) -> None:
+        """Hand back what waits, confirm acks and publishes, and end the I/O thread. Idempotent."""
+        if self._closed or self.pid != os.getpid():
+            return
+        self._closed = True
+        with _sessions_lock:
+            for key in [key for key, session in _sessions.items() if session is self]:
+                del _sessions[key]
+        with contextlib.suppress(PubsubTransportError):
+            # First, not last: a process that is killed on the way must not leave these behind.
+            self.transient.close()
+            self.call(self._shut_down(), timeout=timeout_seconds)
+        self._stop_loop()
+
+    async def _shut_down(self) -> None:
+        for consumer in list(self._consumers):
+            self._stop(consumer)
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=3.0)
+        await self._flush()
+        await self.channels.close()
+
+    def _stop_loop(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=2.0)
+
+    def flush(self, timeout_seconds: float = _STOP_SECONDS) -> None:
+        """Wait until every settlement and publish so far is confirmed.
+
+        Raises:
+            BrokerUnavailable: that took longer than ``timeout_seconds``.
+        """
+        self.call(self._flush(), timeout=timeout_seconds)
+
+    async def _flush(self) -> None:
+        await asyncio.gather(*(consumer.settled() for consumer in self._all_consumers()))
+        await asyncio.gather(*(acker.wait_idle() for acker in self._ackers.values()))
+        await self.publisher.flush()
+
+    def _all_consumers(self) -> set[QueueConsumer]:
+        return {*self._consumers, *(d.consumer for d in self.outstanding.values())}
+
+    # -- what channels ask for --------------------------------------------------------------------
+
+    @property
+    def rpc(self) -> Rpc:
+        """The methods for unary calls (I/O thread)."""
+        return self.channels.unary
+
+    @property
+    def address(self) -> str:
+        """Where the server is: an emulator's ``host:port``, or the service's endpoint."""
+        return self._address or self.options.endpoint
+
+    def publish(
+        self,
+        topic: str,
+        data: bytes,
+        attributes: Mapping[str, str] | None = None,
+        ordering_key: str = "",
+    ) -> concurrent.futures.Future[str]:
+        """Publish a raw message; see :meth:`convotic_pubsub.publisher.Publisher.publish`."""
+        return self.publisher.publish(topic, data, attributes or {}, ordering_key)
+
+    def spec(self, queue: str) -> QueueSpec:
+        """Return a queue's specification: the one given in the options, or an ordinary one."""
+        return self.options.queues.get(queue) or celery_queue(queue, self.options)
+
+    def ensure(self, spec: QueueSpec, *, ephemeral: bool = False) -> None:
+        """Create or verify a queue's topic and subscription; see :meth:`Admin.ensure`.
+
+        An ephemeral one is created whatever ``provision`` says: only the process itself can do it.
+        """
+        self.call(self.admin.ensure(spec, ephemeral=ephemeral), timeout=60)
+
+    def delete_subscription(self, spec: QueueSpec) -> None:
+        """Delete a subscription; one that is missing is no error."""
+        self.call(self.admin.delete(spec, topic=False), timeout=20)
+
+    def exists(self, spec: QueueSpec) -> bool:
+        """Ask the server whether a queue's subscription exists."""
+        return self.call(self._exists(spec), timeout=30)
+
+    async def _exists(self, spec: QueueSpec) -> bool:
+        try:
+            path = subscription_path(self.options.project, spec.subscription)
+            await self.rpc.get_subscription(path)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return False
+            raise
+        return True
+
+    def acker(self, subscription: str) -> AckBatcher:
+        """Return the batcher of one subscription (I/O thread)."""
+        acker = self._ackers.get(subscription)
+        if acker is None:
+            path = subscription_path(self.options.project, subscription)
+            acker = self._ackers[subscription] = AckBatcher(lambda: self.rpc, path)
+        return acker
+
+    def consume(self, spec: QueueSpec, offer: Offer) -> QueueConsumer:
+        """Start to pull a queue; ``offer(delivery)`` is called on the I/O thread."""
+        return self.call(self._consume(spec, offer), timeout=60)
+
+    async def _consume(self, spec: QueueSpec, offer: Offer) -> QueueConsumer:
+        consumer = QueueConsumer(self, spec, offer)
+        puller = Puller(self, consumer)
+        self._consumers[consumer] = asyncio.get_running_loop().create_task(puller.run())
+        return consumer
+
+    def cancel(self, consumer: QueueConsumer) -> None:
+        """Stop pulling and hand back what has not been taken; what runs keeps its lease.
+
+        Does not block; :meth:`flush` waits for it.
+        """
+        self.post(self._stop, consumer)
+
+    def _stop(self, consumer: QueueConsumer) -> None:
+        consumer.hand_back_ready()
+        task = self._consumers.pop(consumer, None)
+        if task is not None:
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    def get(self, spec: QueueSpec, offer: Offer) -> bool:
+        """Pull one message now, without waiting for one; True when ``offer`` was called."""
+        return self.call(self._get(spec, offer), timeout=30)
+
+    async def _get(self, spec: QueueSpec, offer: Offer) -> bool:
+        await self.acker(spec.subscription).wait_idle()
+        await self.admin.ensure(spec)
+        offered: list[Delivery] = []
+        consumer = QueueConsumer(self, spec, lambda d: (offered.append(d), offer(d)))
+        await Puller(self, consumer).pull_now(1)
+        await consumer.decided()
+        return bool(offered)
+
+    def purge(self, spec: QueueSpec) -> int:
+        """Acknowledge all that is available now, unread; return how many that were."""
+        return self.call(self._purge(spec))
+
+    async def _purge(self, spec: QueueSpec) -> int:
+        path = subscription_path(self.options.project, spec.subscription)
+        await self.admin.ensure(spec)
+        await self.acker(spec.subscription).wait_idle()
+        count = 0
+        while True:
+            request = pb.PullRequest(subscription=path, max_messages=1000, return_immediately=True)
+            messages = (await self.rpc.pull(request, timeout=20)).received_messages
+            if not messages:
+                return count
+            await self.rpc.acknowledge(path, [each.ack_id for each in messages])
+            count += len(messages)
+
+    def delete(self, spec: QueueSpec) -> None:
+        """Delete an ordinary queue's subscription and topic."""
+        self.call(self.admin.delete(spec, topic=True), timeout=60)
+
+    def count_dead_letter(self, queue: str) -> None:
+        """Count one message given up (I/O thread)."""
+        self.dead_lettered[queue] += 1
+
+
+def _lease_due(delivery: Delivery, now: float) -> None:
+    delivery.consumer.lease_due(delivery, now)
+
+
+def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Leave out one harmless noise of grpc.aio: loops of several threads share its poller."""
+    if isinstance(context.get("exception"), BlockingIOError):
+        return
+    loop.default_exception_handler(context)
+
+
+_sessions: dict[tuple[object, ...], Session] = {}
+_sessions_lock = threading.Lock()
+_forked_from_user = False
+
+
+def open_session(options: TransportOptions) -> Session:
+    """Return this process's session for ``options``, made on first use. Thread-safe.
+
+    Raises:
+        PubsubTransportError: also in a process forked from one that used gRPC, where a call would
+            hang (https://github.com/grpc/grpc/blob/master/doc/fork_support.md).
+    """
+    if _forked_from_user:
+        raise PubsubTransportError(
+            "this process was forked from one that uses Pub/Sub; gRPC does not survive a fork: start "
+            "the pool with worker_pool_start_method='spawn', or connect after the fork"
+        )
+    key = _key(options)
+    with _sessions_lock:
+        session = _sessions.get(key)
+        if session is None:
+            session = Session(options)
+            _sessions[key] = session
+        return session
+
+
+def session_for(url: str, transport_options: Mapping[str, Any]) -> Session:
+    """Return this process's session for a broker URL and kombu's ``transport_options``."""
+    return open_session(parse_options(url, transport_options))
+
+
+def _key(options: TransportOptions) -> tuple[object, ...]:
+    """Return what makes two options the same session: equal settings and the same queues."""
+    values = ((name, getattr(options, name)) for name in options.__slots__ if name != "queues")
+    plain = tuple((k, id(v) if k == "credentials" else v) for k, v in values)
+    return (*plain, tuple(sorted((name, id(spec)) for name, spec in options.queues.items())))
+
+
+def _close_all() -> None:
+    for session in list(_sessions.values()):
+        session.close(timeout_seconds=5.0)
+
+
+def _after_fork() -> None:
+    global _forked_from_user, _sessions_lock  # noqa: PLW0603  a fork is a fact of the process
+    _sessions_lock = threading.Lock()
+    _forked_from_user = _forked_from_user or bool(_sessions)
+    _sessions.clear()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_after_fork)

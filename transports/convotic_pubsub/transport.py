@@ -1,0 +1,129 @@
+"""The kombu transport ``pubsub://PROJECT``."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from importlib.metadata import version
+from typing import Any
+
+from kombu.transport import virtual
+
+from convotic_pubsub.channel import Arrival, Channel
+from convotic_pubsub.errors import BrokerUnavailable, PubsubTransportError
+from convotic_pubsub.options import parse_options
+from convotic_pubsub.session import Session, open_session
+from convotic_pubsub.sink import Sink
+
+__all__ = ["Transport"]
+
+logger = logging.getLogger(__name__)
+
+#: Messages handed over before the hub gets to its timers and other descriptors.
+_MAX_TURN = 64
+
+
+class Transport(virtual.Transport):
+    """Celery over Google Cloud Pub/Sub, driven by a descriptor that becomes readable.
+
+    Connections are cheap: gRPC channels, leases and publishing belong to the process's
+    :class:`~convotic_pubsub.session.Session`.
+    """
+
+    Channel = Channel
+    can_parse_url = True
+    driver_type = "pubsub"
+    driver_name = "google-cloud-pubsub"
+    polling_interval = None
+    connection_errors = (*virtual.Transport.connection_errors, BrokerUnavailable, OSError)
+    channel_errors = (*virtual.Transport.channel_errors, PubsubTransportError)
+    implements = virtual.Transport.implements.extend(
+        asynchronous=True, exchange_type=frozenset(["direct", "topic", "fanout"])
+    )
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        super().__init__(client, **kwargs)
+        self.session: Session
+        self.sink: Sink[Arrival] = Sink()
+        self._hub: Any = None
+
+    def driver_version(self) -> str:
+        """Return the version of Google's client."""
+        return version("google-cloud-pubsub")
+
+    def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
+        """Return the URL; it holds no secret."""
+        del include_password, mask
+        return uri
+
+    def establish_connection(self) -> Any:
+        """Join the process's session, which is started when it is the first.
+
+        Raises:
+            BrokerUnavailable: the emulator does not answer; kombu tries again.
+            PubsubTransportError: an option or the credentials can't be used.
+        """
+        self.session = open_session(
+            parse_options(self.client.hostname or "", self.client.transport_options)
+        )
+        return super().establish_connection()
+
+    def close_connection(self, connection: Any) -> None:
+        """Cancel the connection's consumers, and confirm acks and publishes under way."""
+        if self._hub is not None:
+            with contextlib.suppress(KeyError, ValueError, OSError):
+                self._hub.remove_reader(self.sink.fileno())
+            self._hub = None
+        had_consumers = any(channel._consumers for channel in self.channels)
+        super().close_connection(connection)
+        if had_consumers:
+            try:
+                self.session.flush()
+            except BrokerUnavailable as error:
+                logger.warning(
+                    "Some acknowledgements may not be confirmed: %s",
+                    error,
+                    extra={"action": "flush_failed"},
+                )
+        self.sink.close()
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Let Celery's hub watch the descriptor; called again after each loop reset."""
+        del connection
+        self._hub = loop
+        loop.add_reader(self.sink.fileno(), self._on_readable)
+        if len(self.sink):
+            self.sink.signal()
+
+    def _on_readable(self) -> None:
+        self._hand_over()
+
+    def _hand_over(self) -> int:
+        """Give what has arrived to the consumers, a bounded number; return how many it was."""
+        self.sink.acknowledge()
+        count = 0
+        try:
+            for _ in range(_MAX_TURN):
+                arrival = self.sink.take()
+                if arrival is None:
+                    break
+                count += arrival.channel.hand_over(arrival)
+        finally:
+            if len(self.sink):
+                self.sink.signal()
+        return count
+
+    def drain_events(self, connection: Any, timeout: float | None = None) -> None:
+        """Wait for at least one message and hand it over.
+
+        Raises:
+            TimeoutError: none came within ``timeout`` seconds (None waits for ever).
+        """
+        del connection
+        clock = self.session.clock
+        give_up_at = None if timeout is None else clock() + timeout
+        while not self._hand_over():
+            left = None if give_up_at is None else give_up_at - clock()
+            if (left is not None and left <= 0) or not self.sink.wait(left):
+                raise socket.timeout("no message in time")  # noqa: UP041  kombu's word for it
