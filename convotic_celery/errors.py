@@ -10,6 +10,7 @@
     │   └── HandlerSignatureError        a handler can't be called as (message, ctx)
     ├── InvalidMessage                   the data is not JSON or fails the payload model
     ├── AckDeadlineExceeded              a run was stopped at its ack deadline
+    ├── PublishNotConfirmed              sent, but no confirmation came in time
     ├── PublishRefused                   refused before anything was sent
     │   ├── NotSerializable
     │   ├── MessageTooLarge
@@ -54,6 +55,7 @@ __all__ = [
     "ModuleError",
     "ModuleNotFound",
     "NotSerializable",
+    "PublishNotConfirmed",
     "PublishRefused",
     "StoreUnavailable",
     "TopicHasNoSubscription",
@@ -110,6 +112,21 @@ class AckDeadlineExceeded(ConvoticError):
         return (
             f"{self.handler} was stopped after its ack deadline of {self.ack_deadline_seconds:g} "
             "seconds. Raise ack_deadline, or do less in one message."
+        )
+
+
+class PublishNotConfirmed(ConvoticError):
+    """No confirmation came in time: the message may or may not be stored."""
+
+    def __init__(self, topic: str, timeout_seconds: float) -> None:
+        super().__init__(topic, timeout_seconds)
+        self.topic = topic
+        self.timeout_seconds = timeout_seconds
+
+    def __str__(self) -> str:
+        return (
+            f"The publish to {self.topic!r} was not confirmed within {self.timeout_seconds:g} "
+            "seconds: the message may or may not be stored. Publishing again may repeat it."
         )
 
 

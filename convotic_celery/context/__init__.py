@@ -1,1 +1,43 @@
-"""Placeholder; see docs/architecture.md."""
+"""What handlers work with: the context, its services, and what these return."""
+
+from convotic_celery.context._async.contacts import AsyncContacts
+from convotic_celery.context._async.context import ConvoticContext
+from convotic_celery.context._async.conversations import AsyncConversations
+from convotic_celery.context._async.messages import AsyncMessages
+from convotic_celery.context._async.pubsub import AsyncPubsub
+from convotic_celery.context._sync.contacts import SyncContacts
+from convotic_celery.context._sync.context import SyncConvoticContext
+from convotic_celery.context._sync.conversations import SyncConversations
+from convotic_celery.context._sync.messages import SyncMessages
+from convotic_celery.context._sync.pubsub import SyncPubsub
+from convotic_celery.context.attempts import AttemptLog, Attempts
+from convotic_celery.context.delivery import Delivery
+from convotic_celery.context.logger import HandlerLogger
+from convotic_celery.context.models import Contact, Conversation, Message, Page
+from convotic_celery.context.publishing import TopicPublisher
+from convotic_celery.context.services import Services
+from convotic_celery.context.store import Store
+
+__all__ = [
+    "AsyncContacts",
+    "AsyncConversations",
+    "AsyncMessages",
+    "AsyncPubsub",
+    "AttemptLog",
+    "Attempts",
+    "Contact",
+    "Conversation",
+    "ConvoticContext",
+    "Delivery",
+    "HandlerLogger",
+    "Message",
+    "Page",
+    "Services",
+    "Store",
+    "SyncContacts",
+    "SyncConversations",
+    "SyncConvoticContext",
+    "SyncMessages",
+    "SyncPubsub",
+    "TopicPublisher",
+]

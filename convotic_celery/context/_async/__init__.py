@@ -1,0 +1,1 @@
+"""The context's services for ``async def`` handlers; ``_sync`` is generated from this package."""

@@ -1,0 +1,193 @@
+"""Contacts: find, create, change, tag, and add to their totals. Every call is atomic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Unpack
+
+from redis.exceptions import ResponseError
+
+from convotic_celery.context import fields, records, scripts
+from convotic_celery.context.paging import Paging
+from convotic_celery.context.totals import scale_totals
+from convotic_celery.errors import ContactExists, ContactNotFound, InvalidField
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from decimal import Decimal
+
+    from convotic_celery.context.database import AsyncDatabase
+    from convotic_celery.context.keys import Keys
+    from convotic_celery.context.models import Contact, ContactChanges, ContactFields, Page
+
+__all__ = ["AsyncContacts"]
+
+
+class AsyncContacts:
+    """The contacts of this installation, in the store.
+
+    All methods raise StoreUnavailable while the store does not answer. Each is one round trip and
+    may be repeated after that without harm.
+    """
+
+    def __init__(self, database: AsyncDatabase, keys: Keys) -> None:
+        self._database = database
+        self._keys = keys
+
+    async def get(self, contact_id: str) -> Contact:
+        """Return the contact; raises ContactNotFound."""
+        found = await self._database.run(scripts.READ_HASH, [self._keys.contact(contact_id)])
+        if not found:
+            raise ContactNotFound(contact_id)
+        return records.parse_contact(found)
+
+    async def find_by_external_id(self, external_id: str) -> Contact | None:
+        """Return the contact with this id in the other system, or None."""
+        found = await self._database.run(
+            scripts.FIND_CONTACT_BY_EXTERNAL_ID,
+            [self._keys.contacts_by_external_id],
+            external_id,
+            self._keys.contact(""),
+        )
+        return records.parse_contact(found) if found else None
+
+    async def find_by_email(self, email: str) -> Contact | None:
+        """Return the oldest contact with this address, whatever its case, or None."""
+        found = await self._database.run(
+            scripts.FIND_CONTACT_BY_EMAIL,
+            [self._keys.contacts_by_email(email)],
+            self._keys.contact(""),
+        )
+        return records.parse_contact(found) if found else None
+
+    async def create(self, **given: Unpack[ContactFields]) -> Contact:
+        """Create a contact and return it.
+
+        Raises ContactExists if another contact has the ``external_id``, with that contact's id:
+        however many processes try at once, one succeeds. Raises InvalidField.
+        """
+        contact_id, now = records.new_id(), records.utc_now()
+        kept = fields.contact_fields(given)
+        kept |= {"id": contact_id, "created_at": now, "updated_at": now}
+        keys = [
+            self._keys.contact(contact_id),
+            self._keys.contacts_by_external_id,
+            self._keys.contacts,
+        ]
+        if "_email" in kept:
+            keys.append(self._keys.contacts_by_email(kept["_email"]))
+        external_id = kept.get("external_id", "")
+        owner = await self._database.run(
+            scripts.CREATE_CONTACT, keys, contact_id, external_id, *records.flatten(kept)
+        )
+        if owner != contact_id:
+            raise ContactExists(external_id, owner)
+        return records.parse_contact(records.flatten(kept))
+
+    async def update(self, contact_id: str, **changes: Unpack[ContactChanges]) -> Contact:
+        """Change only the given fields and return the contact; None removes a value.
+
+        ``attributes`` are merged by name. Raises ContactNotFound, ContactExists, InvalidField.
+        """
+        kept, removed = fields.contact_changes(changes)
+        kept["updated_at"] = records.utc_now()
+        outcome, *rest = await self._database.run(
+            scripts.UPDATE_CONTACT,
+            [self._keys.contact(contact_id), self._keys.contacts_by_external_id],
+            contact_id,
+            self._keys.contacts_by_email(""),
+            str(len(kept)),
+            *records.flatten(kept),
+            *removed,
+        )
+        if outcome == "missing":
+            raise ContactNotFound(contact_id)
+        if outcome == "taken":
+            raise ContactExists(kept["external_id"], rest[0])
+        return records.parse_contact(rest[0])
+
+    async def add_tag(self, contact_id: str, tag: str) -> bool:
+        """Tag the contact; True if the tag is new to it. Raises ContactNotFound."""
+        return await self._set_tag(contact_id, tag, "add")
+
+    async def remove_tag(self, contact_id: str, tag: str) -> bool:
+        """Take the tag off; True if it was there. Raises ContactNotFound."""
+        return await self._set_tag(contact_id, tag, "remove")
+
+    async def _set_tag(self, contact_id: str, tag: str, action: str) -> bool:
+        changed = await self._database.run(
+            scripts.SET_TAG,
+            [self._keys.contact(contact_id)],
+            fields.tag_field(tag),
+            action,
+            records.utc_now(),
+        )
+        if changed < 0:
+            raise ContactNotFound(contact_id)
+        return bool(changed)
+
+    async def increment(
+        self,
+        contact_id: str,
+        amounts: Mapping[str, int | Decimal],
+        *,
+        idempotency_key: str | None = None,
+    ) -> bool:
+        """Add to the contact's totals, all or nothing; True if that was done now.
+
+        With an ``idempotency_key`` (e.g. an order's id) the amounts are added once for this
+        contact, and every later call with that key changes nothing and returns False. Keys are kept
+        as long as the contact.
+
+        Sums are exact, to six decimal places. Raises ContactNotFound, and InvalidField for a float,
+        for more decimal places, and beyond 9.2 trillion.
+        """
+        scaled = scale_totals(amounts)
+        token = records.new_token()
+        applied = self._keys.applied(contact_id)
+        try:
+            added = await self._database.run(
+                scripts.INCREMENT_TOTALS,
+                [
+                    self._keys.contact(contact_id),
+                    f"{applied}:{token}" if idempotency_key is None else applied,
+                ],
+                fields.idempotency_field(idempotency_key),
+                token,
+                records.utc_now(),
+                *records.flatten(scaled),
+            )
+        except ResponseError as error:
+            if "overflow" not in str(error):
+                raise
+            raise InvalidField(f"a total of contact {contact_id} would be too large") from error
+        if added < 0:
+            raise ContactNotFound(contact_id)
+        return bool(added)
+
+    async def list(self, *, limit: int = 100, cursor: str | None = None) -> Page[Contact]:
+        """Return up to ``limit`` (1..1000) contacts, oldest first, after ``cursor``."""
+        paging = Paging(limit, cursor)
+        found = await self._database.run(
+            scripts.LIST_PAGE,
+            [self._keys.contacts],
+            *paging.arguments(self._keys.contact("")),
+        )
+        return paging.page([records.parse_contact(flat) for flat in found])
+
+    async def count(self) -> int:
+        """Return how many contacts there are."""
+        return int(await self._database.run(scripts.COUNT_IDS, [self._keys.contacts]))
+
+    async def delete(self, contact_id: str) -> bool:
+        """Delete the contact with its conversations and messages; True if it was there."""
+        deleted = await self._database.run(
+            scripts.DELETE_CONTACT,
+            [
+                self._keys.contact(contact_id),
+                self._keys.contacts_by_external_id,
+                self._keys.contacts,
+            ],
+            contact_id,
+            self._keys.prefix,
+        )
+        return bool(deleted)

@@ -1,0 +1,94 @@
+"""Messages in conversations: send once, receive, list. Every call is atomic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from convotic_celery.context import fields, records, scripts
+from convotic_celery.context.paging import Paging
+from convotic_celery.errors import ConversationNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from convotic_celery.context.database import AsyncDatabase
+    from convotic_celery.context.keys import Keys
+    from convotic_celery.context.models import Direction, Message, Page
+
+__all__ = ["AsyncMessages"]
+
+
+class AsyncMessages:
+    """The messages of all conversations, in the store.
+
+    All methods raise StoreUnavailable while the store does not answer.
+    """
+
+    def __init__(self, database: AsyncDatabase, keys: Keys) -> None:
+        self._database = database
+        self._keys = keys
+
+    async def send(
+        self,
+        conversation_id: str,
+        content: Mapping[str, object] | None = None,
+        *,
+        text: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Message:
+        """Send ``text`` to the contact and return the message.
+
+        With an ``idempotency_key`` it is sent once in this conversation: every later call with that
+        key sends nothing and returns the first message. ``content`` is the same as a mapping:
+        ``send(conversation.id, {"text": "Hello"})``.
+
+        Raises ConversationNotFound, and InvalidField without a text.
+        """
+        given = fields.message_content(content, text, idempotency_key)
+        return await self._add(conversation_id, given, "outbound")
+
+    async def receive(
+        self, conversation_id: str, *, text: str, idempotency_key: str | None = None
+    ) -> Message:
+        """Keep a message that the contact sent, once for each ``idempotency_key``; as ``send``."""
+        given = fields.message_content(None, text, idempotency_key)
+        return await self._add(conversation_id, given, "inbound")
+
+    async def _add(
+        self, conversation_id: str, given: fields.MessageContent, direction: Direction
+    ) -> Message:
+        message_id = records.new_id()
+        kept = {
+            "id": message_id,
+            "conversation_id": conversation_id,
+            "text": given.text,
+            "direction": direction,
+            "created_at": records.utc_now(),
+        }
+        found = await self._database.run(
+            scripts.SEND_MESSAGE,
+            [
+                self._keys.conversation(conversation_id),
+                self._keys.messages_of(conversation_id),
+                self._keys.sent(conversation_id),
+            ],
+            message_id,
+            fields.idempotency_field(given.idempotency_key),
+            self._keys.message(""),
+            *records.flatten(kept),
+        )
+        if not found:
+            raise ConversationNotFound(conversation_id)
+        return records.parse_message(found)
+
+    async def list(
+        self, conversation_id: str, *, limit: int = 100, cursor: str | None = None
+    ) -> Page[Message]:
+        """Return up to ``limit`` (1..1000) messages of the conversation, oldest first."""
+        paging = Paging(limit, cursor)
+        found = await self._database.run(
+            scripts.LIST_PAGE,
+            [self._keys.messages_of(conversation_id)],
+            *paging.arguments(self._keys.message("")),
+        )
+        return paging.page([records.parse_message(flat) for flat in found])

@@ -1,0 +1,125 @@
+"""What a service is given, validated and in the form that is kept. Pure: no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
+
+from convotic_celery.context.keys import normalize_email
+from convotic_celery.context.models import ContactChanges, ContactFields
+from convotic_celery.errors import InvalidField
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "MessageContent",
+    "contact_changes",
+    "contact_fields",
+    "idempotency_field",
+    "message_content",
+    "tag_field",
+]
+
+_MAX_KEY_CHARACTERS = 500
+_MAX_TEXT_CHARACTERS = 100_000
+
+_FIELDS: TypeAdapter[ContactFields] = TypeAdapter(ContactFields)
+_CHANGES: TypeAdapter[ContactChanges] = TypeAdapter(ContactChanges)
+
+
+def contact_fields(given: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a new contact's hash holds of the given fields; raises InvalidField."""
+    fields = _validate(_FIELDS, given)
+    kept, _ = _encode_changes(fields)
+    kept.update({f"tag:{tag}": "" for tag in fields.get("tags", ())})
+    return kept
+
+
+def contact_changes(given: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """Return the hash fields to set and those to remove; raises InvalidField."""
+    return _encode_changes(_validate(_CHANGES, given))
+
+
+def _validate(adapter: TypeAdapter[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        fields: dict[str, Any] = adapter.validate_python(given)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        name = ".".join(map(str, problem["loc"]))
+        text = (
+            f"there is no such field; there are {', '.join(ContactFields.__annotations__)}"
+            if problem["type"] == "extra_forbidden"
+            else problem["msg"]
+        )
+        raise InvalidField(f"contact field {name}: {text}") from None
+    return fields
+
+
+def _encode_changes(fields: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+    kept: dict[str, str] = {}
+    removed: list[str] = []
+    for name, value in fields.items():
+        if name in {"attributes", "tags"}:
+            continue
+        if value is None:
+            removed.append(name)
+        else:
+            kept[name] = value
+    if fields.get("email"):
+        kept["_email"] = normalize_email(fields["email"])
+    elif "email" in fields:
+        removed.append("_email")
+    for name, value in fields.get("attributes", {}).items():
+        kept[f"attribute:{name}"] = to_json(value).decode()
+    return kept, removed
+
+
+def tag_field(tag: str) -> str:
+    """Return the hash field of a tag; raises InvalidField unless it has 1 to 500 characters."""
+    return f"tag:{_check_key('tag', tag)}"
+
+
+def idempotency_field(key: str | None) -> str:
+    """Return the key as scripts take it, "" for none; raises InvalidField beyond 500 characters."""
+    return "" if key is None else _check_key("idempotency_key", key)
+
+
+def _check_key(name: str, value: object) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= _MAX_KEY_CHARACTERS:
+        raise InvalidField(f"{name} is a string of 1 to {_MAX_KEY_CHARACTERS} characters")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class MessageContent:
+    """What is to be sent."""
+
+    text: str
+    idempotency_key: str | None
+
+
+def message_content(
+    content: Mapping[str, object] | None, text: str | None, idempotency_key: str | None
+) -> MessageContent:
+    """Return what is to be sent, from a mapping or from keywords; raises InvalidField."""
+    given: dict[str, Any] = dict(content or {})
+    if text is not None:
+        given["text"] = text
+    if idempotency_key is not None:
+        given["idempotency_key"] = idempotency_key
+    camel = given.pop("idempotencyKey", None)
+    key = given.pop("idempotency_key", camel)
+    words = given.pop("text", None)
+    if given:
+        raise InvalidField(
+            f"a message has text and idempotency_key, no {', '.join(sorted(map(str, given)))}"
+        )
+    if not isinstance(words, str) or not 1 <= len(words) <= _MAX_TEXT_CHARACTERS:
+        raise InvalidField(
+            f"a message's text is a string of 1 to {_MAX_TEXT_CHARACTERS} characters"
+        )
+    return MessageContent(words, key)

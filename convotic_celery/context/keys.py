@@ -1,0 +1,51 @@
+"""Names of keys in the store, all below one prefix, and how an address is indexed. Pure."""
+
+from __future__ import annotations
+
+__all__ = ["Keys", "normalize_email"]
+
+
+class Keys:
+    """Names of keys in the store, all below one prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.contacts = f"{prefix}contacts"
+        self.contacts_by_external_id = f"{prefix}contacts:by-external-id"
+
+    def contacts_by_email(self, email: str) -> str:
+        """Return the key of the sorted set of contacts with this address."""
+        return f"{self.prefix}contacts:by-email:{normalize_email(email)}"
+
+    def contact(self, contact_id: str) -> str:
+        """Return the key of the contact's hash."""
+        return f"{self.prefix}contact:{contact_id}"
+
+    def applied(self, contact_id: str) -> str:
+        """Return the key of the hash of idempotency keys that were counted for the contact."""
+        return f"{self.contact(contact_id)}:applied"
+
+    def conversations_of(self, contact_id: str) -> str:
+        """Return the key of the sorted set of the contact's conversations."""
+        return f"{self.contact(contact_id)}:conversations"
+
+    def conversation(self, conversation_id: str) -> str:
+        """Return the key of the conversation's hash."""
+        return f"{self.prefix}conversation:{conversation_id}"
+
+    def messages_of(self, conversation_id: str) -> str:
+        """Return the key of the sorted set of the conversation's messages."""
+        return f"{self.conversation(conversation_id)}:messages"
+
+    def sent(self, conversation_id: str) -> str:
+        """Return the key of the hash from idempotency key to message."""
+        return f"{self.conversation(conversation_id)}:sent"
+
+    def message(self, message_id: str) -> str:
+        """Return the key of the message's hash."""
+        return f"{self.prefix}message:{message_id}"
+
+
+def normalize_email(email: str) -> str:
+    """Return the address as it is indexed: case does not matter."""
+    return email.strip().lower()

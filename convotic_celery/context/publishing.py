@@ -1,0 +1,202 @@
+"""What may be published, checked before anything is sent, and who sends it. Pure.
+
+The limits are Pub/Sub's, https://cloud.google.com/pubsub/quotas#resource_limits; they are checked
+here because the emulators don't, and a batch fails whole for one bad message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from convotic_celery.errors import (
+    EmptyMessage,
+    InvalidAttribute,
+    InvalidOrderingKey,
+    InvalidTopic,
+    MessageTooLarge,
+    NotSerializable,
+    PublishNotConfirmed,
+    PublishRefused,
+)
+from convotic_celery.sdk.names import resource_name_problem
+
+__all__ = ["OutgoingMessage", "TopicPublisher", "build_message", "encode_json"]
+
+MAX_MESSAGE_BYTES = 10_000_000
+MAX_ATTRIBUTES = 100
+MAX_ATTRIBUTE_KEY_BYTES = 256
+MAX_ATTRIBUTE_VALUE_BYTES = 1_024
+MAX_ORDERING_KEY_BYTES = 1_024
+RESERVED_PREFIXES = ("goog", "convotic-")
+#: W3C trace context: passed on from the message that is being handled.
+TRACE_ATTRIBUTES = ("traceparent", "tracestate")
+
+
+class TopicPublisher(Protocol):
+    """Sends raw messages; the runtime gives one in."""
+
+    def publish(
+        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str
+    ) -> concurrent.futures.Future[str]:
+        """Send and return at once; the future gives the message id once the server confirmed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMessage:
+    """A message that obeys all rules."""
+
+    topic: str
+    data: bytes
+    attributes: Mapping[str, str]
+    ordering_key: str
+
+
+def build_message(
+    topic: str,
+    content: Mapping[str, Any] | None,
+    *,
+    data: Any,
+    attributes: Mapping[str, str] | None,
+    ordering_key: str,
+    trace: Mapping[str, str],
+) -> OutgoingMessage:
+    """Return the message to send, or raise the PublishRefused that says which rule it breaks."""
+    problem = resource_name_problem(topic)
+    if problem:
+        raise InvalidTopic(f"topic {topic!r} is not a valid name: {problem}.")
+    if content is not None:
+        data, attributes, ordering_key = _unpack(content, data, attributes, ordering_key)
+    attributes = dict(attributes or {})
+    raw = b"" if data is None else encode_json(data)
+    _check_attributes(attributes)
+    _check_ordering_key(ordering_key)
+    if not raw and not attributes:
+        raise EmptyMessage("a message needs data or attributes; Pub/Sub refuses an empty one.")
+    for name, value in trace.items():
+        if len(attributes) < MAX_ATTRIBUTES:
+            attributes.setdefault(name, value)
+    _check_size(raw, attributes, ordering_key)
+    return OutgoingMessage(topic, raw, attributes, ordering_key)
+
+
+def _unpack(
+    content: Mapping[str, Any],
+    data: Any,
+    attributes: Mapping[str, str] | None,
+    ordering_key: str,
+) -> tuple[Any, Mapping[str, str] | None, str]:
+    """Take the message from a mapping, the seed's form: ``{"data": ..., "attributes": ...}``."""
+    unknown = set(content) - {"data", "attributes", "ordering_key", "orderingKey"}
+    if unknown or not content:
+        raise PublishRefused(
+            "the second argument is a mapping of data, attributes and ordering_key"
+            f"{', without ' + ', '.join(sorted(map(repr, unknown))) if unknown else ''}. "
+            "To publish a value as it is, say data=value."
+        )
+    if data is not None or attributes is not None or ordering_key:
+        raise PublishRefused("give the message as a mapping or as keyword arguments, not as both.")
+    key = content.get("ordering_key", content.get("orderingKey", ""))
+    return content.get("data"), content.get("attributes"), key
+
+
+def encode_json(data: Any) -> bytes:
+    """Return ``data`` as JSON; models, dates and Decimals have their pydantic form.
+
+    Raises NotSerializable, also for bytes (they have no JSON form) and for NaN and infinity.
+    """
+    if isinstance(data, bytes | bytearray | memoryview):
+        raise NotSerializable("data is JSON and bytes have no JSON form; decode or base64 them.")
+    try:
+        raw = to_json(data)
+        if b"NaN" in raw or b"Infinity" in raw:
+            from_json(raw, allow_inf_nan=False)
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        raise NotSerializable(
+            f"data of type {type(data).__name__} can't be written as JSON: {error}"
+        ) from error
+    return raw
+
+
+def _check_attributes(attributes: Mapping[str, str]) -> None:
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise InvalidAttribute(
+            f"a message has at most {MAX_ATTRIBUTES} attributes, not {len(attributes)}."
+        )
+    for name, value in attributes.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidAttribute(
+                f"attribute {name!r} is {type(value).__name__}; names and values are strings."
+            )
+        if not 1 <= _size(name) <= MAX_ATTRIBUTE_KEY_BYTES:
+            raise InvalidAttribute(
+                f"attribute name {name[:40]!r} has {_size(name)} bytes; "
+                f"1 to {MAX_ATTRIBUTE_KEY_BYTES} are allowed."
+            )
+        if name.startswith(RESERVED_PREFIXES):
+            raise InvalidAttribute(
+                f"attribute name {name!r} is reserved: it begins with "
+                f"{' or '.join(map(repr, RESERVED_PREFIXES))}."
+            )
+        if _size(value) > MAX_ATTRIBUTE_VALUE_BYTES:
+            raise InvalidAttribute(
+                f"the value of attribute {name!r} has {_size(value)} bytes; "
+                f"at most {MAX_ATTRIBUTE_VALUE_BYTES} are allowed."
+            )
+
+
+def _check_ordering_key(ordering_key: str) -> None:
+    if not isinstance(ordering_key, str) or _size(ordering_key) > MAX_ORDERING_KEY_BYTES:
+        raise InvalidOrderingKey(
+            f"an ordering key is a string of at most {MAX_ORDERING_KEY_BYTES} bytes."
+        )
+
+
+def _check_size(raw: bytes, attributes: Mapping[str, str], ordering_key: str) -> None:
+    size = len(raw) + _size(ordering_key)
+    size += sum(_size(name) + _size(value) for name, value in attributes.items())
+    if size > MAX_MESSAGE_BYTES:
+        raise MessageTooLarge(
+            f"the message has {size:,} bytes, Pub/Sub allows {MAX_MESSAGE_BYTES:,}: keep the data "
+            "elsewhere and publish where it is."
+        )
+
+
+def _size(text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise PublishRefused(f"{text[:40]!r} can't be written as UTF-8: {error.reason}.") from None
+
+
+async def confirm_async(
+    future: concurrent.futures.Future[str], topic: str, timeout_seconds: float
+) -> str:
+    """Return the message id once the publish is confirmed; the publisher's errors pass through.
+
+    Being cancelled does not take the message back. Raises PublishNotConfirmed.
+    """
+    # shield: cancelling a handler must not cancel a future that the publisher will complete.
+    confirmation = asyncio.shield(asyncio.wrap_future(future))
+    try:
+        return await asyncio.wait_for(confirmation, timeout_seconds)
+    except TimeoutError:
+        if future.done():
+            raise
+        raise PublishNotConfirmed(topic, timeout_seconds) from None
+
+
+def confirm_sync(future: concurrent.futures.Future[str], topic: str, timeout_seconds: float) -> str:
+    """Block until the publish is confirmed and return the message id; as ``confirm_async``."""
+    try:
+        return future.result(timeout_seconds)
+    except TimeoutError:
+        if future.done():
+            raise
+        raise PublishNotConfirmed(topic, timeout_seconds) from None

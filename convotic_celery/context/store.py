@@ -1,0 +1,162 @@
+"""Clients of the store, Redis or Valkey: :class:`Store`. Created when first used, by nobody else.
+
+Owns connections, timeouts and retries. What is written is in the services and ``attempts.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+__all__ = ["Store"]
+
+#: Five attempts with 0.05 to 1 s between them: a restart of the server is bridged, a dead one is
+#: reported within a few seconds.
+_RETRIES = 5
+_BACKOFF = ExponentialWithJitterBackoff(base=0.05, cap=1.0)
+#: Connections of one process or event loop; who needs more waits for one.
+_MAX_CONNECTIONS = 64
+_POOL_TIMEOUT_SECONDS = 30.0
+_HEALTH_CHECK_SECONDS = 30
+
+
+class Store:
+    """The store of one address: a client for each event loop, and one for each process.
+
+    Thread-safe, and safe over fork and spawn: a new process makes its own connections. Pickles
+    without them. No connection is made before the first command.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``, or a blocking function that returns it. A
+            function is called on first use, and again after the server could not be reached: it
+            may start the server anew.
+        timeout_seconds: How long to wait for one answer, and for a connection.
+    """
+
+    def __init__(self, url: str | Callable[[], str], *, timeout_seconds: float = 5.0) -> None:
+        self._provide_url = url
+        self._timeout_seconds = timeout_seconds
+        self._lock = threading.Lock()
+        self._url = url if isinstance(url, str) else None
+        self._pid = os.getpid()
+        self._sync: redis.Redis | None = None
+        self._async: dict[asyncio.AbstractEventLoop, redis.asyncio.Redis] = {}
+        self._abandoned: list[object] = []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self._provide_url, self._timeout_seconds)
+
+    @property
+    def is_resolved(self) -> bool:
+        """True once the address is known, so that getting a client does not block."""
+        return self._url is not None
+
+    def resolve_url(self) -> str:
+        """Return the address; the first call may block while the server is started."""
+        if self._url is None:
+            self._url = self._ask_for_url()
+        return self._url
+
+    def sync_client(self) -> redis.Redis:
+        """Return this process's client, made on first use (blocks as ``resolve_url`` does)."""
+        url = self.resolve_url()
+        self._leave_parent_behind()
+        with self._lock:
+            if self._sync is None:
+                pool = redis.BlockingConnectionPool.from_url(
+                    url, retry=Retry(_BACKOFF, _RETRIES), **self._connection_options()
+                )
+                self._sync = redis.Redis.from_pool(pool)
+            return self._sync
+
+    def async_client(self) -> redis.asyncio.Redis:
+        """Return the running loop's client, made on first use. Close it with :meth:`aclose`."""
+        url = self.resolve_url()
+        loop = asyncio.get_running_loop()
+        self._leave_parent_behind()
+        with self._lock:
+            client = self._async.get(loop)
+            if client is None:
+                self._forget_closed_loops()
+                pool: redis.asyncio.BlockingConnectionPool
+                pool = redis.asyncio.BlockingConnectionPool.from_url(
+                    url, retry=AsyncRetry(_BACKOFF, _RETRIES), **self._connection_options()
+                )
+                client = self._async[loop] = redis.asyncio.Redis.from_pool(pool)
+            return client
+
+    async def aclose(self) -> None:
+        """Close the running loop's client; the next use makes a new one."""
+        with self._lock:
+            client = self._async.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+    def close(self) -> None:
+        """Close the process's client; the next use makes a new one."""
+        with self._lock:
+            client, self._sync = self._sync, None
+        if client is not None:
+            client.close()
+
+    def find_again(self) -> bool:
+        """Ask for the address once more after a failure; True if there is hope (blocks).
+
+        Only where the address is a function: it may have started the server anew.
+        """
+        if isinstance(self._provide_url, str):
+            return False
+        url = self._ask_for_url()
+        with self._lock:
+            if url != self._url:
+                self._url = url
+                self._abandon_clients()
+        return True
+
+    def _ask_for_url(self) -> str:
+        return self._provide_url if isinstance(self._provide_url, str) else self._provide_url()
+
+    def _connection_options(self) -> dict[str, Any]:
+        return {
+            "decode_responses": True,
+            "health_check_interval": _HEALTH_CHECK_SECONDS,
+            "max_connections": _MAX_CONNECTIONS,
+            "protocol": 2,
+            "retry_on_error": [RedisConnectionError, RedisTimeoutError],
+            "socket_connect_timeout": self._timeout_seconds,
+            "socket_timeout": self._timeout_seconds,
+            "timeout": _POOL_TIMEOUT_SECONDS,
+        }
+
+    def _leave_parent_behind(self) -> None:
+        if self._pid != os.getpid():
+            # Another thread of the parent may have held the lock when this process was forked.
+            self._lock = threading.Lock()
+            self._pid = os.getpid()
+            self._abandon_clients()
+
+    def _abandon_clients(self) -> None:
+        # Kept, not closed: closing would end connections that the parent process or a running
+        # coroutine still uses, and so would their finalizers.
+        self._abandoned += [self._sync, *self._async.values()]
+        self._sync = None
+        self._async = {}
+
+    def _forget_closed_loops(self) -> None:
+        for loop in [loop for loop in self._async if loop.is_closed()]:
+            del self._async[loop]
+
+
+def _rebuild(url: str | Callable[[], str], timeout_seconds: float) -> Store:
+    return Store(url, timeout_seconds=timeout_seconds)

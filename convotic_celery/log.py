@@ -1,0 +1,118 @@
+"""How log records look: text for people, JSON lines for machines, with the fields of the message.
+
+All logging goes through the standard library; this module only formats. Celery sets up its handlers
+as it likes, then :func:`format_handlers` gives them our formatter (connect it to Celery's signals
+``after_setup_logger`` and ``after_setup_task_logger``); programs without Celery call
+:func:`configure_logging`. structlog's global configuration is left alone.
+
+A JSON line::
+
+    {"event": "Processing order", "order_id": 1, "level": "info",
+     "logger": "convotic.handler", "timestamp": "2026-11-23T21:00:00.123456Z",
+     "handler": "custom.orders.new.order-processor", "topic": "custom.orders.new",
+     "message_id": "1234567890", "attempt": 1}
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+import structlog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from structlog.typing import EventDict, WrappedLogger
+
+    from convotic_celery.settings import Settings
+
+__all__ = [
+    "FIELDS_ATTRIBUTE",
+    "build_formatter",
+    "configure_logging",
+    "format_handlers",
+    "log_fields",
+]
+
+#: Attribute of a log record that holds a mapping of further fields. One attribute, because
+#: ``extra`` may not name what a record has itself, such as ``name`` or ``message``.
+FIELDS_ATTRIBUTE = "convotic_fields"
+
+_current: ContextVar[Mapping[str, Any] | None] = ContextVar("convotic_log_fields", default=None)
+
+#: Fields whose values are never shown, whoever logs them.
+_SECRET_FIELDS = frozenset(
+    {"api_key", "authorization", "credentials", "password", "redis_url", "secret", "token"}
+)
+
+
+@contextmanager
+def log_fields(**fields: Any) -> Iterator[None]:
+    """Add fields to every record that is logged inside, by this task or thread, by any logger."""
+    reset = _current.set({**(_current.get() or {}), **fields})
+    try:
+        yield
+    finally:
+        _current.reset(reset)
+
+
+def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
+    """Send the root logger's records to ``stream`` (default: stderr), formatted by the settings.
+
+    Replaces the root logger's handlers. For programs whose logging Celery does not set up.
+    """
+    stream = stream or sys.stderr
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(build_formatter(settings.log_format, stream))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.log_level)
+
+
+def format_handlers(logger: logging.Logger, settings: Settings) -> None:
+    """Give the logger's handlers our formatter; levels, streams and files stay as they are."""
+    for handler in logger.handlers:
+        stream = getattr(handler, "stream", None)
+        handler.setFormatter(build_formatter(settings.log_format, stream))
+
+
+def build_formatter(
+    log_format: Literal["auto", "text", "json"], stream: TextIO | None
+) -> logging.Formatter:
+    """Return the formatter; ``auto`` is text on a terminal and JSON lines elsewhere."""
+    is_terminal = stream is not None and stream.isatty()
+    if log_format == "text" or (log_format == "auto" and is_terminal):
+        time = structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S.%f", utc=False)
+        last: list[Any] = [
+            structlog.dev.ConsoleRenderer(
+                colors=is_terminal, exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
+    else:
+        time = structlog.processors.TimeStamper(fmt="iso", utc=True)
+        last = [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(default=str),
+        ]
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.add_logger_name,
+            time,
+            _add_fields,
+        ],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+    )
+
+
+def _add_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Add the record's own fields and those of :func:`log_fields`; the record's win."""
+    record: logging.LogRecord = event["_record"]
+    own = getattr(record, FIELDS_ATTRIBUTE, {})
+    for name, value in {**(_current.get() or {}), **own}.items():
+        event.setdefault(name, "***" if name.lower() in _SECRET_FIELDS else value)
+    return event
