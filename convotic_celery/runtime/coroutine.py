@@ -61,9 +61,7 @@ async def _explain_cancellation(coroutine: Coroutine[Any, Any, T]) -> T:
         raise HandlerCancelled("the handler awaited something that was cancelled") from exc
 
 
-def _drive_with_request(
-    task: Task[Any, Any], request: Any, coroutine: Coroutine[Any, Any, T]
-) -> T:
+def _drive_with_request(task: Task[Any, Any], request: Any, coroutine: Coroutine[Any, Any, T]) -> T:
     _task_stack.push(task)
     task.request_stack.push(request)
     try:

@@ -1,0 +1,210 @@
+"""``create_app``: the Celery app that runs a deployment's handlers.
+
+Nothing is started and no connection is made by creating an app: the embedded servers start when a
+broker connection or the result backend is first needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery
+from kombu import Queue
+
+from convotic_celery.context.attempts import AttemptLog
+from convotic_celery.context.services import Services
+from convotic_celery.context.store import Store
+from convotic_celery.modules import load_modules
+from convotic_celery.runtime.payload import SERIALIZER, register_serializer
+from convotic_celery.runtime.policy import HandlerPolicy
+from convotic_celery.runtime.publish import HandlerPublisher, SessionPublisher
+from convotic_celery.runtime.registry import kombu_queue, make_task, queue_spec
+from convotic_celery.runtime.task import HandlerTask
+from convotic_celery.settings import Settings
+
+if TYPE_CHECKING:
+    from celery.result import AsyncResult
+
+    from convotic_celery.sdk.handler import HandlerDefinition
+
+__all__ = ["ConvoticApp", "create_app"]
+
+#: The project of the embedded emulator, and of any other that ``PUBSUB_EMULATOR_HOST`` names.
+LOCAL_BROKER_URL = "pubsub://convotic-local"
+
+#: Derived from the settings in every process anew, so not sent along when a child is started.
+_DERIVED = frozenset({"broker_transport_options", "task_queues"})
+
+
+def create_app(settings: Settings | None = None) -> ConvoticApp:
+    """Load the modules and return the app with their handlers as tasks.
+
+    Args:
+        settings: None reads them from the environment.
+
+    Raises:
+        ConfigurationError: A setting is wrong.
+        ModuleError: A module can't be loaded.
+    """
+    settings = settings or Settings()
+    loaded = load_modules(settings)
+    return ConvoticApp(settings, [handler for module in loaded for handler in module.handlers])
+
+
+class ConvoticApp(Celery):
+    """A Celery app whose tasks include one for each handler. Made by :func:`create_app`.
+
+    Ordinary tasks (``@app.task``, also ``async def``) work beside them, on Celery's queue ``celery``.
+    """
+
+    task_cls = "convotic_celery.runtime.task:ConvoticTask"
+
+    def __init__(
+        self, settings: Settings, definitions: Iterable[HandlerDefinition], **kwargs: Any
+    ) -> None:
+        register_serializer()
+        self.settings = settings
+        self.definitions = tuple(definitions)
+        self.store = Store(_store_url(settings), timeout_seconds=settings.store_timeout)
+        memory = AttemptLog(self.store, key_prefix=settings.store_key_prefix)
+        self._policies = {d.queue: HandlerPolicy(d, memory) for d in self.definitions}
+        super().__init__("convotic", **kwargs)
+        self.conf.update(self._configuration())
+        self.publisher = SessionPublisher(
+            self._broker_parameters,
+            self.definitions,
+            may_create=settings.provision == "create" or settings.create_missing_topics,
+        )
+        self.services = Services(
+            self.store,
+            self.publisher,
+            key_prefix=settings.store_key_prefix,
+            publish_timeout_seconds=settings.publish_timeout,
+        )
+        publisher = HandlerPublisher(self.publisher, settings.publish_timeout)
+        for definition in self.definitions:
+            self._tasks[definition.queue] = make_task(definition, self.services, publisher)
+
+    @property
+    def total_concurrency(self) -> int:
+        """How many messages one worker process runs at once: the sum over its handlers."""
+        return max(1, sum(d.options.concurrency for d in self.definitions))
+
+    @cached_property
+    def Worker(self) -> Any:  # noqa: N802 - Celery's name
+        """The worker program of this app."""
+        return self.subclass_with_self("convotic_celery.runtime.worker:HandlerWorker")
+
+    def limit_concurrency(self, limit: int) -> None:
+        """Pull at most ``limit`` messages of each handler; for a worker whose pool is bounded.
+
+        To be called before the worker connects.
+        """
+        options = self.conf.broker_transport_options
+        queues = {
+            name: replace(
+                spec,
+                concurrency=min(spec.concurrency, limit),
+                buffer_messages=min(spec.buffer_messages, limit),
+            )
+            for name, spec in options["queues"].items()
+        }
+        self.conf.broker_transport_options = {**options, "queues": queues}
+
+    def send_task(self, name: str, *args: Any, **kwargs: Any) -> AsyncResult[Any]:  # type: ignore[override]
+        """Send a task by name; a handler gets a raw message (see ``HandlerTask.apply_async``)."""
+        task = self._tasks.get(name)
+        if isinstance(task, HandlerTask):
+            return task.apply_async(*args, **kwargs)
+        result: AsyncResult[Any] = super().send_task(name, *args, **kwargs)
+        return result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle for a spawned child: it loads settings and modules itself."""
+        changes: Mapping[str, Any] = self.__reduce_keys__()["changes"]
+        kept = {name: value for name, value in changes.items() if name not in _DERIVED}
+        return _rebuild, (self.settings, kept)
+
+    def _get_backend(self) -> Any:
+        """Return the result backend: the one configured, else the store's server."""
+        if not self.conf.result_backend:
+            self.conf.result_backend = _result_backend_url(self.store.resolve_url())
+        return super()._get_backend()  # type: ignore[misc]  # private in celery-types
+
+    def _broker_parameters(self) -> tuple[str, Mapping[str, Any]]:
+        """Return the URL and the transport options that this app's connections have."""
+        return (
+            self.conf.broker_write_url or self.conf.broker_url,
+            self.conf.broker_transport_options,
+        )
+
+    def _configuration(self) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            "accept_content": ["json", SERIALIZER],
+            "broker_connection_retry_on_startup": True,
+            "broker_transport_options": self._transport_options(),
+            "broker_url": settings.broker_url or LOCAL_BROKER_URL,
+            "result_accept_content": ["json"],
+            "result_expires": settings.result_expires,
+            "task_create_missing_queues": False,
+            "task_default_queue": "celery",
+            "task_queues": [*map(kombu_queue, self.definitions), Queue("celery")],
+            "task_serializer": "json",
+            "worker_cancel_long_running_tasks_on_connection_loss": False,
+            "worker_consumer": "convotic_celery.runtime.consumer:HandlerConsumer",
+            "worker_pool": "convotic_celery.runtime.pool:TaskPool",
+            "worker_pool_start_method": "spawn",
+            "worker_prefetch_multiplier": 1,
+            "worker_send_task_events": True,
+        }
+
+    def _transport_options(self) -> dict[str, Any]:
+        settings = self.settings
+        options: dict[str, Any] = {
+            "provision": settings.provision,
+            "publish_timeout_seconds": settings.publish_timeout,
+            "queues": {d.queue: queue_spec(d, self._policies[d.queue]) for d in self.definitions},
+        }
+        if settings.pubsub_emulator_host:
+            options["emulator_host"] = settings.pubsub_emulator_host
+        elif settings.broker_is_embedded:
+            options["emulator_host"] = partial(_embedded_broker, settings)
+        return options
+
+
+def _embedded_broker(settings: Settings) -> str:
+    """Return the embedded emulator's address, after starting it if it does not run."""
+    from convotic_celery.embedded import broker_address  # noqa: PLC0415 - only who needs it pays
+
+    return broker_address(settings)
+
+
+def _store_url(settings: Settings) -> str | Callable[[], str]:
+    """Return the store's address, or what starts the embedded one and returns that."""
+    if settings.redis_url is not None:
+        return settings.redis_url.get_secret_value()
+    return partial(_embedded_store, settings)
+
+
+def _embedded_store(settings: Settings) -> str:
+    """Return the embedded Valkey's URL, after starting it if it does not run."""
+    from convotic_celery.embedded import store_url  # noqa: PLC0415 - as above
+
+    return store_url(settings)
+
+
+def _result_backend_url(store_url: str) -> str:
+    """Return the store's address as Celery's Redis backend writes it."""
+    scheme, _, rest = store_url.partition("://")
+    return f"redis+socket://{rest}" if scheme == "unix" else store_url
+
+
+def _rebuild(settings: Settings, changes: Mapping[str, Any]) -> ConvoticApp:
+    """Make the app again in a spawned child."""
+    app = create_app(settings)
+    app.conf.update(changes)
+    return app

@@ -1,0 +1,116 @@
+"""The framework's own message attributes: their names, and those of a dead letter.
+
+What they mean is in ``docs/delivery.md``. All begin with ``convotic-``, none is required on the way in,
+and none shows in ``message.attributes``. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeAlias
+
+from convotic_celery.sdk.names import TARGET_ATTRIBUTE
+
+__all__ = [
+    "MESSAGE_ID_ATTRIBUTE",
+    "REPLAY_COUNT_ATTRIBUTE",
+    "TARGET_ATTRIBUTE",
+    "DeadLetterReason",
+    "Failure",
+    "cut_utf8",
+    "dead_letter_attributes",
+    "replay_count",
+    "trace_attributes",
+    "user_attributes",
+]
+
+#: The id a message had when it was published first; a replay carries it, so that ``message.id`` stays.
+MESSAGE_ID_ATTRIBUTE = "convotic-message-id"
+
+#: How often the message was replayed from a dead-letter topic; absent on a message that was not.
+REPLAY_COUNT_ATTRIBUTE = "convotic-replay-count"
+
+#: Pub/Sub's limit of an attribute's value, https://cloud.google.com/pubsub/quotas#resource_limits
+MAX_VALUE_BYTES = 1024
+
+#: Ours, W3C's trace context, and the name that Google's older clients gave it.
+_OWN_PREFIXES = ("convotic-", "googclient_")
+_TRACE_NAMES = frozenset({"traceparent", "tracestate"})
+
+DeadLetterReason: TypeAlias = Literal[
+    "max-retries-exceeded", "invalid", "rejected", "ack-deadline-exceeded", "worker-lost"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a message is given up, and where it came from."""
+
+    reason: DeadLetterReason
+    #: The id of the first publish, see :data:`MESSAGE_ID_ATTRIBUTE`.
+    message_id: str
+    #: Runs that the message had.
+    attempts: int
+    subscription: str
+    topic: str
+    error_type: str = ""
+    error_message: str = ""
+    #: Timezone-aware.
+    published_at: datetime
+    replay_count: int = 0
+
+
+def user_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
+    """Return the attributes that the publisher wrote, without the framework's and the tracing ones."""
+    return {
+        name: value
+        for name, value in attributes.items()
+        if not name.startswith(_OWN_PREFIXES) and name not in _TRACE_NAMES
+    }
+
+
+def trace_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
+    """Return W3C's trace context, which Google's clients send with a prefix of their own."""
+    found = {}
+    for name in ("traceparent", "tracestate"):
+        value = attributes.get(name) or attributes.get(f"googclient_{name}")
+        if value:
+            found[name] = value
+    return found
+
+
+def replay_count(attributes: Mapping[str, str]) -> int:
+    """Return how often the message was replayed; 0 also for an attribute that is no number."""
+    value = attributes.get(REPLAY_COUNT_ATTRIBUTE, "0")
+    return int(value) if value.isascii() and value.isdigit() else 0
+
+
+def dead_letter_attributes(failure: Failure, *, now: datetime | None = None) -> dict[str, str]:
+    """Return what a dead letter has beside its data and attributes, the most important first.
+
+    The transport leaves off from the end what exceeds Pub/Sub's limits. Empty values are left out.
+    """
+    prefix = "convotic-dead-letter-"
+    values: dict[str, Any] = {
+        f"{prefix}reason": failure.reason,
+        f"{prefix}message-id": failure.message_id,
+        f"{prefix}attempts": failure.attempts,
+        f"{prefix}subscription": failure.subscription,
+        f"{prefix}topic": failure.topic,
+        f"{prefix}error-type": failure.error_type,
+        f"{prefix}error-message": failure.error_message,
+        f"{prefix}published-at": failure.published_at.astimezone(UTC).isoformat(),
+        f"{prefix}at": (now or datetime.now(UTC)).isoformat(),
+        REPLAY_COUNT_ATTRIBUTE: failure.replay_count,
+    }
+    return {name: cut_utf8(str(value)) for name, value in values.items() if value != ""}
+
+
+def cut_utf8(text: str, max_bytes: int = MAX_VALUE_BYTES) -> str:
+    """Return as much of ``text`` as fits, cut at a character's edge; what is no text becomes ``?``."""
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= max_bytes:
+        return encoded.decode()
+    return encoded[:max_bytes].decode("utf-8", "ignore")

@@ -1,0 +1,54 @@
+"""Celery's consumer, which never drops a message and never dies of one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from celery.worker.consumer import Consumer
+
+__all__ = ["HandlerConsumer"]
+
+logger = logging.getLogger(__name__)
+
+
+class HandlerConsumer(Consumer):
+    """Rejects (so: dead-letters) what can't be run.
+
+    Celery acknowledges what it can't decode, and lets any other error of its message handling end the
+    worker: the message comes back, and ends the next one.
+    """
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Reject a message whose body can't be decoded."""
+        logger.error(
+            "A message of %s can't be decoded and goes to its dead-letter topic: %r",
+            _queue_of(message),
+            exc,
+        )
+        message.reject_log_error(logger, self.connection_errors)
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        """Return what the event loop calls with each message."""
+        handle = super().create_task_handler(*args, **kwargs)
+        broker_errors = (*self.connection_errors, *self.channel_errors)
+
+        def handle_or_reject(message: Any) -> None:
+            try:
+                handle(message)
+            except broker_errors:
+                raise  # Celery reconnects
+            except Exception:
+                logger.exception(
+                    "A message of %s can't be handled and goes to its dead-letter topic",
+                    _queue_of(message),
+                )
+                if not message.acknowledged:
+                    message.reject_log_error(logger, self.connection_errors)
+
+        return handle_or_reject
+
+
+def _queue_of(message: Any) -> str:
+    return str((message.delivery_info or {}).get("routing_key", "an unknown queue"))

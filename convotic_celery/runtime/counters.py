@@ -1,0 +1,40 @@
+"""How many messages ended how, since this process began; shown by ``celery inspect stats``."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Literal, TypeAlias
+
+__all__ = ["Outcome", "OutcomeCounters", "outcomes"]
+
+Outcome: TypeAlias = Literal[
+    "succeeded",
+    "dropped",
+    "retried",
+    "dead_lettered",
+    "handed_back",
+    "revoked",
+]
+
+
+class OutcomeCounters:
+    """Counts outcomes by handler. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[str, Counter[Outcome]] = {}
+
+    def count(self, handler: str, outcome: Outcome) -> None:
+        """Add one."""
+        with self._lock:
+            self._counts.setdefault(handler, Counter())[outcome] += 1
+
+    def snapshot(self) -> dict[str, dict[str, int]]:
+        """Return handler -> outcome -> number; only what has occurred."""
+        with self._lock:
+            return {handler: dict(counter) for handler, counter in self._counts.items()}
+
+
+#: This process's.
+outcomes = OutcomeCounters()

@@ -1,0 +1,156 @@
+"""What a run's error means for its message. Pure: the table of ``docs/delivery.md`` §3 as code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeAlias
+
+from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
+from celery import exceptions as celery_exceptions
+
+from convotic_celery.errors import AckDeadlineExceeded, ConvoticError, InvalidMessage
+from convotic_celery.sdk.outcomes import DeadLetter, Drop, Retry
+
+if TYPE_CHECKING:
+    from convotic_celery.runtime.attributes import DeadLetterReason
+    from convotic_celery.sdk.options import WorkerOptions
+
+__all__ = [
+    "Again",
+    "Dropped",
+    "GiveUp",
+    "HandlerExited",
+    "Verdict",
+    "error_type",
+    "judge",
+    "reason_of",
+]
+
+#: A lapse can't be shorter.
+MIN_DELAY_SECONDS = 1.0
+
+_DEADLINE_ERRORS = (AckDeadlineExceeded, SoftTimeLimitExceeded, TimeLimitExceeded)
+
+
+class HandlerExited(ConvoticError):
+    """A handler raised SystemExit, KeyboardInterrupt or the like; the worker goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The message is delivered again after ``delay_seconds``; one failure is counted."""
+
+    delay_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """``error`` is final: the message goes to the dead-letter topic."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The message is acknowledged without having been done."""
+
+    reason: str
+
+
+Verdict: TypeAlias = Again | GiveUp | Dropped
+
+
+def judge(
+    error: Exception,
+    options: WorkerOptions,
+    *,
+    attempt: int,
+    elapsed_seconds: float,
+    random: float,
+) -> Verdict:
+    """Say what follows from a run that raised.
+
+    Args:
+        error: What it raised; Celery's own control flow exceptions included.
+        options: The handler's.
+        attempt: 1 on the first run.
+        elapsed_seconds: Since the run began.
+        random: 0..1, for a back-off's jitter.
+    """
+    match error:
+        case Drop():
+            return Dropped(str(error))
+        case celery_exceptions.Ignore():
+            return Dropped(str(error) or "ignored by the handler")
+        case DeadLetter():
+            return GiveUp(error)
+        case celery_exceptions.Reject(requeue=False):
+            return GiveUp(DeadLetter(str(error.reason or "")))
+        case InvalidMessage() if options.on_invalid == "dead_letter":
+            return GiveUp(error)
+    if attempt > options.max_retries:
+        return GiveUp(_final(error))
+    return Again(_delay(error, options, attempt, elapsed_seconds, random))
+
+
+def reason_of(error: BaseException) -> DeadLetterReason:
+    """Return the ``convotic-dead-letter-reason`` of a final error."""
+    match error:
+        case DeadLetter() | celery_exceptions.Reject():
+            return "rejected"
+        case InvalidMessage():
+            return "invalid"
+        case WorkerLostError():
+            return "worker-lost"
+    return "ack-deadline-exceeded" if is_deadline(error) else "max-retries-exceeded"
+
+
+def is_deadline(error: BaseException) -> bool:
+    """Say whether a run was stopped for having taken too long."""
+    return isinstance(error, _DEADLINE_ERRORS)
+
+
+def error_type(error: BaseException) -> str:
+    """Return the dotted name of an error's class; builtins without their module."""
+    cls = type(error)
+    return (
+        cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    )
+
+
+def _final(error: Exception) -> Exception:
+    """Return what is stored and shown for the last attempt.
+
+    Celery's own control flow exceptions can't be left: its tracer would take them for what they mean
+    to Celery. Nor MemoryError: Celery's worker ends itself on it.
+    """
+    if isinstance(error, celery_exceptions.Retry):
+        return error.exc if isinstance(error.exc, Exception) else RuntimeError(str(error))
+    if isinstance(error, celery_exceptions.TaskPredicate | MemoryError):
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _delay(
+    error: Exception, options: WorkerOptions, attempt: int, elapsed: float, random: float
+) -> float:
+    match error:
+        case Retry(delay=float() | int()):
+            return max(MIN_DELAY_SECONDS, float(error.delay or 0))
+        case celery_exceptions.Retry(when=when) if when is not None:
+            return max(MIN_DELAY_SECONDS, _seconds_until(when))
+        case celery_exceptions.Reject():  # requeue=True: at once
+            return MIN_DELAY_SECONDS
+    if options.backoff is not None:
+        return options.backoff.delay_seconds(attempt, random)
+    if is_deadline(error):
+        return 0.0  # it has waited already
+    return max(MIN_DELAY_SECONDS, options.ack_deadline - elapsed)
+
+
+def _seconds_until(when: object) -> float:
+    if isinstance(when, datetime):
+        aware = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return (aware - datetime.now(UTC)).total_seconds()
+    return float(when)  # type: ignore[arg-type]  # Celery documents a number or a datetime

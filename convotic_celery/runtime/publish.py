@@ -1,0 +1,140 @@
+"""Publishing through the transport: what ``ctx.pubsub`` and ``handler.delay`` send with."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from convotic_pubsub.errors import TopicNotFound
+from convotic_pubsub.session import Session, session_for
+
+from convotic_celery.context.publishing import TopicPublisher, build_message, confirm_sync
+from convotic_celery.errors import TopicHasNoSubscription
+from convotic_celery.runtime.attributes import TARGET_ATTRIBUTE
+
+if TYPE_CHECKING:
+    from convotic_celery.sdk.handler import HandlerDefinition
+
+__all__ = ["BrokerParameters", "HandlerPublisher", "SessionPublisher"]
+
+logger = logging.getLogger(__name__)
+
+#: Returns the broker's URL and the transport options.
+BrokerParameters: TypeAlias = Callable[[], tuple[str, Mapping[str, Any]]]
+
+
+class SessionPublisher:
+    """The :class:`~convotic_celery.context.publishing.TopicPublisher` on the process's session.
+
+    A topic that does not exist is created only together with the subscriptions of the handlers that
+    are known here: a message to a topic that nobody subscribes to would vanish. Thread-safe; connects
+    on first use.
+
+    Args:
+        parameters: Where to publish; asked each time, so that a worker and its handlers share a session.
+        definitions: The handlers known here.
+        may_create: False leaves a missing topic missing (``provision`` is ``verify`` or ``off``).
+    """
+
+    def __init__(
+        self,
+        parameters: BrokerParameters,
+        definitions: Iterable[HandlerDefinition],
+        *,
+        may_create: bool = True,
+    ) -> None:
+        self._parameters = parameters
+        self._may_create = may_create
+        self._queues: dict[str, list[str]] = {}
+        for definition in definitions:
+            self._queues.setdefault(definition.topic, []).append(definition.queue)
+
+    def publish(
+        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str
+    ) -> Future[str]:
+        """Send and return at once; the future has the message id once the server has confirmed it.
+
+        The first call connects, which may take seconds while the embedded emulator starts.
+        """
+        session = session_for(*self._parameters())
+        outer: Future[str] = Future()
+        outer.set_running_or_notify_cancel()  # what was handed to the transport can't be taken back
+
+        def send(on_missing: Callable[[TopicNotFound], None]) -> None:
+            inner = session.publish(topic, data, attributes, ordering_key)
+            inner.add_done_callback(lambda done: _pass_on(done, outer, on_missing))
+
+        def create_and_send(error: TopicNotFound) -> None:
+            try:
+                self._create(session, topic, error)
+                send(outer.set_exception)
+            except BaseException as exc:  # noqa: BLE001 - a thread's top: told to the caller
+                outer.set_exception(exc)
+
+        def on_missing(error: TopicNotFound) -> None:
+            # This is the transport's I/O thread, and creating blocks.
+            threading.Thread(target=create_and_send, args=(error,), daemon=True).start()
+
+        send(on_missing)
+        return outer
+
+    def _create(self, session: Session, topic: str, error: TopicNotFound) -> None:
+        """Create the subscriptions of the topic's known handlers, and with them the topic."""
+        queues = self._queues.get(topic)
+        if not queues:
+            raise TopicHasNoSubscription(topic) from error
+        if not self._may_create:
+            raise error
+        for queue in queues:
+            session.ensure(session.spec(queue))
+
+
+def _pass_on(
+    inner: Future[str], outer: Future[str], on_missing: Callable[[TopicNotFound], None]
+) -> None:
+    error = inner.exception()
+    if isinstance(error, TopicNotFound):
+        on_missing(error)
+    elif error is not None:
+        outer.set_exception(error)
+    else:
+        outer.set_result(inner.result())
+
+
+class HandlerPublisher:
+    """Publishes to one handler of a topic, as ``process_order.delay(order)`` does."""
+
+    def __init__(self, publisher: TopicPublisher, timeout_seconds: float) -> None:
+        self._publisher = publisher
+        self._timeout_seconds = timeout_seconds
+
+    def publish(
+        self,
+        definition: HandlerDefinition,
+        data: Any,
+        attributes: Mapping[str, str],
+        ordering_key: str,
+    ) -> str:
+        """Publish a raw message that only this handler gets; return its id once it is confirmed.
+
+        Raises:
+            PublishRefused: It breaks a rule of Pub/Sub; nothing was sent.
+        """
+        outgoing = build_message(
+            definition.topic,
+            None,
+            data=data,
+            attributes=attributes,
+            ordering_key=ordering_key,
+            trace={},
+        )
+        future = self._publisher.publish(
+            outgoing.topic,
+            outgoing.data,
+            {**outgoing.attributes, TARGET_ATTRIBUTE: definition.queue},
+            outgoing.ordering_key,
+        )
+        return confirm_sync(future, definition.topic, self._timeout_seconds)

@@ -1,0 +1,126 @@
+"""The worker program: Celery's, with our pool's rules and a table of what it consumes."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import click
+from billiard import cpu_count
+from celery.apps.worker import Worker
+from celery.concurrency import ALIASES, get_implementation
+from celery.concurrency.prefork import TaskPool as PreforkPool
+from celery.concurrency.solo import TaskPool as SoloPool
+from celery.exceptions import ImproperlyConfigured
+from celery.utils.sysinfo import is_auto_concurrency
+from click.core import ParameterSource
+from kombu.utils.imports import symbol_by_name
+
+from convotic_celery.runtime.banner import handler_table
+from convotic_celery.runtime.counters import outcomes
+from convotic_celery.runtime.pool import TaskPool
+from convotic_celery.runtime.task import HandlerTask
+
+if TYPE_CHECKING:
+    from convotic_celery.app import ConvoticApp
+
+__all__ = ["HandlerWorker"]
+
+logger = logging.getLogger(__name__)
+
+_GIVEN = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
+
+
+class HandlerWorker(Worker):
+    """``app.Worker``. Made anew for each start; knows its app's handlers."""
+
+    app: ConvoticApp
+
+    def setup_defaults(self, *args: Any, **kwargs: Any) -> None:
+        """Resolve Celery's options, then what follows from the pool that was chosen."""
+        if kwargs.get("pool_start_method") == "fork":
+            logger.warning("Using spawn instead of fork: gRPC does not survive a fork")
+        kwargs["pool_start_method"] = "spawn"
+        super().setup_defaults(*args, **kwargs)  # type: ignore[no-untyped-call,misc]  # as Celery
+        self.pool_cls = choose_pool(self.pool_cls)
+        if issubclass(self.pool_cls, TaskPool) and not self.concurrency:
+            self.concurrency = self.app.total_concurrency
+            # Each queue has a limit of its own, in the transport; a common one would let a slow
+            # handler starve the others.
+            self.prefetch_multiplier = 0
+        else:
+            self._bound_concurrency()
+        if issubclass(self.pool_cls, PreforkPool):
+            self._set_time_limits()
+
+    def setup_queues(self, include: Any, exclude: Any = None) -> None:
+        """Select what ``-Q`` and ``-X`` name; an unknown name is an error of the command line."""
+        try:
+            super().setup_queues(include, exclude)
+        except ImproperlyConfigured as error:
+            known = ", ".join(sorted(self.app.amqp.queues))
+            text = f"{str(error).splitlines()[0]} The queues are: {known}."
+            raise click.UsageError(text) from None
+
+    def extra_info(self) -> str:
+        """Return what stands below Celery's banner: the handlers, and Celery's own list of tasks."""
+        consumed = self.app.amqp.queues.consume_from
+        shown = [d for d in self.app.definitions if d.queue in consumed]
+        return "\n".join(filter(None, ["", handler_table(shown), super().extra_info()]))
+
+    def stats(self) -> dict[str, Any]:
+        """Return what ``inspect stats`` shows, and how many messages ended how."""
+        stats: dict[str, Any] = {**super().stats(), "convotic": {"outcomes": outcomes.snapshot()}}
+        return stats
+
+    def on_stopped(self) -> None:
+        """Send the events of what ended while the pool was stopping, then let go of the broker.
+
+        Celery buffers them for its event loop, which does not run any more.
+        """
+        dispatcher = getattr(self.consumer, "event_dispatcher", None)
+        if dispatcher is not None and dispatcher.enabled:
+            try:
+                dispatcher.flush()
+            except Exception:
+                logger.warning("The last events could not be sent", exc_info=True)
+        super().on_stopped()
+
+    def _bound_concurrency(self) -> None:
+        """Pull no more than the pool can run: ``-c`` bounds each handler, and all of them together."""
+        if issubclass(self.pool_cls, SoloPool):
+            self.concurrency = 1
+        self.prefetch_multiplier = max(1, self.prefetch_multiplier)
+        if not is_auto_concurrency(self.concurrency):
+            self.concurrency = int(self.concurrency or cpu_count())
+            self.app.limit_concurrency(self.concurrency)
+
+    def _set_time_limits(self) -> None:
+        """Let prefork end a handler at its ack deadline: softly if it is plain code, then hard.
+
+        An async handler ends itself there; for it only the hard limit remains.
+        """
+        for task in self.app.tasks.values():
+            if isinstance(task, HandlerTask):
+                options = task.definition.options
+                cls = type(task)
+                cls.time_limit = options.ack_deadline + max(0.5, options.deadline_grace / 2)
+                cls.soft_time_limit = None if task.runs_on_loop else options.ack_deadline
+
+
+def choose_pool(configured: Any) -> type[Any]:
+    """Return the pool's class; an explicit ``-P prefork`` is prefork.
+
+    Celery's command line takes "prefork" for "nobody chose" and puts the configured pool (ours) in its
+    place (``celery.bin.worker.WorkersPool.convert``), so the command line is asked whether somebody did.
+    """
+    pool: type[Any] = get_implementation(configured)
+    if not issubclass(pool, TaskPool):
+        return pool
+    context = click.get_current_context(silent=True)
+    if context is None or context.get_parameter_source("pool") not in _GIVEN:
+        return pool
+    custom = ALIASES.get("custom")
+    if custom and symbol_by_name(custom) is pool:  # -P custom, and that names ours
+        return pool
+    return PreforkPool
