@@ -1,1 +1,12 @@
-"""Placeholder; see docs/architecture.md."""
+"""An embedded Google Cloud Pub/Sub server: ``google.pubsub.v1`` over gRPC, data in SQLite.
+
+Start one a data folder with :mod:`convotic_emulator.daemon`, in the foreground with
+``python -m convotic_emulator``, or in process with
+:class:`convotic_emulator.server.EmulatorServer`. It knows neither kombu nor Celery.
+"""
+
+from __future__ import annotations
+
+__all__ = ["__version__"]
+
+__version__ = "0.1.0"

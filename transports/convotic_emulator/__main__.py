@@ -1,0 +1,67 @@
+"""``python -m convotic_emulator --data-dir DIR``: serve one data folder in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import logging.handlers
+import sqlite3
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from convotic_emulator import daemon
+from convotic_emulator.errors import StoreError
+
+MAX_LOG_BYTES = 1_000_000
+
+logger = logging.getLogger("convotic_emulator")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the server until SIGTERM, SIGINT, or nobody has been connected for a while."""
+    options = _parse(arguments)
+    daemon.prepare_folder(options.data_dir)
+    try:
+        with daemon.hold_server_lock(options.data_dir):
+            _start_logging(options.data_dir)
+            from convotic_emulator.process import serve  # noqa: PLC0415  # gRPC after the lock
+
+            asyncio.run(serve(options))
+    except (StoreError, OSError) as error:
+        logger.error("%s", error)  # noqa: TRY400  # the text says it all
+        print(error, file=sys.stderr)  # noqa: T201  # a command's error
+        return 1
+    except sqlite3.Error as error:
+        print(f"The data file has failed: {error}", file=sys.stderr)  # noqa: T201  # as above
+        return 1
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m convotic_emulator", description=__doc__)
+    parser.add_argument("--data-dir", type=_folder, required=True, help="where data is kept")
+    parser.add_argument("--host", default="127.0.0.1", help="there is no authentication: beware")
+    parser.add_argument("--port", type=int, default=0, help="default: the last one, or a free one")
+    parser.add_argument("--fsync", action="store_true", help="survive power loss too; slower")
+    parser.add_argument(
+        "--idle-seconds", type=float, default=0.0, help="end so long after the last client; 0: never"
+    )
+    return parser.parse_args(arguments)
+
+
+def _folder(text: str) -> Path:
+    return Path(text).expanduser().resolve()
+
+
+def _start_logging(data_dir: Path) -> None:
+    handler = logging.handlers.RotatingFileHandler(
+        data_dir / daemon.LOG_FILE, maxBytes=MAX_LOG_BYTES, backupCount=1
+    )
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

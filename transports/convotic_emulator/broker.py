@@ -1,0 +1,172 @@
+"""What happens to messages: publish, fan-out, dead-lettering, seek, retention, expiration.
+
+Synchronous and without I/O of its own; reads and writes go through the store, and become durable
+when the caller commits. One event loop owns it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from google.pubsub_v1.types import pubsub
+
+from convotic_emulator.clock import SECOND_US, Clock
+from convotic_emulator.lease import Message, Timers
+from convotic_emulator.naming import project_of, short_name
+from convotic_emulator.registry import Registry, Subscription, Topic
+from convotic_emulator.settings import Proto, rules_of
+from convotic_emulator.state import SubscriptionState
+from convotic_emulator.store import Store
+
+__all__ = ["Broker"]
+
+_MESSAGE = pubsub.PubsubMessage.pb()
+
+#: Generations that one seek leaves room for: ack ids of before it never fit what comes after.
+_GENERATIONS_PER_SEEK = 1 << 20
+
+
+class Broker:
+    """All messages of a server.
+
+    ``wake`` is called with a subscription's state when something may have become deliverable.
+    """
+
+    def __init__(
+        self, store: Store, clock: Clock, wake: Callable[[SubscriptionState], None]
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.timers = Timers()
+        self._wake = wake
+        self.registry = Registry(store, clock, self._create_state)
+        self._last_published_us = max(
+            [store.newest_us(row.number) for row in store.resources()], default=0
+        )
+        for number, leases in store.read_leases().items():
+            subscription = self.registry.by_number.get(number)
+            if subscription is not None:
+                subscription.state.restore(leases)
+        self.fire_due()
+
+    def fire_due(self) -> None:
+        """Let leases lapse and back-offs end that are due."""
+        self.timers.fire_due(self.clock.now_us())
+
+    def publish(self, topic: Topic, messages: Sequence[Proto]) -> list[str]:
+        """Store checked messages for every subscription that wants them; return their ids.
+
+        The messages are completed in place with id and publish time.
+        """
+        first_seq = self.store.take_seqs(len(messages))
+        now_us = self._last_published_us = max(self.clock.now_us(), self._last_published_us)
+        seconds, micros = divmod(now_us, SECOND_US)
+        base = self.store.id_base
+        entries: list[tuple[int, int, str | None, bytes]] = []
+        for seq, message in enumerate(messages, first_seq):
+            message.message_id = str(base + seq)
+            time = message.publish_time
+            time.seconds = seconds
+            time.nanos = micros * 1000
+            entries.append((seq, now_us, message.ordering_key or None, message.SerializeToString()))
+        for subscription in list(topic.subscriptions.values()):
+            self._deliver(subscription, messages, entries)
+        for snapshot in topic.snapshots.values():
+            self.store.append(snapshot.row.number, entries)
+        if topic.retains:
+            self.store.append(topic.row.number, entries)
+        return [str(base + entry[0]) for entry in entries]
+
+    def _deliver(
+        self,
+        subscription: Subscription,
+        messages: Sequence[Proto],
+        entries: list[tuple[int, int, str | None, bytes]],
+    ) -> None:
+        matches = subscription.matches
+        if matches is not None:
+            entries = [
+                entry
+                for message, entry in zip(messages, entries, strict=True)
+                if matches(message.attributes)
+            ]
+            if not entries:
+                return
+        self.store.append(subscription.row.number, entries)
+        state = subscription.state
+        fresh = [Message(*e[:3], len(e[3]), e[3]) for e in entries] if state.caught_up else []
+        state.add(fresh)
+
+    def _create_state(self, subscription: Subscription) -> SubscriptionState:
+        return SubscriptionState(
+            subscription.row.number,
+            rules_of(subscription.proto),
+            token=self.store.token,
+            journal=self.store,
+            timers=self.timers,
+            forward=self._forward,
+            wake=self._wake,
+        )
+
+    def _forward(self, state: SubscriptionState, message: Message) -> bool:
+        """Publish a message to its subscription's dead-letter topic; False if that is gone.
+
+        Like the service's (https://cloud.google.com/pubsub/docs/handling-failures): a new message
+        id, and four attributes beside the publisher's own.
+        """
+        subscription = self.registry.by_number[state.number]
+        policy = subscription.proto.dead_letter_policy
+        topic = self.registry.topics.get(policy.dead_letter_topic)
+        body = self.store.read_bodies(state.number, [message.seq]).get(message.seq)
+        if topic is None or body is None:
+            return body is None
+        forwarded = _MESSAGE.FromString(body)
+        name = subscription.row.name
+        prefix = "CloudPubSubDeadLetterSource"
+        forwarded.attributes[f"{prefix}DeliveryCount"] = str(message.attempts)
+        forwarded.attributes[f"{prefix}Subscription"] = short_name(name)
+        forwarded.attributes[f"{prefix}SubscriptionProject"] = project_of(name)
+        published = forwarded.publish_time.ToJsonString()
+        forwarded.attributes[f"{prefix}TopicPublishTime"] = published
+        self.publish(topic, [forwarded])
+        return True
+
+    def seek_to_time(self, subscription: Subscription, time_us: int) -> None:
+        """Acknowledge what was published before a time, and bring back what is retained since."""
+        state, number = subscription.state, subscription.row.number
+        retain = subscription.proto.retain_acked_messages
+        generation = self._start_seek(subscription)
+        self.store.acknowledge_before(number, time_us, retain=retain)
+        self.store.restore_since(number, time_us, generation)
+        topic = self.registry.topics.get(subscription.proto.topic)
+        if topic is not None and topic.retains:
+            rows = self.store.scan(topic.row.number, time_us)
+            self.store.insert_missing(number, self._wanted(subscription, rows), generation)
+        state.reload(self.store.existing(number, state.outstanding))
+
+    def _start_seek(self, subscription: Subscription) -> int:
+        """Return the generation of what this seek brings back."""
+        subscription.row.seeks += 1
+        self.registry.save(subscription)
+        return subscription.row.seeks * _GENERATIONS_PER_SEEK
+
+    def _wanted(
+        self, subscription: Subscription, rows: Iterable[tuple[int, int, str | None, bytes]]
+    ) -> Iterator[tuple[int, int, str | None, bytes]]:
+        """Yield those rows that pass the subscription's filter."""
+        matches = subscription.matches
+        for row in rows:
+            if matches is None or matches(_MESSAGE.FromString(row[3]).attributes):
+                yield row
+
+    def maintain(self, in_use: Callable[[SubscriptionState], bool]) -> None:
+        """Forget leases and messages that are past, and what nobody reads any more."""
+        now_us = self.clock.now_us()
+        self.store.forget_leases(now_us)
+        for subscription in self.registry.subscriptions.values():
+            state = subscription.state
+            self.store.trim(
+                subscription.row.number, now_us - state.rules.retention_us, state.outstanding
+            )
+            if not in_use(state):
+                state.forget_ready()

@@ -1,0 +1,124 @@
+"""Who waits for messages, and who gets them: the asyncio side of delivery.
+
+A subscription's waiters are served in turn; when fewer messages are there than they could take
+together, each gets its share. Nothing polls: the state machine wakes us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from convotic_emulator.clock import Clock
+from convotic_emulator.lease import Consumer, Message
+from convotic_emulator.state import SubscriptionState
+
+__all__ = ["MAX_RESPONSE_BYTES", "Dispatcher", "Waiter"]
+
+#: Clients that know of an emulator have gRPC's default limit of 4 MiB a response.
+MAX_RESPONSE_BYTES = 3_500_000
+#: Enough to make the cost of a response small beside that of its messages.
+MAX_RESPONSE_MESSAGES = 1000
+
+
+class Waiter:
+    """A consumer that is ready for one response."""
+
+    __slots__ = ("consumer", "lease_seconds", "max_messages", "result", "state")
+
+    def __init__(
+        self,
+        state: SubscriptionState,
+        consumer: Consumer,
+        *,
+        max_messages: int,
+        lease_seconds: int,
+        result: asyncio.Future[list[Message]],
+    ) -> None:
+        self.state = state
+        self.consumer = consumer
+        self.max_messages = min(max_messages, MAX_RESPONSE_MESSAGES)
+        self.lease_seconds = lease_seconds
+        self.result = result
+
+
+class Dispatcher:
+    """Hands available messages to waiters, once in each round of the event loop."""
+
+    def __init__(self, clock: Clock, after_dispatch: Callable[[], None]) -> None:
+        self._clock = clock
+        self._after_dispatch = after_dispatch
+        self._waiting: dict[SubscriptionState, deque[Waiter]] = {}
+        self._woken: set[SubscriptionState] = set()
+        self._scheduled = False
+
+    def wake(self, state: SubscriptionState) -> None:
+        """Serve a subscription's waiters soon."""
+        if state in self._waiting:
+            self._woken.add(state)
+            if not self._scheduled:
+                self._scheduled = True
+                asyncio.get_running_loop().call_soon(self._dispatch)
+
+    def wait(self, waiter: Waiter) -> None:
+        """Queue a waiter; its result is set to a list of leased messages."""
+        self._waiting.setdefault(waiter.state, deque()).append(waiter)
+        self.wake(waiter.state)
+
+    def leave(self, waiter: Waiter) -> None:
+        """Take a waiter out of the queue, if it is in."""
+        queue = self._waiting.get(waiter.state)
+        if queue is not None and waiter in queue:
+            queue.remove(waiter)
+            if not queue:
+                del self._waiting[waiter.state]
+
+    def drop(self, state: SubscriptionState, error: Exception) -> None:
+        """Refuse all waiters of a subscription that is gone."""
+        for waiter in self._waiting.pop(state, ()):
+            if not waiter.result.done():
+                waiter.result.set_exception(error)
+
+    def drop_all(self, error: Exception) -> None:
+        """Refuse everybody: the server is going away."""
+        for state in list(self._waiting):
+            self.drop(state, error)
+
+    def has_waiters(self, state: SubscriptionState) -> bool:
+        """Say whether anybody waits for messages of a subscription."""
+        return state in self._waiting
+
+    def _dispatch(self) -> None:
+        self._scheduled = False
+        woken, self._woken = self._woken, set()
+        for state in woken:
+            queue = self._waiting.get(state)
+            if queue:
+                self._serve(state, queue)
+                if not queue:
+                    del self._waiting[state]
+        self._after_dispatch()
+
+    def _serve(self, state: SubscriptionState, queue: deque[Waiter]) -> None:
+        now_us = self._clock.now_us()
+        for turn in range(len(queue), 0, -1):
+            if not state.is_deliverable():
+                return
+            waiter = queue.popleft()
+            if waiter.result.done():
+                continue
+            messages: list[Message] = []
+            if waiter.consumer.has_room():
+                share = -(-state.waiting_in_memory() // turn)
+                messages = state.take(
+                    waiter.consumer,
+                    max_messages=min(waiter.max_messages, max(share, 1)),
+                    max_bytes=MAX_RESPONSE_BYTES,
+                    lease_us=waiter.lease_seconds * 1_000_000,
+                    now_us=now_us,
+                )
+            if messages:
+                waiter.result.set_result(messages)
+            else:
+                queue.append(waiter)

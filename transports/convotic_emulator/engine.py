@@ -1,0 +1,163 @@
+"""The event loop's side of the broker: shared commits, the timer, and what happens on failure.
+
+All requests that were handled since the last commit share the next one, which runs at the end of
+the event loop's round: no answer leaves before what it confirms is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+
+from convotic_emulator.broker import Broker
+from convotic_emulator.clock import SECOND_US, Clock, ManualClock
+from convotic_emulator.delivery import Dispatcher
+from convotic_emulator.errors import NotFound, Unavailable
+from convotic_emulator.registry import Subscription
+from convotic_emulator.store import Store
+
+__all__ = ["Engine"]
+
+logger = logging.getLogger(__name__)
+
+#: Retention, expiration and the tidying of leases; none of them is urgent.
+MAINTENANCE_SECONDS = 10.0
+
+
+class Engine:
+    """A broker in an event loop. Create, start and use it in that loop's thread."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self.store = store
+        self.clock = clock
+        self._loop = asyncio.get_running_loop()
+        self.dispatcher = Dispatcher(clock, self._after_dispatch)
+        self.broker = Broker(store, clock, self.dispatcher.wake)
+        self.registry = self.broker.registry
+        #: Set to the error when the store has failed: the server must stop.
+        self.failed: asyncio.Future[None] = self._loop.create_future()
+        self._commit: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_us = 0
+        self._maintenance: asyncio.TimerHandle | None = None
+        self._stopped = False
+
+    def start(self) -> None:
+        """Start the timers."""
+        if isinstance(self.clock, ManualClock):
+            self.clock.on_advance.append(self._on_advance)
+        self._set_timer()
+        self._maintain()
+        self.committed()
+
+    def stop(self) -> None:
+        """Refuse all who wait, commit, and close the store. Idempotent."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if isinstance(self.clock, ManualClock):
+            self.clock.on_advance.remove(self._on_advance)
+        for handle in (self._timer, self._maintenance):
+            if handle is not None:
+                handle.cancel()
+        self.refuse_waiters()
+        self._flush()
+        if not self.failed.done():
+            self.failed.cancel()
+            self.store.close()
+
+    def refuse_waiters(self) -> None:
+        """Send away all who wait for messages: the server is stopping."""
+        self.dispatcher.drop_all(Unavailable("The server is shutting down."))
+
+    def committed(self) -> asyncio.Future[None]:
+        """Return a future that is done when all that was written until now is committed."""
+        if self._commit is None:
+            self._commit = self._loop.create_future()
+            self._loop.call_soon(self._flush)
+        return self._commit
+
+    def delete_subscription(self, name: str) -> None:
+        """Delete a subscription; its streams and pulls end with NotFound."""
+        subscription = self.registry.delete_subscription(name)
+        self._send_away(subscription)
+
+    def detach_subscription(self, name: str) -> None:
+        """Detach a subscription from its topic; its streams and pulls end."""
+        subscription = self.registry.subscription(name)
+        self.registry.detach(subscription)
+        self._send_away(subscription)
+
+    def fail(self, error: sqlite3.Error) -> None:
+        """Stop serving: memory may be ahead of the file, which holds all that was confirmed."""
+        if not self.failed.done():
+            logger.critical("The data file can't be used any more; stopping.", exc_info=error)
+            self.failed.set_exception(error)
+            self.failed.exception()  # seen: nobody may be waiting for it in a test
+            self.refuse_waiters()
+
+    def _send_away(self, subscription: Subscription) -> None:
+        self.dispatcher.drop(subscription.state, NotFound.of(subscription.row.name))
+
+    def _flush(self) -> None:
+        commit, self._commit = self._commit, None
+        try:
+            if self.failed.done():
+                raise sqlite3.OperationalError("the data file has failed before")  # noqa: TRY301
+            self.store.commit()
+        except sqlite3.Error as error:
+            self.fail(error)
+            if commit is not None and not commit.done():
+                commit.set_exception(Unavailable("The data file can't be written."))
+                commit.exception()  # seen: timers commit without waiting
+            return
+        if commit is not None and not commit.done():
+            commit.set_result(None)
+        self._set_timer()
+
+    def _after_dispatch(self) -> None:
+        if self.store.has_uncommitted:
+            self.committed()
+
+    def _set_timer(self) -> None:
+        """Wake at the next lapse."""
+        next_us = self.broker.timers.next_us()
+        if next_us is None or self._stopped:
+            return
+        if self._timer is not None:
+            if self._timer_us <= next_us:
+                return
+            self._timer.cancel()
+        delay = max(0.0, (next_us - self.clock.now_us()) / SECOND_US)
+        self._timer_us = next_us
+        self._timer = self._loop.call_later(delay, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.tick()
+
+    def _on_advance(self) -> None:
+        self._loop.call_soon_threadsafe(self.tick)
+
+    def tick(self) -> None:
+        """Do what is due by the clock."""
+        if self._stopped or self.failed.done():
+            return
+        try:
+            self.broker.fire_due()
+        except sqlite3.Error as error:
+            self.fail(error)
+            return
+        if self.store.has_uncommitted:
+            self.committed()
+        self._set_timer()
+
+    def _maintain(self) -> None:
+        self._maintenance = self._loop.call_later(MAINTENANCE_SECONDS, self._maintain)
+        try:
+            self.broker.maintain(self.dispatcher.has_waiters)
+        except sqlite3.Error as error:
+            self.fail(error)
+        if self.store.has_uncommitted:
+            self.committed()

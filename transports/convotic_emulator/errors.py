@@ -1,0 +1,100 @@
+"""What the server answers when it refuses: one exception a gRPC status.
+
+::
+
+    PubsubError(Exception)        code is the name of a grpc.StatusCode
+    ├── InvalidArgument
+    ├── NotFound
+    ├── AlreadyExists
+    ├── FailedPrecondition
+    ├── Unavailable
+    ├── Unimplemented             the reason says what is missing
+    └── AckIdsFailed              exactly-once: which ack ids, and why
+    StoreError(Exception)         the data folder can't be used; nothing in it was changed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = [
+    "AckIdsFailed",
+    "AlreadyExists",
+    "FailedPrecondition",
+    "InvalidArgument",
+    "NotFound",
+    "PubsubError",
+    "StoreError",
+    "Unavailable",
+    "Unimplemented",
+]
+
+
+class PubsubError(Exception):
+    """A request that is refused. The text goes to the client as the status message."""
+
+    code = "INTERNAL"
+
+
+class InvalidArgument(PubsubError):
+    """The request breaks a rule of the service; the text names field and rule."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class NotFound(PubsubError):
+    """The resource does not exist."""
+
+    code = "NOT_FOUND"
+
+    @classmethod
+    def of(cls, name: str) -> NotFound:
+        """Return the service's text for a missing resource."""
+        return cls(f"Resource not found (resource={name.rsplit('/', 1)[-1]}).")
+
+
+class AlreadyExists(PubsubError):
+    """The resource exists."""
+
+    code = "ALREADY_EXISTS"
+
+    @classmethod
+    def of(cls, name: str) -> AlreadyExists:
+        """Return the service's text for a resource that is there already."""
+        return cls(f"Resource already exists in the project (resource={name.rsplit('/', 1)[-1]}).")
+
+
+class FailedPrecondition(PubsubError):
+    """The resource's state does not allow the request."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class Unavailable(PubsubError):
+    """The server is going away; the client retries."""
+
+    code = "UNAVAILABLE"
+
+
+class Unimplemented(PubsubError):
+    """Nothing was done: this server does not support what was asked for."""
+
+    code = "UNIMPLEMENTED"
+
+
+class AckIdsFailed(PubsubError):
+    """Some ack ids of an exactly-once subscription were refused; the others took effect.
+
+    ``failures`` is ``{ack_id: "PERMANENT_FAILURE_INVALID_ACK_ID"}``: it goes to the client as
+    ErrorInfo metadata (https://cloud.google.com/pubsub/docs/exactly-once-delivery).
+    """
+
+    code = "INVALID_ARGUMENT"
+
+    def __init__(self, failures: Mapping[str, str]) -> None:
+        super().__init__("Some acknowledgement ids in the request were invalid.")
+        self.failures = failures
+
+
+class StoreError(Exception):
+    """The data file is damaged, newer than this version, or in use; it was not changed."""

@@ -1,0 +1,171 @@
+"""The parts that the state machine moves: messages, leases, consumers and the one timer heap."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Protocol
+
+__all__ = ["Consumer", "LeaseBatch", "Message", "Timed", "Timers"]
+
+#: Rebuild the heap when this many entries, and more than half of all, are dead.
+_MIN_DEAD_TIMERS = 1024
+
+
+class Message:
+    """One message of one subscription, while it is in memory.
+
+    ``seq`` is the server-wide number in publish order. ``attempts`` counts nacks and lapses.
+    ``generation`` is part of the ack id and grows with every redelivery, so that an old ack id
+    never acknowledges a newer delivery. ``body`` is the serialized PubsubMessage, dropped once
+    sent: only what is about to be sent is held with its data.
+    """
+
+    __slots__ = (
+        "attempts",
+        "batch",
+        "body",
+        "consumer",
+        "due_us",
+        "generation",
+        "key",
+        "published_us",
+        "seq",
+        "size",
+    )
+
+    def __init__(
+        self,
+        seq: int,
+        published_us: int,
+        key: str | None,
+        size: int,
+        body: bytes | None,
+    ) -> None:
+        self.seq = seq
+        self.published_us = published_us
+        self.key = key
+        self.size = size
+        self.body = body
+        self.attempts = 0
+        self.generation = 0
+        #: Not before this time, for a subscription with a retry policy.
+        self.due_us = 0
+        self.batch: LeaseBatch | None = None
+        self.consumer: Consumer | None = None
+
+    def __repr__(self) -> str:
+        return f"Message({self.seq}, generation={self.generation}, attempts={self.attempts})"
+
+
+class Consumer:
+    """Who takes messages: a stream, or one pull. Counts what it holds, for flow control.
+
+    A limit of 0 or less is none (https://cloud.google.com/pubsub/docs/flow-control-messages).
+    A message whose lease ends is no longer counted, whoever still works on it.
+    """
+
+    __slots__ = ("held_bytes", "held_messages", "max_bytes", "max_messages")
+
+    def __init__(self, max_messages: int = 0, max_bytes: int = 0) -> None:
+        self.max_messages = max_messages
+        self.max_bytes = max_bytes
+        self.held_messages = 0
+        self.held_bytes = 0
+
+    def has_room(self) -> bool:
+        """Say whether one more message may be sent now."""
+        if 0 < self.max_messages <= self.held_messages:
+            return False
+        return not 0 < self.max_bytes <= self.held_bytes
+
+
+class Timed(Protocol):
+    """Something that happens at a time; not ``live`` when it need not happen any more."""
+
+    @property
+    def live(self) -> int:
+        """Zero when firing would have no effect."""
+        ...
+
+    def fire(self, now_us: int) -> None:
+        """Do it. Called once, at or after the time."""
+        ...
+
+
+class LeaseBatch:
+    """Messages leased together until one deadline: one timer for a whole response."""
+
+    __slots__ = ("_owner", "_timers", "deadline_us", "live", "messages")
+
+    def __init__(
+        self, owner: LeaseOwner, timers: Timers, deadline_us: int, messages: list[Message]
+    ) -> None:
+        self._owner = owner
+        self._timers = timers
+        self.deadline_us = deadline_us
+        self.messages = messages
+        #: How many of the messages still have this lease.
+        self.live = len(messages)
+        for message in messages:
+            message.batch = self
+        timers.push(deadline_us, self)
+
+    def release(self, message: Message) -> None:
+        """End the lease of one message that has it."""
+        message.batch = None
+        self.live -= 1
+        if not self.live:
+            self.messages = []
+            self._timers.note_dead()
+
+    def fire(self, now_us: int) -> None:
+        """Let what is still leased lapse."""
+        self._timers.note_fired()
+        self._owner.expire([m for m in self.messages if m.batch is self], now_us)
+
+
+class LeaseOwner(Protocol):
+    """Who is told that leases have lapsed."""
+
+    def expire(self, messages: list[Message], now_us: int) -> None:
+        """Take back messages whose lease has just ended."""
+        ...
+
+
+class Timers:
+    """The one heap of what happens when. Dead entries are removed when they are the majority."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, Timed]] = []
+        self._count = 0
+        self._dead = 0
+
+    def push(self, when_us: int, timed: Timed) -> None:
+        """Have ``timed.fire`` called at ``when_us``."""
+        self._count += 1  # a tie-breaker: Timed objects have no order
+        heapq.heappush(self._heap, (when_us, self._count, timed))
+
+    def note_dead(self) -> None:
+        """Say that one entry has become dead."""
+        self._dead += 1
+        if self._dead > _MIN_DEAD_TIMERS and self._dead * 2 > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry[2].live]
+            heapq.heapify(self._heap)
+            self._dead = 0
+
+    def note_fired(self) -> None:
+        """Say that an entry that will call :meth:`note_dead` has left the heap already."""
+        self._dead -= 1
+
+    def next_us(self) -> int | None:
+        """Return the time of the next live entry."""
+        heap = self._heap
+        while heap and not heap[0][2].live:
+            heapq.heappop(heap)
+            self._dead -= 1
+        return heap[0][0] if heap else None
+
+    def fire_due(self, now_us: int) -> None:
+        """Fire all that is due."""
+        while (when_us := self.next_us()) is not None and when_us <= now_us:
+            heapq.heappop(self._heap)[2].fire(now_us)

@@ -1,0 +1,111 @@
+"""The life of a server process: it listens, says where, and ends when nobody needs it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from convotic_emulator import __version__, daemon
+from convotic_emulator.server import EmulatorServer
+
+__all__ = ["serve"]
+
+logger = logging.getLogger(__name__)
+
+#: Never look for clients more often, nor (for a long idle time) more rarely.
+_MIN_CHECK_SECONDS = 0.2
+_MAX_CHECK_SECONDS = 10.0
+
+
+async def serve(options: argparse.Namespace) -> None:
+    """Serve ``options.data_dir`` until a signal, the end of the last client, or a failure."""
+    server = await _listen(options)
+    info = {
+        "pid": os.getpid(),
+        "address": server.address,
+        "host": server.host,
+        "port": server.port,
+        "version": __version__,
+        "started_at": time.time(),
+    }
+    daemon.write_info(options.data_dir, info)
+    logger.info("Serving %s on %s.", options.data_dir, server.address)
+    print(f"PUBSUB_EMULATOR_HOST={server.address}", flush=True)  # noqa: T201  # for a person
+    ends = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ends.set)
+    waits = [asyncio.create_task(ends.wait()), asyncio.create_task(server.wait_failed())]
+    if options.idle_seconds > 0:
+        waits.append(
+            asyncio.create_task(_wait_idle(server, options.data_dir, options.idle_seconds))
+        )
+    done, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    daemon.write_info(options.data_dir, info | {"pid": None})
+    await server.stop()
+    logger.info("Stopped.")
+    for task in done:
+        task.result()
+
+
+async def _listen(options: argparse.Namespace) -> EmulatorServer:
+    """Start on the given port, on that of the last run, or on any free one."""
+    ports: list[int] = [options.port]
+    last = daemon.read_info(options.data_dir)
+    if last is not None:
+        daemon.write_info(options.data_dir, last | {"pid": None})  # a killed run left it behind
+    if not options.port and last is not None and last.get("host") == options.host:
+        ports.insert(0, int(last["port"]))
+    for port in ports:
+        server = EmulatorServer(
+            options.data_dir / daemon.DATA_FILE,
+            host=options.host,
+            port=port,
+            fsync=options.fsync,
+        )
+        try:
+            await server.start()
+        except OSError:
+            if port is ports[-1]:
+                raise
+        else:
+            return server
+    raise AssertionError("one of the ports was tried last")
+
+
+async def _wait_idle(server: EmulatorServer, data_dir: Path, idle_seconds: float) -> None:
+    """Return when nobody has been connected for ``idle_seconds``."""
+    interval = min(max(idle_seconds / 4, _MIN_CHECK_SECONDS), _MAX_CHECK_SECONDS)
+    last_seen = time.monotonic()
+    while time.monotonic() - last_seen < idle_seconds:
+        await asyncio.sleep(interval)
+        if _has_clients(server.port) or _asked_for(data_dir) < idle_seconds:
+            last_seen = time.monotonic()
+    logger.info("No client for %s s.", idle_seconds)
+
+
+def _has_clients(port: int) -> bool:
+    """Say whether a connection to the port is open; a millisecond or so."""
+    connections: list[Any] = psutil.Process().net_connections(kind="tcp")
+    return any(
+        c.status == psutil.CONN_ESTABLISHED and c.laddr and c.laddr.port == port
+        for c in connections
+    )
+
+
+def _asked_for(data_dir: Path) -> float:
+    """Return how long ago somebody was given the server's address."""
+    with contextlib.suppress(OSError):
+        return time.time() - daemon.info_time(data_dir)
+    return float("inf")

@@ -1,0 +1,98 @@
+"""The service google.pubsub.v1.Publisher: topics and publishing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf import empty_pb2
+from google.pubsub_v1.types import pubsub as t
+
+from convotic_emulator.engine import Engine
+from convotic_emulator.naming import check_project, check_name
+from convotic_emulator.paging import page_of
+from convotic_emulator.registry import in_project
+from convotic_emulator.rpc import Context, unary
+from convotic_emulator.settings import Proto, check_messages, complete_topic
+
+__all__ = ["PublisherService"]
+
+
+class PublisherService:
+    """Handlers of google.pubsub.v1.Publisher."""
+
+    NAME = "google.pubsub.v1.Publisher"
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._registry = engine.registry
+
+    def handlers(self) -> dict[str, Any]:
+        """Return gRPC method handlers by method name."""
+        topic, empty = t.Topic.pb(), empty_pb2.Empty
+        table = {
+            "CreateTopic": (self.create_topic, topic, topic),
+            "GetTopic": (self.get_topic, t.GetTopicRequest.pb(), topic),
+            "ListTopics": (self.list_topics, t.ListTopicsRequest.pb(), t.ListTopicsResponse.pb()),
+            "ListTopicSubscriptions": (
+                self.list_topic_subscriptions,
+                t.ListTopicSubscriptionsRequest.pb(),
+                t.ListTopicSubscriptionsResponse.pb(),
+            ),
+            "DeleteTopic": (self.delete_topic, t.DeleteTopicRequest.pb(), empty),
+            "DetachSubscription": (
+                self.detach_subscription,
+                t.DetachSubscriptionRequest.pb(),
+                t.DetachSubscriptionResponse.pb(),
+            ),
+            "Publish": (self.publish, t.PublishRequest.pb(), t.PublishResponse.pb()),
+        }
+        return {name: unary(self._engine, *entry) for name, entry in table.items()}
+
+    async def publish(self, request: Proto, _context: Context) -> Proto:
+        """Store messages for all subscriptions of the topic."""
+        check_name(request.topic, "topics")
+        topic = self._registry.topic(request.topic)
+        check_messages(request.messages)
+        ids = self._engine.broker.publish(topic, request.messages)
+        return _PUBLISHED(message_ids=ids)
+
+    async def create_topic(self, request: Proto, _context: Context) -> Proto:
+        """Create a topic."""
+        complete_topic(request)
+        self._registry.create("topic", request)
+        return self._registry.topic(request.name).proto
+
+    async def get_topic(self, request: Proto, _context: Context) -> Proto:
+        """Return a topic."""
+        check_name(request.topic, "topics")
+        return self._registry.topic(request.topic).proto
+
+    async def list_topics(self, request: Proto, _context: Context) -> Proto:
+        """Return a page of a project's topics."""
+        topics = in_project(self._registry.topics.values(), check_project(request.project))
+        page, token = page_of(topics, lambda topic: topic.row.name, request)
+        return _TOPICS(topics=[topic.proto for topic in page], next_page_token=token)
+
+    async def list_topic_subscriptions(self, request: Proto, _context: Context) -> Proto:
+        """Return a page of the names of a topic's subscriptions."""
+        names = sorted(self._registry.topic(request.topic).subscriptions)
+        page, token = page_of(names, str, request)
+        return _TOPIC_SUBSCRIPTIONS(subscriptions=page, next_page_token=token)
+
+    async def delete_topic(self, request: Proto, _context: Context) -> Proto:
+        """Delete a topic; its subscriptions stay."""
+        check_name(request.topic, "topics")
+        self._registry.delete_topic(request.topic)
+        return empty_pb2.Empty()
+
+    async def detach_subscription(self, request: Proto, _context: Context) -> Proto:
+        """Detach a subscription from its topic and drop its messages."""
+        check_name(request.subscription, "subscriptions")
+        self._engine.detach_subscription(request.subscription)
+        return _DETACHED()
+
+
+_PUBLISHED = t.PublishResponse.pb()
+_TOPICS = t.ListTopicsResponse.pb()
+_TOPIC_SUBSCRIPTIONS = t.ListTopicSubscriptionsResponse.pb()
+_DETACHED = t.DetachSubscriptionResponse.pb()

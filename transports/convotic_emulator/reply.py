@@ -1,0 +1,28 @@
+"""What goes out: received messages, and the properties of a stream's subscription."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from google.pubsub_v1.types import pubsub
+
+from convotic_emulator.lease import Message
+from convotic_emulator.settings import Proto
+from convotic_emulator.state import SubscriptionState
+
+__all__ = ["fill_messages"]
+
+_PULL = pubsub.PullResponse.pb()
+
+
+def fill_messages(state: SubscriptionState, response: Proto, messages: Iterable[Message]) -> None:
+    """Add messages to a PullResponse or StreamingPullResponse, and drop their data from memory."""
+    received = response.received_messages
+    counted = state.rules.max_delivery_attempts > 0
+    for message in messages:
+        entry = received.add()
+        entry.ack_id = state.ack_id(message)
+        entry.message.MergeFromString(message.body)
+        if counted:
+            entry.delivery_attempt = message.attempts + 1
+        message.body = None

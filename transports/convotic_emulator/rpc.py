@@ -1,0 +1,90 @@
+"""How a coroutine becomes a gRPC method: metadata, errors, and a catch-all for the rest."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn, TypeAlias
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from convotic_emulator import __version__
+from convotic_emulator.engine import Engine
+from convotic_emulator.errors import AckIdsFailed, PubsubError, Unavailable
+from convotic_emulator.settings import Proto
+
+__all__ = ["METADATA", "Context", "UnknownMethods", "Unary", "abort", "unary"]
+
+logger = logging.getLogger(__name__)
+
+#: A grpc.aio.ServicerContext: grpc-stubs do not know what it carries.
+Context: TypeAlias = Any
+Unary: TypeAlias = Callable[[Proto, Context], Awaitable[Proto]]
+
+#: Initial metadata of every answer: tells this server from Google's emulator and from the service.
+METADATA = (("convotic-emulator", __version__),)
+
+
+def unary(engine: Engine, behaviour: Unary, request: Any, response: Any) -> Any:
+    """Return the handler of a unary method; ``request`` and ``response`` are protobuf classes."""
+
+    async def call(message: Proto, context: Context) -> Proto:
+        await context.send_initial_metadata(METADATA)
+        try:
+            answer = await behaviour(message, context)
+            await engine.committed()
+        except (PubsubError, sqlite3.Error) as error:
+            await abort(engine, context, error)
+        return answer
+
+    return grpc.unary_unary_rpc_method_handler(
+        call,
+        request_deserializer=request.FromString,
+        response_serializer=response.SerializeToString,
+    )
+
+
+async def abort(engine: Engine, context: Context, error: Exception) -> NoReturn:
+    """End a call with the status of an error."""
+    if isinstance(error, sqlite3.Error):
+        engine.fail(error)
+        error = Unavailable("The data file can't be used.")
+    assert isinstance(error, PubsubError)
+    trailing = _details(error) if isinstance(error, AckIdsFailed) else ()
+    await context.abort(grpc.StatusCode[error.code], str(error), trailing)
+    raise AssertionError("abort() raises")
+
+
+def _details(error: AckIdsFailed) -> tuple[tuple[str, bytes], ...]:
+    """Return a google.rpc.Status with the ErrorInfo that exactly-once clients read."""
+    info = error_details_pb2.ErrorInfo(
+        reason="EXACTLY_ONCE_ACKID_FAILURE",
+        domain="pubsub.googleapis.com",
+        metadata=error.failures,
+    )
+    detail = any_pb2.Any()
+    detail.Pack(info)
+    status = status_pb2.Status(
+        code=grpc.StatusCode[error.code].value[0], message=str(error), details=[detail]
+    )
+    return (("grpc-status-details-bin", status.SerializeToString()),)
+
+
+class UnknownMethods(grpc.GenericRpcHandler):
+    """Answers every method that nobody else serves with UNIMPLEMENTED and its name."""
+
+    def service(self, handler_call_details: Any) -> Any:
+        """Return a handler for any method."""
+        method = handler_call_details.method
+
+        async def refuse(request: bytes, context: Context) -> bytes:  # noqa: ARG001  # gRPC's
+            await context.send_initial_metadata(METADATA)
+            await context.abort(
+                grpc.StatusCode.UNIMPLEMENTED, f"{method} is not supported by convotic_emulator."
+            )
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(refuse)

@@ -1,0 +1,136 @@
+"""The gRPC server: google.pubsub.v1 on one port, in the running event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from types import TracebackType
+
+import grpc
+
+from convotic_emulator.clock import Clock, SystemClock
+from convotic_emulator.engine import Engine
+from convotic_emulator.publisher import PublisherService
+from convotic_emulator.rpc import UnknownMethods
+from convotic_emulator.store import MEMORY, Store
+from convotic_emulator.subscriber import SubscriberService
+
+__all__ = ["EmulatorServer"]
+
+logger = logging.getLogger(__name__)
+
+#: A publish request has at most 10 MB of messages, and some overhead.
+MAX_REQUEST_BYTES = 20 * 1024 * 1024
+#: Clients ping every 30 s; a server that did not expect it would close their connection.
+MIN_PING_INTERVAL_MS = 10_000
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_ping_strikes", 0),
+    # Otherwise two servers could listen on one port, each getting half of the connections.
+    ("grpc.so_reuseport", 0),
+)
+
+
+class EmulatorServer:
+    """An embedded Pub/Sub server. ``async with EmulatorServer() as server: server.address``.
+
+    Args:
+        path: the data file; by default messages live in memory only, until :meth:`stop`.
+        host: where to listen. There is no authentication: anybody who can connect can do anything.
+        port: 0 takes a free one.
+        fsync: a confirmed publish or acknowledgement survives a power loss too.
+        clock: time for leases, retention and back-off; tests pass a ManualClock.
+    """
+
+    def __init__(
+        self,
+        path: Path | str = MEMORY,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        fsync: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        self._path = path
+        self._fsync = fsync
+        self._clock = clock or SystemClock()
+        self._server: grpc.aio.Server | None = None
+        self._engine: Engine | None = None
+        self.host = host
+        self.port = port
+
+    @property
+    def address(self) -> str:
+        """``host:port``, as PUBSUB_EMULATOR_HOST takes it. The port is known once started."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def engine(self) -> Engine:
+        """What the server runs; only while it is started."""
+        if self._engine is None:
+            raise RuntimeError("The server is not started.")
+        return self._engine
+
+    async def start(self) -> None:
+        """Open the data file and listen. Idempotent.
+
+        Raises:
+            StoreError: the data file can't be used; it was not changed.
+            OSError: the port is taken.
+        """
+        if self._server is not None:
+            return
+        if not self.host.startswith("127.") and self.host not in ("localhost", "::1", "[::1]"):
+            logger.warning(
+                "Listening on a host that others can reach; there is no authentication.",
+                extra={"action": "emulator_exposed", "host": self.host},
+            )
+        store = Store(self._path, fsync=self._fsync, now_us=self._clock.now_us())
+        engine = Engine(store, self._clock)
+        server = grpc.aio.server(options=_OPTIONS)
+        for service in (PublisherService(engine), SubscriberService(engine)):
+            server.add_generic_rpc_handlers(
+                (grpc.method_handlers_generic_handler(service.NAME, service.handlers()),)
+            )
+        server.add_generic_rpc_handlers((UnknownMethods(),))
+        try:
+            self.port = server.add_insecure_port(f"{self.host}:{self.port}")
+        except RuntimeError as error:
+            store.close()
+            raise OSError(f"Can't listen on {self.address}: {error}") from error
+        await server.start()
+        engine.start()
+        self._server, self._engine = server, engine
+
+    async def stop(self, grace_seconds: float = 1.0) -> None:
+        """End streams with UNAVAILABLE, let calls finish, and close the data file. Idempotent."""
+        server, engine = self._server, self._engine
+        if server is None or engine is None:
+            return
+        self._server = None
+        engine.refuse_waiters()
+        await server.stop(grace_seconds)
+        engine.stop()
+        self._engine = None
+
+    async def wait_failed(self) -> None:
+        """Wait until the data file fails; raises its error. For whoever runs a server for long."""
+        await asyncio.shield(self.engine.failed)
+
+    async def __aenter__(self) -> EmulatorServer:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()

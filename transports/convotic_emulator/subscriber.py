@@ -1,0 +1,215 @@
+"""The service google.pubsub.v1.Subscriber: subscriptions, pulling, acknowledging, seeking."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+from google.protobuf import empty_pb2
+from google.pubsub_v1.types import pubsub as t
+
+from convotic_emulator.delivery import Waiter
+from convotic_emulator.engine import Engine
+from convotic_emulator.errors import AckIdsFailed, FailedPrecondition, InvalidArgument
+from convotic_emulator.lease import Consumer, Message
+from convotic_emulator.naming import check_name, check_project
+from convotic_emulator.paging import page_of
+from convotic_emulator.registry import Subscription, in_project
+from convotic_emulator.reply import fill_messages
+from convotic_emulator.rpc import Context, unary
+from convotic_emulator.settings import (
+    MAX_ACK_DEADLINE_SECONDS,
+    Proto,
+    complete_subscription,
+)
+from convotic_emulator.streaming import StreamingPull
+
+__all__ = ["SubscriberService"]
+
+_EMPTY = empty_pb2.Empty
+_PULLED = t.PullResponse.pb()
+_SUBSCRIPTIONS = t.ListSubscriptionsResponse.pb()
+_SOUGHT = t.SeekResponse.pb()
+
+#: A pull answers this long before its client's deadline: an answer beats DEADLINE_EXCEEDED.
+PULL_MARGIN_SECONDS = 1.0
+#: For clients that set no deadline.
+MAX_PULL_SECONDS = 90.0
+#: Acknowledge and ModifyAckDeadline refuse more, https://cloud.google.com/pubsub/quotas.
+MAX_ACK_REQUEST_BYTES = 512 * 1024
+
+INVALID_ACK_ID = "PERMANENT_FAILURE_INVALID_ACK_ID"
+
+
+class SubscriberService:
+    """Handlers of google.pubsub.v1.Subscriber."""
+
+    NAME = "google.pubsub.v1.Subscriber"
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._registry = engine.registry
+
+    def handlers(self) -> dict[str, Any]:
+        """Return gRPC method handlers by method name."""
+        subscription = t.Subscription.pb()
+        table = {
+            "CreateSubscription": (self.create_subscription, subscription, subscription),
+            "GetSubscription": (self.get_subscription, t.GetSubscriptionRequest.pb(), subscription),
+            "ListSubscriptions": (
+                self.list_subscriptions,
+                t.ListSubscriptionsRequest.pb(),
+                t.ListSubscriptionsResponse.pb(),
+            ),
+            "DeleteSubscription": (
+                self.delete_subscription,
+                t.DeleteSubscriptionRequest.pb(),
+                _EMPTY,
+            ),
+            "Pull": (self.pull, t.PullRequest.pb(), t.PullResponse.pb()),
+            "Acknowledge": (self.acknowledge, t.AcknowledgeRequest.pb(), _EMPTY),
+            "ModifyAckDeadline": (
+                self.modify_ack_deadline,
+                t.ModifyAckDeadlineRequest.pb(),
+                _EMPTY,
+            ),
+            "Seek": (self.seek, t.SeekRequest.pb(), t.SeekResponse.pb()),
+        }
+        handlers = {name: unary(self._engine, *entry) for name, entry in table.items()}
+        handlers["StreamingPull"] = grpc.stream_stream_rpc_method_handler(
+            StreamingPull(self._engine).serve,
+            request_deserializer=t.StreamingPullRequest.pb().FromString,
+            response_serializer=t.StreamingPullResponse.pb().SerializeToString,
+        )
+        return handlers
+
+    async def create_subscription(self, request: Proto, _context: Context) -> Proto:
+        """Create a subscription; it gets what is published from now on."""
+        complete_subscription(request)
+        check_name(request.topic, "topics")
+        self._registry.topic(request.topic)
+        if request.HasField("dead_letter_policy"):
+            self._registry.topic(request.dead_letter_policy.dead_letter_topic)
+        self._registry.create("subscription", request)
+        return self._shown(self._registry.subscription(request.name))
+
+    async def get_subscription(self, request: Proto, _context: Context) -> Proto:
+        """Return a subscription."""
+        return self._shown(self._subscription(request))
+
+    async def list_subscriptions(self, request: Proto, _context: Context) -> Proto:
+        """Return a page of a project's subscriptions."""
+        project = check_project(request.project)
+        found = in_project(self._registry.subscriptions.values(), project)
+        page, token = page_of(found, lambda subscription: subscription.row.name, request)
+        return _SUBSCRIPTIONS(subscriptions=map(self._shown, page), next_page_token=token)
+
+    async def delete_subscription(self, request: Proto, _context: Context) -> Proto:
+        """Delete a subscription with its messages; its streams end with NOT_FOUND."""
+        check_name(request.subscription, "subscriptions")
+        self._engine.delete_subscription(request.subscription)
+        return _EMPTY()
+
+    async def pull(self, request: Proto, context: Context) -> Proto:
+        """Lease messages; wait for the first until shortly before the client's deadline."""
+        if request.max_messages <= 0:
+            raise InvalidArgument(
+                f"Invalid max_messages (value={request.max_messages}): it must be positive."
+            )
+        subscription = self._subscription(request)
+        messages = await self._wait_for_messages(
+            subscription,
+            max_messages=request.max_messages,
+            timeout=0.0 if request.return_immediately else _pull_seconds(context),
+        )
+        response = _PULLED()
+        fill_messages(subscription.state, response, messages)
+        return response
+
+    async def _wait_for_messages(
+        self, subscription: Subscription, *, max_messages: int, timeout: float
+    ) -> list[Message]:
+        if subscription.proto.detached:
+            raise FailedPrecondition("The subscription is detached from its topic.")
+        loop = asyncio.get_running_loop()
+        waiter = Waiter(
+            subscription.state,
+            Consumer(),
+            max_messages=max_messages,
+            lease_seconds=subscription.proto.ack_deadline_seconds,
+            result=loop.create_future(),
+        )
+        dispatcher = self._engine.dispatcher
+        dispatcher.wait(waiter)
+        timer = loop.call_later(timeout, _give_up, waiter)
+        try:
+            return await waiter.result
+        finally:
+            timer.cancel()
+            dispatcher.leave(waiter)
+
+    async def acknowledge(self, request: Proto, _context: Context) -> Proto:
+        """Remove messages; old ack ids have no effect."""
+        _check_ack_request(request)
+        subscription = self._subscription(request)
+        now_us = self._engine.clock.now_us()
+        refused = subscription.state.acknowledge(request.ack_ids, now_us)
+        return await self._confirm(refused)
+
+    async def modify_ack_deadline(self, request: Proto, _context: Context) -> Proto:
+        """Set the deadline of messages to some seconds from now; 0 is a nack."""
+        _check_ack_request(request)
+        seconds = request.ack_deadline_seconds
+        if not 0 <= seconds <= MAX_ACK_DEADLINE_SECONDS:
+            raise InvalidArgument(
+                f"Invalid ack deadline given (value={seconds}): it must be between 0 and 600."
+            )
+        subscription = self._subscription(request)
+        changes = [(ack_id, seconds) for ack_id in request.ack_ids]
+        return await self._confirm(
+            subscription.state.modify(changes, self._engine.clock.now_us())
+        )
+
+    async def _confirm(self, refused: list[str]) -> Proto:
+        """Answer once what took effect is committed; exactly-once names what did not."""
+        if refused:
+            await self._engine.committed()
+            raise AckIdsFailed(dict.fromkeys(refused, INVALID_ACK_ID))
+        return _EMPTY()
+
+    async def seek(self, request: Proto, _context: Context) -> Proto:
+        """Set a subscription's acknowledgements to those of a time."""
+        subscription = self._subscription(request)
+        if request.WhichOneof("target") != "time":
+            raise InvalidArgument("Invalid seek target: a time or a snapshot is required.")
+        time_us = request.time.seconds * 1_000_000 + request.time.nanos // 1000
+        self._engine.broker.seek_to_time(subscription, time_us)
+        return _SOUGHT()
+
+    def _subscription(self, request: Proto) -> Subscription:
+        return self._registry.subscription(check_name(request.subscription, "subscriptions"))
+
+    def _shown(self, subscription: Subscription) -> Proto:
+        return subscription.proto
+
+
+def _pull_seconds(context: Context) -> float:
+    remaining = context.time_remaining()
+    if remaining is None:
+        return MAX_PULL_SECONDS
+    return max(0.0, remaining - min(PULL_MARGIN_SECONDS, max(0.1, remaining / 10)))
+
+
+def _give_up(waiter: Waiter) -> None:
+    if not waiter.result.done():
+        waiter.result.set_result([])
+
+
+def _check_ack_request(request: Proto) -> None:
+    if not request.ack_ids:
+        raise InvalidArgument("No ack ids specified.")
+    if request.ByteSize() > MAX_ACK_REQUEST_BYTES:
+        raise InvalidArgument(
+            f"Request payload size exceeds the limit: {MAX_ACK_REQUEST_BYTES} bytes."
+        )
