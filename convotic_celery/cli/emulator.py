@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -30,9 +29,14 @@ def command(
     """
     context.obj = data_dir or _default_data_dir()
     if context.invoked_subcommand is None:
-        from convotic_celery.cli.foreground import run_emulator
+        from convotic_emulator.__main__ import main
 
-        context.exit(run_emulator(context.obj, host=host, port=port, fsync=fsync))
+        click.echo(
+            f"Serving {context.obj.resolve()}; Ctrl-C ends it. Clients find it by this variable:",
+            err=True,
+        )
+        arguments = ["--data-dir", str(context.obj), "--host", host, "--port", str(port)]
+        context.exit(main([*arguments, "--fsync"] if fsync else arguments))
 
 
 @command.command("status")
@@ -40,6 +44,7 @@ def command(
 @click.pass_obj
 def show_status(data_dir: Path, as_json: bool) -> None:
     """Show what runs for the data folder. Starts nothing; exit code 3 if nothing runs."""
+    import json
     from dataclasses import asdict
 
     from convotic_celery.embedded import store
@@ -49,14 +54,24 @@ def show_status(data_dir: Path, as_json: bool) -> None:
     valkey = store.status(data_dir)
     if as_json:
         running = {
-            "emulator": None if emulator is None else asdict(emulator),
+            "emulator": emulator,
             "store": None if valkey is None else asdict(valkey),
         }
-        click.echo(json.dumps(running, indent=2, default=str))
+        click.echo(json.dumps(running, indent=2))
     else:
         click.echo(f"data folder  {data_dir.resolve()}")
-        click.echo(f"emulator     {'not running' if emulator is None else emulator}")
-        click.echo(f"store        {'not running' if valkey is None else valkey}")
+        if emulator is None:
+            click.echo("emulator     not running")
+        else:
+            click.echo(f"emulator     {emulator['address']} (process {emulator['pid']})")
+        if valkey is None:
+            click.echo("store        not running")
+        else:
+            memory = valkey.used_memory_bytes / 2**20
+            click.echo(
+                f"store        unix://{valkey.socket} (process {valkey.server_pid}, "
+                f"{valkey.clients} clients, {memory:.1f} MiB)"
+            )
     if emulator is None and valkey is None:
         raise SystemExit(3)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from convotic_celery.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from convotic_celery.settings import Settings
 
@@ -26,7 +28,17 @@ def broker_address(settings: Settings) -> str:
     from convotic_emulator import daemon  # noqa: PLC0415 - grpc is not needed to find the store
 
     settings.refuse_embedded_where_wrong()
-    return daemon.ensure_running(settings.data_dir)
+    # Resolved: the server, which has another working folder, must mean the same one.
+    folder = settings.data_dir.expanduser().resolve()
+    try:
+        return daemon.ensure_running(folder, idle_seconds=_idle_seconds(settings))
+    except OSError as error:
+        raise ConfigurationError(
+            f"The data folder {folder} can't be used: {error}. "
+            "Set CONVOTIC_DATA_DIR to a folder that this user can write."
+        ) from error
+    except daemon.StartError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def store_url(settings: Settings) -> str:
@@ -51,4 +63,9 @@ def _socket(settings: Settings) -> str:
     from convotic_celery.embedded import store  # noqa: PLC0415 - as above: only who starts it pays
 
     settings.refuse_embedded_where_wrong()
-    return str(store.ensure_running(settings.data_dir))
+    return str(store.ensure_running(settings.data_dir, idle_seconds=_idle_seconds(settings)))
+
+
+def _idle_seconds(settings: Settings) -> float:
+    """At least a second: who was just given an address must have the time to connect."""
+    return max(1.0, settings.emulator_idle_timeout)

@@ -1,0 +1,186 @@
+"""A worker of the acceptance tests and the servers around it, as a stranger would use them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from google.api_core.exceptions import GoogleAPICallError
+from google.pubsub_v1.types import PubsubMessage
+
+from convotic_celery.cli.demo.child import Child
+from convotic_celery.cli.demo.producer import close_publisher, make_publisher, make_subscriber
+from convotic_celery.embedded import broker_address
+from convotic_celery.settings import Settings
+from tests.support.waiting import wait_until
+
+__all__ = ["Stage", "Worker", "make_stage"]
+
+TOPIC = "custom.orders.new"
+QUEUE = f"{TOPIC}.shop"
+
+#: What the tests' handlers write of each run: one JSON object a line.
+MODULE = '''
+"""Handlers of the acceptance tests. Each run is one line of JSON in a file."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from convotic_celery import ConvoticContext, ConvoticModule, WorkerMessage
+
+module = ConvoticModule(name="shop", version="1.0.0")
+RECORD = Path(os.environ["CONVOTIC_TEST_RECORD"])
+
+
+def record(message: WorkerMessage, what: str) -> None:
+    line = {"what": what, "at": time.time(), "id": message.id, "data": message.data}
+    with RECORD.open("a") as file:
+        file.write(json.dumps(line | {"attributes": dict(message.attributes)}) + "\\n")
+
+
+@module.worker("custom.orders.new", max_retries=2, ack_deadline=10, concurrency=1)
+async def process_order(message: WorkerMessage, ctx: ConvoticContext) -> None:
+    record(message, "start")
+    if message.data.get("fail"):
+        raise RuntimeError("this order always fails")
+    if message.data.get("slow"):
+        import asyncio
+
+        await asyncio.sleep(message.data["slow"])
+    record(message, "end")
+
+
+@module.worker("custom.orders.plain", ack_deadline=10, concurrency=2)
+def process_plainly(message: WorkerMessage, ctx: ConvoticContext) -> None:
+    record(message, "start")
+    record(message, "end")
+'''
+
+
+@dataclass
+class Worker:
+    """A running ``celery -A convotic_celery worker``."""
+
+    child: Child
+    log: Path
+
+    def read_log(self) -> str:
+        """Return what it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+
+@dataclass
+class Stage:
+    """A working folder with a module, and a broker: the embedded one or Google's emulator."""
+
+    folder: Path
+    data_dir: Path
+    project: str
+    #: ``host:port`` of Google's emulator; None for the embedded one.
+    google_address: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        """``host:port`` of the emulator; the embedded one is started when it does not run."""
+        return self.google_address or broker_address(Settings(data_dir=self.data_dir))
+
+    @contextmanager
+    def worker(self, *arguments: str, ready: bool = True, **environment: str) -> Iterator[Worker]:
+        """Run a worker for the block; by default wait until it can be sent messages."""
+        log = self.folder / f"worker-{uuid.uuid4().hex[:6]}.log"
+        child = Child(
+            ["celery", "-A", "convotic_celery", "worker", *arguments],
+            environment=os.environ | self.environment | environment,
+            log=log,
+            cwd=self.folder,
+        )
+        worker = Worker(child, log)
+        with child:
+            try:
+                if ready:
+                    self.wait_until_ready(worker)
+                yield worker
+            except BaseException:
+                print(worker.read_log()[-6000:])  # noqa: T201 - pytest shows it with the failure
+                raise
+
+    def wait_until_ready(self, worker: Worker) -> None:
+        """Wait until the worker says that it is ready: its subscriptions exist then."""
+
+        def is_ready() -> bool:
+            assert worker.child.is_running, worker.read_log()
+            return bool(re.search(r"\bready\b", worker.read_log()))
+
+        wait_until(is_ready, timeout=30, what="the worker to be ready")
+
+    def publish(self, data: bytes, *, topic: str = TOPIC, **attributes: str) -> str:
+        """Publish with Google's client, as any producer would; return the confirmed id."""
+        publisher = make_publisher(self.address)
+        try:
+            path = f"projects/{self.project}/topics/{topic}"
+            future = publisher.publish(path, data, **attributes)  # type: ignore[arg-type]  # Google's
+            return str(future.result(30))
+        finally:
+            close_publisher(publisher)
+
+    def publish_json(self, data: object, *, topic: str = TOPIC, **attributes: str) -> str:
+        """Publish a JSON document."""
+        return self.publish(json.dumps(data).encode(), topic=topic, **attributes)
+
+    def read_runs(self, what: str = "start") -> list[dict[str, Any]]:
+        """Return what the handlers have recorded, in order."""
+        try:
+            lines = (self.folder / "record.jsonl").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [run for run in map(json.loads, lines) if run["what"] == what]
+
+    def pull_dead_letter(self, *, queue: str = QUEUE, timeout: float = 15.0) -> PubsubMessage:
+        """Wait for one dead letter of the queue, acknowledge it and return it."""
+        with make_subscriber(self.address) as subscriber:
+            received = wait_until(
+                lambda: self._pull(subscriber, f"{queue}.dead-letter"),
+                timeout=timeout,
+                what=f"a dead letter of {queue}",
+            )
+            assert received is not None
+            message: PubsubMessage = received.message
+            return message
+
+    def _pull(self, subscriber: Any, name: str) -> Any:
+        path = f"projects/{self.project}/subscriptions/{name}"
+        try:
+            answer = subscriber.pull(subscription=path, max_messages=1, timeout=2)
+        except GoogleAPICallError:  # DEADLINE_EXCEEDED is how an empty subscription answers
+            return None
+        for received in answer.received_messages:
+            subscriber.acknowledge(subscription=path, ack_ids=[received.ack_id])
+            return received
+        return None
+
+
+def make_stage(folder: Path, data_dir: Path, google_address: str | None) -> Stage:
+    """Return a stage in ``folder`` with the tests' module in its ``modules/``."""
+    modules = folder / "modules"
+    modules.mkdir()
+    (modules / "shop.py").write_text(MODULE)
+    environment = {
+        "CONVOTIC_DATA_DIR": str(data_dir),
+        "CONVOTIC_TEST_RECORD": str(folder / "record.jsonl"),
+    }
+    project = "convotic"
+    if google_address is not None:
+        project = f"convotic-test-{uuid.uuid4().hex[:8]}"
+        environment["PUBSUB_EMULATOR_HOST"] = google_address
+        environment["CONVOTIC_BROKER_URL"] = f"pubsub://{project}"
+    return Stage(folder, data_dir, project, google_address, environment)

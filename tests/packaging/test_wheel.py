@@ -1,0 +1,96 @@
+"""The wheel: what it holds, and that it works where nothing else of the repository is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {"convotic_celery", "convotic_pubsub", "convotic_emulator", "convotic_order_processor"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from the sdist of this checkout, as it would be published."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh virtual environment with the wheel and the versions of constraints.txt."""
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder, with_pip=True)
+    command = [
+        *(str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"),
+        *("--constraint", str(ROOT / "constraints.txt"), str(wheel)),
+    ]
+    installed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert installed.returncode == 0, installed.stderr
+    return folder
+
+
+def run(environment: Path, *arguments: str, cwd: Path) -> str:
+    """Run something of the fresh environment away from the checkout; return what it printed."""
+    command = [str(environment / "bin" / arguments[0]), *arguments[1:]]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_it_holds_our_packages_and_nothing_else(wheel: Path) -> None:
+    """Its top level is the four packages; no `tests`, `transports` or `modules` gets installed."""
+    names = zipfile.ZipFile(wheel).namelist()
+
+    top_level = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+
+    assert top_level == PACKAGES
+
+
+def test_it_says_that_it_is_typed_and_brings_the_orders(wheel: Path) -> None:
+    """Each package has its py.typed, and the demo's orders are inside the sample module."""
+    names = set(zipfile.ZipFile(wheel).namelist())
+
+    assert {f"{package}/py.typed" for package in PACKAGES} <= names
+    assert any(name.startswith("convotic_order_processor/") and ".jsonl" in name for name in names)
+
+
+@pytest.mark.timeout(300)
+def test_the_command_works_where_only_the_wheel_is(environment: Path, tmp_path: Path) -> None:
+    """`convotic --help` lists the commands in a fresh environment."""
+    assert "demo" in run(environment, "convotic", "--help", cwd=tmp_path)
+
+
+@pytest.mark.timeout(300)
+def test_every_module_of_the_wheel_can_be_imported(environment: Path, tmp_path: Path) -> None:
+    """No module needs what the wheel does not declare, or imports the repository's paths."""
+    script = f"""
+import importlib, pkgutil
+for package in {sorted(PACKAGES)}:
+    found = importlib.import_module(package)
+    for module in pkgutil.walk_packages(found.__path__, package + "."):
+        if not module.name.endswith("__main__") and ".testing" not in module.name:
+            importlib.import_module(module.name)
+"""
+
+    run(environment, "python", "-W", "error::SyntaxWarning", "-c", script, cwd=tmp_path)
+
+
+@pytest.mark.timeout(300)
+def test_the_transport_is_found_without_our_app(environment: Path, tmp_path: Path) -> None:
+    """`pubsub://` is a transport for every Celery process of the environment."""
+    script = (
+        "import kombu.serialization, kombu; "
+        "print(kombu.Connection('pubsub://a-project').get_transport_cls().driver_type)"
+    )
+
+    assert run(environment, "python", "-c", script, cwd=tmp_path).strip() == "pubsub"

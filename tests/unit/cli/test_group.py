@@ -1,0 +1,69 @@
+"""The `convotic` command: fast to answer, and plain about errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from convotic_celery import cli
+from convotic_celery.errors import ConfigurationError, ContactNotFound
+
+#: Cheap to import on their own, but together they are what makes a command line slow.
+HEAVY = ("celery", "kombu", "grpc", "google", "redis", "pydantic", "rich", "flower")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """`convotic --help` answers without loading Celery, gRPC, pydantic or Redis."""
+    script = (
+        "import sys\n"
+        "from convotic_celery.cli import main\n"
+        "code = main(['--help'])\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.splitlines()[-1] == "[] 0"
+
+
+def test_every_listed_command_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command of the list can be imported and has a help of its own."""
+    group = cli.cli
+    assert isinstance(group, click.Group)
+    names = group.list_commands(click.Context(group))
+
+    assert names == ["demo", "emulator", "handlers", "publish", "settings"]
+    for name in names:
+        assert cli.main([name, "--help"]) == 0
+        assert f"convotic {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [(ConfigurationError("CONVOTIC_ENV: no"), 2), (ContactNotFound("c-1"), 1)],
+)
+def test_an_expected_error_is_one_line(
+    error: Exception,
+    exit_code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Errors meant for a person print one line without a traceback; settings exit with 2."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli.cli, "main", fail)
+
+    assert cli.main([]) == exit_code
+    assert capsys.readouterr().err == f"convotic: {error}\n"
+
+
+def test_a_wrong_command_line_exits_with_two(capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown command is refused with a usage text."""
+    assert cli.main(["no-such-command"]) == 2
+    assert "No such command" in capsys.readouterr().err

@@ -1,0 +1,57 @@
+"""`convotic settings`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from convotic_celery.cli import main
+
+
+def test_it_shows_values_and_where_they_come_from(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each variable is listed with its value, and whether the environment set it."""
+    monkeypatch.setenv("CONVOTIC_BROKER_URL", "pubsub://my-project")
+
+    assert main(["settings"]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert any(
+        line.split() == ["CONVOTIC_BROKER_URL", "pubsub://my-project", "environment"]
+        for line in lines
+    )
+    assert any(line.split() == ["CONVOTIC_ENV", "development", "default"] for line in lines)
+
+
+def test_it_hides_secrets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The password in the store's URL is shown nowhere."""
+    monkeypatch.setenv("CONVOTIC_REDIS_URL", "redis://:hunter2@store:6379/0")
+
+    assert main(["settings"]) == 0
+    assert main(["settings", "--json"]) == 0
+
+    output = capsys.readouterr().out
+    assert "hunter2" not in output
+    assert "CONVOTIC_REDIS_URL" in output
+
+
+def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--json` prints the settings by their names in Python."""
+    assert main(["settings", "--json"]) == 0
+
+    assert json.loads(capsys.readouterr().out)["env"] == "development"
+
+
+def test_an_unknown_variable_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A misspelt variable stops the command with one line that names it."""
+    monkeypatch.setenv("CONVOTIC_BROKER_ULR", "pubsub://my-project")
+
+    assert main(["settings"]) == 2
+
+    assert "CONVOTIC_BROKER_ULR" in capsys.readouterr().err
