@@ -9,7 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convotic_celery.context import ConvoticContext, SyncConvoticContext
+    from convotic_celery.context import (
+        Contact,
+        Conversation,
+        ConvoticContext,
+        Message,
+        Page,
+        SyncConvoticContext,
+    )
     from convotic_celery.errors import (
         ConfigurationError,
         ContactExists,
@@ -35,8 +42,10 @@ if TYPE_CHECKING:
 __all__ = [
     "ConfigurationError",
     "ConstantBackoff",
+    "Contact",
     "ContactExists",
     "ContactNotFound",
+    "Conversation",
     "ConversationNotFound",
     "ConvoticContext",
     "ConvoticError",
@@ -45,6 +54,8 @@ __all__ = [
     "Drop",
     "ExponentialBackoff",
     "InvalidMessage",
+    "Message",
+    "Page",
     "PublishRefused",
     "Retry",
     "Sdk",
@@ -55,7 +66,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "convotic_celery.context": ("ConvoticContext", "SyncConvoticContext"),
+    "convotic_celery.context": (
+        "Contact",
+        "Conversation",
+        "ConvoticContext",
+        "Message",
+        "Page",
+        "SyncConvoticContext",
+    ),
     "convotic_celery.errors": (
         "ConfigurationError",
         "ContactExists",

@@ -1,1 +1,5 @@
-"""Placeholder; see docs/architecture.md."""
+"""The order processor: the module that ``convotic demo`` runs, and an example to start from."""
+
+from convotic_order_processor.handler import module
+
+__all__ = ["module"]

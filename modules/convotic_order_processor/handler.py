@@ -1,0 +1,62 @@
+"""Adds each new order to its customer's contact: the seed's example, made safe to run twice.
+
+Pub/Sub delivers at least once, and orders of one customer may run at the same time. So each step
+below can be repeated and run beside itself: what counts is keyed by the order's id.
+"""
+
+from convotic_celery import (
+    Contact,
+    ContactExists,
+    ConvoticContext,
+    ConvoticModule,
+    WorkerMessage,
+)
+from convotic_order_processor.models import Order
+
+__all__ = ["module", "process_order"]
+
+#: What the module keeps of its orders in each contact's totals.
+ORDERS, UNITS, AMOUNT = "orders", "units", "amount"
+
+module = ConvoticModule(name="order-processor", version="1.0.0")
+
+
+@module.worker("custom.orders.new", max_retries=5, ack_deadline=30, concurrency=16)
+async def process_order(message: WorkerMessage[Order], ctx: ConvoticContext) -> None:
+    """Find or create the contact, tag it, count the order once, and say thank you once."""
+    order = message.data
+    ctx.logger.info("Processing order", order_id=order.id)
+
+    contact = await find_or_create_contact(order, ctx)
+
+    if "has-order" not in contact.tags:
+        await ctx.contacts.add_tag(contact.id, "has-order")
+
+    await ctx.contacts.increment(
+        contact.id,
+        {ORDERS: 1, UNITS: order.quantity, AMOUNT: order.total},
+        idempotency_key=f"order:{order.id}",
+    )
+
+    conversation = await ctx.conversations.find_by_contact_id(contact.id)
+    if conversation:
+        await ctx.messages.send(
+            conversation.id,
+            text=f"Thank you for your order #{order.id}! We'll keep you updated.",
+            idempotency_key=f"order:{order.id}",
+        )
+
+
+async def find_or_create_contact(order: Order, ctx: ConvoticContext) -> Contact:
+    """Return the customer's contact; of several orders at once, one creates it."""
+    contact = await ctx.contacts.find_by_external_id(order.customer_id)
+    if contact:
+        return contact
+    try:
+        return await ctx.contacts.create(
+            external_id=order.customer_id,
+            first_name=order.customer_name,
+            email=order.customer_email or None,
+        )
+    except ContactExists as exists:
+        return await ctx.contacts.get(exists.contact_id)
