@@ -1,4 +1,4 @@
-"""What all tests share: a clean environment, data folders that leave no process behind, and CI's rule."""
+"""What all tests share: a clean environment, folders without leftover processes, CI's rule."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.google_emulator import google_emulator as run_google_emulator
 
 #: These decide what the code under test does; a developer's shell must not.
 FOREIGN_VARIABLES = {
@@ -39,6 +41,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, and CI must skip nothing: {report.longrepr}"
     return report  # type: ignore[return-value]  # a wrapper returns the result
+
+
+#: ``host:port`` of Google's emulator, one for the session: use a project of your own.
+google_emulator = pytest.fixture(scope="session")(run_google_emulator)
 
 
 @pytest.fixture

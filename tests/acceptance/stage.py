@@ -35,7 +35,12 @@ import os
 import time
 from pathlib import Path
 
-from convotic_celery import ConvoticContext, ConvoticModule, WorkerMessage
+from convotic_celery import (
+    ConvoticContext,
+    ConvoticModule,
+    SyncConvoticContext,
+    WorkerMessage,
+)
 
 module = ConvoticModule(name="shop", version="1.0.0")
 RECORD = Path(os.environ["CONVOTIC_TEST_RECORD"])
@@ -60,7 +65,7 @@ async def process_order(message: WorkerMessage, ctx: ConvoticContext) -> None:
 
 
 @module.worker("custom.orders.plain", ack_deadline=10, concurrency=2)
-def process_plainly(message: WorkerMessage, ctx: ConvoticContext) -> None:
+def process_plainly(message: WorkerMessage, ctx: SyncConvoticContext) -> None:
     record(message, "start")
     record(message, "end")
 '''
@@ -99,7 +104,7 @@ class Stage:
         """Run a worker for the block; by default wait until it can be sent messages."""
         log = self.folder / f"worker-{uuid.uuid4().hex[:6]}.log"
         child = Child(
-            ["celery", "-A", "convotic_celery", "worker", *arguments],
+            ["celery", "-A", "convotic_celery", "worker", "--loglevel", "INFO", *arguments],
             environment=os.environ | self.environment | environment,
             log=log,
             cwd=self.folder,
@@ -178,7 +183,7 @@ def make_stage(folder: Path, data_dir: Path, google_address: str | None) -> Stag
         "CONVOTIC_DATA_DIR": str(data_dir),
         "CONVOTIC_TEST_RECORD": str(folder / "record.jsonl"),
     }
-    project = "convotic"
+    project = "convotic-local"
     if google_address is not None:
         project = f"convotic-test-{uuid.uuid4().hex[:8]}"
         environment["PUBSUB_EMULATOR_HOST"] = google_address

@@ -18,6 +18,7 @@ from convotic_celery.cli.demo.figures import Expected, Figures
 from convotic_celery.cli.demo.scene import Scene
 from convotic_celery.cli.demo.screen import Screen, print_figures
 from convotic_celery.errors import ConvoticError
+from convotic_order_processor.orders import load_orders
 
 __all__ = ["DemoFailed", "DemoOptions", "run_demo"]
 
@@ -48,9 +49,6 @@ def run_demo(options: DemoOptions) -> int:
     Raises:
         DemoFailed: The worker ended, nothing moved for a minute, or a publish failed.
     """
-    # Installed and used only here: the sample module is not needed for any other command.
-    from convotic_order_processor.orders import load_orders
-
     signal.signal(signal.SIGTERM, _leave)  # so that clean-up runs
     orders = list(load_orders())[: options.orders]
     with ExitStack() as stack:

@@ -11,6 +11,7 @@ from convotic_celery.context import Store, SyncContacts
 from convotic_celery.context.database import SyncDatabase
 from convotic_celery.context.keys import Keys
 from convotic_celery.context.scripts import Script
+from convotic_order_processor.handler import AMOUNT, ORDERS, UNITS
 
 if TYPE_CHECKING:
     from convotic_celery.settings import Settings
@@ -46,7 +47,7 @@ class DemoStore:
         """Return how many orders the contacts' totals count."""
         return int(
             self._database.run(
-                _SUM_TOTAL, [self._keys.contacts], self._keys.contact(""), "total:orders"
+                _SUM_TOTAL, [self._keys.contacts], self._keys.contact(""), f"total:{ORDERS}"
             )
         )
 
@@ -62,9 +63,9 @@ class DemoStore:
             page = self._contacts.list(limit=1000, cursor=cursor)
             for contact in page.items:
                 contacts += "has-order" in contact.tags
-                orders += int(contact.totals.get("orders", 0))
-                units += int(contact.totals.get("units", 0))
-                total += contact.totals.get("total", Decimal())
+                orders += int(contact.totals.get(ORDERS, 0))
+                units += int(contact.totals.get(UNITS, 0))
+                total += contact.totals.get(AMOUNT, Decimal())
             cursor = page.next_cursor
             if cursor is None:
                 return StoreFigures(orders, contacts, units, total)
