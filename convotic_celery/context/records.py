@@ -14,6 +14,7 @@ Names that begin with ``_`` are for the store's own indexes.
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 import uuid
 from datetime import UTC, datetime
@@ -38,12 +39,25 @@ __all__ = [
 ]
 
 
+_last_id = 0
+_last_id_lock = threading.Lock()
+
+
 def new_id() -> str:
-    """Return a new id, a UUID version 7: ids sort by the millisecond they were made in."""
+    """Return a new id, a UUID version 7: ids sort by age.
+
+    Exactly so within a process, to the millisecond and the clocks' accuracy between processes.
+    """
+    global _last_id  # noqa: PLW0603 - one sequence a process is the point
     milliseconds = time.time_ns() // 1_000_000
     value = (milliseconds << 80) | secrets.randbits(80)
     value = (value & ~(0xF000 << 64)) | (7 << 76)  # version
     value = (value & ~(0xC000 << 48)) | (0x8000 << 48)  # variant
+    with _last_id_lock:
+        if value <= _last_id:
+            # The same millisecond, or the clock went back: go on from the last one at random.
+            value = _last_id + 1 + secrets.randbits(32)
+        _last_id = value
     return str(uuid.UUID(int=value))
 
 
