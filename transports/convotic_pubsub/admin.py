@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
 from convotic_pubsub.errors import SubscriptionMismatch
 from convotic_pubsub.naming import check_resource_id, subscription_path, topic_path
-from convotic_pubsub.options import Provision
-from convotic_pubsub.queue import QueueSpec
 from convotic_pubsub.rpc import Rpc, pb, translate
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from convotic_pubsub.options import Provision
+    from convotic_pubsub.queue import QueueSpec
 
 __all__ = ["MAX_RETENTION_SECONDS", "Admin", "lease_seconds"]
 
@@ -32,7 +35,7 @@ _EMULATOR_RETENTION_SECONDS = 7 * 24 * 3600
 
 
 def lease_seconds(ack_deadline_seconds: float) -> int:
-    """Return a subscription's ack deadline for a queue's: whole seconds within Pub/Sub's 10..600."""
+    """Return a subscription's ack deadline for a queue's: whole seconds, 10..600."""
     return min(600, max(10, math.ceil(ack_deadline_seconds)))
 
 

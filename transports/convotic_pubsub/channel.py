@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from amqp.protocol import queue_declare_ok_t
@@ -12,12 +12,14 @@ from kombu.transport import virtual
 from kombu.utils.uuid import uuid
 
 from convotic_pubsub.codec import encode_envelope
-from convotic_pubsub.consumer import QueueConsumer
-from convotic_pubsub.delivery import Delivery
 from convotic_pubsub.errors import PublishError, TopicNotFound
-from convotic_pubsub.queue import PayloadDict, Received
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from convotic_pubsub.consumer import QueueConsumer
+    from convotic_pubsub.delivery import Delivery
+    from convotic_pubsub.queue import PayloadDict, Received
     from convotic_pubsub.session import Session
     from convotic_pubsub.sink import Sink
 
@@ -46,6 +48,7 @@ class Message(virtual.Message):
         self, payload: PayloadDict, channel: Any = None, delivery: Delivery | None = None
     ) -> None:
         super().__init__(payload, channel=channel)
+        self.payload_dict = payload
         self._delivery = delivery
 
     @property
@@ -59,13 +62,13 @@ class Message(virtual.Message):
             self._post(self._delivery.consumer.started, self._delivery, hold_seconds)
 
     def lapse(self, delay_seconds: float, *, failure: bool = True) -> None:
-        """Don't acknowledge; let the lease end in ``delay_seconds``, at least 1, and count a failure."""
+        """Don't acknowledge; let the lease end in ``delay_seconds`` (at least 1)."""
         delivery = self._settle()
         if delivery is not None:
-            self._post(delivery.consumer.lapse, delivery, delay_seconds, failure)
+            self._post(partial(delivery.consumer.lapse, failure=failure), delivery, delay_seconds)
 
     def dead_letter(self, attributes: Mapping[str, str]) -> None:
-        """Publish to the dead-letter topic with these attributes added; acknowledge when confirmed."""
+        """Publish to the dead-letter topic with these attributes added, then acknowledge."""
         delivery = self._settle()
         if delivery is not None:
             self._post(delivery.consumer.dead_letter, delivery, dict(attributes))
@@ -127,9 +130,9 @@ class QoS:
         """Say whether one more message may be handed over."""
         return not self.prefetch_count or len(self.unsettled) < self.prefetch_count
 
-    def append(self, message: Message, delivery_tag: str) -> None:
+    def append(self, message: Message, delivery_tag: str | None) -> None:
         """Count a message until it is settled."""
-        self.unsettled[delivery_tag] = message
+        self.unsettled[str(delivery_tag)] = message
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """Do nothing: what is outstanding belongs to the session and goes on."""
@@ -138,21 +141,25 @@ class QoS:
 class Channel(virtual.Channel):
     """A channel of :class:`~convotic_pubsub.transport.Transport`."""
 
-    Message = Message
-    QoS = QoS
     do_restore = False
     supports_fanout = True
-    body_encoding = None
+    body_encoding = None  # type: ignore[assignment]  # None is kombu's "leave it"; the stub says str
     from_transport_options = ()
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
         super().__init__(connection, **kwargs)
+        self._unsettled = QoS(self)
         self.session: Session = connection.session
         self._transient = self.session.transient
         self._sink: Sink[Arrival] = connection.sink
         self._queue_consumers: dict[str, QueueConsumer] = {}
-        self._callbacks: dict[str, tuple[str, bool, Callable[[Message], Any]]] = {}
+        self._callbacks: dict[str, tuple[bool, Callable[[Message], Any]]] = {}
         self._held: deque[Arrival] = deque()
+
+    @property
+    def qos(self) -> QoS:  # type: ignore[override]  # kombu uses no more of it than ours has
+        """What is unsettled, and the prefetch count."""
+        return self._unsettled
 
     # -- queues -----------------------------------------------------------------------------------
 
@@ -160,7 +167,7 @@ class Channel(virtual.Channel):
         self,
         queue: str | None = None,
         passive: bool = False,
-        durable: bool = False,
+        durable: bool = False,  # noqa: ARG002  # AMQP's; every queue on Pub/Sub is
         exclusive: bool = False,
         auto_delete: bool = False,
         **kwargs: Any,
@@ -176,7 +183,7 @@ class Channel(virtual.Channel):
         if passive:
             if not self._has_queue(queue):
                 raise ChannelError(
-                    f"NOT_FOUND - no queue {queue!r}", (50, 10), "Queue.declare", "404"
+                    f"NOT_FOUND - no queue {queue!r}", (50, 10), "Queue.declare", 404
                 )
         elif transient:
             self._transient.declare(queue)
@@ -236,16 +243,16 @@ class Channel(virtual.Channel):
         """Keep the reply queue: it is local and costs nothing."""
 
     def _exchange_type(self, exchange: str) -> str:
-        declared = self.state.exchanges.get(exchange)
+        declared = (self.state.exchanges or {}).get(exchange)
         return str(declared["type"]) if declared else "direct"
 
     def _size(self, queue: str) -> int:
-        return self._transient.size(queue)
+        return int(self._transient.size(queue))
 
     def _purge(self, queue: str) -> int:
         if queue in self._transient:
-            return self._transient.purge(queue)
-        return self.session.purge(self.session.spec(queue))
+            return int(self._transient.purge(queue))
+        return int(self.session.purge(self.session.spec(queue)))
 
     # -- publishing -------------------------------------------------------------------------------
 
@@ -301,7 +308,7 @@ class Channel(virtual.Channel):
 
     # -- consuming --------------------------------------------------------------------------------
 
-    def basic_consume(
+    def basic_consume(  # type: ignore[override]  # kombu passes all four, and uses no result
         self,
         queue: str,
         no_ack: bool,
@@ -313,7 +320,7 @@ class Channel(virtual.Channel):
         del kwargs
         self._tag_to_queue[consumer_tag] = queue
         self._consumers.add(consumer_tag)
-        self._callbacks[consumer_tag] = (queue, no_ack, callback)
+        self._callbacks[consumer_tag] = (no_ack, callback)
         if queue in self._transient:
             self._transient.consume(
                 queue, lambda payload: self._sink.put(Arrival(self, consumer_tag, None, payload))
@@ -344,8 +351,8 @@ class Channel(virtual.Channel):
         entry = self._callbacks.get(arrival.consumer_tag)
         if entry is None:
             return False  # cancelled: the session has given the message back
-        queue, no_ack, callback = entry
-        if not no_ack and not self.qos.can_consume():
+        no_ack, callback = entry
+        if not no_ack and not self._unsettled.can_consume():
             self._held.append(arrival)
             return False
         delivery = arrival.delivery
@@ -355,7 +362,7 @@ class Channel(virtual.Channel):
         if no_ack:
             message.settle_ack()
         else:
-            self.qos.append(message, message.delivery_tag)
+            self._unsettled.append(message, message.delivery_tag)
         callback(message)
         return True
 
@@ -379,7 +386,7 @@ class Channel(virtual.Channel):
         if message is not None and no_ack:
             message.settle_ack()
         elif message is not None:
-            self.qos.append(message, message.delivery_tag)
+            self._unsettled.append(message, message.delivery_tag)
         return message
 
     def basic_qos(
@@ -387,7 +394,7 @@ class Channel(virtual.Channel):
     ) -> None:
         """Change how many unsettled messages this channel may have; 0 is no limit."""
         del prefetch_size, apply_global
-        self.qos.prefetch_count = prefetch_count
+        self._unsettled.prefetch_count = prefetch_count
         limit = prefetch_count or self.session.options.default_max_outstanding
         for consumer in self._queue_consumers.values():
             if consumer.spec.queue not in self.session.options.queues:
@@ -399,30 +406,30 @@ class Channel(virtual.Channel):
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
         """Acknowledge; returns at once, the session confirms."""
         del multiple
-        message = self.qos.unsettled.get(delivery_tag)
+        message = self._unsettled.unsettled.get(delivery_tag)
         if message is not None:
             message.settle_ack()
             self.forget(message)
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Return a message for delivery now, or (``requeue=False``) dead-letter it."""
-        message = self.qos.unsettled.get(delivery_tag)
+        message = self._unsettled.unsettled.get(delivery_tag)
         if message is None:
             return
         if message.received is None and requeue:
-            self._transient.put_back(message.delivery_info["routing_key"], message._raw)
+            self._transient.put_back(message.delivery_info["routing_key"], message.payload_dict)
         message.settle_reject(requeue=requeue)
         self.forget(message)
 
     def forget(self, message: Message) -> None:
         """A message was settled: its place is free."""
-        self.qos.unsettled.pop(message.delivery_tag, None)
+        self._unsettled.unsettled.pop(str(message.delivery_tag), None)
         self._resume()
 
     def basic_recover(self, requeue: bool = False) -> None:
         """Return all unsettled messages for delivery now."""
         del requeue
-        for tag in list(self.qos.unsettled):
+        for tag in list(self._unsettled.unsettled):
             self.basic_reject(tag, requeue=True)
 
     def _resume(self) -> None:
@@ -433,7 +440,7 @@ class Channel(virtual.Channel):
             except IndexError:  # another thread was faster
                 return
             self._sink.put(arrival)
-            if self.qos.prefetch_count:
+            if self._unsettled.prefetch_count:
                 return
 
     def close(self) -> None:

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "MAX_ATTRIBUTES",
@@ -62,7 +64,7 @@ def decode_envelope(data: bytes) -> dict[str, Any]:
             raise ValueError(f"not a kombu message: {key!r} is missing")
     properties = payload["properties"]
     if not isinstance(properties, dict) or not isinstance(payload["headers"], dict):
-        raise ValueError("not a kombu message: headers and properties must be objects")
+        raise ValueError("not a kombu message: headers and properties must be objects")  # noqa: TRY004
     encoding = properties.pop("body_encoding", "text")
     if encoding == "base64":
         payload["body"] = base64.b64decode(payload["body"])

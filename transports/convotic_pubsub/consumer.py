@@ -46,15 +46,16 @@ Offer: TypeAlias = Callable[[Delivery], None]
 
 
 class QueueConsumer:
-    """Keeps a queue's messages: at most ``concurrency`` offered, ``buffer_messages`` ready behind."""
+    """A queue's messages: at most ``concurrency`` offered, ``buffer_messages`` ready behind."""
 
     def __init__(self, session: Session, spec: QueueSpec, offer: Offer) -> None:
         self.spec = spec
         self.session = session
         self.concurrency = spec.concurrency
-        self.changed = asyncio.Event()
+        #: Called when something that a puller may wait for has changed.
+        self.on_change: Callable[[], None] = _nothing
         self.stopping = False
-        #: Set when a buffered message had to be given back: nothing is pulled until a place is free.
+        #: A buffered message had to be given back: nothing is pulled until a place is free.
         self.paused = False
         self.waiting = 0
         self._offer_to_channel = offer
@@ -85,8 +86,8 @@ class QueueConsumer:
         if self.waiting >= self.spec.max_waiting_retries and not self._warned_waiting:
             self._warned_waiting = True
             logger.warning(
-                "Queue %s has %d failed messages waiting for their retry; it pulls nothing more until "
-                "some have been retried",
+                "Queue %s has %d failed messages waiting for their retry; it pulls nothing more "
+                "until some have been retried",
                 self.spec.queue,
                 self.waiting,
                 extra={"action": "waiting_retries_full", "queue": self.spec.queue},
@@ -101,7 +102,7 @@ class QueueConsumer:
         """Change how many messages may be offered at a time."""
         self.concurrency = concurrency
         self._offer_ready()
-        self.changed.set()
+        self.on_change()
 
     # -- arrival ----------------------------------------------------------------------------------
 
@@ -224,7 +225,7 @@ class QueueConsumer:
         """Publish it to the dead-letter topic; acknowledge once that is confirmed."""
         if not self.spec.dead_letter_topic:
             logger.error(
-                "Message %s of queue %s is given up and there is no dead-letter topic; acknowledged",
+                "Message %s of queue %s is given up and acknowledged: it has no dead-letter topic",
                 delivery.received.message_id,
                 self.spec.queue,
                 extra={"action": "dead_letter_missing", "queue": self.spec.queue},
@@ -306,7 +307,7 @@ class QueueConsumer:
         delivery.state = state
         delivery.payload = None
         self._offer_ready()
-        self.changed.set()
+        self.on_change()
 
     def _gone(self, delivery: Delivery, *, acknowledged: bool) -> None:
         if delivery.state is State.GONE:
@@ -319,13 +320,13 @@ class QueueConsumer:
             del self.session.outstanding[key]
         if acknowledged and delivery.remembered:
             self._spawn(self._forget(delivery))
-        self.changed.set()
+        self.on_change()
 
     async def _forget(self, delivery: Delivery) -> None:
         await self._ask_policy(self.spec.policy.forget(delivery.received), "forget")
 
     def returned(self, delivery: Delivery) -> None:
-        """The message is the server's again: its lease ended, or what we gave back has come again."""
+        """The message is the server's again: its lease ended, or it has come again."""
         if delivery.state is State.WAITING:
             self.waiting -= 1
             self._warned_waiting = False
@@ -385,7 +386,7 @@ class QueueConsumer:
             return
         delivery.lapse_seen = True
         logger.warning(
-            "Message %s of queue %s is still being run after its ack deadline; its lease has ended and "
+            "Message %s of queue %s still runs after its ack deadline; its lease has ended and "
             "Pub/Sub delivers it again",
             delivery.received.message_id,
             self.spec.queue,
@@ -402,7 +403,7 @@ class QueueConsumer:
     def hand_back_ready(self) -> None:
         """Give back all that has not been taken by the consumer."""
         self.stopping = True
-        self.changed.set()
+        self.on_change()
         for delivery in list(self.session.outstanding.values()):
             ready = delivery.state in (State.BUFFERED, State.OFFERED)
             if delivery.consumer is self and ready and delivery.take_claim():
@@ -426,7 +427,7 @@ class QueueConsumer:
                 return await call
         except Exception as error:  # noqa: BLE001  the store is away: the documented fallback holds
             logger.warning(
-                "The store did not answer (%s) for queue %s; attempts are taken from Pub/Sub: %s: %s",
+                "The store did not answer (%s) for queue %s; Pub/Sub's own count is used: %s: %s",
                 what,
                 self.spec.queue,
                 type(error).__name__,
@@ -439,6 +440,10 @@ class QueueConsumer:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _nothing() -> None:
+    """Stand in until there is a puller."""
 
 
 def _ignore(_confirmed: bool) -> None:

@@ -1,8 +1,9 @@
-"""Celery's transient traffic (remote control, replies, events, rpc) over one subscription a process.
+"""Celery's transient traffic (remote control, replies, events, rpc), one subscription a process.
 
-One ephemeral subscription serves every transient queue of a process; what arrives is handed to the
-local queues that are bound to its exchange. So ``inspect ping`` leaves nothing behind, and the number
-of subscriptions is that of processes, not of callers (celery/celery#9570 shows the other way).
+One ephemeral subscription serves every transient queue of a process; what arrives is handed to
+the local queues that are bound to its exchange. So ``inspect ping`` leaves nothing behind, and the
+number of subscriptions is that of processes, not of callers (celery/celery#9570 shows the other
+way).
 
 On the wire: kombu's envelope in ``data``; the attributes ``exchange`` and ``rk`` route it.
 """
@@ -48,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 Receiver: TypeAlias = Callable[[PayloadDict], None]
 
-#: A transient queue that is declared but not consumed keeps this many messages, then drops the oldest.
+#: A queue that is declared but not consumed keeps this many messages, then drops the oldest.
 _MAX_HELD = 10_000
 _MAX_SLOTS = 1_000
 _MAX_ELSEWHERE = 10_000
@@ -65,11 +66,12 @@ class _TransientQueue:
 
 
 class TransientQueues:
-    """The transient queues of one session: declared, bound and consumed in this process. Thread-safe.
+    """The transient queues of one session: declared, bound, consumed in this process. Thread-safe.
 
-    Two topics carry their traffic: ``celery.control`` that of fanout, direct and anonymous exchanges,
-    ``celery.events`` that of topic exchanges; apart, because every worker needs the first and only
-    monitors the second. A process subscribes to what its queues need, when they need it.
+    Two topics carry their traffic: ``celery.control`` that of fanout, direct and anonymous
+    exchanges, ``celery.events`` that of topic exchanges; apart, because every worker needs the
+    first and only monitors the second. A process subscribes to what its queues need, when they
+    need it.
     """
 
     def __init__(self, session: Session) -> None:

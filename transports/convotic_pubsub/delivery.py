@@ -7,10 +7,9 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from convotic_pubsub.queue import PayloadDict, Received
-
 if TYPE_CHECKING:
     from convotic_pubsub.consumer import QueueConsumer
+    from convotic_pubsub.queue import PayloadDict, Received
 
 __all__ = ["Delivery", "Source", "State"]
 

@@ -1,10 +1,11 @@
-"""The policy of Celery's own queues: kombu's envelope on the wire, no counting, nothing remembered."""
+"""The policy of Celery's own queues: kombu's envelope on the wire, nothing counted."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from convotic_pubsub.codec import decode_envelope
 from convotic_pubsub.naming import resource_id, snippet
-from convotic_pubsub.options import TransportOptions
 from convotic_pubsub.queue import (
     DeadLetter,
     Decision,
@@ -15,6 +16,9 @@ from convotic_pubsub.queue import (
     Received,
 )
 
+if TYPE_CHECKING:
+    from convotic_pubsub.options import TransportOptions
+
 __all__ = ["EnvelopePolicy", "celery_queue"]
 
 
@@ -22,7 +26,7 @@ class EnvelopePolicy:
     """Hand over what decodes; dead-letter what does not, with the reason."""
 
     def decide(self, received: Received, history: History | None) -> Decision:
-        """Decode the envelope. A message that isn't one can never run, so it is given up at once."""
+        """Decode the envelope; a message that isn't one can never run and is given up at once."""
         del history
         try:
             payload = decode_envelope(received.data)
@@ -54,7 +58,7 @@ _POLICY = EnvelopePolicy()
 
 
 def celery_queue(queue: str, options: TransportOptions) -> QueueSpec:
-    """Return the specification of an ordinary Celery queue: a topic and subscription of one name."""
+    """Return the specification of an ordinary queue: topic and subscription of one name."""
     name = resource_id(queue, options.prefix)
     dead_letter = resource_id(f"{queue}.dead-letter", options.prefix)
     return QueueSpec(

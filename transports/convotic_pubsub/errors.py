@@ -53,7 +53,7 @@ class SubscriptionNotFound(PubsubTransportError):
 
 
 class SubscriptionMismatch(PubsubTransportError):
-    """The subscription exists with a setting that Pub/Sub can't change (topic, ordering, filter)."""
+    """The subscription exists with a topic or ordering that Pub/Sub can't change."""
 
 
 class AccessDenied(PubsubTransportError):

@@ -92,8 +92,8 @@ class AckBatcher:
     """Sends acknowledgements and deadline changes of one subscription.
 
     While one request is under way the next batch gathers, so that batches grow with the load and an
-    idle queue's ack leaves at once. Transient errors are retried for ten minutes (a lease that long lost
-    is redelivered anyway); an id that the server refuses is found by halving the batch.
+    idle queue's ack leaves at once. Transient errors are retried for ten minutes (a lease lost for
+    that long is redelivered anyway); an id that the server refuses is found by halving the batch.
     """
 
     def __init__(self, rpc: Callable[[], Rpc], path: str) -> None:

@@ -1,4 +1,4 @@
-"""Names: the only bridge between kombu's words (queue) and Pub/Sub's (topic, subscription). Pure."""
+"""Names: the only bridge between kombu's queues and Pub/Sub's topics and subscriptions. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = [
 
 #: https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names
 _RESOURCE_ID = re.compile(r"[A-Za-z][A-Za-z0-9\-_.~+%]{2,254}")
-_RULE = "3..255 characters, the first a letter, of A-Z a-z 0-9 - _ . ~ + %, and not beginning with 'goog'"
+_RULE = "3..255 characters of A-Z a-z 0-9 - _ . ~ + %, first a letter, not beginning with 'goog'"
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9\-_.~+]")
 
 

@@ -9,11 +9,13 @@ import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 from convotic_pubsub.errors import OptionError
-from convotic_pubsub.queue import QueueSpec
+
+if TYPE_CHECKING:
+    from convotic_pubsub.queue import QueueSpec
 
 __all__ = ["EmulatorHost", "Provision", "PullMode", "TransportOptions", "parse_options"]
 

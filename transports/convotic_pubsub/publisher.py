@@ -9,7 +9,6 @@ import asyncio
 import concurrent.futures
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,8 @@ from convotic_pubsub.naming import topic_path
 from convotic_pubsub.rpc import is_transient, pb, translate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from convotic_pubsub.session import Session
 
 __all__ = ["Publisher"]

@@ -1,4 +1,4 @@
-"""Brings a queue's messages from the server: StreamingPull, or unary Pull where flow control is ignored.
+"""Brings a queue's messages: StreamingPull, or unary Pull where flow control is ignored.
 
 One puller serves one :class:`~convotic_pubsub.consumer.QueueConsumer`; errors of its subscription
 end here, in back-off, and never reach kombu. Runs on the I/O thread.
@@ -16,23 +16,28 @@ import grpc
 import grpc.aio
 
 from convotic_pubsub.admin import lease_seconds
-from convotic_pubsub.consumer import QueueConsumer
 from convotic_pubsub.delivery import Source
 from convotic_pubsub.errors import PubsubTransportError
 from convotic_pubsub.naming import subscription_path
 from convotic_pubsub.rpc import is_transient, pb, translate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from convotic_pubsub.consumer import QueueConsumer
     from convotic_pubsub.session import Session
 
 __all__ = ["Puller"]
+
+#: What a stream's read returns at its end; the stubs don't know it.
+_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
 
 logger = logging.getLogger(__name__)
 
 #: The service closes a stream without client traffic after 60 s; Google's clients write every 30 s.
 _HEARTBEAT_SECONDS = 30.0
-#: A half-closed stream is cancelled after this: a cancelled stream of Google's emulator lives on as a
-#: ghost that swallows messages, one that ends by itself does not.
+#: A half-closed stream is cancelled after this: a cancelled stream of Google's emulator lives on
+#: as a ghost that swallows messages, one that ends by itself does not.
 _DRAIN_SECONDS = 2.0
 #: One unary Pull waits this long on the server at most. Short, since it can't be half-closed.
 _PULL_SECONDS = 5.0
@@ -51,6 +56,9 @@ class Puller:
         self._path = subscription_path(session.options.project, consumer.spec.subscription)
         self._drains: set[asyncio.Task[None]] = set()
         self._reported = ""
+        self._condition: Callable[[], bool] = bool
+        self._waker: asyncio.Future[None] | None = None
+        consumer.on_change = self._on_change
 
     async def run(self) -> None:
         """Pull until the consumer is stopping; then see the streams end."""
@@ -73,15 +81,34 @@ class Puller:
 
     async def _pull_until_it_ends(self) -> None:
         if not self._consumer.may_pull():
-            await self._next_change()
+            await self._until(lambda: self._consumer.stopping or self._consumer.may_pull())
         elif self._session.streams:
             await self._stream()
         else:
             await self._pull()
 
-    async def _next_change(self) -> None:
-        self._consumer.changed.clear()
-        await self._consumer.changed.wait()
+    def _on_change(self) -> None:
+        waker = self._waker
+        if waker is not None and not waker.done() and self._condition():
+            waker.set_result(None)
+
+    async def _until(
+        self,
+        condition: Callable[[], bool],
+        *others: asyncio.Future[Any],
+        within_seconds: float | None = None,
+    ) -> None:
+        """Return when ``condition`` holds after a change, one of ``others`` is done, or in time."""
+        if condition():
+            return
+        self._condition = condition
+        self._waker = asyncio.get_running_loop().create_future()
+        futures: list[asyncio.Future[Any]] = [self._waker, *others]
+        await asyncio.wait(futures, timeout=within_seconds, return_when=asyncio.FIRST_COMPLETED)
+        self._waker = None
+
+    def _stopping(self) -> bool:
+        return self._consumer.stopping
 
     # -- errors -----------------------------------------------------------------------------------
 
@@ -95,11 +122,8 @@ class Puller:
                 self._session.admin.forget(self._spec.queue)
             elif error.code() is grpc.StatusCode.UNAVAILABLE:
                 await self._session.look_again()
-        self._consumer.changed.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause * random.uniform(0.8, 1.2)):  # noqa: S311  jitter
-                while not self._consumer.stopping:
-                    await self._next_change()
+        jitter = random.uniform(0.8, 1.2)  # noqa: S311  no secret
+        await self._until(self._stopping, within_seconds=pause * jitter)
 
     def _report(self, error: Exception, *, transient: bool) -> None:
         """Log an error once, until it changes or is over."""
@@ -127,20 +151,16 @@ class Puller:
     # -- unary ------------------------------------------------------------------------------------
 
     async def _pull(self) -> None:
+        await self._until(lambda: self._consumer.stopping or self._consumer.free() > 0)
         free = self._consumer.free()
         if not free:
-            await self._next_change()
             return
         source = Source(limit=free)
         request = pb.PullRequest(subscription=self._path, max_messages=min(free, _MAX_PULL))
         call = asyncio.ensure_future(
             _response(self._session.rpc.pull(request, timeout=_PULL_SECONDS))
         )
-        while not call.done() and not self._consumer.stopping:
-            self._consumer.changed.clear()
-            change = asyncio.ensure_future(self._consumer.changed.wait())
-            await asyncio.wait({call, change}, return_when=asyncio.FIRST_COMPLETED)
-            change.cancel()
+        await self._until(self._stopping, call)
         if not call.done():
             await asyncio.wait({call}, timeout=_DRAIN_SECONDS)
             call.cancel()
@@ -197,29 +217,25 @@ class Puller:
 
     async def _watch(self, call: Any, reader: asyncio.Future[None], source: Source) -> None:
         """Return when the stream has ended or should end."""
-        loop = asyncio.get_running_loop()
-        beat_at = loop.time() + _HEARTBEAT_SECONDS
-        while not reader.done():
-            self._consumer.changed.clear()
-            if not self._consumer.may_pull() or self._consumer.starves(source):
-                return
-            if source.limit != self._consumer.limit:
-                return
-            change = asyncio.ensure_future(self._consumer.changed.wait())
-            await asyncio.wait(
-                {reader, change},
-                timeout=max(0.0, beat_at - loop.time()),
-                return_when=asyncio.FIRST_COMPLETED,
+
+        def should_end() -> bool:
+            consumer = self._consumer
+            return (
+                not consumer.may_pull()
+                or consumer.starves(source)
+                or source.limit != consumer.limit
             )
-            change.cancel()
-            if loop.time() >= beat_at:
-                await call.write(pb.StreamingPullRequest())
-                beat_at = loop.time() + _HEARTBEAT_SECONDS
+
+        while not reader.done():
+            await self._until(should_end, reader, within_seconds=_HEARTBEAT_SECONDS)
+            if reader.done() or should_end():
+                return
+            await call.write(pb.StreamingPullRequest())
 
     async def _read(self, call: Any, source: Source, number: int) -> None:
         """Hand on what the stream brings, until its end."""
         try:
-            while (response := await call.read()) is not grpc.aio.EOF:
+            while (response := await call.read()) is not _EOF:
                 if self._reported:
                     self._recovered()
                 for message in response.received_messages:

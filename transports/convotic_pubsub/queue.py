@@ -1,23 +1,25 @@
 """What a kombu queue is on Pub/Sub: one topic, one subscription, and the policy for its messages.
 
-This is the seam between the transport and whoever runs tasks on it. The transport owns leases, flow
-control and settlement; a :class:`DeliveryPolicy` owns what a message *means* (Celery headers, attempt
-counting, attributes of its own). Pure: no I/O, no clock, no threads.
+This is the seam between the transport and whoever runs tasks on it. The transport owns leases,
+flow control and settlement; a :class:`DeliveryPolicy` owns what a message *means* (Celery headers,
+attempt counting, attributes of its own). Pure: no I/O, no clock, no threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
 
 __all__ = [
     "Acknowledge",
     "DeadLetter",
     "Decision",
-    "DeliveryPolicy",
     "Deliver",
+    "DeliveryPolicy",
     "History",
     "Incident",
     "PayloadDict",
@@ -43,7 +45,7 @@ class Received:
 
     #: Short name of the subscription that delivered it.
     subscription: str
-    #: Pub/Sub's message id: the same for every redelivery, another for each subscription's dead letter.
+    #: Pub/Sub's message id: the same for every redelivery; a dead letter has another.
     message_id: str
     data: bytes
     #: All attributes as sent, the framework's own included.
@@ -122,13 +124,13 @@ class DeliveryPolicy(Protocol):
         ...
 
     async def forget(self, received: Received) -> None:
-        """Drop what is remembered: a message that was redelivered or failed is now gone for good."""
+        """Drop what is remembered: the message is gone for good."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSpec:
-    """A kombu queue bound to a topic of raw messages. Names are short names, units are in the names."""
+    """A kombu queue bound to a topic. Names are short names; units are in the fields' names."""
 
     #: kombu's queue name.
     queue: str
@@ -139,7 +141,7 @@ class QueueSpec:
     filter: str = ""
     #: Topic, and subscription of the same name, that keep what is given up. "" for none.
     dead_letter_topic: str = ""
-    #: For the subscription's own DeadLetterPolicy, 5..100; 0 for no policy (then no delivery counts).
+    #: For the subscription's DeadLetterPolicy, 5..100; 0: no policy, and no delivery counts.
     max_delivery_attempts: int = 0
     #: The lease of a running message, 1..86,400 s. The subscription's is this, clamped to 10..600.
     ack_deadline_seconds: float = 30.0

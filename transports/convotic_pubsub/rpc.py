@@ -1,8 +1,8 @@
 """gRPC: channels, the methods the transport calls on raw protobuf messages, and error translation.
 
-The only file that knows Google's client. google-cloud-pubsub gives the message types; the calls go
-through ``grpc.aio`` on our own channels, because its own subscriber owns threads and leases, and the
-generated client wraps each message in proto-plus (several times the cost of the raw type).
+The only file that knows Google's client. google-cloud-pubsub gives the message types; the calls
+go through ``grpc.aio`` on our own channels, because its own subscriber owns threads and leases, and
+the generated client wraps each message in proto-plus (several times the cost of the raw type).
 
 Everything but :func:`translate` belongs to the I/O thread.
 """
@@ -10,12 +10,10 @@ Everything but :func:`translate` belongs to the I/O thread.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
-from google.iam.v1 import iam_policy_pb2 as _iam  # noqa: F401  registers a type that topics refer to
 from google.protobuf import empty_pb2
 from google.pubsub_v1.types import pubsub as _types
 
@@ -28,7 +26,11 @@ from convotic_pubsub.errors import (
     TopicNotFound,
 )
 from convotic_pubsub.naming import routing_header
-from convotic_pubsub.options import TransportOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from convotic_pubsub.options import TransportOptions
 
 __all__ = [
     "STREAMS_PER_CHANNEL",
@@ -180,7 +182,7 @@ class Rpc:
 
     def streaming_pull(self, path: str) -> Any:
         """Open a StreamingPull; the caller writes the first request."""
-        call = self._channel.stream_stream(
+        call: Any = self._channel.stream_stream(
             "/google.pubsub.v1.Subscriber/StreamingPull",
             request_serializer=pb.StreamingPullRequest.SerializeToString,
             response_deserializer=pb.StreamingPullResponse.FromString,
@@ -233,13 +235,14 @@ def _secure_channel(options: TransportOptions) -> grpc.aio.Channel:
     """Return a channel to the service with the credentials that the options name."""
     from google.api_core import grpc_helpers_async  # noqa: PLC0415  0.2 s, not needed on an emulator
 
-    return grpc_helpers_async.create_channel(
+    channel: grpc.aio.Channel = grpc_helpers_async.create_channel(
         options.endpoint,
         credentials=options.credentials,
         credentials_file=options.credentials_file,
         scopes=["https://www.googleapis.com/auth/pubsub"],
         options=_OPTIONS,
     )
+    return channel
 
 
 def is_transient(error: BaseException) -> bool:

@@ -17,8 +17,7 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -26,7 +25,6 @@ import grpc.aio
 from convotic_pubsub.admin import Admin
 from convotic_pubsub.consumer import Offer, QueueConsumer
 from convotic_pubsub.control import TransientQueues
-from convotic_pubsub.delivery import Delivery
 from convotic_pubsub.envelope import celery_queue
 from convotic_pubsub.errors import BrokerUnavailable, PubsubTransportError
 from convotic_pubsub.leases import AckBatcher, LeaseTimer
@@ -34,8 +32,13 @@ from convotic_pubsub.naming import subscription_path
 from convotic_pubsub.options import TransportOptions, parse_options
 from convotic_pubsub.publisher import Publisher
 from convotic_pubsub.puller import Puller
-from convotic_pubsub.queue import QueueSpec
 from convotic_pubsub.rpc import ChannelPool, Rpc, pb, translate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from convotic_pubsub.delivery import Delivery
+    from convotic_pubsub.queue import QueueSpec
 
 __all__ = ["Session", "open_session", "session_for"]
 
@@ -312,18 +315,16 @@ class Session:
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
 
-    def get(self, spec: QueueSpec, offer: Offer) -> bool:
-        """Pull one message now, without waiting for one; True when ``offer`` was called."""
-        return self.call(self._get(spec, offer), timeout=30)
+    def get(self, spec: QueueSpec, offer: Offer) -> None:
+        """Pull one message now, without waiting for one; ``offer`` is called when there was one."""
+        self.call(self._get(spec, offer), timeout=30)
 
-    async def _get(self, spec: QueueSpec, offer: Offer) -> bool:
+    async def _get(self, spec: QueueSpec, offer: Offer) -> None:
         await self.acker(spec.subscription).wait_idle()
         await self.admin.ensure(spec)
-        offered: list[Delivery] = []
-        consumer = QueueConsumer(self, spec, lambda d: (offered.append(d), offer(d)))
+        consumer = QueueConsumer(self, spec, offer)
         await Puller(self, consumer).pull_now(1)
         await consumer.decided()
-        return bool(offered)
 
     def purge(self, spec: QueueSpec) -> int:
         """Acknowledge all that is available now, unread; return how many that were."""
@@ -376,8 +377,8 @@ def open_session(options: TransportOptions) -> Session:
     """
     if _forked_from_user:
         raise PubsubTransportError(
-            "this process was forked from one that uses Pub/Sub; gRPC does not survive a fork: start "
-            "the pool with worker_pool_start_method='spawn', or connect after the fork"
+            "this process was forked from one that uses Pub/Sub; gRPC does not survive a fork: "
+            "start the pool with worker_pool_start_method='spawn', or connect after the fork"
         )
     key = _key(options)
     with _sessions_lock:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
 from importlib.metadata import version
 from typing import Any
 
@@ -64,9 +63,8 @@ class Transport(virtual.Transport):
             BrokerUnavailable: the emulator does not answer; kombu tries again.
             PubsubTransportError: an option or the credentials can't be used.
         """
-        self.session = open_session(
-            parse_options(self.client.hostname or "", self.client.transport_options)
-        )
+        client: Any = self.client
+        self.session = open_session(parse_options(client.hostname or "", client.transport_options))
         return super().establish_connection()
 
     def close_connection(self, connection: Any) -> None:
@@ -75,7 +73,7 @@ class Transport(virtual.Transport):
             with contextlib.suppress(KeyError, ValueError, OSError):
                 self._hub.remove_reader(self.sink.fileno())
             self._hub = None
-        had_consumers = any(channel._consumers for channel in self.channels)
+        had_consumers = any(channel._consumers for channel in self.channels or ())
         super().close_connection(connection)
         if had_consumers:
             try:
@@ -114,16 +112,16 @@ class Transport(virtual.Transport):
                 self.sink.signal()
         return count
 
-    def drain_events(self, connection: Any, timeout: float | None = None) -> None:
+    def drain_events(self, connection: Any, timeout: float | None = None, **kwargs: Any) -> None:
         """Wait for at least one message and hand it over.
 
         Raises:
             TimeoutError: none came within ``timeout`` seconds (None waits for ever).
         """
-        del connection
+        del connection, kwargs
         clock = self.session.clock
         give_up_at = None if timeout is None else clock() + timeout
         while not self._hand_over():
             left = None if give_up_at is None else give_up_at - clock()
             if (left is not None and left <= 0) or not self.sink.wait(left):
-                raise socket.timeout("no message in time")  # noqa: UP041  kombu's word for it
+                raise TimeoutError("no message in time")
