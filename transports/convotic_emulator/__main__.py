@@ -8,11 +8,14 @@ import logging
 import logging.handlers
 import sqlite3
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from convotic_emulator import daemon
 from convotic_emulator.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAX_LOG_BYTES = 1_000_000
 
@@ -26,15 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with daemon.hold_server_lock(options.data_dir):
             _start_logging(options.data_dir)
-            from convotic_emulator.process import serve  # noqa: PLC0415  # gRPC after the lock
+            from convotic_emulator.process import serve  # gRPC after the lock
 
             asyncio.run(serve(options))
     except (StoreError, OSError) as error:
-        logger.error("%s", error)  # noqa: TRY400  # the text says it all
-        print(error, file=sys.stderr)  # noqa: T201  # a command's error
+        logger.error("%s", error)  # the text says it all
+        print(error, file=sys.stderr)  # a command's error
         return 1
     except sqlite3.Error as error:
-        print(f"The data file has failed: {error}", file=sys.stderr)  # noqa: T201  # as above
+        print(f"The data file has failed: {error}", file=sys.stderr)  # as above
         return 1
     return 0
 
@@ -46,7 +49,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0, help="default: the last one, or a free one")
     parser.add_argument("--fsync", action="store_true", help="survive power loss too; slower")
     parser.add_argument(
-        "--idle-seconds", type=float, default=0.0, help="end so long after the last client; 0: never"
+        "--idle-seconds",
+        type=float,
+        default=0.0,
+        help="end so long after the last client; 0: never",
     )
     return parser.parse_args(arguments)
 

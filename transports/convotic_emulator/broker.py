@@ -6,7 +6,7 @@ when the caller commits. One event loop owns it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from google.pubsub_v1.types import pubsub
 
@@ -16,7 +16,11 @@ from convotic_emulator.naming import project_of, short_name
 from convotic_emulator.registry import Registry, Subscription, Topic
 from convotic_emulator.settings import Proto, rules_of
 from convotic_emulator.state import SubscriptionState
-from convotic_emulator.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from convotic_emulator.store import Store
 
 __all__ = ["Broker"]
 
@@ -94,7 +98,9 @@ class Broker:
                 return
         self.store.append(subscription.row.number, entries)
         state = subscription.state
-        fresh = [Message(*e[:3], len(e[3]), e[3]) for e in entries] if state.caught_up else []
+        fresh = (
+            [Message(*e[:3], len(e[3]), e[3]) for e in entries] if state.backlog.caught_up else []
+        )
         state.add(fresh)
 
     def _create_state(self, subscription: Subscription) -> SubscriptionState:
@@ -169,4 +175,4 @@ class Broker:
                 subscription.row.number, now_us - state.rules.retention_us, state.outstanding
             )
             if not in_use(state):
-                state.forget_ready()
+                state.backlog.forget_ready()

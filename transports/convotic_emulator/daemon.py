@@ -19,12 +19,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from threading import Event
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from convotic_emulator.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = [
     "LOG_FILE",
@@ -160,7 +162,7 @@ def _running(data_dir: Path) -> dict[str, Any] | None:
 def _start(data_dir: Path, idle_seconds: float, deadline: float) -> dict[str, Any]:
     log_path = data_dir / LOG_FILE
     with log_path.open("ab") as log:
-        process = subprocess.Popen(  # noqa: S603  # our own module, our own interpreter
+        process = subprocess.Popen(  # our own module, our own interpreter
             [
                 *(sys.executable, "-m", "convotic_emulator"),
                 *("--data-dir", str(data_dir), "--idle-seconds", str(idle_seconds)),

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from convotic_emulator.clock import Clock
-from convotic_emulator.lease import Consumer, Message
-from convotic_emulator.state import SubscriptionState
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from convotic_emulator.clock import Clock
+    from convotic_emulator.lease import Consumer, Message
+    from convotic_emulator.state import SubscriptionState
 
 __all__ = ["MAX_RESPONSE_BYTES", "Dispatcher", "Waiter"]
 
@@ -103,14 +106,14 @@ class Dispatcher:
     def _serve(self, state: SubscriptionState, queue: deque[Waiter]) -> None:
         now_us = self._clock.now_us()
         for turn in range(len(queue), 0, -1):
-            if not state.is_deliverable():
+            if not state.backlog.is_deliverable():
                 return
             waiter = queue.popleft()
             if waiter.result.done():
                 continue
             messages: list[Message] = []
             if waiter.consumer.has_room():
-                share = -(-state.waiting_in_memory() // turn)
+                share = -(-state.backlog.waiting_in_memory() // turn)
                 messages = state.take(
                     waiter.consumer,
                     max_messages=min(waiter.max_messages, max(share, 1)),

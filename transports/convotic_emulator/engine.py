@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+from typing import TYPE_CHECKING
 
 from convotic_emulator.broker import Broker
 from convotic_emulator.clock import SECOND_US, Clock, ManualClock
 from convotic_emulator.delivery import Dispatcher
 from convotic_emulator.errors import NotFound, Unavailable
-from convotic_emulator.registry import Subscription
-from convotic_emulator.store import Store
+
+if TYPE_CHECKING:
+    from convotic_emulator.registry import Subscription
+    from convotic_emulator.store import Store
 
 __all__ = ["Engine"]
 
@@ -104,7 +107,7 @@ class Engine:
         commit, self._commit = self._commit, None
         try:
             if self.failed.done():
-                raise sqlite3.OperationalError("the data file has failed before")  # noqa: TRY301
+                raise sqlite3.OperationalError("the data file has failed before")
             self.store.commit()
         except sqlite3.Error as error:
             self.fail(error)

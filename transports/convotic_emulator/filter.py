@@ -101,8 +101,8 @@ class _Parser:
             self._expect(",")
             prefix = self._string()
             self._expect(")")
-            return lambda attributes: attributes.get(key, "").startswith(prefix) and (
-                key in attributes
+            return lambda attributes: (
+                attributes.get(key, "").startswith(prefix) and (key in attributes)
             )
         self._expect("attributes")
         if self._accept(":"):

@@ -13,8 +13,10 @@ range that was passed over, and reads it again when the run is closed.
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
-from convotic_emulator.lease import Message
+if TYPE_CHECKING:
+    from convotic_emulator.lease import Message
 
 __all__ = ["Lane"]
 

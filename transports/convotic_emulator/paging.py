@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from convotic_emulator.errors import InvalidArgument
-from convotic_emulator.settings import Proto
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from convotic_emulator.settings import Proto
 
 __all__ = ["page_of"]
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import logging
 import os
 import signal
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from convotic_emulator import __version__, daemon
 from convotic_emulator.server import EmulatorServer
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
 
 __all__ = ["serve"]
 
@@ -39,7 +41,7 @@ async def serve(options: argparse.Namespace) -> None:
     }
     daemon.write_info(options.data_dir, info)
     logger.info("Serving %s on %s.", options.data_dir, server.address)
-    print(f"PUBSUB_EMULATOR_HOST={server.address}", flush=True)  # noqa: T201  # for a person
+    print(f"PUBSUB_EMULATOR_HOST={server.address}", flush=True)  # for a person
     ends = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

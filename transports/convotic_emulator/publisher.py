@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf import empty_pb2
 from google.pubsub_v1.types import pubsub as t
 
-from convotic_emulator.engine import Engine
-from convotic_emulator.naming import check_project, check_name
+from convotic_emulator.naming import check_name, check_project
 from convotic_emulator.paging import page_of
 from convotic_emulator.registry import in_project
 from convotic_emulator.rpc import Context, unary
 from convotic_emulator.settings import Proto, check_messages, complete_topic
+
+if TYPE_CHECKING:
+    from convotic_emulator.engine import Engine
 
 __all__ = ["PublisherService"]
 

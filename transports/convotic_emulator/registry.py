@@ -5,18 +5,21 @@ Owns creation, lookup, listing, change and deletion. What happens to messages is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from google.pubsub_v1.types import pubsub
 
-from convotic_emulator.clock import Clock
 from convotic_emulator.errors import AlreadyExists, NotFound
 from convotic_emulator.filter import Predicate, parse_filter
 from convotic_emulator.naming import DELETED_TOPIC
 from convotic_emulator.settings import Proto, rules_of
-from convotic_emulator.state import SubscriptionState
 from convotic_emulator.store import ResourceRow, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from convotic_emulator.clock import Clock
+    from convotic_emulator.state import SubscriptionState
 
 __all__ = ["Registry", "Snapshot", "Subscription", "Topic"]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from google.pubsub_v1.types import pubsub
 
-from convotic_emulator.lease import Message
-from convotic_emulator.settings import Proto
-from convotic_emulator.state import SubscriptionState
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from convotic_emulator.lease import Message
+    from convotic_emulator.settings import Proto
+    from convotic_emulator.state import SubscriptionState
 
 __all__ = ["fill_messages"]
 

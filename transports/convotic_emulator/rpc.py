@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from convotic_emulator import __version__
-from convotic_emulator.engine import Engine
 from convotic_emulator.errors import AckIdsFailed, PubsubError, Unavailable
 from convotic_emulator.settings import Proto
+
+if TYPE_CHECKING:
+    from convotic_emulator.engine import Engine
 
 __all__ = ["METADATA", "Context", "UnknownMethods", "Unary", "abort", "unary"]
 
@@ -80,7 +82,7 @@ class UnknownMethods(grpc.GenericRpcHandler):
         """Return a handler for any method."""
         method = handler_call_details.method
 
-        async def refuse(request: bytes, context: Context) -> bytes:  # noqa: ARG001  # gRPC's
+        async def refuse(request: bytes, context: Context) -> bytes:  # gRPC's
             await context.send_initial_metadata(METADATA)
             await context.abort(
                 grpc.StatusCode.UNIMPLEMENTED, f"{method} is not supported by convotic_emulator."

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from pathlib import Path
-from types import TracebackType
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -15,6 +14,10 @@ from convotic_emulator.publisher import PublisherService
 from convotic_emulator.rpc import UnknownMethods
 from convotic_emulator.store import MEMORY, Store
 from convotic_emulator.subscriber import SubscriberService
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
 
 __all__ = ["EmulatorServer"]
 

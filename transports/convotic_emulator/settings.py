@@ -7,14 +7,16 @@ service would show it, or raises InvalidArgument with field and rule. Sources: t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from convotic_emulator.clock import SECOND_US
 from convotic_emulator.errors import InvalidArgument, Unimplemented
 from convotic_emulator.filter import parse_filter
 from convotic_emulator.naming import check_name
-from convotic_emulator.state import Rules
+from convotic_emulator.backlog import Rules
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "Proto",
@@ -192,7 +194,7 @@ def _complete_expiration(subscription: Proto) -> None:
 def _complete_dead_letter_policy(policy: Proto) -> None:
     check_name(policy.dead_letter_topic, "topics")
     attempts = policy.max_delivery_attempts or DEFAULT_MAX_DELIVERY_ATTEMPTS
-    if not 5 <= attempts <= 100:  # noqa: PLR2004  # the service's bounds, as in the message
+    if not 5 <= attempts <= 100:  # the service's bounds, as in the message
         raise InvalidArgument(
             f"Invalid max_delivery_attempts (value={attempts}): it must be between 5 and 100."
         )

@@ -18,12 +18,15 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from convotic_emulator.errors import StoreError
 from convotic_emulator.lease import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
 __all__ = ["MEMORY", "ResourceRow", "Store"]
 
@@ -243,7 +246,10 @@ class Store:
         if messages:
             self._write_many(
                 "UPDATE backlog SET attempts = ?, generation = ?, due_us = ? WHERE id = ?",
-                [(m.attempts, m.generation, m.due_us, number << SEQ_BITS | m.seq) for m in messages],
+                [
+                    (m.attempts, m.generation, m.due_us, number << SEQ_BITS | m.seq)
+                    for m in messages
+                ],
             )
 
     # Leases: a log of what was leased until when. The last entry of a message counts.
@@ -380,7 +386,9 @@ class Store:
 
     def count(self, number: int) -> int:
         """Return how many messages a backlog has; reads all its keys."""
-        return self._scalar("SELECT count(*) FROM backlog WHERE id BETWEEN ? AND ?", *_range(number, 0))
+        return self._scalar(
+            "SELECT count(*) FROM backlog WHERE id BETWEEN ? AND ?", *_range(number, 0)
+        )
 
     # Internals
 
@@ -391,7 +399,7 @@ class Store:
         """
         low, high = _range(number, 0)
         query = (
-            f"SELECT id, published_us FROM {table}"  # noqa: S608  # one of two constants
+            f"SELECT id, published_us FROM {table}"  # one of two constants
             " WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 1"
         )
         end = high + 1
@@ -448,7 +456,9 @@ def _open(path: Path | str) -> sqlite3.Connection:
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise StoreError(f"The data file {path} can't be read ({error}); it was not changed.") from error
+        raise StoreError(
+            f"The data file {path} can't be read ({error}); it was not changed."
+        ) from error
     except StoreError:
         connection.close()
         raise

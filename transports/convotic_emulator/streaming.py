@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from typing import TYPE_CHECKING
 
 import grpc
 from google.pubsub_v1.types import pubsub
 
 from convotic_emulator.delivery import MAX_RESPONSE_MESSAGES, Waiter
-from convotic_emulator.engine import Engine
 from convotic_emulator.errors import FailedPrecondition, InvalidArgument, PubsubError
 from convotic_emulator.lease import Consumer, Message
 from convotic_emulator.naming import check_name
-from convotic_emulator.registry import Subscription
 from convotic_emulator.reply import fill_messages
 from convotic_emulator.rpc import METADATA, Context, abort
 from convotic_emulator.settings import MAX_ACK_DEADLINE_SECONDS, Proto, check_ack_deadline
 
+if TYPE_CHECKING:
+    from convotic_emulator.engine import Engine
+    from convotic_emulator.registry import Subscription
+
 __all__ = ["StreamingPull"]
 
+#: What read() returns at the client's half-close; grpc-stubs do not know it.
+_EOF: object = grpc.aio.EOF  # type: ignore[attr-defined]  # grpc-stubs lack it
 _RESPONSE = pubsub.StreamingPullResponse.pb()
 
 
@@ -38,7 +43,7 @@ class StreamingPull:
         await context.send_initial_metadata(METADATA)
         try:
             first = await context.read()
-            if first is not grpc.aio.EOF:
+            if first is not _EOF:
                 await _Stream(self._engine, context, first).run()
         except (PubsubError, sqlite3.Error) as error:
             await abort(self._engine, context, error)
@@ -58,13 +63,14 @@ class _Stream:
         self._lease_seconds: int = first.stream_ack_deadline_seconds
         self._consumer = Consumer(first.max_outstanding_messages, first.max_outstanding_bytes)
         self._first = first
+        #: While the stream is ready for messages.
+        self._waiter: Waiter | None = None
 
     async def run(self) -> None:
         """Send until the client has half-closed, or the subscription or the server goes away."""
         self._apply(self._first)
         reader = asyncio.create_task(self._read())
         reader.add_done_callback(self._on_read_end)
-        self._waiter: Waiter | None = None
         try:
             while not reader.done():
                 messages = await self._next(reader)
@@ -108,7 +114,7 @@ class _Stream:
         await self._context.write(response)
 
     async def _read(self) -> None:
-        while (request := await self._context.read()) is not grpc.aio.EOF:
+        while (request := await self._context.read()) is not _EOF:
             _check_later(request)
             self._apply(request)
             await self._engine.committed()
@@ -118,7 +124,7 @@ class _Stream:
         if request.stream_ack_deadline_seconds:
             check_ack_deadline(request.stream_ack_deadline_seconds)
             self._lease_seconds = request.stream_ack_deadline_seconds
-            if getattr(self, "_waiter", None) is not None:
+            if self._waiter is not None:
                 self._waiter.lease_seconds = self._lease_seconds
         state, now_us = self._subscription.state, self._engine.clock.now_us()
         if request.ack_ids:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf import empty_pb2
 from google.pubsub_v1.types import pubsub as t
 
 from convotic_emulator.delivery import Waiter
-from convotic_emulator.engine import Engine
 from convotic_emulator.errors import AckIdsFailed, FailedPrecondition, InvalidArgument
 from convotic_emulator.lease import Consumer, Message
 from convotic_emulator.naming import check_name, check_project
@@ -24,6 +23,9 @@ from convotic_emulator.settings import (
     complete_subscription,
 )
 from convotic_emulator.streaming import StreamingPull
+
+if TYPE_CHECKING:
+    from convotic_emulator.engine import Engine
 
 __all__ = ["SubscriberService"]
 
@@ -167,9 +169,7 @@ class SubscriberService:
             )
         subscription = self._subscription(request)
         changes = [(ack_id, seconds) for ack_id in request.ack_ids]
-        return await self._confirm(
-            subscription.state.modify(changes, self._engine.clock.now_us())
-        )
+        return await self._confirm(subscription.state.modify(changes, self._engine.clock.now_us()))
 
     async def _confirm(self, refused: list[str]) -> Proto:
         """Answer once what took effect is committed; exactly-once names what did not."""
