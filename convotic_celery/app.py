@@ -57,10 +57,12 @@ def create_app(settings: Settings | None = None) -> ConvoticApp:
 class ConvoticApp(Celery):
     """A Celery app whose tasks include one for each handler. Made by :func:`create_app`.
 
-    Ordinary tasks (``@app.task``, also ``async def``) work beside them, on Celery's queue ``celery``.
+    Ordinary tasks (``@app.task``, also ``async def``) work beside them, on Celery's queue
+    ``celery``.
     """
 
     task_cls = "convotic_celery.runtime.task:ConvoticTask"
+    _tasks: dict[str, Any]
 
     def __init__(
         self, settings: Settings, definitions: Iterable[HandlerDefinition], **kwargs: Any
@@ -96,7 +98,7 @@ class ConvoticApp(Celery):
     @cached_property
     def Worker(self) -> Any:  # noqa: N802 - Celery's name
         """The worker program of this app."""
-        return self.subclass_with_self("convotic_celery.runtime.worker:HandlerWorker")
+        return self.subclass_with_self("convotic_celery.runtime.worker:HandlerWorker")  # type: ignore[arg-type]  # a name, so that it is imported in workers only
 
     def limit_concurrency(self, limit: int) -> None:
         """Pull at most ``limit`` messages of each handler; for a worker whose pool is bounded.
@@ -114,7 +116,7 @@ class ConvoticApp(Celery):
         }
         self.conf.broker_transport_options = {**options, "queues": queues}
 
-    def send_task(self, name: str, *args: Any, **kwargs: Any) -> AsyncResult[Any]:  # type: ignore[override]
+    def send_task(self, name: str, *args: Any, **kwargs: Any) -> AsyncResult[Any]:
         """Send a task by name; a handler gets a raw message (see ``HandlerTask.apply_async``)."""
         task = self._tasks.get(name)
         if isinstance(task, HandlerTask):
@@ -131,7 +133,7 @@ class ConvoticApp(Celery):
     def _get_backend(self) -> Any:
         """Return the result backend: the one configured, else the store's server."""
         if not self.conf.result_backend:
-            self.conf.result_backend = _result_backend_url(self.store.resolve_url())
+            self.conf.update(result_backend=_result_backend_url(self.store.resolve_url()))
         return super()._get_backend()  # type: ignore[misc]  # private in celery-types
 
     def _broker_parameters(self) -> tuple[str, Mapping[str, Any]]:

@@ -14,6 +14,6 @@ try:
 except ConvoticError as error:
     if click.get_current_context(silent=True) is None:
         raise
-    # Celery's command line would print the traceback of its own import machinery; what is wrong is a
-    # module or a setting, and the error says which.
+    # Celery's command line would print the traceback of its own import machinery; what is wrong is
+    # a module or a setting, and the error says which.
     raise SystemExit(f"convotic: {error}") from None

@@ -1,7 +1,7 @@
 """The framework's own message attributes: their names, and those of a dead letter.
 
-What they mean is in ``docs/delivery.md``. All begin with ``convotic-``, none is required on the way in,
-and none shows in ``message.attributes``. Pure.
+What they mean is in ``docs/delivery.md``. All begin with ``convotic-``, none is required on the way
+in, and none shows in ``message.attributes``. Pure.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ __all__ = [
     "user_attributes",
 ]
 
-#: The id a message had when it was published first; a replay carries it, so that ``message.id`` stays.
+#: The id a message had when it was published first; a replay carries it, so that ``message.id``
+#: stays.
 MESSAGE_ID_ATTRIBUTE = "convotic-message-id"
 
 #: How often the message was replayed from a dead-letter topic; absent on a message that was not.
@@ -63,7 +64,7 @@ class Failure:
 
 
 def user_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
-    """Return the attributes that the publisher wrote, without the framework's and the tracing ones."""
+    """Return the publisher's own attributes, without the framework's and the tracing ones."""
     return {
         name: value
         for name, value in attributes.items()
@@ -109,7 +110,7 @@ def dead_letter_attributes(failure: Failure, *, now: datetime | None = None) -> 
 
 
 def cut_utf8(text: str, max_bytes: int = MAX_VALUE_BYTES) -> str:
-    """Return as much of ``text`` as fits, cut at a character's edge; what is no text becomes ``?``."""
+    """Return as much of ``text`` as fits, cut at a character's edge."""
     encoded = text.encode("utf-8", "replace")
     if len(encoded) <= max_bytes:
         return encoded.decode()

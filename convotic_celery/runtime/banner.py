@@ -1,4 +1,4 @@
-"""What a worker says at its start: which handlers it runs, from which topics, with which options."""
+"""What a worker says at its start: its handlers, their topics and options."""
 
 from __future__ import annotations
 

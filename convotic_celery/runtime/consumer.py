@@ -16,9 +16,12 @@ logger = logging.getLogger(__name__)
 class HandlerConsumer(Consumer):
     """Rejects (so: dead-letters) what can't be run.
 
-    Celery acknowledges what it can't decode, and lets any other error of its message handling end the
-    worker: the message comes back, and ends the next one.
+    Celery acknowledges what it can't decode, and lets any other error of its message handling end
+    the worker: the message comes back, and ends the next one.
     """
+
+    connection_errors: tuple[type[BaseException], ...]
+    channel_errors: tuple[type[BaseException], ...]
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Reject a message whose body can't be decoded."""

@@ -1,7 +1,7 @@
 """Run an async task's coroutine from Celery's synchronous tracer, in whatever pool that runs.
 
-In the default pool the tracer is suspended (``suspend.py``); in solo, threads and prefork the coroutine
-runs on the process's own loop and the tracer's thread waits for it.
+In the default pool the tracer is suspended (``suspend.py``); in solo, threads and prefork the
+coroutine runs on the process's own loop and the tracer's thread waits for it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from celery._state import _task_stack
+from celery._state import _task_stack  # type: ignore[attr-defined]  # not in celery-types
 from celery.exceptions import SoftTimeLimitExceeded
 
 from convotic_celery.errors import ConvoticError
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class HandlerCancelled(ConvoticError):
-    """The coroutine raised ``CancelledError`` though nobody stopped it: it awaited something cancelled."""
+    """A coroutine raised ``CancelledError`` though nobody stopped it."""
 
 
 def run_coroutine(task: Task[Any, Any], coroutine: Coroutine[Any, Any, T]) -> T:
@@ -43,7 +43,8 @@ def run_coroutine(task: Task[Any, Any], coroutine: Coroutine[Any, Any, T]) -> T:
         return wait_for(guarded)
     # Celery finds the request by greenlet, so it has to be taken along to the loop's thread.
     request = task.request_stack.top
-    return process_loop().run(run_suspendable(_drive_with_request, task, request, guarded))
+    result: T = process_loop().run(run_suspendable(_drive_with_request, task, request, guarded))
+    return result
 
 
 async def _explain_cancellation(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -33,7 +33,10 @@ class OutcomeCounters:
     def snapshot(self) -> dict[str, dict[str, int]]:
         """Return handler -> outcome -> number; only what has occurred."""
         with self._lock:
-            return {handler: dict(counter) for handler, counter in self._counts.items()}
+            return {
+                name: {str(outcome): number for outcome, number in counter.items()}
+                for name, counter in self._counts.items()
+            }
 
 
 #: This process's.

@@ -1,14 +1,13 @@
 """One call that a pool was asked to make, and how its end is told.
 
-What Celery's ``Request`` hands to a pool: a target and callbacks. A job tells its outcome exactly once,
-and no exception of a callback reaches the loop or thread that runs it.
+What Celery's ``Request`` hands to a pool: a target and callbacks. A job tells its outcome exactly
+once, and no exception of a callback reaches the loop or thread that runs it.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-import sys
 import threading
 import time
 from asyncio import Task
@@ -16,7 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Literal, TypeAlias
 
+from billiard.common import TERM_SIGNAME
 from billiard.einfo import ExceptionInfo
+from celery.exceptions import Terminated
 
 __all__ = ["CURRENT_JOB", "Job", "StopReason"]
 
@@ -77,6 +78,11 @@ class Job:
         self.started = True
         self._call(self._on_accept, self.number, time.monotonic())
 
+    def check_not_stopped(self) -> None:
+        """Raise Terminated if the job was revoked before it began."""
+        if self.stop_reason is not None:
+            raise Terminated(TERM_SIGNAME)
+
     def call(self) -> Any:
         """Call the target."""
         return self._target(*self._args, **self._kwargs)
@@ -87,7 +93,7 @@ class Job:
             self._call(self._on_result, result)
 
     def fail(self, error: BaseException) -> None:
-        """Tell an error that came out of the target (Celery's tracer keeps the task's own inside)."""
+        """Tell an error that came out of the target; a task's own stays inside Celery's tracer."""
         if self._tell_once():
             self._call(self._on_error, ExceptionInfo((type(error), error, error.__traceback__)))
 
@@ -104,7 +110,7 @@ class Job:
         """Return a job that never began, so that its message is delivered to somebody else."""
         if not self._tell_once():
             return
-        request = getattr(self._on_result, "__self__", None)
+        request: Any = getattr(self._on_result, "__self__", None)
         if hasattr(request, "hand_back"):
             self._call(request.hand_back)
         elif hasattr(request, "reject"):
@@ -127,7 +133,7 @@ class Job:
         try:
             callback(*args, **kwargs)
         except BaseException:
-            logger.exception("%r: the worker's callback failed", self, exc_info=sys.exc_info())
+            logger.exception("%r: the worker's callback failed", self)
 
 
 #: The job that runs the current code; set for async jobs and whatever they start.

@@ -1,6 +1,7 @@
 """An asyncio event loop on a thread of its own, and the one of this process.
 
-Owns starting, stopping and running coroutines from other threads. What runs on it is not its business.
+Owns starting, stopping and running coroutines from other threads. What runs on it is not its
+business.
 """
 
 from __future__ import annotations

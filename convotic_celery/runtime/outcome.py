@@ -78,17 +78,15 @@ def judge(
         elapsed_seconds: Since the run began.
         random: 0..1, for a back-off's jitter.
     """
-    match error:
-        case Drop():
-            return Dropped(str(error))
-        case celery_exceptions.Ignore():
-            return Dropped(str(error) or "ignored by the handler")
-        case DeadLetter():
-            return GiveUp(error)
-        case celery_exceptions.Reject(requeue=False):
-            return GiveUp(DeadLetter(str(error.reason or "")))
-        case InvalidMessage() if options.on_invalid == "dead_letter":
-            return GiveUp(error)
+    if isinstance(error, Drop | celery_exceptions.Ignore):
+        return Dropped(str(error) or "ignored by the handler")
+    if isinstance(error, celery_exceptions.Reject):
+        reason, requeue = error.args
+        if not requeue:
+            return GiveUp(DeadLetter(str(reason or "")))
+    is_invalid = isinstance(error, InvalidMessage) and options.on_invalid == "dead_letter"
+    if is_invalid or isinstance(error, DeadLetter):
+        return GiveUp(error)
     if attempt > options.max_retries:
         return GiveUp(_final(error))
     return Again(_delay(error, options, attempt, elapsed_seconds, random))
@@ -122,8 +120,8 @@ def error_type(error: BaseException) -> str:
 def _final(error: Exception) -> Exception:
     """Return what is stored and shown for the last attempt.
 
-    Celery's own control flow exceptions can't be left: its tracer would take them for what they mean
-    to Celery. Nor MemoryError: Celery's worker ends itself on it.
+    Celery's own control flow exceptions can't be left: its tracer would take them for what they
+    mean to Celery. Nor MemoryError: Celery's worker ends itself on it.
     """
     if isinstance(error, celery_exceptions.Retry):
         return error.exc if isinstance(error.exc, Exception) else RuntimeError(str(error))

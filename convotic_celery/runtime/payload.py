@@ -1,16 +1,16 @@
-"""How a raw Pub/Sub message looks to Celery: headers made up from it, its data untouched as the body.
+"""How a raw Pub/Sub message looks to Celery: made-up headers, its data untouched as the body.
 
 Example of what a worker's Celery gets for one message::
 
     body              b'{"id": 1, "customer_id": "c-1"}'     (b"null" stands for "no data")
     content-type      application/x-convotic
-    headers           task, id, root_id, parent_id, retries, argsrepr, … as Celery's protocol 2 has them
-    headers.convotic  {"message_id": "11", "attributes": {"source": "api"}, "ordering_key": "",
+    headers           task, id, root_id, parent_id, retries, argsrepr, … as Celery's protocol 2 has
+    them headers.convotic  {"message_id": "11", "attributes": {"source": "api"}, "ordering_key": "",
                        "published_at": "2026-11-23T20:00:00+00:00", "attempt": 1, "losses": 0,
                        "replay_count": 0, "empty": False, "trace": {}}
 
-The data is *not* parsed here, nor by the worker's main loop: a message that is not JSON must fail as a
-task does, in the pool, with its own dead letter and state.
+The data is *not* parsed here, nor by the worker's main loop: a message that is not JSON must fail
+as a task does, in the pool, with its own dead letter and state.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ import socket
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from convotic_pubsub.queue import PayloadDict, Received
 from kombu.serialization import register
 
 from convotic_celery.runtime.attributes import (
@@ -31,6 +30,9 @@ from convotic_celery.runtime.attributes import (
     trace_attributes,
     user_attributes,
 )
+
+if TYPE_CHECKING:
+    from convotic_pubsub.queue import PayloadDict, Received
 
 __all__ = [
     "CONTENT_TYPE",
@@ -58,7 +60,7 @@ _NO_DATA = b"null"
 
 
 class MessageFacts(TypedDict):
-    """The header ``convotic``: what Pub/Sub said about a message. Plain values: it crosses processes."""
+    """The header ``convotic``: what Pub/Sub said about a message. It crosses processes."""
 
     message_id: str
     attributes: dict[str, str]

@@ -1,24 +1,14 @@
-"""What becomes of a delivery to a handler: run, acknowledge or give up; and what is remembered of it.
+"""What becomes of a delivery to a handler, and what is remembered of it.
 
-Two budgets, see ``docs/delivery.md``. *Failures* are runs that raised or were stopped; they are written
-to the store when they happen and are exact. *Losses* are the deliveries that Pub/Sub counts beyond
-failures and hand-backs: a process died with the message. Without a store nothing is known of either,
-and Pub/Sub's count of deliveries stands for both.
+Two budgets, see ``docs/delivery.md``. *Failures* are runs that raised or were stopped; they are
+written to the store when they happen and are exact. *Losses* are the deliveries that Pub/Sub counts
+beyond failures and hand-backs: a process died with the message. Without a store nothing is known of
+either, and Pub/Sub's count of deliveries stands for both.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
-
-from convotic_pubsub.queue import (
-    Acknowledge,
-    DeadLetter,
-    Decision,
-    Deliver,
-    History,
-    Incident,
-    Received,
-)
 
 from convotic_celery.runtime.attributes import (
     TARGET_ATTRIBUTE,
@@ -28,6 +18,15 @@ from convotic_celery.runtime.attributes import (
     replay_count,
 )
 from convotic_celery.runtime.payload import PayloadBuilder, first_message_id
+from convotic_pubsub.queue import (
+    Acknowledge,
+    DeadLetter,
+    Decision,
+    Deliver,
+    History,
+    Incident,
+    Received,
+)
 
 if TYPE_CHECKING:
     from convotic_celery.sdk.handler import HandlerDefinition
@@ -117,7 +116,8 @@ class HandlerPolicy:
             losses = max(0, earlier - history.failures - history.hand_backs)
             exhausted = losses >= self._max_losses
         if history is not None and history.failures >= self._max_runs:
-            # The process died after the last failure was counted and before its dead letter was out.
+            # The process died after the last failure was counted and before its dead letter was
+            # out.
             return DeadLetter(
                 self._give_up(received, "max-retries-exceeded", attempts=history.failures)
             )

@@ -1,9 +1,9 @@
 """The default worker pool: coroutines on one event loop, plain functions in threads beside it.
 
-Each async job is Celery's own tracer in a greenlet (see ``suspend.py``): results, signals, retries and
-``self.request`` are Celery's. There is no queue and no semaphore for async jobs: how many messages of a
-handler run at once is the transport's business (``QueueSpec.concurrency``), and a second bound here
-would only hold leased messages idle.
+Each async job is Celery's own tracer in a greenlet (see ``suspend.py``): results, signals, retries
+and ``self.request`` are Celery's. There is no queue and no semaphore for async jobs: how many
+messages of a handler run at once is the transport's business (``QueueSpec.concurrency``), and a
+second bound here would only hold leased messages idle.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from billiard.common import TERM_SIGNAME
 from celery.concurrency.base import BasePool
-from celery.concurrency.prefork import _run_ready_callbacks
+from celery.concurrency.prefork import (  # type: ignore[attr-defined]  # not in celery-types
+    _run_ready_callbacks,
+)
 from celery.exceptions import Terminated, WorkerLostError
 from celery.worker import state as worker_state
 from kombu.asynchronous import get_event_loop
@@ -35,7 +37,8 @@ __all__ = ["TaskPool"]
 
 logger = logging.getLogger(__name__)
 
-#: How often a stopping pool lets Celery's timers fire and runs acknowledgements that wait for the hub.
+#: How often a stopping pool lets Celery's timers fire and runs acknowledgements that wait for the
+#: hub.
 STOP_TICK_SECONDS = 0.2
 
 
@@ -76,7 +79,7 @@ class TaskPool(BasePool):
         self._loop_thread.start()
         self._watchdog.start()
 
-    def on_apply(  # type: ignore[override]  # celery-types says None; Celery keeps a weakref to the result
+    def on_apply(  # type: ignore[override]  # noqa: PLR0917 - Celery's; it keeps the result
         self,
         target: Callable[..., Any],
         args: Sequence[Any] = (),
@@ -114,7 +117,7 @@ class TaskPool(BasePool):
             job.hand_back()
         return job
 
-    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:  # noqa: ARG002
         """Cancel an async job's coroutine. A running thread can't be stopped: that is only logged.
 
         Args:
@@ -179,7 +182,7 @@ class TaskPool(BasePool):
     # -- on the loop ---------------------------------------------------------------------------
 
     def _is_async(self, args: Sequence[Any]) -> bool:
-        """Say whether a job is an async task's: Celery's tracers have its name as first argument."""
+        """Say whether a job is an async task's; a tracer's first argument is its name."""
         name = args[0] if args else None
         if not isinstance(name, str) or self.app is None:
             return False
@@ -192,12 +195,11 @@ class TaskPool(BasePool):
         job.task = self._loop_thread.loop.create_task(self._run_async(job), name=repr(job))
 
     async def _run_async(self, job: Job) -> None:
-        """Run one async job; nothing it raises leaves this coroutine (SystemExit would end the loop)."""
+        """Run one async job. Nothing it raises leaves here: SystemExit would end the loop."""
         CURRENT_JOB.set(job)
         try:
             job.accept()
-            if job.stop_reason is not None:  # revoked between delivery and now
-                raise Terminated(TERM_SIGNAME)
+            job.check_not_stopped()
             with self._limits(job):
                 result = await run_suspendable(job.call)
         except BaseException as exc:  # noqa: BLE001 - a thread's top: told to the worker
@@ -226,8 +228,7 @@ class TaskPool(BasePool):
     def _run_in_thread(self, job: Job) -> None:
         try:
             job.accept()
-            if job.stop_reason is not None:
-                raise Terminated(TERM_SIGNAME)
+            job.check_not_stopped()
             result = job.call()
         except BaseException as exc:  # noqa: BLE001 - a thread's top: told to the worker
             job.fail(_explain(job, exc))
@@ -281,7 +282,7 @@ def _explain(job: Job, error: BaseException) -> BaseException:
 
 
 def _turn_hub() -> None:
-    """Do for a joining pool what Celery's main loop no longer does: timers, queued acknowledgements."""
+    """Do what Celery's main loop no longer does: fire timers, run queued acknowledgements."""
     hub = get_event_loop()
     if hub is None or worker_state.should_terminate:
         return

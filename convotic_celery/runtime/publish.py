@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from convotic_pubsub.errors import TopicNotFound
-from convotic_pubsub.session import Session, session_for
-
 from convotic_celery.context.publishing import TopicPublisher, build_message, confirm_sync
 from convotic_celery.errors import TopicHasNoSubscription
 from convotic_celery.runtime.attributes import TARGET_ATTRIBUTE
+from convotic_pubsub.errors import TopicNotFound
+from convotic_pubsub.session import Session, session_for
 
 if TYPE_CHECKING:
     from convotic_celery.sdk.handler import HandlerDefinition
@@ -30,13 +29,13 @@ class SessionPublisher:
     """The :class:`~convotic_celery.context.publishing.TopicPublisher` on the process's session.
 
     A topic that does not exist is created only together with the subscriptions of the handlers that
-    are known here: a message to a topic that nobody subscribes to would vanish. Thread-safe; connects
-    on first use.
+    are known here: a message to a topic that nobody subscribes to would vanish. Thread-safe;
+    connects on first use.
 
     Args:
-        parameters: Where to publish; asked each time, so that a worker and its handlers share a session.
-        definitions: The handlers known here.
-        may_create: False leaves a missing topic missing (``provision`` is ``verify`` or ``off``).
+        parameters: Where to publish; asked each time, so that a worker and its handlers share a
+        session. definitions: The handlers known here. may_create: False leaves a missing topic
+        missing (``provision`` is ``verify`` or ``off``).
     """
 
     def __init__(

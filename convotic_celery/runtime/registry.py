@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from convotic_pubsub.queue import DeliveryPolicy, QueueSpec
 from kombu import Exchange, Queue
 
 from convotic_celery.runtime.task import HandlerTask
+from convotic_pubsub.queue import DeliveryPolicy, QueueSpec
 
 if TYPE_CHECKING:
     from convotic_celery.runtime.publish import HandlerPublisher
@@ -41,11 +41,11 @@ def make_task(
 
 
 def kombu_queue(definition: HandlerDefinition) -> Queue:
-    """Return the queue for Celery's ``task_queues``; its exchange is the topic, and nobody declares it.
+    """Return the queue for Celery's ``task_queues``; its exchange is named as the topic.
 
     Topic and subscription are the transport's to create, from :func:`queue_spec`.
     """
-    exchange = Exchange(definition.topic, type="direct", no_declare=True)
+    exchange = Exchange(definition.topic, type="direct")
     return Queue(definition.queue, exchange=exchange, routing_key=definition.queue)
 
 

@@ -1,12 +1,13 @@
 """How a handler's run ends for its message: Celery's ``Request``, settling on Pub/Sub.
 
 Celery knows one thing to do with a message, to acknowledge it; here a failed run must *not* be
-acknowledged, and a final one has to reach the dead-letter topic first. So each of Celery's outcomes is
-mapped to exactly one settlement of the message (see ``docs/architecture.md``), with the events that
-monitors expect: ``task-retried`` for every attempt but the last, ``task-failed`` only for that.
+acknowledged, and a final one has to reach the dead-letter topic first. So each of Celery's outcomes
+is mapped to exactly one settlement of the message (see ``docs/architecture.md``), with the events
+that monitors expect: ``task-retried`` for every attempt but the last, ``task-failed`` only for
+that.
 
-``on_success`` and ``execute_using_pool`` are not overridden: Celery replaces both in a subclass of this
-class (``celery.worker.request.create_request_cls``).
+``on_success`` and ``execute_using_pool`` are not overridden: Celery replaces both in a subclass of
+this class (``celery.worker.request.create_request_cls``).
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from billiard.einfo import (  # type: ignore[attr-defined]  # not in celery-types
+    ExceptionInfo,
+    ExceptionWithTraceback,
+)
 from celery import signals
 from celery.exceptions import Ignore, Retry, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.utils.serialization import get_pickled_exception
@@ -60,9 +64,12 @@ class SettledMessage(Protocol):
 class HandlerRequest(Request):
     """One delivery of one message to one handler, on the worker's side.
 
-    Its callbacks run on whatever thread the pool has; the message's methods are thread-safe and only
-    the first settlement counts.
+    Its callbacks run on whatever thread the pool has; the message's methods are thread-safe and
+    only the first settlement counts.
     """
+
+    #: Celery's, missing in celery-types.
+    _context: Any
 
     # -- what Celery and the pool call -----------------------------------------------------------
 
@@ -135,7 +142,7 @@ class HandlerRequest(Request):
             except TimeLimitExceeded:
                 self._on_hard_limit(ExceptionInfo(), error)
 
-    def info(self, safe: bool = False) -> Any:
+    def info(self, safe: bool = False) -> Any:  # noqa: ARG002 - it is always safe
         """Return what ``inspect active`` shows; the data as (shortened) text, it is bytes."""
         shown = super().info(safe=True)
         return {**shown, "attempt": self._facts["attempt"]} if self._facts else shown
@@ -153,7 +160,7 @@ class HandlerRequest(Request):
         )
 
     def _drop(self, reason: str) -> None:
-        """Acknowledge what the handler declined; for monitors it has succeeded, with that result."""
+        """Acknowledge what the handler declined; monitors see a success with that result."""
         state.task_ready(self, successful=True)
         if self.acknowledged:
             return
@@ -209,14 +216,15 @@ class HandlerRequest(Request):
         if announced:
             self.send_event(
                 "task-failed",
-                exception=safe_repr(get_pickled_exception(exc_info.exception)),
+                exception=safe_repr(get_pickled_exception(_unwrap(exc_info.exception))),
                 traceback=safe_str(exc_info.traceback),
             )
 
     def _record_failure(self, exc_info: ExceptionInfo, error: BaseException) -> None:
         """Do what Celery's tracer does for a failure, for one that the tracer did not see."""
         logger.error("%s[%s] failed: %r", self.name, self.id, error)
-        self.task.backend.mark_as_failure(
+        backend: Any = self.task.backend
+        backend.mark_as_failure(
             self.id, error, request=self._context, store_result=self.store_errors
         )
         signals.task_failure.send(

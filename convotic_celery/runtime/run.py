@@ -76,10 +76,11 @@ async def run_async(
     try:
         async with asyncio.timeout(seconds) as deadline:
             await definition.handler(message, ctx)
-    except TimeoutError:
+    except TimeoutError as error:
         if not deadline.expired():
             raise  # the handler's own
-        raise AckDeadlineExceeded(definition.queue, seconds) from None
+        # Chained: the traceback shows where the handler stood.
+        raise AckDeadlineExceeded(definition.queue, seconds) from error
 
 
 def run_sync(definition: HandlerDefinition, message: WorkerMessage[Any], ctx: object) -> None:
@@ -93,5 +94,5 @@ def run_sync(definition: HandlerDefinition, message: WorkerMessage[Any], ctx: ob
     """
     try:
         definition.handler(message, ctx)
-    except SoftTimeLimitExceeded:
-        raise AckDeadlineExceeded(definition.queue, definition.options.ack_deadline) from None
+    except SoftTimeLimitExceeded as error:
+        raise AckDeadlineExceeded(definition.queue, definition.options.ack_deadline) from error

@@ -1,10 +1,10 @@
 """Suspend synchronous code while a coroutine waits.
 
-Celery's tracer is a plain function: it calls the task and goes on when the task has returned. An async
-task returns a coroutine instead. Here the tracer runs inside a greenlet on the event loop's thread; the
-coroutine is driven in that greenlet, and each time it waits, the greenlet (tracer included) is left as
-it stands and an :class:`asyncio.Task` waits in its place. So Celery's own, unmodified code runs a
-thousand coroutines at once.
+Celery's tracer is a plain function: it calls the task and goes on when the task has returned. An
+async task returns a coroutine instead. Here the tracer runs inside a greenlet on the event loop's
+thread; the coroutine is driven in that greenlet, and each time it waits, the greenlet (tracer
+included) is left as it stands and an :class:`asyncio.Task` waits in its place. So Celery's own,
+unmodified code runs a thousand coroutines at once.
 
 The coroutine runs *in* the greenlet, which is what Celery keys ``self.request`` by, and the
 :class:`asyncio.Task` is the current one, so ``asyncio.timeout``, task groups and ``gather`` work.
@@ -17,14 +17,14 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
 from typing import Any, TypeVar
 
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]  # has no py.typed
 
 __all__ = ["can_suspend", "run_suspendable", "wait_for"]
 
 T = TypeVar("T")
 
 
-class _Suspendable(greenlet):
+class _Suspendable(greenlet):  # type: ignore[misc]  # as above
     """A greenlet whose parent waits for what its coroutine waits for."""
 
 

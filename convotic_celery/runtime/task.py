@@ -1,7 +1,7 @@
 """A handler as a Celery task, and the base of all tasks of our app.
 
-The task's side of the contract (``docs/delivery.md`` §3) is what it raises: Celery's ``Retry`` for a
-failed run with attempts left, the error itself for the last one. What that does to the message is
+The task's side of the contract (``docs/delivery.md`` §3) is what it raises: Celery's ``Retry`` for
+a failed run with attempts left, the error itself for the last one. What that does to the message is
 decided on the worker's side, in ``request.py``.
 """
 
@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
 from celery.app.task import Task
 from celery.exceptions import Ignore, Retry, WorkerShutdown, WorkerTerminate
@@ -34,6 +34,8 @@ from convotic_celery.runtime.run import (
 from convotic_celery.sdk.outcomes import DeadLetter
 
 if TYPE_CHECKING:
+    from numbers import Real
+
     from celery.result import AsyncResult
 
     from convotic_celery.runtime.publish import HandlerPublisher
@@ -129,7 +131,7 @@ class HandlerTask(Task[Any, Any]):
             f"{self.definition.topic}. Raise convotic_celery.Retry(delay=…), or any error."
         )
 
-    def apply_async(  # type: ignore[override]  # celery-types lists all of Celery's options
+    def apply_async(  # noqa: PLR0917 - Celery's signature
         self,
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
@@ -142,8 +144,8 @@ class HandlerTask(Task[Any, Any]):
     ) -> AsyncResult[Any]:
         """Publish ``args[0]`` as a raw message that only this handler gets.
 
-        ``kwargs`` may have ``attributes`` and ``ordering_key``. Blocks until the publish is confirmed.
-        The returned result only has the task's id: results of handlers are not stored.
+        ``kwargs`` may have ``attributes`` and ``ordering_key``. Blocks until the publish is
+        confirmed. The returned result only has the task's id: results of handlers are not stored.
 
         Raises:
             PublishRefused: The call asks for what a raw message can't carry, or breaks a limit.
@@ -152,7 +154,7 @@ class HandlerTask(Task[Any, Any]):
         del task_id, producer, shadow  # Celery's; a message's task id follows from its message id
         data, attributes, ordering_key = _call_arguments(self.name, args, kwargs)
         if self.app.conf.task_always_eager:
-            return self.apply((data,), {"attributes": attributes})  # type: ignore[return-value]
+            return self.apply((data,), {"attributes": attributes})
         message_id = self.publisher.publish(self.definition, data, attributes, ordering_key)
         return self.AsyncResult(task_id_of(self.definition.subscription, message_id))
 
@@ -180,7 +182,7 @@ class HandlerTask(Task[Any, Any]):
         )
         match verdict:
             case Again(delay_seconds=delay):
-                raise Retry(exc=error, when=round(delay, 3)) from error
+                raise Retry(exc=error, when=cast("Real", round(delay, 3))) from error
             case Dropped(reason=reason):
                 raise Ignore(reason) from error
             case GiveUp(error=final):

@@ -1,7 +1,7 @@
 """Daemon threads for plain ``def`` jobs.
 
-Unlike :class:`concurrent.futures.ThreadPoolExecutor`, the interpreter does not wait for them when it
-ends (a second signal must stop the worker now), and what has not begun can be taken back.
+Unlike :class:`concurrent.futures.ThreadPoolExecutor`, the interpreter does not wait for them when
+it ends (a second signal must stop the worker now), and what has not begun can be taken back.
 """
 
 from __future__ import annotations

@@ -11,8 +11,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from convotic_celery.runtime.loop import LoopThread
+if TYPE_CHECKING:
+    from convotic_celery.runtime.loop import LoopThread
 
 __all__ = ["LoopWatchdog"]
 

@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from billiard import cpu_count
 from celery.apps.worker import Worker
-from celery.concurrency import ALIASES, get_implementation
+from celery.concurrency import (  # type: ignore[attr-defined]  # not in celery-types
+    ALIASES,
+    get_implementation,
+)
 from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.exceptions import ImproperlyConfigured
-from celery.utils.sysinfo import is_auto_concurrency
+from celery.utils.sysinfo import (  # type: ignore[attr-defined]  # not in celery-types
+    is_auto_concurrency,
+)
 from click.core import ParameterSource
 from kombu.utils.imports import symbol_by_name
 
@@ -35,13 +40,19 @@ class HandlerWorker(Worker):
     """``app.Worker``. Made anew for each start; knows its app's handlers."""
 
     app: ConvoticApp
+    concurrency: Any
+    consumer: Any
+    pool_cls: type[Any]
+    prefetch_multiplier: int
 
-    def setup_defaults(self, *args: Any, **kwargs: Any) -> None:
+    def setup_defaults(  # type: ignore[override]  # Celery's options pass through
+        self, *args: Any, **kwargs: Any
+    ) -> None:
         """Resolve Celery's options, then what follows from the pool that was chosen."""
         if kwargs.get("pool_start_method") == "fork":
             logger.warning("Using spawn instead of fork: gRPC does not survive a fork")
         kwargs["pool_start_method"] = "spawn"
-        super().setup_defaults(*args, **kwargs)  # type: ignore[no-untyped-call,misc]  # as Celery
+        super().setup_defaults(*args, **kwargs)
         self.pool_cls = choose_pool(self.pool_cls)
         if issubclass(self.pool_cls, TaskPool) and not self.concurrency:
             self.concurrency = self.app.total_concurrency
@@ -63,10 +74,10 @@ class HandlerWorker(Worker):
             raise click.UsageError(text) from None
 
     def extra_info(self) -> str:
-        """Return what stands below Celery's banner: the handlers, and Celery's own list of tasks."""
+        """Return what stands below Celery's banner: the handlers, and Celery's tasks."""
         consumed = self.app.amqp.queues.consume_from
         shown = [d for d in self.app.definitions if d.queue in consumed]
-        return "\n".join(filter(None, ["", handler_table(shown), super().extra_info()]))
+        return "\n" + handler_table(shown) + (super().extra_info() or "")
 
     def stats(self) -> dict[str, Any]:
         """Return what ``inspect stats`` shows, and how many messages ended how."""
@@ -87,7 +98,7 @@ class HandlerWorker(Worker):
         super().on_stopped()
 
     def _bound_concurrency(self) -> None:
-        """Pull no more than the pool can run: ``-c`` bounds each handler, and all of them together."""
+        """Pull no more than the pool can run: ``-c`` bounds each handler, and all together."""
         if issubclass(self.pool_cls, SoloPool):
             self.concurrency = 1
         self.prefetch_multiplier = max(1, self.prefetch_multiplier)
@@ -103,7 +114,7 @@ class HandlerWorker(Worker):
         for task in self.app.tasks.values():
             if isinstance(task, HandlerTask):
                 options = task.definition.options
-                cls = type(task)
+                cls: Any = type(task)
                 cls.time_limit = options.ack_deadline + max(0.5, options.deadline_grace / 2)
                 cls.soft_time_limit = None if task.runs_on_loop else options.ack_deadline
 
@@ -111,16 +122,17 @@ class HandlerWorker(Worker):
 def choose_pool(configured: Any) -> type[Any]:
     """Return the pool's class; an explicit ``-P prefork`` is prefork.
 
-    Celery's command line takes "prefork" for "nobody chose" and puts the configured pool (ours) in its
-    place (``celery.bin.worker.WorkersPool.convert``), so the command line is asked whether somebody did.
+    Celery's command line takes "prefork" for "nobody chose" and puts the configured pool (ours) in
+    its place (``celery.bin.worker.WorkersPool.convert``), so the command line is asked whether
+    somebody did.
     """
     pool: type[Any] = get_implementation(configured)
+    prefork: type[Any] = PreforkPool
     if not issubclass(pool, TaskPool):
         return pool
     context = click.get_current_context(silent=True)
     if context is None or context.get_parameter_source("pool") not in _GIVEN:
         return pool
-    custom = ALIASES.get("custom")
-    if custom and symbol_by_name(custom) is pool:  # -P custom, and that names ours
-        return pool
-    return PreforkPool
+    custom: str | None = ALIASES.get("custom")
+    # -P custom, and that names ours?
+    return pool if custom and symbol_by_name(custom) is pool else prefork
