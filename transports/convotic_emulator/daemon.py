@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from threading import Event
 from typing import IO, TYPE_CHECKING, Any
@@ -173,6 +174,8 @@ def _start(data_dir: Path, idle_seconds: float, deadline: float) -> dict[str, An
             start_new_session=True,
             cwd="/",
         )
+    # It outlives this process or is stopped by another: whoever started it only has to reap it.
+    threading.Thread(target=process.wait, name="convotic-emulator-reaper", daemon=True).start()
     while time.monotonic() < deadline:
         info = _running(data_dir)
         # Not of our process: a server that was ending when we looked, or somebody's in the
