@@ -21,6 +21,7 @@ from celery.utils.sysinfo import (  # type: ignore[attr-defined]  # not in celer
 from click.core import ParameterSource
 from kombu.utils.imports import symbol_by_name
 
+from convotic_celery.errors import ConfigurationError
 from convotic_celery.runtime.banner import handler_table
 from convotic_celery.runtime.counters import outcomes
 from convotic_celery.runtime.pool import TaskPool
@@ -49,6 +50,10 @@ class HandlerWorker(Worker):
         self, *args: Any, **kwargs: Any
     ) -> None:
         """Resolve Celery's options, then what follows from the pool that was chosen."""
+        try:
+            self.app.settings.refuse_embedded_where_wrong()
+        except ConfigurationError as error:  # before anything starts, and without a traceback
+            raise click.ClickException(str(error)) from None
         if kwargs.get("pool_start_method") == "fork":
             logger.warning("Using spawn instead of fork: gRPC does not survive a fork")
         kwargs["pool_start_method"] = "spawn"
