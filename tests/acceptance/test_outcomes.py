@@ -50,7 +50,7 @@ def test_a_failing_message_runs_three_times_and_delays_nobody(stage: Stage) -> N
         wait_until(lambda: len(stage.read_runs("end")) == 20, timeout=8)
 
         dead_letter = stage.pull_dead_letter(timeout=40)
-        never(lambda: len(failing_starts(stage)) > 3, for_seconds=1)
+        never(lambda: len(failing_starts(stage)) > 3, for_=1)
 
     starts = failing_starts(stage)
     assert len(starts) == 3
