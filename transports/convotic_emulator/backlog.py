@@ -119,6 +119,16 @@ class Backlog:
         self.cursor = 0
         self.caught_up = False
 
+    def rejoin_lanes(self) -> None:
+        """Open the runs of what is leased after a restart or a seek, when nothing is read yet.
+
+        All that is older in their lanes counts as passed over: it comes in order with them.
+        """
+        for message in sorted(self._outstanding.values(), key=lambda m: m.seq):
+            self.join_lane(message, None)
+        for lane in self.lanes.values():
+            lane.pass_over(1, max(lane.run))
+
     def pop_next(self, now_us: int, taker: object, room: int | None) -> Message | None:
         """Pop the next deliverable message, unless it has more than ``room`` bytes."""
         oldest_us = now_us - self.rules.retention_us
@@ -260,7 +270,11 @@ class Backlog:
         if seq in self._outstanding or seq in self.again or seq in self.delayed:
             return True
         lane = self.lanes.get(row.key) if row.key else None
-        return lane is not None and (seq in lane.run or any(m.seq == seq for m in lane.next_up))
+        return lane is not None and (
+            lane.passed_from <= seq <= lane.passed_to
+            or seq in lane.run
+            or any(m.seq == seq for m in lane.next_up)
+        )
 
     def _close_lane(self, key: str, lane: Lane) -> None:
         repeated = lane.close()

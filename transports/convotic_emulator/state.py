@@ -85,16 +85,14 @@ class SubscriptionState:
         for seq in [seq for seq in self.outstanding if seq not in keep]:
             self._end_lease(self.outstanding.pop(seq))
         self.backlog.clear()
-        for message in self.outstanding.values():
-            self.backlog.join_lane(message, None)
+        self.backlog.rejoin_lanes()
         self._wake(self)
 
     def restore(self, leases: Mapping[int, list[Message]]) -> None:
         """Take back the leases of an earlier run, ``{deadline_us: messages}``; past ones lapse."""
-        restored = sorted((m for batch in leases.values() for m in batch), key=lambda m: m.seq)
-        for message in restored:
-            self.outstanding[message.seq] = message
-            self.backlog.join_lane(message, None)
+        for messages in leases.values():
+            self.outstanding.update((message.seq, message) for message in messages)
+        self.backlog.rejoin_lanes()
         for deadline_us, messages in leases.items():
             LeaseBatch(self, self._timers, deadline_us, messages)
 

@@ -1,0 +1,218 @@
+"""A Hypothesis machine over one subscription: any order of publishes, takes, acks, lapses, restarts.
+
+It keeps a model of each message (live, acknowledged, dead-lettered) and of each ack id that was
+ever given out, and compares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.pubsub_v1.types import pubsub
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    rule,
+)
+
+from convotic_emulator.broker import Broker
+from convotic_emulator.clock import ManualClock
+from convotic_emulator.lease import Consumer
+from convotic_emulator.settings import complete_subscription
+from convotic_emulator.store import MEMORY, Store
+
+TOPIC = "projects/p/topics/orders"
+DEAD = "projects/p/topics/orders.dead"
+NAME = "projects/p/subscriptions/orders.sub"
+KEEP = "projects/p/subscriptions/orders.dead"
+
+LEASE_SECONDS = 10
+MAX_ATTEMPTS = 5
+
+
+@dataclass
+class Delivery:
+    """One ack id that was given out."""
+
+    ack_id: str
+    seq: int
+
+
+@dataclass
+class Known:
+    """What the model knows of a message."""
+
+    key: str
+    state: str = "live"
+    #: The ack id of the newest delivery; only this may acknowledge.
+    newest: str = ""
+    attempt: int = 0
+    deliveries: set[str] = field(default_factory=set)
+
+
+class SubscriptionMachine(RuleBasedStateMachine):
+    """The rules; subclasses choose the settings of the subscription."""
+
+    ordered = False
+    backoff_seconds = 0
+    deliveries: Bundle[Delivery] = Bundle("deliveries")
+
+    @initialize()
+    def create(self) -> None:
+        self.clock = ManualClock()
+        self.store = Store(MEMORY, now_us=self.clock.now_us())
+        self.broker = Broker(self.store, self.clock, lambda _state: None)
+        registry = self.broker.registry
+        for topic in (TOPIC, DEAD):
+            registry.create("topic", pubsub.Topic.pb()(name=topic))
+        subscription = pubsub.Subscription.pb()(
+            name=NAME, topic=TOPIC, enable_message_ordering=self.ordered
+        )
+        subscription.dead_letter_policy.dead_letter_topic = DEAD
+        subscription.dead_letter_policy.max_delivery_attempts = MAX_ATTEMPTS
+        if self.backoff_seconds:
+            subscription.retry_policy.minimum_backoff.seconds = self.backoff_seconds
+            subscription.retry_policy.maximum_backoff.seconds = 4 * self.backoff_seconds
+        for proto in (subscription, pubsub.Subscription.pb()(name=KEEP, topic=DEAD)):
+            complete_subscription(proto)
+            registry.create("subscription", proto)
+        self.known: dict[int, Known] = {}
+
+    @property
+    def state(self) -> Any:
+        return self.broker.registry.subscriptions[NAME].state
+
+    @rule(count=st.integers(1, 4), key=st.sampled_from(["", "a", "b"]))
+    def publish(self, count: int, key: str) -> None:
+        message = pubsub.PubsubMessage.pb()
+        messages = [message(data=b"x", ordering_key=key) for _ in range(count)]
+        ids = self.broker.publish(self.broker.registry.topics[TOPIC], messages)
+        for identifier in ids:
+            self.known[int(identifier) - self.store.id_base] = Known(key if self.ordered else "")
+
+    @rule(target=deliveries, count=st.integers(1, 4))
+    def take_one(self, count: int) -> Delivery:
+        taken = self.take(count)
+        return taken[-1] if taken else Delivery("", 0)
+
+    @rule(delivery=deliveries)
+    def acknowledge(self, delivery: Delivery) -> None:
+        if delivery.ack_id:
+            self.state.acknowledge([delivery.ack_id], self.clock.now_us())
+            known = self.known[delivery.seq]
+            if known.newest == delivery.ack_id and known.state == "live":
+                known.state = "acknowledged"
+
+    @rule(delivery=consumes(deliveries))
+    def nack(self, delivery: Delivery) -> None:
+        self.modify(delivery, 0)
+
+    @rule(delivery=deliveries, seconds=st.integers(1, 30))
+    def modify(self, delivery: Delivery, seconds: int) -> None:
+        if delivery.ack_id:
+            self.state.modify([(delivery.ack_id, seconds)], self.clock.now_us())
+
+    @rule(seconds=st.integers(1, 40))
+    def advance(self, seconds: int) -> None:
+        self.clock.advance(seconds)
+        self.broker.fire_due()
+
+    @rule()
+    def restart(self) -> None:
+        self.store.commit()
+        self.broker = Broker(self.store, self.clock, lambda _state: None)
+
+    @rule()
+    def tidy(self) -> None:
+        self.broker.maintain(lambda _state: False)
+
+    @invariant()
+    def rows_are_the_live_messages(self) -> None:
+        if not hasattr(self, "known"):
+            return
+        dead = self.note_dead_letters()
+        state = self.state
+        rows = self.store.existing(state.number, self.known)
+        for seq, known in self.known.items():
+            if seq in rows:
+                # An acknowledgement behind an unsettled message of its key is kept back.
+                assert known.state == "live" or (known.key and known.state == "acknowledged")
+            else:
+                assert known.state in ("acknowledged", "dead"), (seq, known)
+        places = [
+            set(state.outstanding),
+            set(state.backlog.again),
+            set(state.backlog.delayed),
+            {m.seq for m in state.backlog.ready},
+            {m.seq for lane in state.backlog.lanes.values() for m in lane.next_up},
+        ]
+        assert sum(map(len, places)) == len(set().union(*places)), places
+        assert not set().union(*places) - rows - dead
+
+    def take(self, count: int) -> list[Delivery]:
+        taken = self.state.take(
+            Consumer(),
+            max_messages=count,
+            max_bytes=1_000_000,
+            lease_us=LEASE_SECONDS * 1_000_000,
+            now_us=self.clock.now_us(),
+        )
+        deliveries = []
+        before: list[int] = []
+        for message in taken:
+            known = self.known[message.seq]
+            assert known.state != "dead"
+            if known.state == "acknowledged":
+                assert known.key, "an acknowledged message came back"
+                known.state = "live"
+            ack_id = self.state.ack_id(message)
+            assert ack_id not in known.deliveries, "two deliveries share an ack id"
+            assert message.attempts + 1 >= known.attempt, "attempts went down"
+            known.deliveries.add(ack_id)
+            known.newest, known.attempt = ack_id, message.attempts + 1
+            self.check_order(message.seq, known.key, before)
+            before.append(message.seq)
+            deliveries.append(Delivery(ack_id, message.seq))
+        return deliveries
+
+    def check_order(self, seq: int, key: str, before: list[int]) -> None:
+        """No message of a key is delivered while an earlier one of it is not settled."""
+        if key:
+            for other, known in self.known.items():
+                if known.key == key and other < seq and known.state == "live":
+                    assert other in before, f"{seq} was delivered while {other} is unsettled"
+
+    def note_dead_letters(self) -> set[int]:
+        number = self.broker.registry.subscriptions[KEEP].row.number
+        copies = list(self.store.scan(number, 0))
+        rows = self.store.existing(self.state.number, self.known)
+        dead = set()
+        gone = [s for s, k in self.known.items() if s not in rows and k.state != "acknowledged"]
+        for seq in gone:
+            self.known[seq].state = "dead"
+            dead.add(seq)
+        total = sum(k.state == "dead" for k in self.known.values())
+        assert total == len(copies), "a message is gone without acknowledgement or dead letter"
+        return dead
+
+    def teardown(self) -> None:
+        """All live messages come again in the end: none is lost."""
+        if not hasattr(self, "known"):
+            return
+        for _ in range(10 * (len(self.known) + 1)):
+            live = {seq for seq, known in self.known.items() if known.state == "live"}
+            if not live and not self.store.count(self.state.number):
+                break
+            for delivery in self.take(1000):
+                self.acknowledge(delivery)
+            self.clock.advance(LEASE_SECONDS + 30)
+            self.broker.fire_due()
+            self.note_dead_letters()
+        assert all(known.state != "live" for known in self.known.values())
+        assert not self.store.count(self.state.number)
+        self.store.close()
