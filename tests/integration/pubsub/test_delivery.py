@@ -1,0 +1,248 @@
+"""What happens to a message, on our emulator and on Google's."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from convotic_pubsub.queue import Acknowledge, DeadLetter
+from tests.support.pubsub import CountingPolicy, make_spec, pull
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from convotic_pubsub.channel import Message
+    from tests.integration.pubsub.conftest import MakeHarness
+
+
+def fail_zero(retry_delay: float, max_runs: int):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def handle(message: Message) -> None:
+        if json.loads(message.body or b"") != 0:
+            message.ack()
+        elif message.headers["attempt"] < max_runs:
+            message.lapse(retry_delay)
+        else:
+            message.dead_letter({"convotic-dead-letter-reason": "max-retries-exceeded"})
+
+    return handle
+
+
+def test_a_failed_message_waits_without_starving_the_others(
+    broker: str, harness: MakeHarness
+) -> None:
+    """With one place, a message that fails again and again holds up none of those behind it."""
+    policy = CountingPolicy()
+    one = harness(broker, make_spec(policy, concurrency=1))
+    one.on_message = fail_zero(retry_delay=3, max_runs=3)
+    one.consume()
+    started = one.session.clock()
+
+    one.publish(*range(21))
+    one.drain_until(lambda: len(one.messages) == 21)
+    good_took = one.session.clock() - started
+    one.drain_until(lambda: one.session.dead_lettered, seconds=12)
+    took = one.session.clock() - started
+
+    assert sorted(one.bodies) == sorted([*range(21), 0, 0])
+    assert good_took < 3
+    assert 5.5 < took < 8.5
+    [letter] = one.dead_letters()
+    assert letter.message.attributes["convotic-dead-letter-reason"] == "max-retries-exceeded"
+    assert set(policy.failures.values()) == {2}
+
+
+def test_more_waiting_messages_than_places_do_not_starve_the_queue(
+    broker: str, harness: MakeHarness
+) -> None:
+    """Ten failures in a row on one place: fresh streams go on bringing what is behind them."""
+    one = harness(broker, make_spec(concurrency=1))
+    one.on_message = lambda message: (
+        message.lapse(60) if json.loads(message.body) < 10 else message.ack()
+    )
+    one.consume()
+
+    one.publish(*range(20))
+    one.drain_until(lambda: len(one.messages) == 20)
+
+    assert sorted(one.bodies) == list(range(20))
+
+
+def test_beyond_max_waiting_retries_nothing_is_pulled(broker: str, harness: MakeHarness) -> None:
+    """A dead dependency slows the queue: with two failures waiting, the third message stays."""
+    one = harness(broker, make_spec(concurrency=1, buffer_messages=0, max_waiting_retries=2))
+    one.on_message = lambda message: message.lapse(4)
+    one.consume()
+
+    one.publish(*range(6))
+    one.drain_until(lambda: len(one.messages) >= 2)
+    one.drain_for(1.5)
+
+    assert len(one.messages) <= 3  # one may have been under way when the second failed
+    one.drain_until(lambda: len(one.messages) >= 5, seconds=10)
+
+
+def test_a_worker_takes_no_more_than_its_places_and_buffer(
+    broker: str, harness: MakeHarness
+) -> None:
+    """Two places and a buffer of two: the other messages stay with the server for others."""
+    spec = make_spec(concurrency=2, buffer_messages=2)
+    one = harness(broker, spec)
+    one.consume()
+
+    one.publish(*range(30))
+    one.drain_until(lambda: len(one.messages) == 2)
+    one.drain_for(0.5)
+
+    assert len(one.messages) == 2
+    assert len(one.session.outstanding) == 4
+    assert len(list(pull(one.session, spec.subscription))) == 26
+
+
+def test_cancel_hands_back_what_waits_and_keeps_what_runs(
+    broker: str, harness: MakeHarness
+) -> None:
+    """A cancelled consumer's buffer is with the server again, and counts no failed attempt."""
+    policy = CountingPolicy()
+    spec = make_spec(policy, concurrency=1, buffer_messages=3)
+    one = harness(broker, spec)
+    one.consume()
+    one.publish(*range(4))
+    one.drain_until(lambda: len(one.messages) == 1)
+    wait_until(lambda: len(one.session.outstanding) == 4)
+
+    one.cancel()
+    one.session.flush()
+
+    assert len(one.session.outstanding) == 1
+    assert sorted(policy.hand_backs.values()) == [1, 1, 1]
+    assert not policy.failures
+    again = list(pull(one.session, spec.subscription))
+    assert len(again) == 3
+    one.messages[0].ack()
+    one.session.flush()
+    assert not one.session.outstanding
+
+
+def test_what_waits_longer_than_the_ack_deadline_is_handed_back_once(
+    broker: str, harness: MakeHarness
+) -> None:
+    """A buffered message is not hoarded: after its ack deadline it goes to whoever has room."""
+    policy = CountingPolicy()
+    spec = make_spec(policy, concurrency=1, buffer_messages=1, ack_deadline_seconds=1)
+    one = harness(broker, spec)
+    one.consume()
+    one.publish(1, 2)
+    one.drain_until(lambda: len(one.messages) == 1)
+    one.messages[0].started(60)
+
+    wait_until(lambda: len(policy.hand_backs) == 1, timeout=5)
+    two = harness(broker, spec, visibility_timeout_seconds=61)
+    two.on_message = lambda message: message.ack()
+    two.consume()
+    two.drain_until(lambda: len(two.messages) == 1)
+
+    assert two.bodies + one.bodies in ([1, 2], [2, 1])
+    assert policy.hand_backs == {two.messages[0].received.message_id: 1}  # type: ignore[union-attr]
+
+
+def test_a_copy_of_what_runs_is_not_run_and_the_newest_ack_id_counts(
+    broker: str, harness: MakeHarness
+) -> None:
+    """A message whose lease was lost while it runs: the copy is held, the ack takes both."""
+    spec = make_spec(concurrency=4)
+    one = harness(broker, spec)
+    one.consume()
+    one.publish(1)
+    one.drain_until(lambda: len(one.messages) == 1)
+    [delivery] = one.session.outstanding.values()
+    first_ack_id = delivery.ack_id
+    answered: list[bool] = []
+
+    one.session.post(
+        one.session.acker(spec.subscription).modify, first_ack_id, 0, answered.append
+    )
+    wait_until(lambda: delivery.ack_id != first_ack_id)
+    one.drain_for(0.2)
+    one.messages[0].ack()
+    one.session.flush()
+
+    assert len(one.messages) == 1
+    assert not one.session.outstanding
+    assert not list(pull(one.session, spec.subscription))
+
+
+def test_reject_requeues_at_once_and_settling_twice_does_nothing(
+    broker: str, harness: MakeHarness
+) -> None:
+    """A requeued message comes back; a second settlement of the first delivery has no effect."""
+    one = harness(broker, make_spec())
+    one.consume()
+    one.publish(1)
+    one.drain_until(lambda: len(one.messages) == 1)
+    first = one.messages[0]
+
+    first.reject(requeue=True)
+    first.dead_letter({"convotic-dead-letter-reason": "never"})
+    one.drain_until(lambda: len(one.messages) == 2)
+    one.messages[1].ack()
+    one.session.flush()
+
+    assert one.messages[1].headers["deliveries"] == 2
+    assert not one.session.dead_lettered
+
+
+def test_the_policy_can_acknowledge_or_dead_letter_unrun(
+    broker: str, harness: MakeHarness
+) -> None:
+    """What the policy turns away never reaches a consumer, and the dead letter keeps its data."""
+    policy = CountingPolicy()
+    policy.decisions[b'"other"'] = Acknowledge("other-target")
+    policy.decisions[b'"bad"'] = DeadLetter({"convotic-dead-letter-reason": "invalid"})
+    one = harness(broker, make_spec(policy))
+    one.on_message = lambda message: message.ack()
+    one.consume()
+
+    one.publish("other", "bad", "good", source="api")
+    one.drain_until(lambda: one.messages and one.session.dead_lettered)
+    one.session.flush()
+
+    assert one.bodies == ["good"]
+    [letter] = one.dead_letters()
+    assert letter.message.data == b'"bad"'
+    assert dict(letter.message.attributes) == {
+        "source": "api",
+        "convotic-dead-letter-reason": "invalid",
+    }
+    assert not one.session.outstanding
+
+
+def test_what_was_redelivered_and_is_done_is_forgotten(broker: str, harness: MakeHarness) -> None:
+    """The store keeps nothing of a message that failed once and then succeeded."""
+    policy = CountingPolicy()
+    one = harness(broker, make_spec(policy))
+    one.on_message = lambda message: (
+        message.lapse(1) if message.headers["attempt"] == 1 else message.ack()
+    )
+    one.consume()
+
+    [message_id] = one.publish(1)
+    one.drain_until(lambda: len(one.messages) == 2)
+    one.session.flush()
+
+    assert policy.forgotten == [message_id]
+
+
+def test_basic_get_returns_what_was_just_published(broker: str, harness: MakeHarness) -> None:
+    """``get`` asks the server now, and None means that there is nothing."""
+    one = harness(broker, make_spec())
+    channel = one.connection.channel()
+
+    assert channel.basic_get(one.spec.queue) is None
+    one.publish(7)
+    message = channel.basic_get(one.spec.queue)
+
+    assert message is not None
+    message.reject(requeue=True)
+    again = channel.basic_get(one.spec.queue, no_ack=True)
+    assert json.loads(again.body) == 7
+    one.session.flush()
+    assert channel.basic_get(one.spec.queue) is None

@@ -1,0 +1,186 @@
+"""A kombu consumer with a policy that counts, for tests of the transport."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from kombu import Connection, Consumer, Queue
+
+from convotic_pubsub.channel import Message
+from convotic_pubsub.queue import (
+    Decision,
+    Deliver,
+    History,
+    Incident,
+    PayloadDict,
+    QueueSpec,
+    Received,
+)
+from convotic_pubsub.session import Session
+from tests.support.waiting import scaled_timeout
+
+__all__ = ["CountingPolicy", "Harness", "make_payload", "make_spec", "unique"]
+
+_numbers = itertools.count()
+
+
+def unique(prefix: str) -> str:
+    """Return a name that no other test uses."""
+    return f"{prefix}-{os.getpid()}-{next(_numbers)}"
+
+
+def make_payload(received: Received, attempt: int) -> PayloadDict:
+    """Return a kombu payload for a raw message."""
+    return {
+        "body": received.data,
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"attempt": attempt, "deliveries": received.delivery_attempt},
+        "properties": {"delivery_info": {"exchange": "", "routing_key": ""}, "priority": 0},
+    }
+
+
+class CountingPolicy:
+    """Delivers everything and remembers in memory; ``decisions`` may override by data."""
+
+    def __init__(self) -> None:
+        self.failures: dict[str, int] = {}
+        self.hand_backs: dict[str, int] = {}
+        self.forgotten: list[str] = []
+        self.decisions: dict[bytes, Decision] = {}
+
+    def decide(self, received: Received, history: History | None) -> Decision:
+        """Deliver, with the attempt that failures say."""
+        if received.data in self.decisions:
+            return self.decisions[received.data]
+        attempt = history.failures + 1 if history else 1
+        return Deliver(make_payload(received, attempt))
+
+    async def recall(self, received: Received) -> History | None:
+        """Return the counts."""
+        key = received.message_id
+        return History(self.failures.get(key, 0), self.hand_backs.get(key, 0))
+
+    async def record(self, received: Received, incident: Incident) -> None:
+        """Count."""
+        counts = self.failures if incident == "failure" else self.hand_backs
+        counts[received.message_id] = counts.get(received.message_id, 0) + 1
+
+    async def forget(self, received: Received) -> None:
+        """Note that the message is gone."""
+        self.forgotten.append(received.message_id)
+
+
+def make_spec(policy: CountingPolicy | None = None, **changes: Any) -> QueueSpec:
+    """Return a specification with names of its own."""
+    name = unique("orders")
+    values: dict[str, Any] = {
+        "queue": f"{name}.worker",
+        "topic": name,
+        "subscription": f"{name}.worker",
+        "policy": policy or CountingPolicy(),
+        "dead_letter_topic": f"{name}.worker.dead-letter",
+        "max_delivery_attempts": 10,
+    }
+    return QueueSpec(**{**values, **changes})
+
+
+class Harness:
+    """One kombu connection with one consumed queue, driven by the test."""
+
+    def __init__(self, address: str | Callable[[], str], spec: QueueSpec, **options: Any) -> None:
+        self.spec = spec
+        self.connection = Connection(
+            "pubsub://test-project",
+            transport_options={
+                "emulator_host": address,
+                "queues": {spec.queue: spec},
+                **options,
+            },
+        )
+        self.connection.connect()
+        self.session: Session = self.connection.transport.session  # type: ignore[attr-defined]
+        self.messages: list[Message] = []
+        self.on_message: Callable[[Message], object] = lambda _message: None
+        self.session.ensure(spec)
+        self._consumer: Consumer | None = None
+
+    def consume(self) -> None:
+        """Start to consume."""
+        channel = self.connection.channel()
+        queue = Queue(self.spec.queue, channel=channel)
+        self._consumer = Consumer(
+            channel, [queue], on_message=self._receive, auto_declare=False, accept=["json"]
+        )
+        self._consumer.consume()
+
+    def cancel(self) -> None:
+        """Stop consuming; what is held stays held."""
+        assert self._consumer is not None
+        self._consumer.cancel()
+
+    def _receive(self, message: Any) -> None:
+        self.messages.append(message)
+        self.on_message(message)
+
+    @property
+    def bodies(self) -> list[Any]:
+        """The JSON of what was handed over, in order."""
+        return [json.loads(message.body) for message in self.messages]
+
+    def publish(self, *values: Any, **attributes: str) -> list[str]:
+        """Publish each value as JSON, confirmed; return the ids."""
+        futures = [
+            self.session.publish(self.spec.topic, json.dumps(value).encode(), attributes)
+            for value in values
+        ]
+        return [future.result(10) for future in futures]
+
+    def drain_until(self, condition: Callable[[], object], seconds: float = 5.0) -> None:
+        """Hand over what comes until the condition holds; fail after ``seconds`` (more in CI)."""
+        clock = self.session.clock
+        end = clock() + scaled_timeout(seconds)
+        while not condition():
+            if clock() > end:
+                pytest.fail(f"not within {seconds} s; handed over: {self.bodies}")
+            try:
+                self.connection.drain_events(timeout=0.05)
+            except TimeoutError:
+                continue
+
+    def drain_for(self, seconds: float) -> None:
+        """Hand over what comes for a while, to show what does not come."""
+        end = self.session.clock() + seconds
+        while self.session.clock() < end:
+            try:
+                self.connection.drain_events(timeout=0.05)
+            except TimeoutError:
+                continue
+
+    def dead_letters(self) -> Iterator[Any]:
+        """Pull what is in the dead-letter subscription, unacknowledged."""
+        return pull(self.session, self.spec.dead_letter_topic)
+
+    def close(self) -> None:
+        """Close the connection and the session behind it."""
+        self.connection.close()
+        self.session.close()
+
+
+def pull(session: Session, subscription: str) -> Iterator[Any]:
+    """Pull up to 100 messages of a subscription now."""
+    # rpc imports gRPC and Google's types: only tests that have a server pay for it.
+    from convotic_pubsub.rpc import pb  # noqa: PLC0415
+
+    path = f"projects/{session.options.project}/subscriptions/{subscription}"
+    request = pb.PullRequest(subscription=path, max_messages=100, return_immediately=True)
+
+    async def call() -> Any:
+        return await session.rpc.pull(request, timeout=5)
+
+    return iter(session.call(call()).received_messages)
