@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic
 
 from pydantic import TypeAdapter, ValidationError
@@ -36,7 +36,8 @@ class WorkerMessage(Generic[DataT_co]):
     #: Pub/Sub's message id; the same for every redelivery, and for a replay of the dead letter.
     id: str
     #: The payload: parsed JSON, or the payload model. None if the message has attributes only.
-    data: DataT_co
+    #: Left out of ``repr``, so that logs and tracebacks don't show it.
+    data: DataT_co = field(repr=False)
     #: The publisher's attributes, without those of the framework.
     attributes: Mapping[str, str]
     #: When Pub/Sub accepted the message; timezone-aware, UTC.

@@ -6,7 +6,8 @@ import contextlib
 import functools
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from convotic_celery.errors import HandlerSignatureError
 from convotic_celery.sdk.message import WorkerMessage
@@ -111,13 +112,16 @@ def _annotation(parameter: inspect.Parameter | None, function: Any) -> Any:
     """Return the annotation, evaluated if it is a string; None without one."""
     if parameter is None or parameter.annotation is inspect.Parameter.empty:
         return None
-    annotation = parameter.annotation
-    if not isinstance(annotation, str):
-        return annotation
+    # get_type_hints also resolves what is quoted inside, as in WorkerMessage["Order"].
+    annotated = SimpleNamespace(__annotations__={"it": parameter.annotation})
     try:
-        return eval(annotation, *_scope_of(function))  # noqa: S307 - the author's own source text
-    except (NameError, AttributeError, TypeError) as error:
-        return _Unresolved(annotation, str(error))
+        return get_type_hints(annotated, *_scope_of(function), include_extras=True)["it"]
+    except (NameError, AttributeError, SyntaxError, TypeError) as error:
+        return _Unresolved(_text_of(parameter.annotation), str(error))
+
+
+def _text_of(annotation: object) -> str:
+    return annotation.strip("'\"") if isinstance(annotation, str) else repr(annotation)
 
 
 def _scope_of(function: Any) -> tuple[dict[str, Any], dict[str, Any]]:
