@@ -157,9 +157,7 @@ def test_a_copy_of_what_runs_is_not_run_and_the_newest_ack_id_counts(
     first_ack_id = delivery.ack_id
     answered: list[bool] = []
 
-    one.session.post(
-        one.session.acker(spec.subscription).modify, first_ack_id, 0, answered.append
-    )
+    one.session.post(one.session.acker(spec.subscription).modify, first_ack_id, 0, answered.append)
     wait_until(lambda: delivery.ack_id != first_ack_id)
     one.drain_for(0.2)
     one.messages[0].ack()
@@ -190,9 +188,7 @@ def test_reject_requeues_at_once_and_settling_twice_does_nothing(
     assert not one.session.dead_lettered
 
 
-def test_the_policy_can_acknowledge_or_dead_letter_unrun(
-    broker: str, harness: MakeHarness
-) -> None:
+def test_the_policy_can_acknowledge_or_dead_letter_unrun(broker: str, harness: MakeHarness) -> None:
     """What the policy turns away never reaches a consumer, and the dead letter keeps its data."""
     policy = CountingPolicy()
     policy.decisions[b'"other"'] = Acknowledge("other-target")

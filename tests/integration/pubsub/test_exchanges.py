@@ -1,0 +1,227 @@
+"""kombu's side: direct, fanout and topic exchanges, transient queues, one control subscription."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from kombu import Connection, Exchange, Queue
+from kombu.exceptions import ChannelError
+
+from convotic_pubsub.errors import OptionError
+from tests.support.pubsub import make_spec, unique
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.integration.pubsub.conftest import MakeHarness
+
+
+@pytest.fixture
+def connect(broker: str) -> Iterator[Callable[..., Connection]]:
+    """Make connections of sessions of their own that are closed with the test."""
+    made: list[Connection] = []
+    prefix = unique("p") + "."
+
+    def make(**options: Any) -> Connection:
+        options = {"emulator_host": broker, "prefix": prefix, **options}
+        connection = Connection("pubsub://test-project", transport_options=options)
+        connection.connect()
+        made.append(connection)
+        return connection
+
+    yield make
+    for connection in made:
+        session = connection.transport.session
+        connection.close()
+        session.close()
+
+
+def receive(connection: Connection, got: list[Any], count: int) -> None:
+    def drain() -> bool:
+        try:
+            connection.drain_events(timeout=0.05)
+        except TimeoutError:
+            pass
+        return len(got) >= count
+
+    wait_until(drain, timeout=10)
+
+
+def test_a_direct_queue_carries_text_and_binary_bodies(connect: Callable[..., Connection]) -> None:
+    """An ordinary queue: JSON and pickle bodies, headers and priority arrive as they were sent."""
+    connection = connect()
+    queue = Queue("jobs", Exchange("jobs"), routing_key="jobs", channel=connection.channel())
+    queue.declare()
+    got: list[Any] = []
+    consumer = connection.Consumer([queue], accept=["json", "pickle"])
+    consumer.register_callback(
+        lambda body, message: (
+            got.append((body, message.headers.get("h"), message.properties)),
+            message.ack(),
+        )
+    )
+    consumer.consume()
+
+    producer = connection.Producer()
+    producer.publish({"é": 1}, exchange="jobs", routing_key="jobs", headers={"h": 1}, priority=7)
+    producer.publish({"b": {1, 2}}, serializer="pickle", routing_key="jobs")
+    receive(connection, got, 2)
+
+    assert {str(body) for body, _, _ in got} == {"{'é': 1}", "{'b': {1, 2}}"}
+    assert [properties["priority"] for _, header, properties in got if header == 1] == [7]
+
+
+def test_a_fanout_reaches_the_queues_of_every_session(connect: Callable[..., Connection]) -> None:
+    """Two processes' worth of sessions: each bound queue gets its copy."""
+    one, two = connect(), connect(visibility_timeout_seconds=61)
+    exchange = Exchange("news", type="fanout", durable=False)
+    got: dict[str, list[Any]] = {"one": [], "two": []}
+    for name, connection in (("one", one), ("two", two)):
+        queue = Queue(f"news.{name}", exchange, auto_delete=True)
+        consumer = connection.Consumer(queue, no_ack=True)
+        consumer.register_callback(lambda body, _message, name=name: got[name].append(body))
+        consumer.consume()
+
+    one.Producer().publish({"n": 1}, exchange=exchange, declare=[exchange])
+    receive(one, got["one"], 1)
+    receive(two, got["two"], 1)
+
+    assert got == {"one": [{"n": 1}], "two": [{"n": 1}]}
+
+
+def test_a_topic_exchange_matches_words(connect: Callable[..., Connection]) -> None:
+    """``worker.#`` gets worker.heartbeat and not task.sent; the key arrives with the message."""
+    one, two = connect(), connect(visibility_timeout_seconds=61)
+    exchange = Exchange("celeryev", type="topic")
+    got: list[Any] = []
+    queue = Queue("monitor", exchange, routing_key="worker.#", auto_delete=True)
+    consumer = two.Consumer(queue, no_ack=True)
+    consumer.register_callback(
+        lambda _body, message: got.append(message.delivery_info["routing_key"])
+    )
+    consumer.consume()
+
+    producer = one.Producer(exchange=exchange)
+    producer.publish({}, routing_key="task.sent")
+    producer.publish({}, routing_key="worker.heartbeat")
+    receive(two, got, 1)
+
+    assert got == ["worker.heartbeat"]
+
+
+def test_a_reply_queue_of_another_process_is_found(connect: Callable[..., Connection]) -> None:
+    """The anonymous exchange reaches a transient queue that only the other session knows."""
+    one, two = connect(), connect(visibility_timeout_seconds=61)
+    queue = Queue("reply-here", auto_delete=True, channel=two.channel())
+    queue.declare()
+
+    one.Producer().publish({"answer": 42}, routing_key="reply-here")
+    message = wait_until(lambda: queue.get(no_ack=True), timeout=10)
+
+    assert message.payload == {"answer": 42}
+
+
+def test_closing_a_session_deletes_its_control_subscription(
+    connect: Callable[..., Connection],
+) -> None:
+    """Nothing of a process's transient queues is left with the server."""
+    connection = connect()
+    Queue("transient", auto_delete=True, channel=connection.channel()).declare()
+    session = connection.transport.session
+    subscription = session.transient._subscriptions["control"]
+    spec = subscription._spec
+    other = connect(visibility_timeout_seconds=61).transport.session
+    assert other.exists(spec)
+
+    session.close()
+
+    assert not other.exists(spec)
+
+
+def test_passive_declare_and_purge(connect: Callable[..., Connection]) -> None:
+    """A queue that is not there is a 404; purge says how many it removed and ends at 0."""
+    channel = connect().channel()
+    with pytest.raises(ChannelError, match="NOT_FOUND"):
+        channel.queue_declare("never-made", passive=True)
+
+    channel.queue_declare("to-purge")
+    for number in range(5):
+        channel.basic_publish(channel.prepare_message(str(number)), "", "to-purge")
+
+    assert channel.queue_purge("to-purge") == 5
+    assert channel.queue_purge("to-purge") == 0
+    channel.queue_declare("to-purge", passive=True)
+
+
+def test_a_message_that_is_no_celery_message_is_dead_lettered(
+    broker: str, harness: MakeHarness, connect: Callable[..., Connection]
+) -> None:
+    """A foreign message in an ordinary queue neither loops nor vanishes."""
+    connection = connect()
+    session = connection.transport.session
+    consumer = connection.Consumer(Queue("mixed", channel=connection.channel()), accept=["json"])
+    consumer.consume()
+
+    session.publish(session.spec("mixed").topic, b"not json").result(10)
+    wait_until(lambda: session.dead_lettered["mixed"] == 1, timeout=10)
+    session.flush()
+
+    assert not session.outstanding
+
+
+def test_an_unknown_option_is_named(connect: Callable[..., Connection]) -> None:
+    """A typo in the transport options is an error that suggests the right word."""
+    with pytest.raises(OptionError, match="did you mean 'provision'"):
+        connect(provison="create")
+
+
+def test_a_forked_child_is_told_that_grpc_does_not_survive(our_emulator: str) -> None:
+    """A process forked from one with a session gets a clear error instead of a hang."""
+    script = textwrap.dedent(
+        f"""
+        import os
+        from convotic_pubsub import session_for
+        options = {{"emulator_host": {our_emulator!r}}}
+        session = session_for("pubsub://test-project", options)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                session_for("pubsub://test-project", options)
+            except Exception as error:
+                print(type(error).__name__, error, flush=True)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        session.close()
+        """
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
+    )
+
+    assert "PubsubTransportError" in result.stdout
+    assert "spawn" in result.stdout
+
+
+def test_drift_is_said_and_an_unchangeable_difference_is_an_error(
+    broker: str, harness: MakeHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What exists with other settings is left alone; another topic can't be meant."""
+    from dataclasses import replace  # noqa: PLC0415
+
+    from convotic_pubsub.errors import SubscriptionMismatch  # noqa: PLC0415
+
+    spec = make_spec(ack_deadline_seconds=30)
+    harness(broker, spec)
+    longer = replace(spec, ack_deadline_seconds=60)
+    harness(broker, longer)
+    assert any(getattr(each, "action", "") == "subscription_drift" for each in caplog.records)
+
+    elsewhere = replace(spec, topic=unique("other"))
+    with pytest.raises(SubscriptionMismatch, match="topic is"):
+        harness(broker, elsewhere)

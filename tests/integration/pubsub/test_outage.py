@@ -1,0 +1,95 @@
+"""A broker that goes away: a pause, no lost message, no stuck consumer."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convotic_emulator import daemon
+from tests.support.pubsub import make_spec, pull
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    import pytest
+
+    from convotic_pubsub.channel import Message
+    from tests.integration.pubsub.conftest import MakeHarness
+
+
+def test_an_emulator_that_is_killed_costs_nothing(data_dir: Path, harness: MakeHarness) -> None:
+    """kill -9 in the middle: what was confirmed arrives, what runs is acknowledged afterwards."""
+    one = harness(lambda: daemon.ensure_running(data_dir), make_spec(concurrency=5))
+    held: list[Message] = []
+
+    def handle(message: Message) -> None:
+        if not held:
+            held.append(message)
+        else:
+            message.ack()
+
+    one.on_message = handle
+    one.consume()
+    one.publish(*range(50))
+    one.drain_until(lambda: len(one.messages) >= 20)
+    status = daemon.status(data_dir)
+    assert status is not None
+
+    os.kill(status["pid"], signal.SIGKILL)
+    one.publish(*range(50, 60))
+    one.drain_until(lambda: set(one.bodies) == set(range(60)), seconds=40)
+    held[0].ack()
+    one.session.flush()
+
+    wait_until(lambda: not one.session.outstanding, timeout=30)
+    assert not list(pull(one.session, one.spec.subscription))
+
+
+def test_a_deleted_subscription_is_made_again_and_others_go_on(
+    broker: str, harness: MakeHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Errors of one subscription stay its own: it reconnects, and says so once."""
+    gone, other = make_spec(), make_spec()
+    one = harness(broker, gone, queues={gone.queue: gone, other.queue: other})
+    two = harness(broker, other, queues={gone.queue: gone, other.queue: other})
+    for each in (one, two):
+        each.on_message = lambda message: message.ack()
+        each.consume()
+    one.publish(1)
+    one.drain_until(lambda: len(one.messages) == 1)
+
+    one.session.delete_subscription(gone)
+    two.publish(2)
+    two.drain_until(lambda: len(two.messages) == 1)
+    wait_until(lambda: one.session.exists(gone), timeout=20)
+    one.publish(3)
+    one.drain_until(lambda: 3 in one.bodies, seconds=10)
+
+    said = [each for each in caplog.records if getattr(each, "action", "") == "pull_failed"]
+    assert len(said) <= 1
+
+
+def test_a_lost_store_is_said_and_delivery_goes_on(
+    broker: str, harness: MakeHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A policy whose store raises costs a warning, not the message."""
+
+    class Away:
+        def __getattr__(self, name: str) -> Any:
+            raise ConnectionError("store away")
+
+    spec = make_spec()
+    one = harness(broker, spec)
+    spec.policy.failures = Away()  # type: ignore[attr-defined]
+    one.on_message = lambda message: (
+        message.lapse(1) if message.headers["deliveries"] == 1 else message.ack()
+    )
+    one.consume()
+
+    one.publish(1)
+    one.drain_until(lambda: len(one.messages) == 2)
+
+    assert any(getattr(each, "action", "") == "store_away" for each in caplog.records)
+    assert [json.loads(message.body or b"") for message in one.messages] == [1, 1]

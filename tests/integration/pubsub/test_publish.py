@@ -1,0 +1,88 @@
+"""Publishing: confirmed, batched, and each failure with its own error."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from typing import TYPE_CHECKING
+
+import pytest
+
+from convotic_pubsub.errors import MessageTooLarge, PublishError, TopicNotFound
+from tests.support.pubsub import make_spec, pull, unique
+
+if TYPE_CHECKING:
+    from tests.integration.pubsub.conftest import MakeHarness
+
+
+def test_many_publishes_are_confirmed_each_with_its_own_id(
+    broker: str, harness: MakeHarness
+) -> None:
+    """A thousand publishes from eight threads: a thousand ids, a thousand messages."""
+    one = harness(broker, make_spec())
+
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        ids = list(threads.map(lambda n: one.publish(n)[0], range(1000)))
+
+    assert len(set(ids)) == 1000
+    assert one.session.purge(one.spec) == 1000
+    assert one.session.purge(one.spec) == 0
+
+
+def test_an_unknown_topic_is_an_error_that_names_it(broker: str, harness: MakeHarness) -> None:
+    """A publish to a topic that does not exist raises; nothing is created on the way."""
+    one = harness(broker, make_spec())
+    topic = unique("nobody")
+
+    with pytest.raises(TopicNotFound, match=topic):
+        one.session.publish(topic, b"{}").result(10)
+
+
+def test_one_bad_message_does_not_fail_its_batch(broker: str, harness: MakeHarness) -> None:
+    """An empty message, which the server refuses, fails alone."""
+    one = harness(broker, make_spec())
+
+    futures = [one.session.publish(one.spec.topic, data) for data in (b"1", b"", b"2")]
+
+    assert futures[0].result(10)
+    assert futures[2].result(10)
+    with pytest.raises(PublishError, match="refused"):
+        futures[1].result(10)
+    assert {each.message.data for each in pull(one.session, one.spec.subscription)} == {b"1", b"2"}
+
+
+def test_a_message_over_the_limit_is_refused_before_it_is_sent(
+    broker: str, harness: MakeHarness
+) -> None:
+    """Ten million bytes are the service's limit, attributes included."""
+    one = harness(broker, make_spec())
+
+    with pytest.raises(MessageTooLarge, match="10,000,000"):
+        one.session.publish(one.spec.topic, b"x" * 9_999_999, {"key": "value"})
+
+
+def test_an_ordering_key_keeps_its_order(our_emulator: str, harness: MakeHarness) -> None:
+    """Messages of one key arrive in the order of their publishing."""
+    spec = make_spec(enable_message_ordering=True, concurrency=10)
+    one = harness(our_emulator, spec)
+    one.on_message = lambda message: message.ack()
+    one.consume()
+
+    futures = [
+        one.session.publish(spec.topic, str(number).encode(), ordering_key="k")
+        for number in range(100)
+    ]
+    concurrent.futures.wait(futures)
+    one.drain_until(lambda: len(one.messages) == 100)
+
+    assert one.bodies == list(range(100))
+
+
+def test_a_celery_message_for_a_handlers_queue_is_refused(
+    broker: str, harness: MakeHarness
+) -> None:
+    """An envelope would be no message a handler could read."""
+    one = harness(broker, make_spec())
+    producer = one.connection.Producer()
+
+    with pytest.raises(PublishError, match="raw messages"):
+        producer.publish({"a": 1}, routing_key=one.spec.queue)
