@@ -17,6 +17,8 @@ __all__ = ["MAX_SOCKET_PATH_BYTES", "StorePaths", "StoreRecord"]
 #: The kernel's ``sun_path`` holds 104 bytes on macOS and 108 on Linux, the final zero included.
 MAX_SOCKET_PATH_BYTES = 100
 
+SOCKET_NAME = "valkey.sock"
+
 
 @dataclass(frozen=True, slots=True)
 class StoreRecord:
@@ -90,16 +92,18 @@ class StorePaths:
         Raises:
             OSError: The temp folder exists and belongs to somebody else, or is open to others.
         """
-        inside = self.folder / "valkey.sock"
-        if len(os.fsencode(inside)) <= MAX_SOCKET_PATH_BYTES:
-            return inside
+        if _fits(self.folder):
+            return self.folder / SOCKET_NAME
         key = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
-        folder = Path(tempfile.gettempdir()) / f"convotic-{os.getuid()}-{key}"
+        name = f"convotic-{os.getuid()}-{key}"
+        # TMPDIR may be long too; /tmp is there wherever unix sockets are.
+        bases = [base for base in (tempfile.gettempdir(), "/tmp") if _fits(Path(base) / name)]  # noqa: S108
+        folder = Path(bases[0]) / name
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
         if folder.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o077:
             raise PermissionError(f"{folder} must be a folder of yours with mode 0700; remove it")
-        return folder / "valkey.sock"
+        return folder / SOCKET_NAME
 
     def read_record(self) -> StoreRecord | None:
         """Return the last record, or None where there is none or it is unreadable."""
@@ -113,3 +117,7 @@ class StorePaths:
         draft = self.record.with_suffix(".tmp")
         draft.write_text(json.dumps(asdict(record)))
         draft.replace(self.record)
+
+
+def _fits(folder: Path) -> bool:
+    return len(os.fsencode(folder / SOCKET_NAME)) <= MAX_SOCKET_PATH_BYTES

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -204,11 +205,18 @@ class Supervisor:
         assert self._server is not None
         end_process(self._server)
         self._paths.record.unlink(missing_ok=True)
-        Path(self._socket).unlink(missing_ok=True)
+        self._remove_socket()
         # Last: who waits for this lock may start the next one at once.
         self._server_lock.release()
         self._own_lock.release()
         logger.info("Ended Valkey")
+
+    def _remove_socket(self) -> None:
+        path = Path(self._socket)
+        path.unlink(missing_ok=True)
+        if path.parent != self._paths.folder:  # a temp folder made for it alone
+            with suppress(OSError):
+                path.parent.rmdir()
 
 
 def server_command(binary: Path, folder: Path, socket: str) -> list[str]:

@@ -160,9 +160,15 @@ def test_a_second_supervisor_is_refused(data_dir: Path) -> None:
     assert running_status(data_dir).server_pid == before.server_pid
 
 
-def test_a_long_path_gets_a_private_socket_elsewhere(data_dir: Path) -> None:
+@pytest.mark.parametrize("deep_temp", [False, True])
+def test_a_long_path_gets_a_private_socket_elsewhere(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, deep_temp: bool
+) -> None:
     """Where the folder's path is too long for a socket, a private temp folder has it."""
     deep = data_dir / ("d" * 60) / ("e" * 60)
+    if deep_temp:
+        deep.mkdir(parents=True)
+        monkeypatch.setenv("TMPDIR", str(deep))
     try:
         socket = store.ensure_running(deep)
 
@@ -172,6 +178,7 @@ def test_a_long_path_gets_a_private_socket_elsewhere(data_dir: Path) -> None:
             assert client.ping()
     finally:
         store.stop(deep)
+    assert not socket.parent.exists()
 
 
 def test_a_folder_that_cannot_be_used_is_named(data_dir: Path) -> None:
