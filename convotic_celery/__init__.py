@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from convotic_celery.app import create_app
     from convotic_celery.context import (
         Contact,
         Conversation,
@@ -63,9 +64,11 @@ __all__ = [
     "SyncConvoticContext",
     "WorkerMessage",
     "WorkerOptions",
+    "create_app",
 ]
 
 _HOMES = {
+    "convotic_celery.app": ("create_app",),
     "convotic_celery.context": (
         "Contact",
         "Conversation",

@@ -10,6 +10,7 @@ import importlib
 import sys
 import traceback
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from itertools import chain
 from logging import getLogger
@@ -76,8 +77,10 @@ def _load_named(text: str) -> Iterator[tuple[ConvoticModule, str]]:
 def _load_folder(folder: Path) -> Iterator[tuple[ConvoticModule, str]]:
     for name, file in _list_candidates(folder):
         _refuse_taken(name, file)
+        _warn_of_shadowed(name, file)
         with explain_errors(str(file), file):
             python_module = importlib.import_module(name)
+        _refuse_taken(name, file)  # a copy that stands earlier on the path was imported instead
         module = _find_module(python_module)
         if module is None:
             logger.warning("Skipped %s: %s", file, _describe_missing(python_module))
@@ -115,6 +118,15 @@ def _refuse_taken(name: str, file: Path) -> None:
     other = getattr(imported, "__file__", None)
     if other is not None and not _is_same_file(Path(other), file):
         raise ModuleError(f"{file}: {name!r} is already imported from {other}; rename one of them.")
+
+
+def _warn_of_shadowed(name: str, file: Path) -> None:
+    elsewhere = [
+        entry for entry in sys.path if Path(entry) not in (file.parent, file.parent.parent)
+    ]
+    other = PathFinder.find_spec(name, elsewhere)
+    if other is not None and other.origin and not _is_same_file(Path(other.origin), file):
+        logger.warning("%s is used instead of the installed %s.", file, other.origin)
 
 
 def _is_same_file(one: Path, other: Path) -> bool:

@@ -233,6 +233,31 @@ def test_name_that_is_already_imported_is_refused() -> None:
         queues()
 
 
+def test_folder_wins_over_an_installed_copy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A checkout's module runs instead of the wheel's, and that is said."""
+    write_module("site/m_one.py", "installed")
+    file = write_module("modules/m_one.py", "mine")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+
+    assert queues() == ["custom.a.mine"]
+    assert f"{file} is used instead of the installed {tmp_path}/site/m_one.py" in caplog.text
+
+
+def test_copy_that_stands_before_the_folder_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The wrong file is not run silently."""
+    write_module("site/m_one.py", "installed")
+    write_module("modules/m_one.py", "mine")
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+
+    with pytest.raises(ModuleError, match=r"'m_one' is already imported from .*site"):
+        queues()
+
+
 def test_name_that_is_no_identifier_is_refused() -> None:
     """A file that Python can't import by name is told, not skipped."""
     write_module("modules/my-orders.py", "orders")
