@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from convotic_celery.cli.columns import align
+
 if TYPE_CHECKING:
     from convotic_celery.sdk.handler import HandlerDefinition
 
@@ -30,21 +32,19 @@ def command(as_json: bool) -> None:
             err=True,
         )
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("topic", "queue", "retries", "ack deadline", "concurrency", "written in")
-    for handler in handlers:
-        options = handler.options
-        table.add_row(
+    rows = [
+        (
             handler.topic,
             handler.queue,
-            str(options.max_retries),
-            f"{options.ack_deadline:g} s",
-            str(options.concurrency),
+            str(handler.options.max_retries),
+            f"{handler.options.ack_deadline:g} s",
+            str(handler.options.concurrency),
             handler.source,
         )
-    Console(highlight=False, soft_wrap=True).print(table)
+        for handler in handlers
+    ]
+    header = ("topic", "queue", "retries", "ack deadline", "concurrency", "written in")
+    click.echo(align(header, rows))
 
 
 def describe(handler: HandlerDefinition) -> dict[str, Any]:

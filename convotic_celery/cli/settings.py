@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from convotic_celery.cli.columns import align
+
 __all__ = ["command"]
 
 
@@ -24,15 +26,16 @@ def command(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(values, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("setting", "value", "from", box=None, pad_edge=False)
-    for name, value in values.items():
-        given = name in settings.model_fields_set
-        variable = _variable_of(name, type(settings).model_fields[name].validation_alias)
-        table.add_row(variable, _show(value), "environment" if given else "default")
-    Console(highlight=False, soft_wrap=True).print(table)
+    fields = type(settings).model_fields
+    rows = [
+        (
+            _variable_of(name, fields[name].validation_alias),
+            _show(value),
+            "environment" if name in settings.model_fields_set else "default",
+        )
+        for name, value in values.items()
+    ]
+    click.echo(align(("setting", "value", "from"), rows))
 
 
 def _variable_of(name: str, alias: object) -> str:

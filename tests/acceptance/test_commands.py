@@ -1,0 +1,83 @@
+"""The `convotic` command against real servers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from convotic_celery.embedded import store
+from convotic_emulator import daemon
+from tests.acceptance.stage import TOPIC, Stage
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def convotic(stage: Stage, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in the stage's folder with the stage's environment."""
+    return subprocess.run(
+        [sys.executable, "-m", "convotic_celery.cli", *arguments],
+        cwd=stage.folder,
+        env=os.environ | stage.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_publish_reaches_a_running_worker(stage: Stage) -> None:
+    """`convotic publish` prints the message id, and the handler gets data and attributes."""
+    with stage.worker():
+        done = convotic(stage, "publish", TOPIC, '{"id": 1}', "--attribute", "source=shell")
+
+        assert done.returncode == 0, done.stderr
+        (run,) = wait_until(lambda: stage.read_runs("end"), timeout=15)
+
+    assert run["id"] == done.stdout.strip()
+    assert run["data"] == {"id": 1}
+    assert run["attributes"] == {"source": "shell"}
+
+
+def test_publish_to_an_unknown_topic_is_one_line(embedded_stage: Stage) -> None:
+    """A topic that nobody subscribes to is refused with one line and exit code 1."""
+    done = convotic(embedded_stage, "publish", "custom.unknown", "{}")
+
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "custom.unknown" in done.stderr
+
+
+def test_emulator_status_and_stop_are_about_both_servers(embedded_stage: Stage) -> None:
+    """`status` shows what a worker has started; `stop` ends it; then `status` exits with 3."""
+    with embedded_stage.worker():
+        status = convotic(embedded_stage, "emulator", "status")
+    assert embedded_stage.address in status.stdout
+    assert "valkey.sock" in status.stdout
+
+    stopped = convotic(embedded_stage, "emulator", "stop")
+
+    assert stopped.stdout == "emulator: stopped\nstore: stopped\n"
+    assert store.status(embedded_stage.data_dir) is None
+    assert daemon.status(embedded_stage.data_dir) is None
+    assert convotic(embedded_stage, "emulator", "status").returncode == 3
+
+
+def test_the_emulator_in_the_foreground_prints_its_variable(data_dir: Path) -> None:
+    """`convotic emulator` serves until Ctrl-C and prints the line that clients need."""
+    command = [sys.executable, "-m", "convotic_celery.cli", "emulator", "--data-dir", str(data_dir)]
+    with subprocess.Popen(
+        [*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as emulator:
+        assert emulator.stdout is not None
+        line = emulator.stdout.readline().strip()
+        status = daemon.status(data_dir)
+        emulator.terminate()
+        emulator.communicate(timeout=20)
+
+    assert status is not None
+    assert line == f"PUBSUB_EMULATOR_HOST={status['address']}"
+    assert emulator.returncode == 0
