@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from kombu import Connection, Consumer, Queue
 
-from convotic_pubsub.channel import Message
 from convotic_pubsub.queue import (
     Decision,
     Deliver,
@@ -95,7 +94,8 @@ class Harness:
 
     def __init__(self, address: str | Callable[[], str], spec: QueueSpec, **options: Any) -> None:
         self.spec = spec
-        self.connection = Connection(
+        #: Any: kombu's stubs know only the base classes of transport and channel.
+        connection: Any = Connection(
             "pubsub://test-project",
             transport_options={
                 "emulator_host": address,
@@ -103,10 +103,11 @@ class Harness:
                 **options,
             },
         )
-        self.connection.connect()
-        self.session: Session = self.connection.transport.session  # type: ignore[attr-defined]
-        self.messages: list[Message] = []
-        self.on_message: Callable[[Message], object] = lambda _message: None
+        self.connection = connection
+        connection.connect()
+        self.session: Session = connection.transport.session
+        self.messages: list[Any] = []
+        self.on_message: Callable[[Any], object] = lambda _message: None
         self.session.ensure(spec)
         self._consumer: Consumer | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from urllib.parse import quote
 
@@ -19,6 +20,8 @@ __all__ = [
 #: https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names
 _RESOURCE_ID = re.compile(r"[A-Za-z][A-Za-z0-9\-_.~+%]{2,254}")
 _RULE = "3..255 characters of A-Z a-z 0-9 - _ . ~ + %, first a letter, not beginning with 'goog'"
+_ESCAPE = "q~"
+_LONGEST = 250
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9\-_.~+]")
 
 
@@ -36,12 +39,15 @@ def check_resource_id(kind: str, name: str) -> str:
 def resource_id(queue: str, prefix: str = "") -> str:
     """Return the id of the topic and subscription of an ordinary Celery queue.
 
-    What Pub/Sub does not allow is percent-encoded (so two queues never share an id), and a name
-    that would be too short or begins with no letter or with ``goog`` gets ``q.`` in front.
+    Two queues never share an id: what Pub/Sub does not allow is percent-encoded; a name that would
+    be too short, or begins with no letter or with ``goog``, gets ``q~`` in front (as does one that
+    begins with ``q~``); one that is too long ends in a hash.
     """
     name = prefix + _NOT_ALLOWED.sub(lambda m: quote(m.group(), safe=""), queue)
-    if not _RESOURCE_ID.fullmatch(name) or name.startswith("goog"):
-        name = f"q.{name}"
+    if len(name) > _LONGEST:
+        name = f"{name[: _LONGEST - 18]}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    if not _RESOURCE_ID.fullmatch(name) or name.startswith(("goog", _ESCAPE)):
+        name = _ESCAPE + name
     return check_resource_id("queue", name)
 
 

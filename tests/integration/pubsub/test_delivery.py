@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convotic_pubsub.queue import Acknowledge, DeadLetter
 from tests.support.pubsub import CountingPolicy, make_spec, pull
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from convotic_pubsub.channel import Message
+    from collections.abc import Callable
+
     from tests.integration.pubsub.conftest import MakeHarness
 
 
-def fail_zero(retry_delay: float, max_runs: int):  # type: ignore[no-untyped-def]  # noqa: ANN201
-    def handle(message: Message) -> None:
-        if json.loads(message.body or b"") != 0:
+def fail_zero(retry_delay: float, max_runs: int) -> Callable[[Any], None]:
+    """Return a handler that fails on 0 until its last run."""
+
+    def handle(message: Any) -> None:
+        if json.loads(message.body) != 0:
             message.ack()
         elif message.headers["attempt"] < max_runs:
             message.lapse(retry_delay)
@@ -141,7 +144,7 @@ def test_what_waits_longer_than_the_ack_deadline_is_handed_back_once(
     two.drain_until(lambda: len(two.messages) == 1)
 
     assert two.bodies + one.bodies in ([1, 2], [2, 1])
-    assert policy.hand_backs == {two.messages[0].received.message_id: 1}  # type: ignore[union-attr]
+    assert policy.hand_backs == {two.messages[0].received.message_id: 1}
 
 
 def test_a_copy_of_what_runs_is_not_run_and_the_newest_ack_id_counts(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,16 +22,19 @@ if TYPE_CHECKING:
 
     from tests.integration.pubsub.conftest import MakeHarness
 
+    # Any: kombu's stubs know only the base classes of transport and channel.
+    Connect = Callable[..., Any]
+
 
 @pytest.fixture
-def connect(broker: str) -> Iterator[Callable[..., Connection]]:
+def connect(broker: str) -> Iterator[Connect]:
     """Make connections of sessions of their own that are closed with the test."""
-    made: list[Connection] = []
+    made: list[Any] = []
     prefix = unique("p") + "."
 
-    def make(**options: Any) -> Connection:
+    def make(**options: Any) -> Any:
         options = {"emulator_host": broker, "prefix": prefix, **options}
-        connection = Connection("pubsub://test-project", transport_options=options)
+        connection: Any = Connection("pubsub://test-project", transport_options=options)
         connection.connect()
         made.append(connection)
         return connection
@@ -41,30 +46,32 @@ def connect(broker: str) -> Iterator[Callable[..., Connection]]:
         session.close()
 
 
-def receive(connection: Connection, got: list[Any], count: int) -> None:
+def collect(got: list[Any], body: Any, _message: Any) -> None:
+    got.append(body)
+
+
+def receive(connection: Any, got: list[Any], count: int) -> None:
     def drain() -> bool:
-        try:
+        with contextlib.suppress(TimeoutError):
             connection.drain_events(timeout=0.05)
-        except TimeoutError:
-            pass
         return len(got) >= count
 
     wait_until(drain, timeout=10)
 
 
-def test_a_direct_queue_carries_text_and_binary_bodies(connect: Callable[..., Connection]) -> None:
+def test_a_direct_queue_carries_text_and_binary_bodies(connect: Connect) -> None:
     """An ordinary queue: JSON and pickle bodies, headers and priority arrive as they were sent."""
     connection = connect()
     queue = Queue("jobs", Exchange("jobs"), routing_key="jobs", channel=connection.channel())
     queue.declare()
     got: list[Any] = []
     consumer = connection.Consumer([queue], accept=["json", "pickle"])
-    consumer.register_callback(
-        lambda body, message: (
-            got.append((body, message.headers.get("h"), message.properties)),
-            message.ack(),
-        )
-    )
+
+    def handle(body: Any, message: Any) -> None:
+        got.append((body, message.headers.get("h"), message.properties))
+        message.ack()
+
+    consumer.register_callback(handle)
     consumer.consume()
 
     producer = connection.Producer()
@@ -76,7 +83,7 @@ def test_a_direct_queue_carries_text_and_binary_bodies(connect: Callable[..., Co
     assert [properties["priority"] for _, header, properties in got if header == 1] == [7]
 
 
-def test_a_fanout_reaches_the_queues_of_every_session(connect: Callable[..., Connection]) -> None:
+def test_a_fanout_reaches_the_queues_of_every_session(connect: Connect) -> None:
     """Two processes' worth of sessions: each bound queue gets its copy."""
     one, two = connect(), connect(visibility_timeout_seconds=61)
     exchange = Exchange("news", type="fanout", durable=False)
@@ -84,7 +91,7 @@ def test_a_fanout_reaches_the_queues_of_every_session(connect: Callable[..., Con
     for name, connection in (("one", one), ("two", two)):
         queue = Queue(f"news.{name}", exchange, auto_delete=True)
         consumer = connection.Consumer(queue, no_ack=True)
-        consumer.register_callback(lambda body, _message, name=name: got[name].append(body))
+        consumer.register_callback(partial(collect, got[name]))
         consumer.consume()
 
     one.Producer().publish({"n": 1}, exchange=exchange, declare=[exchange])
@@ -94,7 +101,7 @@ def test_a_fanout_reaches_the_queues_of_every_session(connect: Callable[..., Con
     assert got == {"one": [{"n": 1}], "two": [{"n": 1}]}
 
 
-def test_a_topic_exchange_matches_words(connect: Callable[..., Connection]) -> None:
+def test_a_topic_exchange_matches_words(connect: Connect) -> None:
     """``worker.#`` gets worker.heartbeat and not task.sent; the key arrives with the message."""
     one, two = connect(), connect(visibility_timeout_seconds=61)
     exchange = Exchange("celeryev", type="topic")
@@ -114,10 +121,10 @@ def test_a_topic_exchange_matches_words(connect: Callable[..., Connection]) -> N
     assert got == ["worker.heartbeat"]
 
 
-def test_a_reply_queue_of_another_process_is_found(connect: Callable[..., Connection]) -> None:
+def test_a_reply_queue_of_another_process_is_found(connect: Connect) -> None:
     """The anonymous exchange reaches a transient queue that only the other session knows."""
     one, two = connect(), connect(visibility_timeout_seconds=61)
-    queue = Queue("reply-here", auto_delete=True, channel=two.channel())
+    queue: Any = Queue("reply-here", auto_delete=True, channel=two.channel())
     queue.declare()
 
     one.Producer().publish({"answer": 42}, routing_key="reply-here")
@@ -127,7 +134,7 @@ def test_a_reply_queue_of_another_process_is_found(connect: Callable[..., Connec
 
 
 def test_closing_a_session_deletes_its_control_subscription(
-    connect: Callable[..., Connection],
+    connect: Connect,
 ) -> None:
     """Nothing of a process's transient queues is left with the server."""
     connection = connect()
@@ -143,7 +150,7 @@ def test_closing_a_session_deletes_its_control_subscription(
     assert not other.exists(spec)
 
 
-def test_passive_declare_and_purge(connect: Callable[..., Connection]) -> None:
+def test_passive_declare_and_purge(connect: Connect) -> None:
     """A queue that is not there is a 404; purge says how many it removed and ends at 0."""
     channel = connect().channel()
     with pytest.raises(ChannelError, match="NOT_FOUND"):
@@ -158,9 +165,7 @@ def test_passive_declare_and_purge(connect: Callable[..., Connection]) -> None:
     channel.queue_declare("to-purge", passive=True)
 
 
-def test_a_message_that_is_no_celery_message_is_dead_lettered(
-    broker: str, harness: MakeHarness, connect: Callable[..., Connection]
-) -> None:
+def test_a_message_that_is_no_celery_message_is_dead_lettered(connect: Connect) -> None:
     """A foreign message in an ordinary queue neither loops nor vanishes."""
     connection = connect()
     session = connection.transport.session
@@ -174,7 +179,7 @@ def test_a_message_that_is_no_celery_message_is_dead_lettered(
     assert not session.outstanding
 
 
-def test_an_unknown_option_is_named(connect: Callable[..., Connection]) -> None:
+def test_an_unknown_option_is_named(connect: Connect) -> None:
     """A typo in the transport options is an error that suggests the right word."""
     with pytest.raises(OptionError, match="did you mean 'provision'"):
         connect(provison="create")

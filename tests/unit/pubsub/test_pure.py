@@ -1,0 +1,155 @@
+"""The pure parts: codec, names, options, topic patterns, batches."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convotic_pubsub.codec import cut_utf8, decode_envelope, encode_envelope, fit_attributes
+from convotic_pubsub.control import topic_matches
+from convotic_pubsub.errors import OptionError
+from convotic_pubsub.leases import AckBatcher
+from convotic_pubsub.naming import check_resource_id, resource_id
+from convotic_pubsub.options import parse_options
+
+
+@given(st.one_of(st.text(), st.binary()), st.integers(0, 9))
+def test_an_envelope_survives_the_wire(body: str | bytes, priority: int) -> None:
+    """Text and binary bodies come back as what they were."""
+    message = {
+        "body": body,
+        "content-type": "x",
+        "content-encoding": "y",
+        "headers": {"id": "1"},
+        "properties": {"priority": priority},
+    }
+
+    assert decode_envelope(encode_envelope(message)) == message
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"{}", b"1", b'{"body": 1, "headers": 2, "properties": 3}', b"\xff"]
+)
+def test_what_is_no_envelope_is_a_value_error(data: bytes) -> None:
+    """Foreign data never escapes as another kind of error."""
+    with pytest.raises(ValueError, match=r"."):
+        decode_envelope(data)
+
+
+@given(st.text(), st.integers(0, 50))
+def test_cutting_never_splits_a_character(text: str, limit: int) -> None:
+    """What is cut is a prefix within the limit."""
+    cut = cut_utf8(text, limit)
+
+    assert len(cut.encode("utf-8", "replace")) <= limit
+    assert text.encode("utf-8", "replace").decode().startswith(cut) or text.startswith(cut)
+
+
+def test_added_attributes_fill_what_is_left_in_their_order() -> None:
+    """The user's 98 stay; the first two of ours fit, the third does not; values are cut."""
+    user = {f"k{n}": "v" for n in range(98)}
+
+    fitted = fit_attributes(b"data", user, {"a": "x" * 2000, "b": "2", "c": "3"})
+
+    assert len(fitted) == 100
+    assert fitted["a"] == "x" * 1024
+    assert "c" not in fitted
+    assert fit_attributes(b"x" * 9_999_999, {}, {"reason": "r"}) == {}
+
+
+@given(st.text(min_size=1, max_size=60))
+def test_every_queue_name_has_a_resource_of_its_own(queue: str) -> None:
+    """Any kombu queue name maps to a valid id, and different names to different ids."""
+    name = resource_id(queue)
+
+    assert check_resource_id("queue", name) == name
+    assert resource_id(queue + "x") != name
+
+
+def test_ordinary_names_are_kept() -> None:
+    """What Pub/Sub takes is not changed; what it refuses is."""
+    assert resource_id("celery") == "celery"
+    assert resource_id("celery", "shop.") == "shop.celery"
+    assert resource_id("a") == "q~a"
+    assert resource_id("q~a") == "q~q~a"
+    assert resource_id("google") == "q~google"
+    assert resource_id("übung/1") == "q~%C3%BCbung%2F1"
+    with pytest.raises(OptionError, match="255 characters"):
+        check_resource_id("topic", "1x")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "key", "fits"),
+    [
+        ("#", "", True),
+        ("#", "a.b", True),
+        ("worker.#", "worker", True),
+        ("worker.#", "worker.a.b", True),
+        ("worker.#", "workers.a", False),
+        ("*.b", "a.b", True),
+        ("*.b", "a.c.b", False),
+        ("#.b", "a.c.b", True),
+        ("#.b", "ab", False),
+        ("a.*.c", "a.c", False),
+        ("", "", True),
+    ],
+)
+def test_topic_patterns_match_as_in_amqp(pattern: str, key: str, fits: bool) -> None:
+    """``*`` is exactly one word, ``#`` none or more."""
+    assert topic_matches(pattern, key) is fits
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "text"),
+    [
+        ("pubsub://", {}, "names no project"),
+        ("pubsub://p/q", {}, "nothing after the project"),
+        ("pubsub://u:p@p", {}, "nothing after the project"),
+        ("pubsub://p", {"provision": "maybe"}, "create, verify, off"),
+        ("pubsub://p", {"visibility_timeout_seconds": 5}, "10..600"),
+        ("pubsub://p", {"emulatorhost": "x"}, "did you mean 'emulator_host'"),
+    ],
+)
+def test_options_that_can_not_be_used_are_named(
+    url: str, options: dict[str, Any], text: str
+) -> None:
+    """Each error says what, where and what to do."""
+    with pytest.raises(OptionError, match=text):
+        parse_options(url, options, environ={})
+
+
+def test_the_environment_names_emulator_and_project() -> None:
+    """As Google's own clients do; an option wins."""
+    environ = {"PUBSUB_EMULATOR_HOST": "h:1", "GOOGLE_CLOUD_PROJECT": "from-env"}
+
+    assert parse_options("pubsub://", {}, environ).project == "from-env"
+    assert parse_options("pubsub://p", {"max_retries": 3}, environ).emulator_host == "h:1"
+    assert parse_options("pubsub://p", {"emulator_host": "o:2"}, environ).emulator_host == "o:2"
+
+
+async def test_acks_gather_while_a_request_is_under_way_and_split_at_the_limit() -> None:
+    """The first ack leaves alone; what gathers behind it goes in requests of at most 1,000."""
+    sizes: list[int] = []
+    gate = asyncio.Event()
+
+    class Rpc:
+        async def acknowledge(self, _path: str, ids: list[str]) -> None:
+            sizes.append(len(ids))
+            await gate.wait()
+
+    batcher = AckBatcher(Rpc, "projects/p/subscriptions/s")  # type: ignore[arg-type]
+    confirmed: list[bool] = []
+    batcher.ack("first", confirmed.append)
+    await asyncio.sleep(0)
+    for number in range(2500):
+        batcher.ack(str(number), confirmed.append)
+    gate.set()
+    await batcher.wait_idle()
+
+    assert sizes == [1, 1000, 1000, 500]
+    assert confirmed == [True] * 2501
+    assert batcher.idle
