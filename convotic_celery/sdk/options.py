@@ -2,7 +2,7 @@
 
 import difflib
 from datetime import timedelta
-from typing import Annotated, Any, Literal, Self, TypedDict
+from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_snake
@@ -22,20 +22,42 @@ _Seconds = Annotated[float, BeforeValidator(_to_seconds), Field(allow_inf_nan=Fa
 
 
 def _default_waiting_retries(validated: dict[str, Any]) -> int:
-    concurrency: int = validated.get(
-        "concurrency", 1
-    )  # absent if it was invalid: reported on its own
+    # Absent if it was invalid, which is reported on its own.
+    concurrency: int = validated.get("concurrency", 1)
     return max(100, 10 * concurrency)
+
+
+class WorkerOptionsDict(TypedDict, total=False):
+    """:class:`WorkerOptions` as keyword arguments of :meth:`ConvoticModule.worker`."""
+
+    max_retries: int
+    ack_deadline: float | timedelta
+    concurrency: int
+    backoff: Backoff | None
+    subscription: str | None
+    dead_letter_topic: str | None
+    filter: str
+    on_invalid: Literal["dead_letter", "retry"]
+    deadline_grace: float | timedelta
+    max_worker_losses: int
+    retention: float | timedelta
+    enable_message_ordering: bool
+    enable_exactly_once_delivery: bool
+    max_waiting_retries: int
 
 
 class WorkerOptions(BaseModel):
     """How a handler's messages are run, retried and given up.
 
     Times are seconds (float) or a ``timedelta``. camelCase names are accepted on input:
-    ``WorkerOptions(**{"maxRetries": 3, "ackDeadline": 60})``. Frozen; unknown names are refused.
+    ``WorkerOptions.model_validate({"maxRetries": 3, "ackDeadline": 60})``. Frozen; unknown names are refused.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    def __init__(self, **options: Unpack[WorkerOptionsDict]) -> None:
+        # Written out, so that type checkers know that a timedelta will do.
+        super().__init__(**options)
 
     max_retries: int = Field(
         default=5,
@@ -142,25 +164,6 @@ class WorkerOptions(BaseModel):
         """Return these options with ``changes`` (validated); defaults stay defaults."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
         return self.model_validate(given | _snake_keys(changes))
-
-
-class WorkerOptionsDict(TypedDict, total=False):
-    """:class:`WorkerOptions` as keyword arguments of :meth:`ConvoticModule.worker`."""
-
-    max_retries: int
-    ack_deadline: float | timedelta
-    concurrency: int
-    backoff: Backoff | None
-    subscription: str | None
-    dead_letter_topic: str | None
-    filter: str
-    on_invalid: Literal["dead_letter", "retry"]
-    deadline_grace: float | timedelta
-    max_worker_losses: int
-    retention: float | timedelta
-    enable_message_ordering: bool
-    enable_exactly_once_delivery: bool
-    max_waiting_retries: int
 
 
 def _snake_keys(values: dict[str, Any]) -> dict[str, Any]:
