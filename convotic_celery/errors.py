@@ -31,8 +31,6 @@ Each error's constructor takes exactly its ``args``, all plain values, and compo
 call ``cls(*args)`` on the other side.
 """
 
-
-
 from __future__ import annotations
 
 __all__ = [

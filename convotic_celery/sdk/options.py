@@ -50,7 +50,8 @@ class WorkerOptions(BaseModel):
     """How a handler's messages are run, retried and given up.
 
     Times are seconds (float) or a ``timedelta``. camelCase names are accepted on input:
-    ``WorkerOptions.model_validate({"maxRetries": 3, "ackDeadline": 60})``. Frozen; unknown names are refused.
+    ``WorkerOptions.model_validate({"maxRetries": 3, "ackDeadline": 60})``. Frozen;
+    unknown names are refused.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
