@@ -103,7 +103,14 @@ class Session:
 
     def _run_loop(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
+        try:
+            self._loop.run_forever()
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        finally:
+            self._loop.close()
 
     def post(self, function: Callable[..., object], *args: object) -> None:
         """Run ``function`` on the I/O thread soon, in the order of the posts. Does not block."""
