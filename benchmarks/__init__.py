@@ -1,0 +1,1 @@
+"""Measurements; see README.md. Not part of any package that is shipped."""

@@ -1,0 +1,27 @@
+"""The module under measurement: a no-op that notes when each message arrived."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from convotic_celery import ConvoticContext, ConvoticModule, WorkerMessage
+
+TOPIC = "bench.noop"
+SUBSCRIPTION = f"{TOPIC}.bench"
+
+module = ConvoticModule(name="bench", version="1")
+#: Sent and arrived, monotonic nanoseconds; one line of text a message, written in blocks.
+_record: list[str] = []
+_path = Path(os.environ.get("CONVOTIC_TEST_BENCH_RECORD", os.devnull))
+_BLOCK = int(os.environ.get("CONVOTIC_TEST_BENCH_BLOCK", "500"))
+
+
+@module.worker(TOPIC, concurrency=100)
+async def note_arrival(message: WorkerMessage, ctx: ConvoticContext) -> None:  # noqa: ARG001 - a no-op
+    _record.append(f"{message.data['sent']} {time.monotonic_ns()}\n")
+    if len(_record) >= _BLOCK:
+        with _path.open("a") as file:  # noqa: ASYNC230 - a block in 50 ms
+            file.write("".join(_record))
+        _record.clear()
