@@ -29,15 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with daemon.hold_server_lock(options.data_dir):
             _start_logging(options.data_dir)
-            from convotic_emulator.process import serve  # gRPC after the lock
+            from convotic_emulator.process import serve  # noqa: PLC0415  # gRPC after the lock
 
             asyncio.run(serve(options))
     except (StoreError, OSError) as error:
-        logger.error("%s", error)  # the text says it all
-        print(error, file=sys.stderr)  # a command's error
+        logger.error("%s", error)  # noqa: TRY400  # the text says it all
+        print(error, file=sys.stderr)  # noqa: T201  # a command's error
         return 1
     except sqlite3.Error as error:
-        print(f"The data file has failed: {error}", file=sys.stderr)  # as above
+        print(f"The data file has failed: {error}", file=sys.stderr)  # noqa: T201  # as above
         return 1
     return 0
 

@@ -13,8 +13,8 @@ from google.pubsub_v1.types import pubsub
 from convotic_emulator.clock import SECOND_US, Clock
 from convotic_emulator.lease import Message, Timers
 from convotic_emulator.naming import project_of, short_name
-from convotic_emulator.registry import Registry, Subscription, Topic
-from convotic_emulator.settings import Proto, rules_of
+from convotic_emulator.registry import Registry, Snapshot, Subscription, Topic
+from convotic_emulator.settings import Proto, duration_us, rules_of
 from convotic_emulator.state import SubscriptionState
 
 if TYPE_CHECKING:
@@ -165,14 +165,38 @@ class Broker:
             if matches is None or matches(_MESSAGE.FromString(row[3]).attributes):
                 yield row
 
-    def maintain(self, in_use: Callable[[SubscriptionState], bool]) -> None:
-        """Forget leases and messages that are past, and what nobody reads any more."""
+    def seek_to_snapshot(self, subscription: Subscription, snapshot: Snapshot) -> None:
+        """Make exactly the snapshot's messages unacknowledged (those that pass the filter)."""
+        number = subscription.row.number
+        generation = self._start_seek(subscription)
+        self.store.acknowledge_others(
+            number, snapshot.row.number, retain=subscription.proto.retain_acked_messages
+        )
+        rows = self.store.scan(snapshot.row.number, 0)
+        self.store.insert_missing(number, self._wanted(subscription, rows), generation)
+        state = subscription.state
+        state.reload(self.store.existing(number, state.outstanding))
+
+    def maintain(self, in_use: Callable[[SubscriptionState], bool]) -> list[str]:
+        """Forget what is past; return the names of subscriptions that have expired."""
         now_us = self.clock.now_us()
         self.store.forget_leases(now_us)
+        expired: list[str] = []
         for subscription in self.registry.subscriptions.values():
             state = subscription.state
-            self.store.trim(
-                subscription.row.number, now_us - state.rules.retention_us, state.outstanding
-            )
-            if not in_use(state):
-                state.backlog.forget_ready()
+            oldest_us = now_us - state.rules.retention_us
+            self.store.trim(subscription.row.number, oldest_us, state.outstanding)
+            if in_use(state):
+                subscription.used_us = now_us
+                continue
+            state.backlog.forget_ready()
+            ttl = subscription.proto.expiration_policy.ttl
+            if ttl.seconds and now_us - subscription.used_us > duration_us(ttl):
+                expired.append(subscription.row.name)
+        for topic in self.registry.topics.values():
+            retention_us = duration_us(topic.proto.message_retention_duration)
+            self.store.trim(topic.row.number, now_us - retention_us)
+        for snapshot in list(self.registry.snapshots.values()):
+            if snapshot.proto.expire_time.seconds * SECOND_US < now_us:
+                self.registry.delete_snapshot(snapshot.row.name)
+        return expired

@@ -163,7 +163,7 @@ def _running(data_dir: Path) -> dict[str, Any] | None:
 def _start(data_dir: Path, idle_seconds: float, deadline: float) -> dict[str, Any]:
     log_path = data_dir / LOG_FILE
     with log_path.open("ab") as log:
-        process = subprocess.Popen(  # our own module, our own interpreter
+        process = subprocess.Popen(  # noqa: S603  # our own module, our own interpreter
             [
                 *(sys.executable, "-m", "convotic_emulator"),
                 *("--data-dir", str(data_dir), "--idle-seconds", str(idle_seconds)),

@@ -55,6 +55,7 @@ class Dispatcher:
         self._waiting: dict[SubscriptionState, deque[Waiter]] = {}
         self._woken: set[SubscriptionState] = set()
         self._scheduled = False
+        self._closed: Exception | None = None
 
     def wake(self, state: SubscriptionState) -> None:
         """Serve a subscription's waiters soon."""
@@ -66,6 +67,9 @@ class Dispatcher:
 
     def wait(self, waiter: Waiter) -> None:
         """Queue a waiter; its result is set to a list of leased messages."""
+        if self._closed is not None:
+            waiter.result.set_exception(self._closed)
+            return
         self._waiting.setdefault(waiter.state, deque()).append(waiter)
         self.wake(waiter.state)
 
@@ -84,7 +88,8 @@ class Dispatcher:
                 waiter.result.set_exception(error)
 
     def drop_all(self, error: Exception) -> None:
-        """Refuse everybody: the server is going away."""
+        """Refuse everybody, from now on too: the server is going away."""
+        self._closed = error
         for state in list(self._waiting):
             self.drop(state, error)
 

@@ -159,7 +159,9 @@ class Engine:
     def _maintain(self) -> None:
         self._maintenance = self._loop.call_later(MAINTENANCE_SECONDS, self._maintain)
         try:
-            self.broker.maintain(self.dispatcher.has_waiters)
+            for name in self.broker.maintain(self.dispatcher.has_waiters):
+                logger.info("The subscription %s was not used; it has expired.", name)
+                self.delete_subscription(name)
         except sqlite3.Error as error:
             self.fail(error)
         if self.store.has_uncommitted:

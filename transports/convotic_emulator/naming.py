@@ -33,8 +33,8 @@ def check_name(name: str, collection: str) -> str:
         )
     if not _ID.match(match[3]) or match[3].startswith("goog"):
         raise InvalidArgument(
-            f"Invalid [{collection}] name: (name={name}): an id has 3 to 255 characters, starts with"
-            " a letter, contains only letters, digits and -_.~+%, and does not begin with goog."
+            f"Invalid [{collection}] name: (name={name}): an id has 3 to 255 characters, starts"
+            " with a letter, has only letters, digits and -_.~+%, and does not begin with goog."
         )
     return name
 

@@ -85,7 +85,7 @@ class Lane:
         self.failed.add(seq)
 
     def close(self) -> list[Message]:
-        """End the run if all of it is settled; return its acknowledged messages: they come again."""
+        """End the run if all of it is settled; return its acknowledged messages, to come again."""
         if not self.run or len(self.acknowledged) + len(self.failed) < len(self.run):
             return []
         repeated = [self.run[seq] for seq in self.run if seq in self.acknowledged]

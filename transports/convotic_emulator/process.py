@@ -41,7 +41,7 @@ async def serve(options: argparse.Namespace) -> None:
     }
     daemon.write_info(options.data_dir, info)
     logger.info("Serving %s on %s.", options.data_dir, server.address)
-    print(f"PUBSUB_EMULATOR_HOST={server.address}", flush=True)  # for a person
+    print(f"PUBSUB_EMULATOR_HOST={server.address}", flush=True)  # noqa: T201  # for a person
     ends = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

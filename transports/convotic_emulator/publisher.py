@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import empty_pb2
 from google.pubsub_v1.types import pubsub as t
 
+from convotic_emulator.changes import TOPIC_FIELDS, changed_copy
 from convotic_emulator.naming import check_name, check_project
 from convotic_emulator.paging import page_of
 from convotic_emulator.registry import in_project
@@ -40,6 +41,12 @@ class PublisherService:
                 t.ListTopicSubscriptionsRequest.pb(),
                 t.ListTopicSubscriptionsResponse.pb(),
             ),
+            "ListTopicSnapshots": (
+                self.list_topic_snapshots,
+                t.ListTopicSnapshotsRequest.pb(),
+                t.ListTopicSnapshotsResponse.pb(),
+            ),
+            "UpdateTopic": (self.update_topic, t.UpdateTopicRequest.pb(), topic),
             "DeleteTopic": (self.delete_topic, t.DeleteTopicRequest.pb(), empty),
             "DetachSubscription": (
                 self.detach_subscription,
@@ -81,6 +88,21 @@ class PublisherService:
         page, token = page_of(names, str, request)
         return _TOPIC_SUBSCRIPTIONS(subscriptions=page, next_page_token=token)
 
+    async def list_topic_snapshots(self, request: Proto, _context: Context) -> Proto:
+        """Return a page of the names of a topic's snapshots."""
+        names = sorted(self._registry.topic(request.topic).snapshots)
+        page, token = page_of(names, str, request)
+        return _TOPIC_SNAPSHOTS(snapshots=page, next_page_token=token)
+
+    async def update_topic(self, request: Proto, _context: Context) -> Proto:
+        """Change the fields of a topic that the mask names."""
+        topic = self._registry.topic(check_name(request.topic.name, "topics"))
+        changed = changed_copy(topic.proto, request.topic, request.update_mask, TOPIC_FIELDS)
+        complete_topic(changed)
+        topic.proto = changed
+        self._registry.save(topic)
+        return changed
+
     async def delete_topic(self, request: Proto, _context: Context) -> Proto:
         """Delete a topic; its subscriptions stay."""
         check_name(request.topic, "topics")
@@ -97,4 +119,5 @@ class PublisherService:
 _PUBLISHED = t.PublishResponse.pb()
 _TOPICS = t.ListTopicsResponse.pb()
 _TOPIC_SUBSCRIPTIONS = t.ListTopicSubscriptionsResponse.pb()
+_TOPIC_SNAPSHOTS = t.ListTopicSnapshotsResponse.pb()
 _DETACHED = t.DetachSubscriptionResponse.pb()

@@ -53,6 +53,8 @@ class Subscription:
         self.proto: Proto = SUBSCRIPTION.FromString(row.body)
         self.matches: Predicate | None = parse_filter(self.proto.filter)
         self.state = create_state(self)
+        #: When a subscriber last did something. Time that the server was off does not count.
+        self.used_us = 0
 
     def changed(self) -> None:
         """Bring row and rules in line with ``proto``."""
@@ -108,14 +110,12 @@ class Registry:
             raise AlreadyExists.of(proto.name)
         if proto.name in self.snapshots:
             raise AlreadyExists.of(proto.name)
-        now_us = self._clock.now_us()
         row = ResourceRow(
             name=proto.name,
             kind=kind,
             number=self._store.take_number(),
             body=proto.SerializeToString(),
-            created_us=now_us,
-            used_us=now_us,
+            created_us=self._clock.now_us(),
         )
         self._store.save_resource(row)
         self._add(row)
@@ -173,14 +173,14 @@ class Registry:
         self.save(subscription)
 
     def _forget(self, resource: Topic | Subscription | Snapshot) -> None:
-        self._store.drop_backlog(resource.row.number)
-        self._store.delete_resource(resource.row.name)
+        self._store.delete_resource(resource.row)
 
     def _add(self, row: ResourceRow) -> None:
         if row.kind == "topic":
             self.topics[row.name] = Topic(row)
         elif row.kind == "subscription":
             subscription = Subscription(row, self._create_state)
+            subscription.used_us = self._clock.now_us()
             self.subscriptions[row.name] = subscription
             self.by_number[row.number] = subscription
             topic = self.topics.get(subscription.proto.topic)

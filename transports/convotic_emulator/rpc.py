@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf import any_pb2
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # no stubs
 
 from convotic_emulator import __version__
 from convotic_emulator.errors import AckIdsFailed, PubsubError, Unavailable
@@ -18,7 +18,7 @@ from convotic_emulator.settings import Proto
 if TYPE_CHECKING:
     from convotic_emulator.engine import Engine
 
-__all__ = ["METADATA", "Context", "UnknownMethods", "Unary", "abort", "unary"]
+__all__ = ["METADATA", "Context", "Unary", "UnknownMethods", "abort", "unary"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,14 +75,14 @@ def _details(error: AckIdsFailed) -> tuple[tuple[str, bytes], ...]:
     return (("grpc-status-details-bin", status.SerializeToString()),)
 
 
-class UnknownMethods(grpc.GenericRpcHandler):
+class UnknownMethods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in stubs only
     """Answers every method that nobody else serves with UNIMPLEMENTED and its name."""
 
     def service(self, handler_call_details: Any) -> Any:
         """Return a handler for any method."""
         method = handler_call_details.method
 
-        async def refuse(request: bytes, context: Context) -> bytes:  # gRPC's
+        async def refuse(_request: bytes, context: Context) -> bytes:
             await context.send_initial_metadata(METADATA)
             await context.abort(
                 grpc.StatusCode.UNIMPLEMENTED, f"{method} is not supported by convotic_emulator."

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import grpc
 
 from convotic_emulator.clock import Clock, SystemClock
 from convotic_emulator.engine import Engine
+from convotic_emulator.iam import IamService
 from convotic_emulator.publisher import PublisherService
 from convotic_emulator.rpc import UnknownMethods
 from convotic_emulator.store import MEMORY, Store
@@ -97,7 +98,7 @@ class EmulatorServer:
         store = Store(self._path, fsync=self._fsync, now_us=self._clock.now_us())
         engine = Engine(store, self._clock)
         server = grpc.aio.server(options=_OPTIONS)
-        for service in (PublisherService(engine), SubscriberService(engine)):
+        for service in (PublisherService(engine), SubscriberService(engine), IamService(engine)):
             server.add_generic_rpc_handlers(
                 (grpc.method_handlers_generic_handler(service.NAME, service.handlers()),)
             )
@@ -126,7 +127,7 @@ class EmulatorServer:
         """Wait until the data file fails; raises its error. For whoever runs a server for long."""
         await asyncio.shield(self.engine.failed)
 
-    async def __aenter__(self) -> EmulatorServer:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from convotic_emulator.backlog import Rules
 from convotic_emulator.clock import SECOND_US
 from convotic_emulator.errors import InvalidArgument, Unimplemented
 from convotic_emulator.filter import parse_filter
 from convotic_emulator.naming import check_name
-from convotic_emulator.backlog import Rules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +37,8 @@ MIN_RETENTION_SECONDS = 600
 MAX_RETENTION_SECONDS = 31 * DAY_SECONDS
 DEFAULT_RETENTION_SECONDS = 7 * DAY_SECONDS
 DEFAULT_EXPIRATION_SECONDS = 31 * DAY_SECONDS
+MIN_DELIVERY_ATTEMPTS = 5
+MAX_DELIVERY_ATTEMPTS = 100
 DEFAULT_MAX_DELIVERY_ATTEMPTS = 5
 MAX_LABELS = 64
 
@@ -194,7 +196,7 @@ def _complete_expiration(subscription: Proto) -> None:
 def _complete_dead_letter_policy(policy: Proto) -> None:
     check_name(policy.dead_letter_topic, "topics")
     attempts = policy.max_delivery_attempts or DEFAULT_MAX_DELIVERY_ATTEMPTS
-    if not 5 <= attempts <= 100:  # the service's bounds, as in the message
+    if not MIN_DELIVERY_ATTEMPTS <= attempts <= MAX_DELIVERY_ATTEMPTS:
         raise InvalidArgument(
             f"Invalid max_delivery_attempts (value={attempts}): it must be between 5 and 100."
         )

@@ -65,6 +65,8 @@ class _Stream:
         self._first = first
         #: While the stream is ready for messages.
         self._waiter: Waiter | None = None
+        #: What an exactly-once client is still to be told about its acknowledgements.
+        self._confirmations: Proto | None = None
 
     async def run(self) -> None:
         """Send until the client has half-closed, or the subscription or the server goes away."""
@@ -74,7 +76,7 @@ class _Stream:
         try:
             while not reader.done():
                 messages = await self._next(reader)
-                if messages:
+                if messages or self._confirmations is not None:
                     await self._send(messages)
             reader.result()
         finally:
@@ -92,7 +94,7 @@ class _Stream:
         self._waiter = waiter
         self._engine.dispatcher.wait(waiter)
         try:
-            if reader.done():
+            if reader.done() or self._confirmations is not None:
                 return []
             return await waiter.result
         finally:
@@ -100,11 +102,11 @@ class _Stream:
             self._engine.dispatcher.leave(waiter)
 
     def _on_read_end(self, _reader: asyncio.Task[None]) -> None:
-        if self._waiter is not None and not self._waiter.result.done():
-            self._waiter.result.set_result([])
+        self._interrupt()
 
     async def _send(self, messages: list[Message]) -> None:
-        response = _RESPONSE()
+        response = self._confirmations or _RESPONSE()
+        self._confirmations = None
         fill_messages(self._subscription.state, response, messages)
         properties = response.subscription_properties
         rules = self._subscription.state.rules
@@ -127,11 +129,28 @@ class _Stream:
             if self._waiter is not None:
                 self._waiter.lease_seconds = self._lease_seconds
         state, now_us = self._subscription.state, self._engine.clock.now_us()
-        if request.ack_ids:
-            state.acknowledge(request.ack_ids, now_us)
+        refused = state.acknowledge(request.ack_ids, now_us) if request.ack_ids else []
         changes = _deadline_changes(request)
-        if changes:
-            state.modify(changes, now_us)
+        unchanged = state.modify(changes, now_us) if changes else []
+        if state.rules.exactly_once and (request.ack_ids or changes):
+            self._confirm(request, set(refused), set(unchanged))
+
+    def _confirm(self, request: Proto, refused: set[str], unchanged: set[str]) -> None:
+        """Have the next response say what became of acknowledgements and deadlines."""
+        if self._confirmations is None:
+            self._confirmations = _RESPONSE()
+        acks = self._confirmations.acknowledge_confirmation
+        acks.ack_ids.extend(a for a in request.ack_ids if a not in refused)
+        acks.invalid_ack_ids.extend(refused)
+        deadlines = self._confirmations.modify_ack_deadline_confirmation
+        deadlines.ack_ids.extend(a for a in request.modify_deadline_ack_ids if a not in unchanged)
+        deadlines.invalid_ack_ids.extend(unchanged)
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        """Have :meth:`run` look at what else there is to do than sending messages."""
+        if self._waiter is not None and not self._waiter.result.done():
+            self._waiter.result.set_result([])
 
 
 def _deadline_changes(request: Proto) -> list[tuple[str, int]]:

@@ -9,8 +9,14 @@ import grpc
 from google.protobuf import empty_pb2
 from google.pubsub_v1.types import pubsub as t
 
+from convotic_emulator.changes import SUBSCRIPTION_FIELDS, changed_copy
 from convotic_emulator.delivery import Waiter
-from convotic_emulator.errors import AckIdsFailed, FailedPrecondition, InvalidArgument
+from convotic_emulator.errors import (
+    AckIdsFailed,
+    FailedPrecondition,
+    InvalidArgument,
+    Unimplemented,
+)
 from convotic_emulator.lease import Consumer, Message
 from convotic_emulator.naming import check_name, check_project
 from convotic_emulator.paging import page_of
@@ -22,6 +28,7 @@ from convotic_emulator.settings import (
     Proto,
     complete_subscription,
 )
+from convotic_emulator.snapshots import SnapshotMethods
 from convotic_emulator.streaming import StreamingPull
 
 if TYPE_CHECKING:
@@ -32,7 +39,6 @@ __all__ = ["SubscriberService"]
 _EMPTY = empty_pb2.Empty
 _PULLED = t.PullResponse.pb()
 _SUBSCRIPTIONS = t.ListSubscriptionsResponse.pb()
-_SOUGHT = t.SeekResponse.pb()
 
 #: A pull answers this long before its client's deadline: an answer beats DEADLINE_EXCEEDED.
 PULL_MARGIN_SECONDS = 1.0
@@ -76,7 +82,13 @@ class SubscriberService:
                 t.ModifyAckDeadlineRequest.pb(),
                 _EMPTY,
             ),
-            "Seek": (self.seek, t.SeekRequest.pb(), t.SeekResponse.pb()),
+            "UpdateSubscription": (
+                self.update_subscription,
+                t.UpdateSubscriptionRequest.pb(),
+                subscription,
+            ),
+            "ModifyPushConfig": (self.modify_push_config, t.ModifyPushConfigRequest.pb(), _EMPTY),
+            **SnapshotMethods(self._engine).table(),
         }
         handlers = {name: unary(self._engine, *entry) for name, entry in table.items()}
         handlers["StreamingPull"] = grpc.stream_stream_rpc_method_handler(
@@ -107,6 +119,27 @@ class SubscriberService:
         page, token = page_of(found, lambda subscription: subscription.row.name, request)
         return _SUBSCRIPTIONS(subscriptions=map(self._shown, page), next_page_token=token)
 
+    async def update_subscription(self, request: Proto, _context: Context) -> Proto:
+        """Change the fields of a subscription that the mask names."""
+        name = check_name(request.subscription.name, "subscriptions")
+        subscription = self._registry.subscription(name)
+        changed = changed_copy(
+            subscription.proto, request.subscription, request.update_mask, SUBSCRIPTION_FIELDS
+        )
+        complete_subscription(changed)
+        if changed.HasField("dead_letter_policy"):
+            self._registry.topic(changed.dead_letter_policy.dead_letter_topic)
+        subscription.proto = changed
+        self._registry.save(subscription)
+        return self._shown(subscription)
+
+    async def modify_push_config(self, request: Proto, _context: Context) -> Proto:
+        """Accept that a subscription stays with pull."""
+        self._subscription(request)
+        if request.push_config.push_endpoint:
+            raise Unimplemented("Push delivery is not supported by convotic_emulator; use pull.")
+        return _EMPTY()
+
     async def delete_subscription(self, request: Proto, _context: Context) -> Proto:
         """Delete a subscription with its messages; its streams end with NOT_FOUND."""
         check_name(request.subscription, "subscriptions")
@@ -123,14 +156,14 @@ class SubscriberService:
         messages = await self._wait_for_messages(
             subscription,
             max_messages=request.max_messages,
-            timeout=0.0 if request.return_immediately else _pull_seconds(context),
+            wait_seconds=0.0 if request.return_immediately else _pull_seconds(context),
         )
         response = _PULLED()
         fill_messages(subscription.state, response, messages)
         return response
 
     async def _wait_for_messages(
-        self, subscription: Subscription, *, max_messages: int, timeout: float
+        self, subscription: Subscription, *, max_messages: int, wait_seconds: float
     ) -> list[Message]:
         if subscription.proto.detached:
             raise FailedPrecondition("The subscription is detached from its topic.")
@@ -144,7 +177,7 @@ class SubscriberService:
         )
         dispatcher = self._engine.dispatcher
         dispatcher.wait(waiter)
-        timer = loop.call_later(timeout, _give_up, waiter)
+        timer = loop.call_later(wait_seconds, _give_up, waiter)
         try:
             return await waiter.result
         finally:
@@ -178,24 +211,26 @@ class SubscriberService:
             raise AckIdsFailed(dict.fromkeys(refused, INVALID_ACK_ID))
         return _EMPTY()
 
-    async def seek(self, request: Proto, _context: Context) -> Proto:
-        """Set a subscription's acknowledgements to those of a time."""
-        subscription = self._subscription(request)
-        if request.WhichOneof("target") != "time":
-            raise InvalidArgument("Invalid seek target: a time or a snapshot is required.")
-        time_us = request.time.seconds * 1_000_000 + request.time.nanos // 1000
-        self._engine.broker.seek_to_time(subscription, time_us)
-        return _SOUGHT()
-
     def _subscription(self, request: Proto) -> Subscription:
-        return self._registry.subscription(check_name(request.subscription, "subscriptions"))
+        name = check_name(request.subscription, "subscriptions")
+        subscription = self._registry.subscription(name)
+        subscription.used_us = self._engine.clock.now_us()
+        return subscription
 
     def _shown(self, subscription: Subscription) -> Proto:
-        return subscription.proto
+        """Return a subscription with what it shows of its topic."""
+        proto = subscription.proto
+        topic = self._registry.topics.get(proto.topic)
+        if topic is None or not topic.retains:
+            return proto
+        shown = type(proto)()
+        shown.CopyFrom(proto)
+        shown.topic_message_retention_duration.CopyFrom(topic.proto.message_retention_duration)
+        return shown
 
 
 def _pull_seconds(context: Context) -> float:
-    remaining = context.time_remaining()
+    remaining: float | None = context.time_remaining()
     if remaining is None:
         return MAX_PULL_SECONDS
     return max(0.0, remaining - min(PULL_MARGIN_SECONDS, max(0.1, remaining / 10)))

@@ -1,0 +1,162 @@
+"""The SQLite file: opening it with care, transactions that many requests share, numbers.
+
+Policy: write-ahead log with ``synchronous=NORMAL``. A commit survives the death of the process at
+any moment; a power loss can cost the last commits. ``fsync=True`` makes it FULL: then a commit
+survives that too.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+from convotic_emulator.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+__all__ = ["Database"]
+
+#: "CVPS": tells our files from any other SQLite database.
+APPLICATION_ID = 0x43565053
+SCHEMA_VERSION = 2
+
+#: Files up to this size are checked completely when opened (about 1 s for each GB).
+_CHECKED_BYTES = 256 * 1024 * 1024
+
+#: 16 MB of log between checkpoints: a checkpoint syncs, and blocks for that long.
+_CHECKPOINT_PAGES = 4000
+
+_SCHEMA = """
+CREATE TABLE backlog (
+    id INTEGER PRIMARY KEY, published_us INTEGER NOT NULL, attempts INTEGER NOT NULL,
+    generation INTEGER NOT NULL, due_us INTEGER NOT NULL, key TEXT, body BLOB NOT NULL
+);
+CREATE INDEX backlog_by_key ON backlog (key, id) WHERE key IS NOT NULL;
+CREATE TABLE acknowledged (
+    id INTEGER PRIMARY KEY, published_us INTEGER NOT NULL, attempts INTEGER NOT NULL,
+    generation INTEGER NOT NULL, due_us INTEGER NOT NULL, key TEXT, body BLOB NOT NULL
+);
+CREATE TABLE lease (
+    position INTEGER PRIMARY KEY, number INTEGER NOT NULL, deadline_us INTEGER NOT NULL,
+    entries BLOB NOT NULL
+);
+CREATE INDEX lease_by_deadline ON lease (deadline_us);
+CREATE TABLE resource (
+    name TEXT PRIMARY KEY, kind TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL,
+    created_us INTEGER NOT NULL, seeks INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE policy (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+"""
+
+
+class Database:
+    """One data file. Not thread-safe.
+
+    Every method may raise sqlite3.Error; then the file's state is that of the last commit, memory
+    may be ahead of it, and the server must stop.
+
+    Raises:
+        StoreError: the file is damaged, foreign or of a newer version; it was not changed.
+    """
+
+    def __init__(self, path: Path | str, *, fsync: bool) -> None:
+        self._connection = _open(path)
+        self._connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
+        self._in_transaction = False
+
+    @property
+    def has_uncommitted(self) -> bool:
+        """Whether something was written since the last commit."""
+        return self._in_transaction
+
+    def commit(self) -> None:
+        """Make all that was written durable."""
+        if self._in_transaction:
+            self._connection.execute("COMMIT")
+            self._in_transaction = False
+
+    def close(self) -> None:
+        """Commit, fold the log into the file, and close. Idempotent."""
+        self.commit()
+        self._connection.close()
+
+    def write(self, statement: str, parameters: Sequence[str | int | bytes | None]) -> None:
+        """Execute a statement in the open transaction; begin one if there is none."""
+        self._begin()
+        self._connection.execute(statement, parameters)
+
+    def write_many(
+        self, statement: str, rows: Iterable[Sequence[str | int | bytes | None]]
+    ) -> None:
+        """Execute a statement for each row, as :meth:`write` does."""
+        self._begin()
+        self._connection.executemany(statement, rows)
+
+    def read(self, query: str, parameters: Sequence[str | int] = ()) -> sqlite3.Cursor:
+        """Return the rows of a query; it sees what is not committed yet."""
+        return self._connection.execute(query, parameters)
+
+    def read_meta(self, key: str) -> str | int | None:
+        """Return a value that concerns the whole file."""
+        row = self.read("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else row[0]
+
+    def write_meta(self, key: str, value: str | int) -> None:
+        """Set a value that concerns the whole file."""
+        self.write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def _begin(self) -> None:
+        if not self._in_transaction:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._in_transaction = True
+
+
+def _open(path: Path | str) -> sqlite3.Connection:
+    """Open or create a data file; a damaged, newer or foreign one is refused as it is."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        _check(connection, path)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA cache_size = -16384")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise StoreError(
+            f"The data file {path} can't be read ({error}); it was not changed."
+        ) from error
+    except StoreError:
+        connection.close()
+        raise
+    return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path | str) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if empty and not version and not application:
+        connection.executescript(
+            f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
+            f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+        )
+        return
+    if application != APPLICATION_ID:
+        raise StoreError(f"{path} is not a data file of convotic_emulator; it was not changed.")
+    if version < SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} was written by a development version before 0.1.0 (schema {version}); it was"
+            " not changed. Remove the folder, or use another one."
+        )
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} was written by a newer version (schema {version}, this one knows"
+            f" {SCHEMA_VERSION}); it was not changed. Use that version, or another data folder."
+        )
+    size = connection.execute("PRAGMA page_count").fetchone()[0] * 4096
+    if size <= _CHECKED_BYTES:
+        problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise StoreError(f"The data file {path} is damaged ({problem}); it was not changed.")

@@ -1,0 +1,75 @@
+"""The service google.iam.v1.IAMPolicy: policies are stored data here; nothing enforces them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from google.iam.v1 import iam_policy_pb2, policy_pb2  # type: ignore[import-untyped]  # no stubs
+
+from convotic_emulator.errors import FailedPrecondition, NotFound
+from convotic_emulator.rpc import Context, unary
+
+if TYPE_CHECKING:
+    from convotic_emulator.engine import Engine
+    from convotic_emulator.settings import Proto
+
+__all__ = ["IamService"]
+
+
+class IamService:
+    """Handlers of google.iam.v1.IAMPolicy, for topics, subscriptions and snapshots."""
+
+    NAME = "google.iam.v1.IAMPolicy"
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._store = engine.store
+
+    def handlers(self) -> dict[str, Any]:
+        """Return gRPC method handlers by method name."""
+        pb, policy = iam_policy_pb2, policy_pb2.Policy
+        table = {
+            "SetIamPolicy": (self.set_policy, pb.SetIamPolicyRequest, policy),
+            "GetIamPolicy": (self.get_policy, pb.GetIamPolicyRequest, policy),
+            "TestIamPermissions": (
+                self.answer_permissions,
+                pb.TestIamPermissionsRequest,
+                pb.TestIamPermissionsResponse,
+            ),
+        }
+        return {name: unary(self._engine, *entry) for name, entry in table.items()}
+
+    async def set_policy(self, request: Proto, _context: Context) -> Proto:
+        """Store the policy of a resource, unless it has changed since the given etag."""
+        current = self._policy(request.resource)
+        if request.policy.etag and request.policy.etag != current.etag:
+            raise FailedPrecondition("The policy has changed since it was read (etag).")
+        policy = policy_pb2.Policy()
+        policy.CopyFrom(request.policy)
+        policy.etag = b""
+        policy.etag = hashlib.sha256(policy.SerializeToString(deterministic=True)).digest()[:8]
+        self._store.save_policy(request.resource, policy.SerializeToString())
+        return policy
+
+    async def get_policy(self, request: Proto, _context: Context) -> Proto:
+        """Return the policy of a resource; an empty one by default."""
+        return self._policy(request.resource)
+
+    async def answer_permissions(self, request: Proto, _context: Context) -> Proto:
+        """Grant every permission that is asked about."""
+        self._check_exists(request.resource)
+        return iam_policy_pb2.TestIamPermissionsResponse(permissions=request.permissions)
+
+    def _policy(self, resource: str) -> Proto:
+        self._check_exists(resource)
+        body = self._store.read_policy(resource)
+        return policy_pb2.Policy.FromString(body or b"")
+
+    def _check_exists(self, resource: str) -> None:
+        registry = self._engine.registry
+        if not any(
+            resource in resources
+            for resources in (registry.topics, registry.subscriptions, registry.snapshots)
+        ):
+            raise NotFound.of(resource)

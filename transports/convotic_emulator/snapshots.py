@@ -1,0 +1,122 @@
+"""Snapshot methods of the Subscriber service, and Seek."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import empty_pb2
+from google.pubsub_v1.types import pubsub as t
+
+from convotic_emulator.changes import SNAPSHOT_FIELDS, changed_copy
+from convotic_emulator.clock import SECOND_US
+from convotic_emulator.errors import FailedPrecondition, InvalidArgument
+from convotic_emulator.naming import DELETED_TOPIC, check_name, check_project, project_of
+from convotic_emulator.paging import page_of
+from convotic_emulator.registry import in_project
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from convotic_emulator.engine import Engine
+    from convotic_emulator.rpc import Context
+    from convotic_emulator.settings import Proto
+
+__all__ = ["SnapshotMethods"]
+
+_SNAPSHOTS = t.ListSnapshotsResponse.pb()
+_SOUGHT = t.SeekResponse.pb()
+
+#: https://cloud.google.com/pubsub/docs/replay-overview: 7 days less the age of the oldest message.
+LIFETIME_US = 7 * 86_400 * SECOND_US
+MIN_LIFETIME_US = 3_600 * SECOND_US
+
+
+class SnapshotMethods:
+    """Create, get, list, update and delete snapshots; seek to one, or to a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._registry = engine.registry
+
+    def table(self) -> Mapping[str, tuple[Any, Any, Any]]:
+        """Return behaviour, request and response by method name."""
+        snapshot = t.Snapshot.pb()
+        return {
+            "CreateSnapshot": (self.create, t.CreateSnapshotRequest.pb(), snapshot),
+            "GetSnapshot": (self.get, t.GetSnapshotRequest.pb(), snapshot),
+            "ListSnapshots": (
+                self.list,
+                t.ListSnapshotsRequest.pb(),
+                t.ListSnapshotsResponse.pb(),
+            ),
+            "UpdateSnapshot": (self.update, t.UpdateSnapshotRequest.pb(), snapshot),
+            "DeleteSnapshot": (self.delete, t.DeleteSnapshotRequest.pb(), empty_pb2.Empty),
+            "Seek": (self.seek, t.SeekRequest.pb(), t.SeekResponse.pb()),
+        }
+
+    async def create(self, request: Proto, _context: Context) -> Proto:
+        """Keep what a subscription has unacknowledged, and all that its topic gets from now on."""
+        check_name(request.subscription, "subscriptions")
+        subscription = self._registry.subscription(request.subscription)
+        if subscription.proto.topic == DELETED_TOPIC or subscription.proto.detached:
+            raise FailedPrecondition("The subscription has no topic any more.")
+        name = request.name or (
+            f"projects/{project_of(request.subscription)}/snapshots/s{secrets.token_hex(8)}"
+        )
+        snapshot = t.Snapshot.pb()(
+            name=check_name(name, "snapshots"),
+            topic=subscription.proto.topic,
+            labels=request.labels,
+        )
+        now_us = self._engine.clock.now_us()
+        oldest_us = self._engine.store.oldest_us(subscription.row.number) or now_us
+        expires_us = oldest_us + LIFETIME_US
+        if expires_us < now_us + MIN_LIFETIME_US:
+            raise FailedPrecondition("The snapshot would expire in less than one hour.")
+        snapshot.expire_time.seconds, micros = divmod(expires_us, SECOND_US)
+        snapshot.expire_time.nanos = micros * 1000
+        number = self._registry.create("snapshot", snapshot)
+        self._engine.store.copy_backlog(subscription.row.number, number)
+        return snapshot
+
+    async def get(self, request: Proto, _context: Context) -> Proto:
+        """Return a snapshot."""
+        return self._registry.snapshot(check_name(request.snapshot, "snapshots")).proto
+
+    async def list(self, request: Proto, _context: Context) -> Proto:
+        """Return a page of a project's snapshots."""
+        found = in_project(self._registry.snapshots.values(), check_project(request.project))
+        page, token = page_of(found, lambda snapshot: snapshot.row.name, request)
+        return _SNAPSHOTS(snapshots=[entry.proto for entry in page], next_page_token=token)
+
+    async def update(self, request: Proto, _context: Context) -> Proto:
+        """Change labels or expiry of a snapshot."""
+        snapshot = self._registry.snapshot(check_name(request.snapshot.name, "snapshots"))
+        snapshot.proto = changed_copy(
+            snapshot.proto, request.snapshot, request.update_mask, SNAPSHOT_FIELDS
+        )
+        self._registry.save(snapshot)
+        return snapshot.proto
+
+    async def delete(self, request: Proto, _context: Context) -> Proto:
+        """Delete a snapshot."""
+        self._registry.delete_snapshot(check_name(request.snapshot, "snapshots"))
+        return empty_pb2.Empty()
+
+    async def seek(self, request: Proto, _context: Context) -> Proto:
+        """Set a subscription's acknowledgements to those of a time or of a snapshot."""
+        name = check_name(request.subscription, "subscriptions")
+        subscription = self._registry.subscription(name)
+        target = request.WhichOneof("target")
+        if target == "time":
+            time_us = request.time.seconds * SECOND_US + request.time.nanos // 1000
+            self._engine.broker.seek_to_time(subscription, time_us)
+        elif target == "snapshot":
+            snapshot = self._registry.snapshot(check_name(request.snapshot, "snapshots"))
+            if snapshot.proto.topic != subscription.proto.topic:
+                raise InvalidArgument("The snapshot is of another topic than the subscription.")
+            self._engine.broker.seek_to_snapshot(subscription, snapshot)
+        else:
+            raise InvalidArgument("Invalid seek target: a time or a snapshot is required.")
+        return _SOUGHT()
