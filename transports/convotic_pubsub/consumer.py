@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from convotic_pubsub.admin import lease_seconds
 from convotic_pubsub.codec import fit_attributes
 from convotic_pubsub.delivery import Delivery, Source, State
+from convotic_pubsub.ordering import KeyLines
 from convotic_pubsub.queue import (
     Acknowledge,
     DeadLetter,
@@ -63,6 +64,7 @@ class QueueConsumer:
         self._step = min(lease_seconds(spec.ack_deadline_seconds), _MAX_STEP_SECONDS)
         self._renew_before = max(_RENEW_MIN_SECONDS, _RENEW_SHARE * self._step)
         self._buffer: deque[Delivery] = deque()
+        self._lines = KeyLines()
         self._offered = 0
         self._local = 0
         self._warned_waiting = False
@@ -112,11 +114,9 @@ class QueueConsumer:
         lease_until = now + lease_seconds(self.spec.ack_deadline_seconds)
         key = (self.spec.subscription, raw.message.message_id)
         known = self.session.outstanding.get(key)
-        if known is not None:
-            if known.state not in (State.WAITING, State.RETURNING):
-                known.consumer.take_copy(known, raw.ack_id, lease_until)
-                return
-            known.consumer.returned(known)
+        if known is not None and known.state not in (State.WAITING, State.RETURNING):
+            known.consumer.take_copy(known, raw.ack_id, lease_until)
+            return
         delivery = Delivery(
             consumer=self,
             source=source,
@@ -125,6 +125,10 @@ class QueueConsumer:
             received_at=now,
             lease_until=lease_until,
         )
+        if self.spec.enable_message_ordering:
+            self._lines.enter(delivery, instead_of=known)
+        if known is not None:
+            known.consumer.returned(known)
         self.session.outstanding[key] = delivery
         source.outstanding += 1
         self._local += 1
@@ -169,8 +173,9 @@ class QueueConsumer:
             delivery.payload = decision.payload
             delivery.payload["properties"]["delivery_tag"] = delivery.tag
             delivery.state = State.BUFFERED
-            self._buffer.append(delivery)
-            self._offer_ready()
+            if self._lines.is_head(delivery):
+                self._buffer.append(delivery)
+                self._offer_ready()
         else:
             delivery.take_claim()
             delivery.take_settlement()
@@ -306,6 +311,10 @@ class QueueConsumer:
         self._local -= 1
         delivery.state = state
         delivery.payload = None
+        if state is State.SETTLING:
+            following = self._lines.leave(delivery)
+            if following is not None and following.state is State.BUFFERED:
+                self._buffer.append(following)
         self._offer_ready()
         self.on_change()
 
@@ -314,6 +323,9 @@ class QueueConsumer:
             return
         delivery.state = State.GONE
         self.session.lease_timer.forget(delivery)
+        for behind in self._lines.cut(delivery):
+            if behind.take_claim():
+                self._hand_back(behind)
         delivery.source.outstanding -= 1
         key = (self.spec.subscription, delivery.received.message_id)
         if self.session.outstanding.get(key) is delivery:

@@ -95,12 +95,14 @@ class Bench:
         self.source = Source(limit=self.consumer.limit)
         self.acker = self.session.fake_acker
 
-    def deliver(self, message_id: str = "1", attempt: int = 1, ack_id: str = "") -> None:
+    def deliver(
+        self, message_id: str = "1", attempt: int = 1, ack_id: str = "", key: str = ""
+    ) -> None:
         message = SimpleNamespace(
             message_id=message_id,
             data=b"1",
             attributes={},
-            ordering_key="",
+            ordering_key=key,
             publish_time=SimpleNamespace(seconds=0, nanos=0),
         )
         raw = SimpleNamespace(

@@ -1,0 +1,77 @@
+"""One ordering key, one message at a time; a failing message holds its key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.unit.pubsub.test_consumer import Bench, turn
+
+if TYPE_CHECKING:
+    from convotic_pubsub.delivery import Delivery
+
+
+def bench_of(*messages: tuple[str, str]) -> Bench:
+    """Deliver messages (id, key) to a consumer with room for all."""
+    bench = Bench(concurrency=10, buffer_messages=10, enable_message_ordering=True)
+    for message_id, key in messages:
+        bench.deliver(message_id, key=key)
+    return bench
+
+
+def running(bench: Bench) -> list[str]:
+    return [each.received.message_id for each in bench.offered]
+
+
+def take(bench: Bench, message_id: str) -> Delivery:
+    """Take the newest offer of a message."""
+    found = [each for each in bench.offered if each.received.message_id == message_id]
+    assert found[-1].take_claim()
+    return found[-1]
+
+
+async def test_messages_of_one_key_run_one_after_the_other_and_other_keys_beside() -> None:
+    """With ten places, a key takes one; messages without a key are free."""
+    bench = bench_of(("1", "a"), ("2", "a"), ("3", "b"), ("4", ""), ("5", ""))
+    assert running(bench) == ["1", "3", "4", "5"]
+
+    bench.consumer.ack(bench.offered[0])
+
+    assert running(bench) == ["1", "3", "4", "5", "2"]
+
+
+async def test_a_failing_message_holds_its_key_until_it_succeeds() -> None:
+    """The next of the key waits over the failure's lapse and its second run."""
+    bench = bench_of(("1", "a"), ("2", "a"))
+    bench.consumer.lapse(take(bench, "1"), 5, failure=True)
+    await turn()
+    assert running(bench) == ["1"]
+
+    bench.deliver("1", attempt=2, key="a")
+    await turn()
+    assert running(bench) == ["1", "1"]
+    bench.consumer.ack(take(bench, "1"))
+
+    assert running(bench) == ["1", "1", "2"]
+
+
+async def test_what_waits_behind_a_message_that_the_server_has_again_is_handed_back() -> None:
+    """A lapse that brings no redelivery here: the key's order is the server's to keep."""
+    bench = bench_of(("1", "a"), ("2", "a"), ("3", "b"))
+    bench.consumer.lapse(take(bench, "1"), 5, failure=True)
+    await turn()
+
+    bench.session.advance(6)
+    await turn()
+
+    assert bench.policy.hand_backs == {"2": 1}
+    assert running(bench) == ["1", "3"]
+
+
+async def test_a_redelivered_head_stays_before_a_newer_message_of_its_key() -> None:
+    """The head's history is read from the store meanwhile; the newer one must not overtake."""
+    bench = Bench(concurrency=10, enable_message_ordering=True)
+    bench.deliver("1", attempt=2, key="a")
+    bench.deliver("2", key="a")
+    await turn()
+
+    assert running(bench) == ["1"]
