@@ -24,6 +24,8 @@
         ├── ContactNotFound
         ├── ConversationNotFound
         ├── InvalidField                 a value a service can't keep
+        ├── ServiceNotProvided           no such service of the team's own
+        ├── StorageValueTooLarge         a value exceeds the storage's limit
         └── StoreUnavailable             the store does not answer; try again
 
 Each error's constructor takes exactly its ``args``, all plain values, and composes the text in
@@ -55,6 +57,8 @@ __all__ = [
     "NotSerializable",
     "PublishNotConfirmed",
     "PublishRefused",
+    "ServiceNotProvided",
+    "StorageValueTooLarge",
     "StoreUnavailable",
     "TopicHasNoSubscription",
 ]
@@ -214,6 +218,37 @@ class ConversationNotFound(ContextError):
 
 class InvalidField(ContextError):
     """A value can't be kept: unknown field, wrong type or beyond a limit; the text names it."""
+
+
+class ServiceNotProvided(ContextError):
+    """Nobody provided a service of this type."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return (
+            f"No service of type {self.kind} was provided. Name a function in CONVOTIC_SERVICES "
+            f"that calls services.provide({self.kind.rpartition('.')[2]}, ...)."
+        )
+
+
+class StorageValueTooLarge(ContextError):
+    """A value exceeds the storage's limit of bytes; nothing was kept."""
+
+    def __init__(self, key: str, size_bytes: int, max_bytes: int) -> None:
+        super().__init__(key, size_bytes, max_bytes)
+        self.key = key
+        self.size_bytes = size_bytes
+        self.max_bytes = max_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"The value of {self.key!r} has {self.size_bytes:,} bytes, the storage takes "
+            f"{self.max_bytes:,}: keep it elsewhere and store where it is, or raise "
+            "CONVOTIC_STORAGE_MAX_VALUE_BYTES."
+        )
 
 
 class StoreUnavailable(ContextError):

@@ -4,25 +4,45 @@ from convotic_celery.context._async.contacts import AsyncContacts
 from convotic_celery.context._async.context import ConvoticContext
 from convotic_celery.context._async.conversations import AsyncConversations
 from convotic_celery.context._async.messages import AsyncMessages
+from convotic_celery.context._async.protocols import (
+    AsyncContactService,
+    AsyncConversationService,
+    AsyncMessageService,
+    AsyncStorageService,
+)
 from convotic_celery.context._async.pubsub import AsyncPubsub
+from convotic_celery.context._async.storage import AsyncStorage
 from convotic_celery.context._sync.contacts import SyncContacts
 from convotic_celery.context._sync.context import SyncConvoticContext
 from convotic_celery.context._sync.conversations import SyncConversations
 from convotic_celery.context._sync.messages import SyncMessages
+from convotic_celery.context._sync.protocols import (
+    SyncContactService,
+    SyncConversationService,
+    SyncMessageService,
+    SyncStorageService,
+)
 from convotic_celery.context._sync.pubsub import SyncPubsub
+from convotic_celery.context._sync.storage import SyncStorage
 from convotic_celery.context.attempts import AttemptLog, Attempts
-from convotic_celery.context.delivery import Delivery
+from convotic_celery.context.delivery import Delivery, RouteCall
 from convotic_celery.context.logger import HandlerLogger
 from convotic_celery.context.models import Contact, Conversation, Message, Page
 from convotic_celery.context.publishing import TopicPublisher
-from convotic_celery.context.services import Services
+from convotic_celery.context.services import Services, ServicesHook
+from convotic_celery.context.storage import StorageItem
 from convotic_celery.context.store import Store
 
 __all__ = [
+    "AsyncContactService",
     "AsyncContacts",
+    "AsyncConversationService",
     "AsyncConversations",
+    "AsyncMessageService",
     "AsyncMessages",
     "AsyncPubsub",
+    "AsyncStorage",
+    "AsyncStorageService",
     "AttemptLog",
     "Attempts",
     "Contact",
@@ -32,12 +52,20 @@ __all__ = [
     "HandlerLogger",
     "Message",
     "Page",
+    "RouteCall",
     "Services",
+    "ServicesHook",
+    "StorageItem",
     "Store",
+    "SyncContactService",
     "SyncContacts",
+    "SyncConversationService",
     "SyncConversations",
     "SyncConvoticContext",
+    "SyncMessageService",
     "SyncMessages",
     "SyncPubsub",
+    "SyncStorage",
+    "SyncStorageService",
     "TopicPublisher",
 ]

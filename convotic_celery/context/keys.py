@@ -45,6 +45,18 @@ class Keys:
         """Return the key of the message's hash."""
         return f"{self.prefix}message:{message_id}"
 
+    def storage_item(self, module: str, key: str) -> str:
+        """Return the key of the hash of one item of the module's storage."""
+        return f"{self.prefix}storage:{module}:item:{key}"
+
+    def storage_keys(self, module: str) -> str:
+        """Return the key of the sorted set of the keys of the module's storage."""
+        return f"{self.prefix}storage:{module}:keys"
+
+    def storage_expiries(self, module: str) -> str:
+        """Return the key of the sorted set that says which items are due when."""
+        return f"{self.prefix}storage:{module}:expiries"
+
 
 def normalize_email(email: str) -> str:
     """Return the address as it is indexed: case does not matter."""

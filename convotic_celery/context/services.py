@@ -1,32 +1,60 @@
-"""What all contexts of a process share: :class:`Services`. Made once, by the runtime."""
+"""What all contexts of a process share: :class:`Services`, and where a team plugs in its own."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from convotic_celery.context._async.contacts import AsyncContacts
 from convotic_celery.context._async.context import ConvoticContext
 from convotic_celery.context._async.conversations import AsyncConversations
 from convotic_celery.context._async.messages import AsyncMessages
+from convotic_celery.context._async.storage import AsyncStorage
 from convotic_celery.context._sync.contacts import SyncContacts
 from convotic_celery.context._sync.context import SyncConvoticContext
 from convotic_celery.context._sync.conversations import SyncConversations
 from convotic_celery.context._sync.messages import SyncMessages
+from convotic_celery.context._sync.storage import SyncStorage
 from convotic_celery.context.database import AsyncDatabase, SyncDatabase
 from convotic_celery.context.keys import Keys
+from convotic_celery.context.storage import DEFAULT_MAX_VALUE_BYTES
+from convotic_celery.errors import ServiceNotProvided
 
 if TYPE_CHECKING:
+    from convotic_celery.context._async.protocols import (
+        AsyncContactService,
+        AsyncConversationService,
+        AsyncMessageService,
+        AsyncStorageService,
+    )
+    from convotic_celery.context._sync.protocols import (
+        SyncContactService,
+        SyncConversationService,
+        SyncMessageService,
+        SyncStorageService,
+    )
     from convotic_celery.context.delivery import Delivery
     from convotic_celery.context.publishing import TopicPublisher
     from convotic_celery.context.store import Store
 
-__all__ = ["Services"]
+__all__ = ["Services", "ServicesHook"]
+
+ServiceT = TypeVar("ServiceT")
 
 
 class Services:
     """The services behind every context, for async and for plain handlers, on one store.
 
-    Making them opens no connection. Thread-safe. Close the store, not the services.
+    Making them opens no connection. Thread-safe, as whatever is put in their place must be. Close
+    the store, not the services.
+
+    A team replaces one by assigning to the attribute, and adds its own with :meth:`provide`, in the
+    function that CONVOTIC_SERVICES or ``create_app(services=...)`` names::
+
+        def plug_in(services: Services) -> None:
+            services.async_contacts = CrmContacts()
+            services.provide(Billing, Billing("https://billing.example.com"))
     """
 
     def __init__(
@@ -36,18 +64,38 @@ class Services:
         *,
         key_prefix: str = "convotic:",
         publish_timeout_seconds: float = 60.0,
+        max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
     ) -> None:
         keys = Keys(key_prefix)
         asynchronous, synchronous = AsyncDatabase(store), SyncDatabase(store)
         self.store = store
         self.publisher = publisher
         self.publish_timeout_seconds = publish_timeout_seconds
-        self.async_contacts = AsyncContacts(asynchronous, keys)
-        self.async_conversations = AsyncConversations(asynchronous, keys)
-        self.async_messages = AsyncMessages(asynchronous, keys)
-        self.sync_contacts = SyncContacts(synchronous, keys)
-        self.sync_conversations = SyncConversations(synchronous, keys)
-        self.sync_messages = SyncMessages(synchronous, keys)
+        self.async_contacts: AsyncContactService = AsyncContacts(asynchronous, keys)
+        self.async_conversations: AsyncConversationService = AsyncConversations(asynchronous, keys)
+        self.async_messages: AsyncMessageService = AsyncMessages(asynchronous, keys)
+        #: Called with a module's name, for each context anew.
+        self.async_storage: Callable[[str], AsyncStorageService]
+        self.async_storage = partial(
+            AsyncStorage, asynchronous, keys, max_value_bytes=max_value_bytes
+        )
+        self.sync_contacts: SyncContactService = SyncContacts(synchronous, keys)
+        self.sync_conversations: SyncConversationService = SyncConversations(synchronous, keys)
+        self.sync_messages: SyncMessageService = SyncMessages(synchronous, keys)
+        self.sync_storage: Callable[[str], SyncStorageService]
+        self.sync_storage = partial(SyncStorage, synchronous, keys, max_value_bytes=max_value_bytes)
+        self._provided: dict[type[Any], object] = {}
+
+    def provide(self, kind: type[ServiceT], service: ServiceT) -> None:
+        """Have ``ctx.service(kind)`` return ``service`` in every handler and route."""
+        self._provided[kind] = service
+
+    def find(self, kind: type[ServiceT]) -> ServiceT:
+        """Return what was provided for ``kind``; raises ServiceNotProvided."""
+        try:
+            return cast("ServiceT", self._provided[kind])
+        except KeyError:
+            raise ServiceNotProvided(f"{kind.__module__}.{kind.__qualname__}") from None
 
     def async_context(self, delivery: Delivery) -> ConvoticContext:
         """Return the context of an ``async def`` handler for one run."""
@@ -56,3 +104,7 @@ class Services:
     def sync_context(self, delivery: Delivery) -> SyncConvoticContext:
         """Return the context of a plain ``def`` handler for one run."""
         return SyncConvoticContext(self, delivery)
+
+
+#: Called once a process with the services, when the app is made; changes them.
+ServicesHook: TypeAlias = Callable[[Services], None]

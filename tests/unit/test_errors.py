@@ -16,6 +16,7 @@ ARGUMENTS: dict[str, tuple[object, ...]] = {
     "ContactExists": ("c-1", "0199"),
     "PublishNotConfirmed": ("custom.orders.new", 60.0),
     "Retry": (5.0, "busy"),
+    "StorageValueTooLarge": ("k", 2, 1),
 }
 EXAMPLES: list[Exception] = [
     getattr(module, name)(*ARGUMENTS.get(name, ("some text",)))

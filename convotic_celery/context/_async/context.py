@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from convotic_celery.context._async.pubsub import AsyncPubsub
 from convotic_celery.context.logger import build_logger
 
 if TYPE_CHECKING:
-    from convotic_celery.context._async.contacts import AsyncContacts
-    from convotic_celery.context._async.conversations import AsyncConversations
-    from convotic_celery.context._async.messages import AsyncMessages
+    from convotic_celery.context._async.protocols import (
+        AsyncContactService,
+        AsyncConversationService,
+        AsyncMessageService,
+        AsyncStorageService,
+    )
     from convotic_celery.context.delivery import Delivery
     from convotic_celery.context.logger import HandlerLogger
     from convotic_celery.context.services import Services
 
 __all__ = ["ConvoticContext"]
 
+ServiceT = TypeVar("ServiceT")
+
 
 class ConvoticContext:
-    """What a handler works with while it handles one message.
+    """What a handler works with while it handles one message, and a route one request.
 
-    Services are shared by all messages of a process; logger and pubsub know the message. Not to be
-    kept beyond the handler.
+    Services are shared by all messages of a process; logger and pubsub know the message, the
+    storage is the module's. Not to be kept beyond the handler.
     """
 
     def __init__(self, services: Services, delivery: Delivery) -> None:
         self._delivery = delivery
-        self.contacts: AsyncContacts = services.async_contacts
-        self.conversations: AsyncConversations = services.async_conversations
-        self.messages: AsyncMessages = services.async_messages
+        self._services = services
+        self.contacts: AsyncContactService = services.async_contacts
+        self.conversations: AsyncConversationService = services.async_conversations
+        self.messages: AsyncMessageService = services.async_messages
+        self.storage: AsyncStorageService = services.async_storage(delivery.module)
         self.pubsub = AsyncPubsub(
             services.publisher,
             timeout_seconds=services.publish_timeout_seconds,
             trace=delivery.trace,
         )
         self.logger: HandlerLogger = build_logger(**delivery.log_fields())
+
+    def service(self, kind: type[ServiceT]) -> ServiceT:
+        """Return the team's own service of this type; raises ServiceNotProvided.
+
+        It is what ``services.provide(kind, service)`` was given, see CONVOTIC_SERVICES.
+        """
+        return self._services.find(kind)
 
     @property
     def attempt(self) -> int:

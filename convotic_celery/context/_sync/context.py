@@ -4,40 +4,54 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from convotic_celery.context._sync.pubsub import SyncPubsub
 from convotic_celery.context.logger import build_logger
 
 if TYPE_CHECKING:
-    from convotic_celery.context._sync.contacts import SyncContacts
-    from convotic_celery.context._sync.conversations import SyncConversations
-    from convotic_celery.context._sync.messages import SyncMessages
+    from convotic_celery.context._sync.protocols import (
+        SyncContactService,
+        SyncConversationService,
+        SyncMessageService,
+        SyncStorageService,
+    )
     from convotic_celery.context.delivery import Delivery
     from convotic_celery.context.logger import HandlerLogger
     from convotic_celery.context.services import Services
 
 __all__ = ["SyncConvoticContext"]
 
+ServiceT = TypeVar("ServiceT")
+
 
 class SyncConvoticContext:
-    """What a handler works with while it handles one message.
+    """What a handler works with while it handles one message, and a route one request.
 
-    Services are shared by all messages of a process; logger and pubsub know the message. Not to be
-    kept beyond the handler.
+    Services are shared by all messages of a process; logger and pubsub know the message, the
+    storage is the module's. Not to be kept beyond the handler.
     """
 
     def __init__(self, services: Services, delivery: Delivery) -> None:
         self._delivery = delivery
-        self.contacts: SyncContacts = services.sync_contacts
-        self.conversations: SyncConversations = services.sync_conversations
-        self.messages: SyncMessages = services.sync_messages
+        self._services = services
+        self.contacts: SyncContactService = services.sync_contacts
+        self.conversations: SyncConversationService = services.sync_conversations
+        self.messages: SyncMessageService = services.sync_messages
+        self.storage: SyncStorageService = services.sync_storage(delivery.module)
         self.pubsub = SyncPubsub(
             services.publisher,
             timeout_seconds=services.publish_timeout_seconds,
             trace=delivery.trace,
         )
         self.logger: HandlerLogger = build_logger(**delivery.log_fields())
+
+    def service(self, kind: type[ServiceT]) -> ServiceT:
+        """Return the team's own service of this type; raises ServiceNotProvided.
+
+        It is what ``services.provide(kind, service)`` was given, see CONVOTIC_SERVICES.
+        """
+        return self._services.find(kind)
 
     @property
     def attempt(self) -> int:

@@ -29,7 +29,7 @@ def test_generated_files_are_current() -> None:
     assert load_script().outdated() == {}
 
 
-@pytest.mark.parametrize("name", ["Contacts", "Conversations", "Messages", "Pubsub"])
+@pytest.mark.parametrize("name", ["Contacts", "Conversations", "Messages", "Pubsub", "Storage"])
 def test_twins_have_the_same_methods(name: str) -> None:
     """Same names, same parameters; one is awaited and the other is not."""
     asynchronous = getattr(context, f"Async{name}")
