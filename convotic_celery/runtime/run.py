@@ -58,6 +58,7 @@ def build_delivery(definition: HandlerDefinition, facts: MessageFacts) -> Delive
         handler=definition.queue,
         topic=definition.topic,
         message_id=facts["message_id"],
+        module=definition.module,
         attempt=facts["attempt"],
         is_replay=facts["replay_count"] > 0,
         trace=facts["trace"],
