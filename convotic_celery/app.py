@@ -15,8 +15,9 @@ from celery import Celery
 from kombu import Queue
 
 from convotic_celery.context.attempts import AttemptLog
-from convotic_celery.context.services import Services
+from convotic_celery.context.services import Services, ServicesHook
 from convotic_celery.context.store import Store
+from convotic_celery.hooks import plug_in_services
 from convotic_celery.modules import load_modules
 from convotic_celery.runtime.payload import SERIALIZER, register_serializer
 from convotic_celery.runtime.policy import HandlerPolicy
@@ -39,11 +40,19 @@ LOCAL_BROKER_URL = "pubsub://convotic-local"
 _DERIVED = frozenset({"broker_transport_options", "task_queues"})
 
 
-def create_app(settings: Settings | None = None) -> ConvoticApp:
+def create_app(
+    settings: Settings | None = None,
+    *,
+    services: ServicesHook | None = None,
+    set_as_current: bool = True,
+) -> ConvoticApp:
     """Load the modules and return the app with their handlers as tasks.
 
     Args:
         settings: None reads them from the environment.
+        services: Plugs in services of your own, after what CONVOTIC_SERVICES names; a function at
+            module level, for a spawned child calls it too.
+        set_as_current: False leaves ``celery.current_app`` to another app of this process.
 
     Raises:
         ConfigurationError: A setting is wrong.
@@ -51,7 +60,12 @@ def create_app(settings: Settings | None = None) -> ConvoticApp:
     """
     settings = settings or Settings()
     loaded = load_modules(settings)
-    return ConvoticApp(settings, [handler for module in loaded for handler in module.handlers])
+    return ConvoticApp(
+        settings,
+        [handler for module in loaded for handler in module.handlers],
+        services_hook=services,
+        set_as_current=set_as_current,
+    )
 
 
 class ConvoticApp(Celery):
@@ -65,10 +79,16 @@ class ConvoticApp(Celery):
     _tasks: dict[str, Any]
 
     def __init__(
-        self, settings: Settings, definitions: Iterable[HandlerDefinition], **kwargs: Any
+        self,
+        settings: Settings,
+        definitions: Iterable[HandlerDefinition],
+        *,
+        services_hook: ServicesHook | None = None,
+        **kwargs: Any,
     ) -> None:
         register_serializer()
         self.settings = settings
+        self._services_hook = services_hook
         self.definitions = tuple(definitions)
         self.store = Store(_store_url(settings), timeout_seconds=settings.store_timeout)
         memory = AttemptLog(self.store, key_prefix=settings.store_key_prefix)
@@ -85,7 +105,9 @@ class ConvoticApp(Celery):
             self.publisher,
             key_prefix=settings.store_key_prefix,
             publish_timeout_seconds=settings.publish_timeout,
+            max_value_bytes=settings.storage_max_value_bytes,
         )
+        plug_in_services(self.services, settings.services, services_hook)
         publisher = HandlerPublisher(self.publisher, settings.publish_timeout)
         for definition in self.definitions:
             self._tasks[definition.queue] = make_task(definition, self.services, publisher)
@@ -128,7 +150,7 @@ class ConvoticApp(Celery):
         """Pickle for a spawned child: it loads settings and modules itself."""
         changes: Mapping[str, Any] = self.__reduce_keys__()["changes"]
         kept = {name: value for name, value in changes.items() if name not in _DERIVED}
-        return _rebuild, (self.settings, kept)
+        return _rebuild, (self.settings, kept, self._services_hook)
 
     def _get_backend(self) -> Any:
         """Return the result backend: the one configured, else the store's server."""
@@ -205,8 +227,10 @@ def _result_backend_url(store_url: str) -> str:
     return f"redis+socket://{rest}" if scheme == "unix" else store_url
 
 
-def _rebuild(settings: Settings, changes: Mapping[str, Any]) -> ConvoticApp:
+def _rebuild(
+    settings: Settings, changes: Mapping[str, Any], services: ServicesHook | None
+) -> ConvoticApp:
     """Make the app again in a spawned child."""
-    app = create_app(settings)
+    app = create_app(settings, services=services)
     app.conf.update(changes)
     return app

@@ -81,6 +81,11 @@ class Settings(BaseSettings):
         default=Path("modules"),
         description="Folder whose packages and files are loaded as modules, if it exists.",
     )
+    services: str | None = Field(
+        default=None,
+        description="Function that plugs in services of your own, 'package.file:function'; called "
+        "once a process with the Services.",
+    )
     handler_options: Annotated[dict[str, dict[str, Any]], NoDecode] = Field(
         default_factory=dict,
         description="Worker options by topic or queue, over those in the code; JSON, "
@@ -126,6 +131,18 @@ class Settings(BaseSettings):
     )
     store_timeout: float = Field(
         default=5.0, gt=0, description="Seconds to wait for one answer of the store."
+    )
+
+    storage_max_value_bytes: int = Field(
+        default=1_000_000,
+        ge=1,
+        le=100_000_000,
+        description="Largest value that ctx.storage keeps, in bytes.",
+    )
+    routes_max_body_bytes: int = Field(
+        default=10_000_000,
+        ge=1,
+        description="Largest body of a request to a route, in bytes; Pub/Sub takes 10,000,000.",
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
@@ -177,6 +194,13 @@ class Settings(BaseSettings):
     @classmethod
     def _accept_lower_case(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
+
+    @field_validator("services")
+    @classmethod
+    def _check_services(cls, value: str | None) -> str | None:
+        if value is not None and not all(value.partition(":")):
+            raise ValueError("name a function: package.file:function")
+        return value
 
     @field_validator("broker_url")
     @classmethod
