@@ -16,6 +16,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from convotic_celery.errors import ConvoticError
 from convotic_celery.runtime.job import CURRENT_JOB
 from convotic_celery.runtime.loop import process_loop
+from convotic_celery.runtime.outcome import HandlerExited
 from convotic_celery.runtime.suspend import can_suspend, run_suspendable, wait_for
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def run_coroutine(task: Task[Any, Any], coroutine: Coroutine[Any, Any, T]) -> T:
     Raises:
         SoftTimeLimitExceeded: The soft time limit passed.
         HandlerCancelled: It was cancelled from within.
+        HandlerExited: It called ``sys.exit()``.
         asyncio.CancelledError: The pool stopped it (revoked, hard limit, shutdown).
     """
     guarded = _explain_cancellation(coroutine)
@@ -60,6 +62,9 @@ async def _explain_cancellation(coroutine: Coroutine[Any, Any, T]) -> T:
         if current is not None and current.cancelling():
             raise
         raise HandlerCancelled("the handler awaited something that was cancelled") from exc
+    except (SystemExit, KeyboardInterrupt) as exc:
+        # asyncio would let it through and end the loop, with every other handler on it.
+        raise HandlerExited(f"the handler raised {exc!r}") from exc
 
 
 def _drive_with_request(task: Task[Any, Any], request: Any, coroutine: Coroutine[Any, Any, T]) -> T:

@@ -95,7 +95,7 @@ class Job:
     def fail(self, error: BaseException) -> None:
         """Tell an error that came out of the target; a task's own stays inside Celery's tracer."""
         if self._tell_once():
-            self._call(self._on_error, ExceptionInfo((type(error), error, error.__traceback__)))
+            self._call(self._on_error, _exception_info(error))
 
     def exceed_soft_limit(self) -> None:
         """Tell that the soft limit has passed; the outcome is still to come."""
@@ -134,6 +134,14 @@ class Job:
             callback(*args, **kwargs)
         except BaseException:
             logger.exception("%r: the worker's callback failed", self)
+
+
+def _exception_info(error: BaseException) -> ExceptionInfo:
+    """Return billiard's record of an error; it can't be made of one that was never raised."""
+    try:
+        raise error  # noqa: TRY301 - only that gives it a traceback
+    except BaseException as raised:  # noqa: BLE001 - recorded, not handled
+        return ExceptionInfo((type(raised), raised, raised.__traceback__))
 
 
 #: The job that runs the current code; set for async jobs and whatever they start.

@@ -102,11 +102,24 @@ class LoopThread:
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
+    while not _runs_until_stopped(loop):
+        pass
+    asyncio.set_event_loop(None)
+    loop.close()
+
+
+def _runs_until_stopped(loop: asyncio.AbstractEventLoop) -> bool:
+    """Run the loop; False if something in it tried to end the process.
+
+    asyncio lets SystemExit and KeyboardInterrupt through: one background task of one handler would
+    end the loop for all others, which would then wait for ever.
+    """
     try:
         loop.run_forever()
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
+    except BaseException:
+        logger.exception("A background task of a handler tried to end the process; it goes on")
+        return False
+    return True
 
 
 async def _cancel_all() -> None:

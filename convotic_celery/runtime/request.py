@@ -165,8 +165,8 @@ class HandlerRequest(Request):
         if self.acknowledged:
             return
         self._settle("dropped", self._delivery.ack)
-        runtime = time.time() - (self.time_start or time.time())
-        self.send_event("task-succeeded", result=repr({"dropped": reason}), runtime=runtime)
+        result = repr({"dropped": reason})
+        self.send_event("task-succeeded", result=result, runtime=self._elapsed_seconds)
 
     def _on_worker_lost(self, exc_info: ExceptionInfo, error: BaseException) -> None:
         """A child died with the message: that is a loss, not a failure, and has its own budget."""
@@ -187,8 +187,8 @@ class HandlerRequest(Request):
             options.max_worker_losses,
             lost,
         )
-        elapsed = time.time() - (self.time_start or time.time())
-        self._retry(exc_info, lost, max(1.0, options.ack_deadline - elapsed), failure=False)
+        delay = max(1.0, options.ack_deadline - self._elapsed_seconds)
+        self._retry(exc_info, lost, delay, failure=False)
 
     def _on_hard_limit(self, exc_info: ExceptionInfo, error: TimeLimitExceeded) -> None:
         state.task_ready(self)
@@ -295,6 +295,11 @@ class HandlerRequest(Request):
         """What Pub/Sub said; None for a message in Celery's own envelope, which can't be run."""
         facts: MessageFacts | None = self.request_dict.get("convotic")
         return facts
+
+    @property
+    def _elapsed_seconds(self) -> float:
+        """Time since the run began; 0 before."""
+        return 0.0 if self.time_start is None else max(0.0, time.time() - self.time_start)
 
     @property
     def _attempt(self) -> int:

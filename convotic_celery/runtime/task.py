@@ -156,7 +156,9 @@ class HandlerTask(Task[Any, Any]):
         if self.app.conf.task_always_eager:
             return self.apply((data,), {"attributes": attributes})
         message_id = self.publisher.publish(self.definition, data, attributes, ordering_key)
-        return self.AsyncResult(task_id_of(self.definition.subscription, message_id))
+        result = self.AsyncResult(task_id_of(self.definition.subscription, message_id))
+        result.ignored = True  # as Celery's own: nobody waits for what is not stored
+        return result
 
     def _run(self, raw: bytes, facts: MessageFacts) -> None:
         definition = self.definition

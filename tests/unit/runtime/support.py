@@ -1,0 +1,168 @@
+"""What the runtime's unit tests share: definitions, an app without servers, recorders."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from celery.worker.request import (  # type: ignore[attr-defined]  # not in celery-types
+    create_request_cls,
+)
+
+from convotic_celery.app import ConvoticApp
+from convotic_celery.runtime.payload import PayloadBuilder
+from convotic_celery.runtime.request import HandlerRequest
+from convotic_celery.sdk.handler import HandlerDefinition, define_handler
+from convotic_celery.sdk.options import WorkerOptions
+from convotic_celery.settings import Settings
+from convotic_pubsub.queue import Received
+
+PUBLISHED_AT = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)
+
+
+async def do_nothing(message: Any, ctx: Any) -> None:
+    """Succeed."""
+
+
+def define(
+    handler: Callable[..., Any] = do_nothing,
+    *,
+    topic: str = "orders.new",
+    module: str = "shop",
+    **options: Any,
+) -> HandlerDefinition:
+    """Return a definition with these options."""
+    return define_handler(
+        handler,
+        module=module,
+        module_version="1",
+        topic=topic,
+        name=None,
+        options=WorkerOptions(**options),
+    )
+
+
+def make_settings(**values: Any) -> Settings:
+    """Return settings that name servers nobody runs: a test that connects fails."""
+    return Settings(
+        **{
+            "broker_url": "pubsub://unit",
+            "redis_url": "redis://127.0.0.1:1/0",
+            "modules": [],
+            **values,
+        }
+    )
+
+
+def make_app(*definitions: HandlerDefinition) -> ConvoticApp:
+    """Return an app with these handlers, finalized."""
+    app = ConvoticApp(make_settings(), definitions)
+    app.set_default()
+    app.finalize()
+    return app
+
+
+def receive(data: bytes = b'{"id": 1}', **values: Any) -> Received:
+    """Return a delivery."""
+    fields: dict[str, Any] = {
+        "subscription": "orders.new.shop",
+        "message_id": "m-1",
+        "data": data,
+        "attributes": {},
+        "ordering_key": "",
+        "published_at": PUBLISHED_AT,
+        "delivery_attempt": 1,
+    }
+    return Received(**{**fields, **values})
+
+
+class RecordingMessage:
+    """Stands for ``convotic_pubsub.channel.Message``: records what is done to it."""
+
+    def __init__(self, payload: Mapping[str, Any]) -> None:
+        self.body = payload["body"]
+        self.headers = payload["headers"]
+        self.properties = payload["properties"]
+        self.delivery_info = self.properties["delivery_info"]
+        self.content_type = payload["content-type"]
+        self.content_encoding = payload["content-encoding"]
+        self.payload: tuple[list[bytes], dict[str, Any], dict[str, Any]] = ([self.body], {}, {})
+        self.held_seconds: float | None = None
+        self.settlements: list[tuple[Any, ...]] = []
+        self.settled = threading.Event()
+
+    def started(self, hold_seconds: float) -> None:
+        self.held_seconds = hold_seconds
+
+    def ack(self) -> None:
+        self._settle("ack")
+
+    def lapse(self, delay_seconds: float, *, failure: bool = True) -> None:
+        self._settle("lapse", delay_seconds, failure)
+
+    def dead_letter(self, attributes: Mapping[str, str]) -> None:
+        self._settle("dead_letter", dict(attributes))
+
+    def hand_back(self) -> None:
+        self._settle("hand_back")
+
+    def _settle(self, *settlement: Any) -> None:
+        self.settlements.append(settlement)
+        self.settled.set()
+
+    @property
+    def settlement(self) -> tuple[Any, ...]:
+        """The one settlement; fails on none or two."""
+        assert len(self.settlements) == 1, self.settlements
+        return self.settlements[0]
+
+
+class RecordingEventer:
+    """Stands for Celery's event dispatcher."""
+
+    enabled = True
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def send(self, kind: str, **fields: Any) -> None:
+        self.events.append((kind, fields))
+
+    @property
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.events]
+
+
+def make_request(
+    app: ConvoticApp,
+    definition: HandlerDefinition,
+    pool: Any,
+    received: Received | None = None,
+    *,
+    attempt: int = 1,
+    losses: int = 0,
+) -> tuple[Any, RecordingMessage, RecordingEventer]:
+    """Return Celery's request for a delivery, with its message and events."""
+    builder = PayloadBuilder.for_queue(definition.queue, definition.subscription)
+    payload = builder.build(received or receive(), attempt=attempt, losses=losses)
+    message, eventer = RecordingMessage(payload), RecordingEventer()
+    task = app.tasks[definition.queue]
+    request_class = create_request_cls(HandlerRequest, task, pool, "unit", eventer, app=app)
+    request = request_class(
+        message,
+        app=app,
+        task=task,
+        hostname="unit",
+        eventer=eventer,
+        body=message.body,
+        headers=message.headers,
+    )
+    return request, message, eventer
+
+
+async def forever() -> None:
+    """Wait until cancelled."""
+    await asyncio.Event().wait()

@@ -1,0 +1,406 @@
+"""The default pool: coroutines on one loop, plain functions in threads, and every way to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+from billiard.einfo import ExceptionInfo
+from celery import Celery
+from celery.app.trace import trace_task_ret
+from celery.exceptions import SoftTimeLimitExceeded, Terminated, WorkerLostError
+
+from convotic_celery.runtime.pool import TaskPool
+from convotic_celery.runtime.task import ConvoticTask
+from tests.support.waiting import scaled_timeout, wait_until
+
+NUMBER: ContextVar[int] = ContextVar("number", default=-1)
+
+
+class Outcome:
+    """Collects what a pool tells about its jobs."""
+
+    def __init__(self) -> None:
+        self.accepted: list[int] = []
+        self.results: list[Any] = []
+        self.errors: list[BaseException] = []
+        self.timeouts: list[tuple[bool, float]] = []
+
+    def on_accept(self, pid: int, _time: float) -> None:
+        self.accepted.append(pid)
+
+    def on_error(self, info: ExceptionInfo) -> None:
+        error: Any = info.exception
+        self.errors.append(getattr(error, "exc", error))
+
+    def on_timeout(self, soft: bool, seconds: float) -> None:
+        self.timeouts.append((soft, seconds))
+
+    def callbacks(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "accept_callback": self.on_accept,
+            "callback": self.results.append,
+            "error_callback": self.on_error,
+            "timeout_callback": self.on_timeout,
+        }
+
+
+@pytest.fixture
+def app() -> Celery[Any]:
+    """An app whose tasks may be async, and none of whose results are stored."""
+    app: Celery[Any] = Celery(
+        "unit", broker="memory://", task_cls=ConvoticTask, set_as_current=True
+    )
+    app.conf.task_ignore_result = True
+    app.set_default()
+    return app
+
+
+def run_task(pool: TaskPool, task: Any, *args: Any, number: int = 0, **options: Any) -> Outcome:
+    """Give a Celery task to the pool as Celery's Request does."""
+    pool.app = task.app
+    outcome = Outcome()
+    task_id = f"id-{number}"
+    pool.apply_async(
+        trace_task_ret,
+        args=(task.name, task_id, {"id": task_id}, (args, {}, None), None, None),
+        correlation_id=task_id,
+        **outcome.callbacks(),
+        **options,
+    )
+    return outcome
+
+
+def test_a_thousand_coroutines_wait_at_once(pool: TaskPool, app: Celery[Any]) -> None:
+    """1,000 async tasks are all inside before the first one may leave."""
+    inside: list[int] = []
+    gate = asyncio.Event()
+
+    @app.task(bind=True, shared=False)
+    async def meet(self: Any, number: int) -> int:
+        NUMBER.set(number)
+        inside.append(number)
+        if len(inside) == 1_000:
+            gate.set()
+        await gate.wait()
+        assert self.request.id == f"id-{number}"
+        assert NUMBER.get() == number
+        return number
+
+    outcomes = [run_task(pool, meet, number, number=number) for number in range(1_000)]
+
+    wait_until(lambda: all(o.results for o in outcomes), timeout=scaled_timeout(10))
+    assert [o.results[0][:2] for o in outcomes] == [(0, str(n)) for n in range(1_000)]
+    assert len({o.accepted[0] for o in outcomes}) == 1_000
+
+
+def test_plain_tasks_run_in_threads_while_the_loop_turns(pool: TaskPool, app: Celery[Any]) -> None:
+    """A blocking task stops no coroutine, and runs on no event loop."""
+    release = threading.Event()
+    seen: list[str] = []
+
+    @app.task(shared=False)
+    def block() -> None:
+        seen.append(threading.current_thread().name)
+        release.wait(scaled_timeout())
+
+    @app.task(shared=False)
+    async def pass_by() -> str:
+        return "passed"
+
+    blocked = run_task(pool, block)
+    wait_until(lambda: seen)
+    passed = run_task(pool, pass_by)
+    wait_until(lambda: passed.results)
+    assert not blocked.results
+    release.set()
+
+    wait_until(lambda: blocked.results)
+    assert seen[0].startswith("convotic-thread")
+
+
+def test_an_exception_is_the_tasks_failure(pool: TaskPool, app: Celery[Any]) -> None:
+    """Celery's tracer keeps a task's error inside its result."""
+
+    @app.task(shared=False)
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("no")
+
+    outcome = run_task(pool, fail)
+
+    wait_until(lambda: outcome.results)
+    failed, info, _ = outcome.results[0]
+    assert failed == 1
+    assert isinstance(info.exception, ValueError)
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_sys_exit_does_not_end_the_loop(
+    pool: TaskPool, app: Celery[Any], in_background: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SystemExit in a coroutine, or in a task it started, would end any event loop."""
+
+    async def leave() -> None:
+        await asyncio.sleep(0)
+        raise SystemExit(3)
+
+    @app.task(shared=False)
+    async def leave_or_have_left() -> None:
+        await (asyncio.create_task(leave()) if in_background else leave())
+
+    @app.task(shared=False)
+    async def stay() -> str:
+        return "here"
+
+    left = run_task(pool, leave_or_have_left)
+    wait_until(lambda: left.results or left.errors)
+    stayed = run_task(pool, stay)
+
+    wait_until(lambda: stayed.results)
+    assert left.results[0][0] == 1
+    assert ("tried to end the process" in caplog.text) == in_background
+
+
+def test_what_escapes_the_tracer_is_told(pool: TaskPool, app: Celery[Any]) -> None:
+    """SystemExit in a thread is a lost job, not a lost thread."""
+
+    @app.task(shared=False)
+    def leave() -> None:
+        raise SystemExit(3)
+
+    outcome = run_task(pool, leave)
+
+    wait_until(lambda: outcome.errors)
+    assert isinstance(outcome.errors[0], WorkerLostError)
+
+
+def test_a_failing_callback_kills_nothing(
+    pool: TaskPool, app: Celery[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error of the worker's own callback is logged, and the pool goes on."""
+
+    @app.task(shared=False)
+    async def succeed() -> None:
+        return None
+
+    def break_down(_result: Any) -> None:
+        raise RuntimeError("callback")
+
+    pool.app = app
+    pool.apply_async(
+        trace_task_ret,
+        args=(succeed.name, "x", {"id": "x"}, ((), {}, None), None, None),
+        callback=break_down,
+    )
+    after = run_task(pool, succeed)
+
+    wait_until(lambda: after.results)
+    assert "callback failed" in caplog.text
+
+
+def test_the_soft_limit_cancels_and_raises_in_the_task(pool: TaskPool, app: Celery[Any]) -> None:
+    """The coroutine is cancelled; its task sees SoftTimeLimitExceeded."""
+    cleaned = threading.Event()
+
+    @app.task(shared=False)
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned.set()
+
+    outcome = run_task(pool, wait, soft_timeout=0.02)
+
+    wait_until(lambda: outcome.results)
+    assert isinstance(outcome.results[0][1].exception, SoftTimeLimitExceeded)
+    assert outcome.timeouts == [(True, 0.02)]
+    assert cleaned.is_set()
+
+
+def test_the_hard_limit_gives_the_job_up(pool: TaskPool, app: Celery[Any]) -> None:
+    """The limit is the outcome, even of a coroutine that swallows its cancellation."""
+    ended = threading.Event()
+
+    @app.task(shared=False)
+    async def refuse_to_stop() -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ended.set()
+        return "too late"
+
+    outcome = run_task(pool, refuse_to_stop, timeout=0.02)
+
+    wait_until(ended.is_set)
+    wait_until(lambda: not pool.info["running"])
+    assert outcome.timeouts == [(False, 0.02)]
+    assert not outcome.results
+    assert not outcome.errors
+
+
+def test_terminate_job_cancels_the_coroutine(pool: TaskPool, app: Celery[Any]) -> None:
+    """revoke(terminate=True) ends a waiting coroutine as Terminated."""
+
+    @app.task(shared=False)
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    outcome = run_task(pool, wait)
+    (number,) = wait_until(lambda: outcome.accepted)
+    pool.terminate_job(number)
+
+    wait_until(lambda: outcome.errors)
+    assert isinstance(outcome.errors[0], Terminated)
+
+
+def test_a_cancelled_inner_future_is_the_tasks_failure(pool: TaskPool, app: Celery[Any]) -> None:
+    """A task that awaits something cancelled fails; it is not taken for stopped."""
+
+    @app.task(shared=False)
+    async def await_cancelled() -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    outcome = run_task(pool, await_cancelled)
+
+    wait_until(lambda: outcome.results)
+    assert type(outcome.results[0][1].exception).__name__ == "HandlerCancelled"
+
+
+def test_stop_waits_for_what_runs(pool: TaskPool, app: Celery[Any]) -> None:
+    """A warm stop returns after the last coroutine and the last thread."""
+    release = threading.Event()
+
+    @app.task(shared=False)
+    async def finish() -> str:
+        await asyncio.to_thread(release.wait, scaled_timeout())
+        return "finished"
+
+    @app.task(shared=False)
+    def finish_in_thread() -> str:
+        release.wait(scaled_timeout())
+        return "finished"
+
+    outcomes = [run_task(pool, finish), run_task(pool, finish_in_thread)]
+    wait_until(lambda: all(o.accepted for o in outcomes))
+    stopper = threading.Thread(target=pool.stop)
+    stopper.start()
+    assert all(not o.results for o in outcomes)
+    release.set()
+    stopper.join(scaled_timeout())
+
+    assert not stopper.is_alive()
+    assert [o.results[0][1] for o in outcomes] == ["'finished'", "'finished'"]
+
+
+def test_queued_thread_jobs_are_handed_back_at_stop(app: Celery[Any]) -> None:
+    """What waits for a thread is not run after stop, and its message is given back."""
+    pool = TaskPool(1, app=app)
+    pool.start()
+    release, handed_back = threading.Event(), []
+
+    class Request:
+        def on_success(self, _result: Any) -> None:
+            raise AssertionError("it must not run")
+
+        def hand_back(self) -> None:
+            handed_back.append(self)
+
+    @app.task(shared=False)
+    def block() -> None:
+        release.wait(scaled_timeout())
+
+    first = run_task(pool, block)
+    wait_until(lambda: first.accepted)
+    request = Request()
+    pool.apply_async(trace_task_ret, args=(block.name,), callback=request.on_success)
+    stopper = threading.Thread(target=pool.stop)
+    stopper.start()
+    wait_until(lambda: handed_back)
+    release.set()
+    stopper.join(scaled_timeout())
+
+    assert handed_back == [request]
+    assert first.results
+
+
+def test_a_job_after_stop_is_handed_back(pool: TaskPool, app: Celery[Any]) -> None:
+    """A message that arrives while the pool is stopping is not lost."""
+    handed_back = threading.Event()
+
+    class Request:
+        def on_success(self, _result: Any) -> None:
+            """Never called."""
+
+        def hand_back(self) -> None:
+            handed_back.set()
+
+    @app.task(shared=False)
+    async def never_run() -> None:
+        raise AssertionError
+
+    pool.app = app
+    pool.stop()
+    pool.apply_async(trace_task_ret, args=(never_run.name,), callback=Request().on_success)
+
+    assert handed_back.is_set()
+
+
+def test_terminate_does_not_wait_for_threads(pool: TaskPool, app: Celery[Any]) -> None:
+    """A cold stop leaves a blocking thread behind."""
+    release = threading.Event()
+
+    @app.task(shared=False)
+    def block() -> None:
+        release.wait(scaled_timeout(5))
+
+    outcome = run_task(pool, block)
+    wait_until(lambda: outcome.accepted)
+    begun = time.monotonic()
+    pool.terminate()
+
+    assert time.monotonic() - begun < scaled_timeout()
+    release.set()
+    wait_until(lambda: outcome.results)
+
+
+def test_grow_and_shrink_change_the_threads(pool: TaskPool) -> None:
+    """num_processes follows; it never falls below one."""
+    pool.grow(3)
+    grown = pool.num_processes
+    pool.shrink(100)
+
+    assert (grown, pool.num_processes) == (7, 1)
+
+
+def test_a_blocked_loop_is_named(app: Celery[Any], caplog: pytest.LogCaptureFixture) -> None:
+    """An async task that blocks the loop gets one warning that shows where it stands."""
+
+    class WatchedPool(TaskPool):
+        blocked_seconds = 0.05
+
+    release = threading.Event()
+
+    @app.task(shared=False)
+    async def block_the_loop() -> None:
+        release.wait(scaled_timeout())
+
+    pool = WatchedPool(1, app=app)
+    pool.start()
+    with caplog.at_level(logging.WARNING, "convotic_celery.runtime.watchdog"):
+        outcome = run_task(pool, block_the_loop)
+        wait_until(lambda: "blocked the event loop" in caplog.text)
+        release.set()
+        wait_until(lambda: outcome.results)
+    pool.stop()
+
+    assert "in block_the_loop" in caplog.text
+    assert caplog.text.count("blocked the event loop") == 1

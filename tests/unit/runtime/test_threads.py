@@ -1,0 +1,98 @@
+"""Daemon threads that can be taken work back from."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from queue import SimpleQueue
+
+import pytest
+
+from convotic_celery.runtime.threads import WorkerThreads
+from tests.support.waiting import never, scaled_timeout, wait_until
+
+
+class Gate:
+    """Work that waits until it is let through."""
+
+    def __init__(self) -> None:
+        self.begun: SimpleQueue[int] = SimpleQueue()
+        self.open = threading.Event()
+
+    def __call__(self, number: int) -> None:
+        self.begun.put(number)
+        self.open.wait(scaled_timeout())
+
+
+def test_at_most_limit_items_run_at_once() -> None:
+    """The third waits until a thread is free; threads are kept and used again."""
+    gate = Gate()
+    threads = WorkerThreads(gate, limit=2, name="unit")
+    for number in range(5):
+        threads.submit(number)
+
+    wait_until(lambda: gate.begun.qsize() == 2)
+    never(lambda: gate.begun.qsize() > 2, for_=0.05)
+    gate.open.set()
+
+    wait_until(lambda: gate.begun.qsize() == 5)
+    assert threads.count == 2
+    threads.stop()
+
+
+def test_what_has_not_begun_can_be_taken_back() -> None:
+    """In order; it is not run afterwards."""
+    gate = Gate()
+    threads = WorkerThreads(gate, limit=1, name="unit")
+    for number in range(3):
+        threads.submit(number)
+    wait_until(lambda: gate.begun.qsize() == 1)
+
+    assert threads.take_back() == [1, 2]
+    gate.open.set()
+    threads.stop()
+    wait_until(lambda: threads.count == 0)
+    assert gate.begun.qsize() == 1
+
+
+def test_resizing_starts_and_ends_threads() -> None:
+    """More at once takes effect for what already waits."""
+    gate = Gate()
+    threads = WorkerThreads(gate, limit=1, name="unit")
+    for number in range(3):
+        threads.submit(number)
+    threads.resize(3)
+    wait_until(lambda: gate.begun.qsize() == 3)
+
+    gate.open.set()
+    threads.resize(1)
+    wait_until(lambda: threads.count == 1)
+    threads.stop()
+
+
+def test_an_error_ends_no_thread(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and the next item runs."""
+    done: list[int] = []
+
+    def handle(number: int) -> None:
+        if number == 0:
+            raise SystemExit(1)
+        done.append(number)
+
+    threads = WorkerThreads(handle, limit=1, name="unit")
+    with caplog.at_level(logging.ERROR):
+        threads.submit(0)
+        threads.submit(1)
+        wait_until(lambda: done)
+
+    assert "bookkeeping failed" in caplog.text
+    threads.stop()
+
+
+def test_nothing_is_taken_on_after_stop() -> None:
+    """The caller is told, so that nothing is lost."""
+    threads: WorkerThreads[int] = WorkerThreads(Gate(), limit=1, name="unit")
+    threads.stop()
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        threads.submit(1)
