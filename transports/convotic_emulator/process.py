@@ -39,13 +39,14 @@ async def serve(options: argparse.Namespace) -> None:
         "version": __version__,
         "started_at": time.time(),
     }
-    daemon.write_info(options.data_dir, info)
-    logger.info("Serving %s on %s.", options.data_dir, server.address)
-    print(f"PUBSUB_EMULATOR_HOST={server.address}", flush=True)  # noqa: T201  # for a person
+    # Before anybody can know of us, and tell us to end.
     ends = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ends.set)
+    daemon.write_info(options.data_dir, info)
+    logger.info("Serving %s on %s.", options.data_dir, server.address)
+    print(f"PUBSUB_EMULATOR_HOST={server.address}", flush=True)  # noqa: T201  # for a person
     waits = [asyncio.create_task(ends.wait()), asyncio.create_task(server.wait_failed())]
     if options.idle_seconds > 0:
         waits.append(
