@@ -118,10 +118,11 @@ class Dispatcher:
                 continue
             messages: list[Message] = []
             if waiter.consumer.has_room():
-                share = -(-state.backlog.waiting_in_memory() // turn)
+                waiting = state.backlog.waiting_in_memory()
+                share = max(1, -(-waiting // turn)) if turn > 1 else waiter.max_messages
                 messages = state.take(
                     waiter.consumer,
-                    max_messages=min(waiter.max_messages, max(share, 1)),
+                    max_messages=min(waiter.max_messages, share),
                     max_bytes=MAX_RESPONSE_BYTES,
                     lease_us=waiter.lease_seconds * 1_000_000,
                     now_us=now_us,

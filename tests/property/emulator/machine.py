@@ -1,4 +1,4 @@
-"""A Hypothesis machine over one subscription: any order of publishes, takes, acks, lapses, restarts.
+"""A Hypothesis machine over one subscription: publishes, takes, acks, lapses, restarts at will.
 
 It keeps a model of each message (live, acknowledged, dead-lettered) and of each ack id that was
 ever given out, and compares.

@@ -1,0 +1,86 @@
+"""The servers that the suite runs against: ours, Google's emulator, and on request the service.
+
+``PUBSUB_CONFORMANCE_PROJECT`` names a Google Cloud project whose service is tested too (with
+application default credentials); ``make conformance-cloud`` sets it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from convotic_emulator import daemon
+from tests.conformance.broker import GOOGLE, OURS, Broker, Features, unique
+
+CLOUD_PROJECT = os.environ.get("PUBSUB_CONFORMANCE_PROJECT", "")
+CLOUD = Features(**{**vars(OURS), "name": "cloud", "refuses_unsupported": False, "is_ours": False})
+
+
+@pytest.fixture(scope="session")
+def our_emulator() -> Iterator[str]:
+    """Our server, as a process with a data folder."""
+    folder = Path(tempfile.mkdtemp(prefix="convotic-conformance-"))
+    try:
+        yield daemon.ensure_running(folder, idle_seconds=30)
+    finally:
+        daemon.stop(folder)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(
+    params=[
+        OURS,
+        pytest.param(GOOGLE, marks=pytest.mark.google_emulator),
+        *([CLOUD] if CLOUD_PROJECT else []),
+    ],
+    ids=lambda features: features.name,
+)
+def features(request: pytest.FixtureRequest) -> Features:
+    """What the server under test can do."""
+    chosen: Features = request.param
+    return chosen
+
+
+@pytest.fixture
+def broker(features: Features, request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """The server under test, with a project of the test's own."""
+    if features.name == "cloud":
+        opened = Broker(features, _cloud_channel(), CLOUD_PROJECT)
+    else:
+        fixture = "our_emulator" if features.name == "convotic" else "google_emulator"
+        channel = grpc.insecure_channel(request.getfixturevalue(fixture))
+        opened = Broker(features, channel, unique("project"))
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@pytest.fixture
+def topic(broker: Broker) -> str:
+    """A topic."""
+    return broker.topic()
+
+
+@pytest.fixture
+def subscription(broker: Broker, topic: str) -> str:
+    """A subscription of the topic, with default settings."""
+    return broker.subscription(topic)
+
+
+def _cloud_channel() -> grpc.Channel:
+    import google.auth  # noqa: PLC0415  # only for this
+    import google.auth.transport.grpc  # noqa: PLC0415
+    import google.auth.transport.requests  # noqa: PLC0415
+
+    credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/pubsub"])
+    channel: grpc.Channel = google.auth.transport.grpc.secure_authorized_channel(  # type: ignore[no-untyped-call]  # google-auth's
+        credentials, google.auth.transport.requests.Request(), "pubsub.googleapis.com"
+    )
+    return channel

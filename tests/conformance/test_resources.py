@@ -1,0 +1,282 @@
+"""Topics and subscriptions: names, limits, defaults, changes, deletion, access policies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+from google.iam.v1 import iam_policy_pb2, policy_pb2  # type: ignore[import-untyped]  # no stubs
+from google.protobuf import duration_pb2, field_mask_pb2
+from google.pubsub_v1.types import pubsub as t
+
+from tests.conformance.broker import Broker, bodies, unique
+from tests.support.waiting import never
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
+
+
+def code_of(broker: Broker, method: str, **fields: Any) -> grpc.StatusCode:
+    with pytest.raises(grpc.RpcError) as refused:
+        broker.call(method, **fields)
+    code: grpc.StatusCode = refused.value.code()
+    return code
+
+
+@pytest.mark.parametrize("identifier", ["custom.orders.new", "Upper", "a~b+c%d", "x" * 255])
+def test_legal_names(broker: Broker, identifier: str) -> None:
+    """Letters, digits and -_.~+%, 3 to 255 of them."""
+    name = f"projects/{broker.project}/topics/{identifier}"
+
+    assert broker.call("CreateTopic", name=name).name == name
+
+    broker.call("DeleteTopic", topic=name)
+
+
+@pytest.mark.parametrize(
+    "identifier", ["ab", "x" * 256, "1abc", "-abc", "google-x", "a/b", "a:b", "a b", "é-é"]
+)
+def test_illegal_names(broker: Broker, identifier: str) -> None:
+    """INVALID_ARGUMENT."""
+    name = f"projects/{broker.project}/topics/{identifier}"
+
+    assert code_of(broker, "CreateTopic", name=name) == INVALID
+
+
+def test_what_exists_and_what_does_not(broker: Broker, topic: str, subscription: str) -> None:
+    """ALREADY_EXISTS on creation, NOT_FOUND on use."""
+    missing = f"projects/{broker.project}/topics/missing"
+    absent = f"projects/{broker.project}/subscriptions/missing"
+
+    exists = grpc.StatusCode.ALREADY_EXISTS
+    assert code_of(broker, "CreateTopic", name=topic) == exists
+    assert code_of(broker, "CreateSubscription", name=subscription, topic=topic) == exists
+    assert code_of(broker, "GetTopic", topic=missing) == NOT_FOUND
+    message = t.PubsubMessage.pb()(data=b"x")
+    assert code_of(broker, "Publish", topic=missing, messages=[message]) == NOT_FOUND
+    assert code_of(broker, "GetSubscription", subscription=absent) == NOT_FOUND
+    assert code_of(broker, "Pull", subscription=absent, max_messages=1) == NOT_FOUND
+    assert code_of(broker, "CreateSubscription", name=absent, topic=missing) == NOT_FOUND
+
+
+def test_publish_requests_are_checked(broker: Broker, topic: str) -> None:
+    """No messages, an empty message, more than 1,000 messages."""
+    message = t.PubsubMessage.pb()
+
+    assert code_of(broker, "Publish", topic=topic) == INVALID
+    assert code_of(broker, "Publish", topic=topic, messages=[message()]) == INVALID
+    many = [message(data=b"x")] * 1001
+    assert code_of(broker, "Publish", topic=topic, messages=many) == INVALID
+
+
+def test_attributes_are_limited(broker: Broker, topic: str) -> None:
+    """100 of them, keys of 256 bytes, values of 1,024, none that begins with goog."""
+    broker.needs("limits", "not checked")
+    for attributes in (
+        {f"k{n}": "v" for n in range(101)},
+        {"k" * 257: "v"},
+        {"k": "v" * 1025},
+        {"googx": "v"},
+    ):
+        message = t.PubsubMessage.pb()(attributes=attributes)
+        assert code_of(broker, "Publish", topic=topic, messages=[message]) == INVALID
+    full = {"k" * 256: "v" * 1024, **{f"k{n}": "v" for n in range(99)}}
+    broker.publish(topic, b"", attributes=full)
+
+
+def test_the_ack_deadline_has_bounds(broker: Broker, topic: str) -> None:
+    """10 to 600 seconds; 0 means 10."""
+    name = f"projects/{broker.project}/subscriptions/{unique('sub')}"
+
+    shown = broker.call("CreateSubscription", name=name, topic=topic)
+
+    assert shown.ack_deadline_seconds == 10
+    for seconds in (601, 9) if broker.features.limits else (601,):
+        fields = {"name": f"{name}x", "topic": topic, "ack_deadline_seconds": seconds}
+        assert code_of(broker, "CreateSubscription", **fields) == INVALID
+
+
+def test_defaults_are_filled_in(broker: Broker, topic: str, subscription: str) -> None:
+    """Seven days of retention; expiration after 31 days, or never when given without ttl."""
+    broker.needs("defaults", "the default expiration policy is not filled in")
+    lasting = broker.subscription(topic, expiration_policy=t.ExpirationPolicy.pb()())
+
+    shown = broker.call("GetSubscription", subscription=subscription)
+    assert shown.message_retention_duration.seconds == 7 * 86_400
+    assert shown.expiration_policy.ttl.seconds == 31 * 86_400
+    kept = broker.call("GetSubscription", subscription=lasting)
+    assert kept.HasField("expiration_policy")
+    assert not kept.expiration_policy.HasField("ttl")
+
+
+def test_a_subscription_can_be_changed(broker: Broker, subscription: str) -> None:
+    """What the mask names changes, the rest stays."""
+    wanted = t.Subscription.pb()(
+        name=subscription, ack_deadline_seconds=33, retain_acked_messages=True
+    )
+
+    broker.call(
+        "UpdateSubscription",
+        subscription=wanted,
+        update_mask=field_mask_pb2.FieldMask(paths=["ack_deadline_seconds"]),
+    )
+
+    shown = broker.call("GetSubscription", subscription=subscription)
+    assert shown.ack_deadline_seconds == 33
+    assert not shown.retain_acked_messages
+
+
+@pytest.mark.parametrize("path", ["filter", "enable_message_ordering", "topic", "nonsense"])
+def test_some_fields_cannot_be_changed(broker: Broker, subscription: str, path: str) -> None:
+    """INVALID_ARGUMENT, as for a field that does not exist."""
+    wanted = t.Subscription.pb()(name=subscription)
+    mask = field_mask_pb2.FieldMask(paths=[path])
+
+    assert code_of(broker, "UpdateSubscription", subscription=wanted, update_mask=mask) == INVALID
+
+
+def test_labels_can_be_changed(broker: Broker, topic: str, subscription: str) -> None:
+    """Of topics and of subscriptions; they are replaced, not merged."""
+    broker.needs("update_labels", "labels can be set at creation only")
+    mask = field_mask_pb2.FieldMask(paths=["labels"])
+    for labels in ({"a": "1"}, {"b": "2"}):
+        changed = t.Topic.pb()(name=topic, labels=labels)
+        broker.call("UpdateTopic", topic=changed, update_mask=mask)
+        wanted = t.Subscription.pb()(name=subscription, labels=labels)
+        broker.call("UpdateSubscription", subscription=wanted, update_mask=mask)
+
+    assert dict(broker.call("GetTopic", topic=topic).labels) == {"b": "2"}
+    shown = broker.call("GetSubscription", subscription=subscription)
+    assert dict(shown.labels) == {"b": "2"}
+
+
+def test_a_deleted_topic_leaves_its_subscriptions(
+    broker: Broker, topic: str, subscription: str
+) -> None:
+    """They show _deleted-topic_, keep their backlog, and are not attached to a successor."""
+    broker.publish(topic, b"x")
+
+    broker.call("DeleteTopic", topic=topic)
+    broker.call("CreateTopic", name=topic)
+    broker.publish(topic, b"y")
+
+    shown = broker.call("GetSubscription", subscription=subscription)
+    assert shown.topic == "_deleted-topic_"
+    assert bodies(broker.pull(subscription)) == [b"x"]
+    never(lambda: broker.pull_now(subscription), for_=0.2)
+
+
+def test_listings_come_in_pages(broker: Broker, topic: str) -> None:
+    """The token leads through all of them."""
+    names = {broker.subscription(topic) for _ in range(5)}
+
+    found: list[str] = []
+    token = ""
+    for _ in range(10):
+        page = broker.call("ListTopicSubscriptions", topic=topic, page_size=2, page_token=token)
+        assert len(page.subscriptions) <= 2
+        found += page.subscriptions
+        token = page.next_page_token
+        if not token:
+            break
+
+    assert sorted(found) == sorted(names)
+    topics = broker.call("ListTopics", project=f"projects/{broker.project}").topics
+    assert topic in [entry.name for entry in topics]
+
+
+def test_a_filter_decides_who_gets_a_message(broker: Broker, topic: str) -> None:
+    """By attributes; a bad expression is refused at creation."""
+    broker.needs("filters", "filters are stored and not applied")
+    expression = 'NOT attributes:"convotic-target" OR attributes."convotic-target" = "me"'
+    subscription = broker.subscription(topic, filter=expression)
+
+    broker.publish(topic, b"all")
+    broker.publish(topic, b"me", attributes={"convotic-target": "me"})
+    broker.publish(topic, b"you", attributes={"convotic-target": "you"})
+
+    assert bodies(broker.pull_all(subscription, 2)) == [b"all", b"me"]
+    never(lambda: broker.pull_now(subscription), for_=0.2)
+    name = f"projects/{broker.project}/subscriptions/{unique('sub')}"
+    fields = {"name": name, "topic": topic, "filter": "foo bar"}
+    assert code_of(broker, "CreateSubscription", **fields) == INVALID
+
+
+def test_a_detached_subscription_gets_nothing(
+    broker: Broker, topic: str, subscription: str
+) -> None:
+    """Its messages are dropped, and pulling is FAILED_PRECONDITION."""
+    broker.needs("detach", "DetachSubscription is not implemented")
+    broker.publish(topic, b"x")
+
+    broker.call("DetachSubscription", subscription=subscription)
+
+    assert broker.call("GetSubscription", subscription=subscription).detached
+    code = code_of(broker, "Pull", subscription=subscription, max_messages=1)
+    assert code == grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_access_policies_are_kept(broker: Broker, topic: str) -> None:
+    """Set, get, and a stale etag is refused; every permission is granted."""
+    broker.needs("iam", "needs another emulator for it")
+    policy = policy_pb2.Policy()
+    policy.bindings.add(role="roles/pubsub.publisher", members=["user:a@example.com"])
+    request = iam_policy_pb2.SetIamPolicyRequest(resource=topic, policy=policy)
+    stored = broker.iam("SetIamPolicy", request)
+
+    shown = broker.iam("GetIamPolicy", iam_policy_pb2.GetIamPolicyRequest(resource=topic))
+    assert shown == stored
+    assert shown.bindings[0].role == "roles/pubsub.publisher"
+    request.policy.etag = b"stale"
+    with pytest.raises(grpc.RpcError):
+        broker.iam("SetIamPolicy", request)
+    asked = iam_policy_pb2.TestIamPermissionsRequest(
+        resource=topic, permissions=["pubsub.topics.publish"]
+    )
+    assert list(broker.iam("TestIamPermissions", asked).permissions) == ["pubsub.topics.publish"]
+
+
+def test_what_is_not_supported_says_so(broker: Broker, topic: str) -> None:
+    """UNIMPLEMENTED with a reason, never a wrong success."""
+    broker.needs("refuses_unsupported", "stores what it does not do")
+    name = f"projects/{broker.project}/subscriptions/{unique('sub')}"
+    push = t.PushConfig.pb()(push_endpoint="http://127.0.0.1:1/")
+
+    with pytest.raises(grpc.RpcError) as refused:
+        broker.call("CreateSubscription", name=name, topic=topic, push_config=push)
+
+    assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert "Push" in (refused.value.details() or "")
+    unknown: Any = broker.channel.unary_unary(
+        "/google.pubsub.v1.SchemaService/CreateSchema",
+        request_serializer=None,
+        response_deserializer=None,
+    )
+    with pytest.raises(grpc.RpcError) as missing:
+        unknown(b"", timeout=5)
+    assert missing.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert "SchemaService" in (missing.value.details() or "")
+
+
+def test_retention_has_bounds(broker: Broker, topic: str) -> None:
+    """Ten minutes to 31 days."""
+    name = f"projects/{broker.project}/subscriptions/{unique('sub')}"
+    for seconds in (599, 31 * 86_400 + 1):
+        retention = duration_pb2.Duration(seconds=seconds)
+        fields = {"name": name, "topic": topic, "message_retention_duration": retention}
+        assert code_of(broker, "CreateSubscription", **fields) == INVALID
+
+
+def test_every_answer_names_our_server(broker: Broker, topic: str) -> None:
+    """Initial metadata tells our server from others, on success and on failure."""
+    broker.needs("is_ours", "ours only")
+    get: Any = broker.channel.unary_unary(
+        "/google.pubsub.v1.Publisher/GetTopic",
+        request_serializer=t.GetTopicRequest.pb().SerializeToString,
+        response_deserializer=None,
+    )
+
+    for name in (topic, f"{topic}-missing"):
+        call = get.future(t.GetTopicRequest.pb()(topic=name), timeout=5)
+        assert "convotic-emulator" in dict(call.initial_metadata())
