@@ -224,11 +224,13 @@ class Session:
         self._thread.join(timeout=2.0)
 
     def flush(self, timeout_seconds: float = _STOP_SECONDS) -> None:
-        """Wait until every settlement and publish so far is confirmed.
+        """Wait until every settlement and publish so far is confirmed; closing has done it already.
 
         Raises:
             BrokerUnavailable: that took longer than ``timeout_seconds``.
         """
+        if self._closed:
+            return
         self.call(self._flush(), timeout=timeout_seconds)
 
     async def _flush(self) -> None:
