@@ -46,10 +46,10 @@ def wait_until(
 async def wait_until_async(
     condition: Callable[[], Value | Awaitable[Value]],
     *,
-    timeout: float | None = None,  # the test names it as in wait_until
+    timeout: float | None = None,  # noqa: ASYNC109  # named as in wait_until
     what: str = "",
 ) -> Value:
-    """Do what :func:`wait_until` does in an event loop; the condition may be a coroutine function."""
+    """Do what :func:`wait_until` does in an event loop; the condition may be awaitable."""
     deadline = time.monotonic() + (scaled_timeout() if timeout is None else timeout)
     while not (value := await _evaluate(condition)):
         _check(deadline, value, what)
