@@ -11,6 +11,7 @@
     ├── InvalidMessage                   the data is not JSON or fails the payload model
     ├── AckDeadlineExceeded              a run was stopped at its ack deadline
     ├── PublishNotConfirmed              sent, but no confirmation came in time
+    ├── PublishManyFailed                of many messages, not all are published; says which
     ├── PublishRefused                   refused before anything was sent
     │   ├── NotSerializable
     │   ├── MessageTooLarge
@@ -35,6 +36,8 @@ call ``cls(*args)`` on the other side.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 __all__ = [
     "AckDeadlineExceeded",
     "ConfigurationError",
@@ -55,6 +58,7 @@ __all__ = [
     "ModuleError",
     "ModuleNotFound",
     "NotSerializable",
+    "PublishManyFailed",
     "PublishNotConfirmed",
     "PublishRefused",
     "ServiceNotProvided",
@@ -129,6 +133,41 @@ class PublishNotConfirmed(ConvoticError):
         return (
             f"The publish to {self.topic!r} was not confirmed within {self.timeout_seconds:g} "
             "seconds: the message may or may not be stored. Publishing again may repeat it."
+        )
+
+
+class PublishManyFailed(ConvoticError):
+    """Of several messages, not all are known to be published.
+
+    ``message_ids`` has one entry for each message, in order: its id, or None. ``failures`` says why
+    not, by position; a position with neither was not sent.
+    """
+
+    def __init__(
+        self, topic: str, message_ids: Sequence[str | None], failures: Mapping[int, str]
+    ) -> None:
+        message_ids = list(message_ids)
+        # JSON, as Celery's result backend writes it, has text for names.
+        failures = {int(position): text for position, text in failures.items()}
+        super().__init__(topic, message_ids, failures)
+        self.topic = topic
+        self.message_ids = message_ids
+        self.failures = failures
+
+    @property
+    def unpublished(self) -> list[int]:
+        """Positions of the messages to publish again: failed, unconfirmed and not sent."""
+        return [n for n, message_id in enumerate(self.message_ids) if message_id is None]
+
+    def __str__(self) -> str:
+        shown = [f"message {n}: {text}" for n, text in list(self.failures.items())[:3]]
+        more = len(self.failures) - len(shown)
+        unsent = len(self.unpublished) - len(self.failures)
+        return (
+            f"Of {len(self.message_ids)} messages to {self.topic!r}, {len(self.failures)} failed"
+            f"{f' and {unsent} were not sent' if unsent else ''}: {'; '.join(shown)}"
+            f"{f' (and {more} more)' if more else ''}. "
+            "Publish again what error.unpublished lists; who was not confirmed may come twice."
         )
 
 

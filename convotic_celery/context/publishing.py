@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,7 +26,13 @@ from convotic_celery.errors import (
 )
 from convotic_celery.sdk.names import resource_name_problem
 
-__all__ = ["OutgoingMessage", "TopicPublisher", "build_message", "encode_json"]
+__all__ = [
+    "OutgoingMessage",
+    "TopicPublisher",
+    "build_message",
+    "build_messages",
+    "encode_json",
+]
 
 MAX_MESSAGE_BYTES = 10_000_000
 MAX_ATTRIBUTES = 100
@@ -84,6 +90,30 @@ def build_message(
             attributes.setdefault(name, value)
     _check_size(raw, attributes, ordering_key)
     return OutgoingMessage(topic, raw, attributes, ordering_key)
+
+
+def build_messages(
+    topic: str, contents: Iterable[Mapping[str, Any]], *, trace: Mapping[str, str]
+) -> list[OutgoingMessage]:
+    """Return all messages to send, or raise the refusal of the first that breaks a rule.
+
+    Each is a mapping: ``{"data": ..., "attributes": {...}, "ordering_key": "..."}``.
+    """
+    outgoing = []
+    for position, content in enumerate(contents):
+        if not isinstance(content, Mapping):
+            raise PublishRefused(
+                f"message {position} is {type(content).__name__}: each is a mapping of data, "
+                "attributes and ordering_key. Nothing was sent."
+            )
+        try:
+            message = build_message(
+                topic, content, data=None, attributes=None, ordering_key="", trace=trace
+            )
+        except PublishRefused as refusal:
+            raise type(refusal)(f"message {position}: {refusal} Nothing was sent.") from refusal
+        outgoing.append(message)
+    return outgoing
 
 
 def _unpack(

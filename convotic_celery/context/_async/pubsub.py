@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from convotic_celery.context.publishing import build_message, confirm_async
+from convotic_celery.context.publishing import (
+    build_message,
+    build_messages,
+    confirm_async,
+)
+from convotic_celery.context.publishing_many import publish_many_async
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from convotic_celery.context.publishing import TopicPublisher
 
@@ -55,3 +60,15 @@ class AsyncPubsub:
             outgoing.topic, outgoing.data, outgoing.attributes, outgoing.ordering_key
         )
         return await confirm_async(future, topic, self._timeout_seconds)
+
+    async def publish_many(self, topic: str, messages: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Publish many messages and return their ids, in order, once all are confirmed.
+
+        Each message is a mapping: ``{"data": ..., "attributes": {...}, "ordering_key": "..."}``.
+        All are checked before the first is sent. The timeout is for each thousand of them.
+
+        Raises PublishRefused that names the message, and PublishManyFailed that says which are
+        published and which to publish again.
+        """
+        outgoing = build_messages(topic, messages, trace=self._trace)
+        return await publish_many_async(self._publisher, topic, outgoing, self._timeout_seconds)

@@ -124,7 +124,8 @@ async def test_value_ends_with_its_time_to_live(storage: AsyncStorage) -> None:
     async def is_gone() -> bool:
         return await storage.get("short") is None
 
-    await wait_until_async(is_gone)
+    gone: bool = await wait_until_async(is_gone)
+    assert gone
     assert [item.key for item in (await storage.list()).items] == ["kept"]
     assert await storage.get("kept") == 2
 
@@ -140,7 +141,8 @@ async def test_expired_keys_leave_the_indexes(
     async def is_gone() -> bool:
         return not await client.exists(*[keys.storage_item("crm", f"short:{n}") for n in range(5)])
 
-    await wait_until_async(is_gone)
+    gone: bool = await wait_until_async(is_gone)
+    assert gone
     await storage.set("other", 1)
 
     assert await client.zrange(keys.storage_keys("crm"), 0, -1) == ["other"]
