@@ -25,6 +25,7 @@ from convotic_celery.runtime.publish import HandlerPublisher, SessionPublisher
 from convotic_celery.runtime.registry import kombu_queue, make_task, queue_spec
 from convotic_celery.runtime.task import HandlerTask
 from convotic_celery.settings import Settings
+from convotic_pubsub.session import session_for
 
 if TYPE_CHECKING:
     from celery.result import AsyncResult
@@ -121,6 +122,15 @@ class ConvoticApp(Celery):
     def Worker(self) -> Any:  # noqa: N802 - Celery's name
         """The worker program of this app."""
         return self.subclass_with_self("convotic_celery.runtime.worker:HandlerWorker")  # type: ignore[arg-type]  # a name, so that it is imported in workers only
+
+    def connect_publisher(self) -> None:
+        """Connect to the broker, so that the next publish doesn't have to; idempotent.
+
+        Blocks, for seconds where the embedded emulator has to be started. To be called before
+        publishing on an event loop outside a worker.
+        """
+        if isinstance(self.services.publisher, SessionPublisher):
+            session_for(*self._broker_parameters())
 
     def limit_concurrency(self, limit: int) -> None:
         """Pull at most ``limit`` messages of each handler; for a worker whose pool is bounded.

@@ -1,0 +1,154 @@
+"""Publishing from anywhere: scripts, Django, FastAPI, any Celery task.
+
+::
+
+    from convotic_celery import pubsub
+
+    pubsub.publish("custom.orders.new", data={"id": 1, "customer_id": "c-1"})
+    await pubsub.apublish("custom.orders.new", data=order)
+
+Handlers and routes have the same as ``ctx.pubsub``, which also passes on the trace context. Where
+to publish is the environment's to say (``CONVOTIC_*``), or :func:`use`. The first call loads the
+modules, so that a missing topic is created with its subscriptions, and connects. Thread-safe. In a
+process that forks, publish after the fork only: gRPC does not survive it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from convotic_celery.app import ConvoticApp
+    from convotic_celery.settings import Settings
+
+__all__ = ["apublish", "apublish_many", "publish", "publish_many", "use"]
+
+_lock = threading.Lock()
+_app: ConvoticApp | None = None
+#: The app and the process that have connected, so that async code need not wait in a thread again.
+_connected: tuple[int, int] | None = None
+
+
+def publish(
+    topic: str,
+    message: Mapping[str, Any] | None = None,
+    *,
+    data: Any = None,
+    attributes: Mapping[str, str] | None = None,
+    ordering_key: str = "",
+) -> str:
+    """Publish and return the message id, once the server has confirmed it. Blocks.
+
+    Means what ``ctx.pubsub.publish`` means, and raises the same; also ConfigurationError and
+    ModuleError on the first call.
+    """
+    from convotic_celery.context import SyncPubsub  # noqa: PLC0415 - the façade imports nothing
+
+    app = _find_app()
+    pubsub = SyncPubsub(app.services.publisher, timeout_seconds=_timeout(app), trace={})
+    return pubsub.publish(
+        topic, message, data=data, attributes=attributes, ordering_key=ordering_key
+    )
+
+
+def publish_many(topic: str, messages: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Publish many and return their ids, in order, once all are confirmed. Blocks.
+
+    Raises PublishManyFailed that says which failed; see ``ctx.pubsub.publish_many``.
+    """
+    from convotic_celery.context import SyncPubsub  # noqa: PLC0415 - as above
+
+    app = _find_app()
+    pubsub = SyncPubsub(app.services.publisher, timeout_seconds=_timeout(app), trace={})
+    return pubsub.publish_many(topic, messages)
+
+
+async def apublish(
+    topic: str,
+    message: Mapping[str, Any] | None = None,
+    *,
+    data: Any = None,
+    attributes: Mapping[str, str] | None = None,
+    ordering_key: str = "",
+) -> str:
+    """Do what :func:`publish` does, without blocking the event loop."""
+    from convotic_celery.context import AsyncPubsub  # noqa: PLC0415 - as above
+
+    app = await _connect()
+    pubsub = AsyncPubsub(app.services.publisher, timeout_seconds=_timeout(app), trace={})
+    return await pubsub.publish(
+        topic, message, data=data, attributes=attributes, ordering_key=ordering_key
+    )
+
+
+async def apublish_many(topic: str, messages: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Do what :func:`publish_many` does, without blocking the event loop."""
+    from convotic_celery.context import AsyncPubsub  # noqa: PLC0415 - as above
+
+    app = await _connect()
+    pubsub = AsyncPubsub(app.services.publisher, timeout_seconds=_timeout(app), trace={})
+    return await pubsub.publish_many(topic, messages)
+
+
+def use(where: ConvoticApp | Settings | None) -> None:
+    """Publish through this app, or with these settings, from now on; None forgets both.
+
+    Needed only where the environment does not say it.
+    """
+    from convotic_celery.app import ConvoticApp, create_app  # noqa: PLC0415 - as above
+
+    global _app  # noqa: PLW0603 - a process publishes to one place
+    if where is None or isinstance(where, ConvoticApp):
+        app = where
+    else:
+        app = create_app(where, set_as_current=False)
+    with _lock:
+        _app = app
+
+
+def _find_app() -> ConvoticApp:
+    """Return the app to publish through: the one in use, Celery's current one, or a new one."""
+    global _app  # noqa: PLW0603 - as above
+    with _lock:
+        if _app is None:
+            from convotic_celery.app import create_app  # noqa: PLC0415 - as above
+
+            # Not as the current app: that may be the caller's own Celery app.
+            _app = _find_celery_app() or create_app(set_as_current=False)
+        return _app
+
+
+def _find_celery_app() -> ConvoticApp | None:
+    """Return Celery's current or default app if it is ours, as it is in a worker."""
+    from celery import _state  # noqa: PLC0415 - as above
+
+    from convotic_celery.app import ConvoticApp  # noqa: PLC0415 - as above
+
+    # celery.current_app would make an app where there is none.
+    state: Any = _state
+    for app in (state._tls.current_app, state.default_app):
+        if isinstance(app, ConvoticApp):
+            return app
+    return None
+
+
+async def _connect() -> ConvoticApp:
+    """Return the app, connected: what blocks on the way is done in a thread, once."""
+    global _connected  # noqa: PLW0603 - as above
+    app = _app
+    if app is None:
+        app = await asyncio.to_thread(_find_app)
+    now = (id(app), os.getpid())
+    if _connected != now:
+        await asyncio.to_thread(app.connect_publisher)
+        _connected = now
+    return app
+
+
+def _timeout(app: ConvoticApp) -> float:
+    return app.services.publish_timeout_seconds

@@ -1,0 +1,126 @@
+"""``from convotic_celery import pubsub`` against the embedded emulator, as a script uses it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery import Celery, _state
+
+from convotic_celery import pubsub
+from convotic_celery.app import ConvoticApp, create_app
+from convotic_celery.errors import PublishManyFailed, PublishRefused
+from convotic_celery.settings import Settings
+from convotic_pubsub.session import session_for
+
+MODULE = """
+from convotic_celery import ConvoticModule
+
+module = ConvoticModule(name="shop", version="1")
+
+
+@module.worker("custom.orders.new")
+async def process_order(message, ctx): ...
+"""
+
+
+@pytest.fixture
+def settings(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    (data_dir / "modules").mkdir()
+    # A name of its own: Python imports each module once.
+    (data_dir / "modules" / f"shop_{uuid.uuid4().hex}.py").write_text(MODULE)
+    return Settings(data_dir=data_dir, modules_dir=data_dir / "modules", emulator_idle_timeout=5)
+
+
+@pytest.fixture
+def app(settings: Settings) -> Iterator[ConvoticApp]:
+    app = create_app(settings, set_as_current=False)
+    pubsub.use(app)
+    yield app
+    pubsub.use(None)
+    session_for(*app._broker_parameters()).close()
+
+
+async def test_publish_is_confirmed(app: ConvoticApp) -> None:
+    """Plain and async; the known handler's subscription exists before the first message."""
+    first = pubsub.publish("custom.orders.new", data={"id": 1}, attributes={"source": "script"})
+    second = await pubsub.apublish("custom.orders.new", {"data": {"id": 2}})
+
+    assert first
+    assert second
+    assert first != second
+    assert app.services.publisher is app.publisher
+
+
+async def test_many_are_confirmed(app: ConvoticApp) -> None:
+    """More than one request takes; ids are distinct."""
+    del app
+    messages = [{"data": {"id": n}} for n in range(1_200)]
+
+    ids = pubsub.publish_many("custom.orders.new", messages)
+    more = await pubsub.apublish_many("custom.orders.new", messages[:3])
+
+    assert len({*ids, *more}) == 1_203
+
+
+async def test_topic_without_subscription_is_told(app: ConvoticApp) -> None:
+    """The message would vanish."""
+    del app
+    with pytest.raises(PublishRefused, match=r"no known handler subscribes"):
+        await pubsub.apublish("custom.nobody", data=1)
+    with pytest.raises(PublishManyFailed, match=r"no known handler subscribes"):
+        pubsub.publish_many("custom.nobody", [{"data": 1}, {"data": 2}])
+
+
+def test_callers_own_celery_app_stays_current(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a Django project with Celery on Redis."""
+    monkeypatch.setenv("CONVOTIC_DATA_DIR", str(settings.data_dir))
+    monkeypatch.setenv("CONVOTIC_MODULES_DIR", str(settings.modules_dir))
+    own = Celery("own")
+    own.set_current()
+    try:
+        assert pubsub.publish("custom.orders.new", data={"id": 1})
+        assert _state.get_current_app() is own
+        found = pubsub._find_app()
+        session_for(*found._broker_parameters()).close()
+    finally:
+        pubsub.use(None)
+
+
+def test_workers_app_is_used() -> None:
+    """Any task of a worker publishes through the worker's own session."""
+    app = ConvoticApp(Settings(modules=[], broker_url="pubsub://p"), [])
+    pubsub.use(None)
+    try:
+        app.set_current()
+        assert pubsub._find_app() is app
+    finally:
+        pubsub.use(None)
+        Celery("other").set_current()
+
+
+def test_script_publishes(settings: Settings) -> None:
+    """Two lines in a process of its own, configured by the environment."""
+    code = (
+        "from convotic_celery import pubsub\n"
+        "print(pubsub.publish('custom.orders.new', data={'id': 1}))\n"
+    )
+    environment = {
+        "CONVOTIC_DATA_DIR": str(settings.data_dir),
+        "CONVOTIC_MODULES_DIR": str(settings.modules_dir),
+    }
+
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
+    assert result.stderr == ""
