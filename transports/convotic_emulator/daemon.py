@@ -161,6 +161,10 @@ def _running(data_dir: Path) -> dict[str, Any] | None:
 
 
 def _start(data_dir: Path, idle_seconds: float, deadline: float) -> dict[str, Any]:
+    last = read_info(data_dir)
+    if last is not None and not _is_locked(data_dir / _SERVER_LOCK):
+        # A killed server left it behind; its port may be somebody else's by now.
+        write_info(data_dir, last | {"pid": None})
     log_path = data_dir / LOG_FILE
     with log_path.open("ab") as log:
         process = subprocess.Popen(  # noqa: S603  # our own module, our own interpreter

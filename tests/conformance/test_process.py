@@ -1,0 +1,139 @@
+"""The server as a process: one a folder, found by all, ended when nobody needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+
+from convotic_emulator import daemon
+from tests.conformance.broker import OURS, Broker, bodies
+from tests.support.waiting import never, wait_until
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="convotic-process-")) / "data"
+    try:
+        yield path
+    finally:
+        daemon.stop(path)
+        shutil.rmtree(path.parent)
+
+
+def kill(folder: Path) -> None:
+    """End the folder's server as a crash would."""
+    info = daemon.status(folder)
+    assert info is not None
+    os.kill(info["pid"], signal.SIGKILL)
+    wait_until(lambda: daemon.status(folder) is None)
+
+
+def test_many_callers_get_one_server(folder: Path) -> None:
+    """Eight processes start it at once: one address, one process."""
+    code = (
+        "import sys; from pathlib import Path; from convotic_emulator import daemon;"
+        "a = daemon.ensure_running(Path(sys.argv[1]));"
+        "print(a, daemon.status(Path(sys.argv[1]))['pid'])"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: subprocess.check_output(command, text=True), range(8)))
+
+    assert len(set(answers)) == 1
+
+
+def test_the_folder_is_the_owners_alone(folder: Path) -> None:
+    """Mode 0700; the server says where it is, on the loopback interface."""
+    address = daemon.ensure_running(folder)
+
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    info = daemon.status(folder)
+    assert info is not None
+    assert info["address"] == address == f"127.0.0.1:{info['port']}"
+
+
+def test_a_killed_server_comes_back_on_its_port(folder: Path) -> None:
+    """With its data."""
+    address = daemon.ensure_running(folder)
+    broker = Broker(OURS, grpc.insecure_channel(address), "p")
+    topic = broker.topic()
+    subscription = broker.subscription(topic)
+    broker.publish(topic, b"x")
+    broker.close()
+    kill(folder)
+
+    assert daemon.ensure_running(folder) == address
+
+    broker = Broker(OURS, grpc.insecure_channel(address), "p")
+    assert bodies(broker.pull(subscription)) == [b"x"]
+    broker.close()
+
+
+def test_stop_ends_it(folder: Path) -> None:
+    """True when it was running, False when not; the lock is free afterwards."""
+    daemon.ensure_running(folder)
+
+    assert daemon.stop(folder)
+
+    assert daemon.status(folder) is None
+    assert not daemon.stop(folder)
+
+
+def test_a_second_server_is_refused(folder: Path) -> None:
+    """Exit code 1 and a clear sentence; the first goes on."""
+    address = daemon.ensure_running(folder)
+    command = [sys.executable, "-m", "convotic_emulator", "--data-dir", str(folder)]
+
+    second = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+
+    assert second.returncode == 1
+    assert "Another server runs" in second.stderr
+    assert daemon.ensure_running(folder) == address
+
+
+def test_it_ends_after_its_last_client(folder: Path) -> None:
+    """An open connection keeps it, however quiet; without one it ends."""
+    address = daemon.ensure_running(folder, idle_seconds=0.5)
+    channel = grpc.insecure_channel(address)
+    grpc.channel_ready_future(channel).result(timeout=5)
+    never(lambda: daemon.status(folder) is None, for_=1.2)
+
+    channel.close()
+
+    wait_until(lambda: daemon.status(folder) is None, timeout=5)
+
+
+def test_a_damaged_folder_is_an_error_with_the_reason(folder: Path) -> None:
+    """StartError carries the end of the log; the file is not touched."""
+    folder.mkdir(parents=True)
+    (folder / daemon.DATA_FILE).write_bytes(b"damaged" * 1000)
+
+    with pytest.raises(daemon.StartError, match="can't be read"):
+        daemon.ensure_running(folder)
+
+    assert (folder / daemon.DATA_FILE).read_bytes() == b"damaged" * 1000
+
+
+def test_a_stale_note_of_another_process_is_not_believed(folder: Path) -> None:
+    """server.json of a dead server whose port is somebody else's now: a new server starts."""
+    folder.mkdir(parents=True)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        note = {"pid": os.getpid(), "address": f"127.0.0.1:{port}", "host": "127.0.0.1"}
+        (folder / "server.json").write_text(json.dumps(note | {"port": port}))
+
+        assert daemon.ensure_running(folder) != note["address"]

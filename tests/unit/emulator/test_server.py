@@ -1,0 +1,247 @@
+"""The server in process, with a clock that tests move."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import duration_pb2
+from google.pubsub_v1.types import pubsub as t
+
+from convotic_emulator.clock import ManualClock
+from convotic_emulator.server import EmulatorServer
+from tests.support.waiting import wait_until_async
+from tests.unit.emulator.client import SUBSCRIPTION, Client, bodies
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def server(clock: ManualClock) -> AsyncIterator[EmulatorServer]:
+    async with EmulatorServer(clock=clock) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(server: EmulatorServer) -> AsyncIterator[Client]:
+    async with Client(server) as connected:
+        yield connected
+
+
+async def test_the_clock_ends_leases(client: Client, clock: ManualClock) -> None:
+    """Ten seconds pass without waiting."""
+    await client.create()
+    await client.publish(b"x")
+    assert bodies(await client.pull()) == [b"x"]
+
+    clock.advance(9.9)
+    assert await client.pull() == []
+    clock.advance(0.2)
+
+    assert bodies(await wait_until_async(client.pull)) == [b"x"]
+
+
+async def test_back_off_doubles_up_to_its_maximum(client: Client, clock: ManualClock) -> None:
+    """10, 20, 40, 40 seconds."""
+    policy = t.RetryPolicy.pb()()
+    policy.minimum_backoff.seconds, policy.maximum_backoff.seconds = 10, 40
+    await client.create(retry_policy=policy)
+    await client.publish(b"x")
+
+    for seconds in (10, 20, 40, 40):
+        await client.modify(await wait_until_async(client.pull), 0)
+        clock.advance(seconds - 0.1)
+        assert await client.pull() == []
+        clock.advance(0.2)
+
+    assert bodies(await wait_until_async(client.pull)) == [b"x"]
+
+
+async def test_messages_are_dropped_after_their_retention(
+    server: EmulatorServer, client: Client, clock: ManualClock
+) -> None:
+    """At once for who pulls; from the file at the next tidying."""
+    await client.create(message_retention_duration=duration_pb2.Duration(seconds=600))
+    await client.publish(b"old")
+    clock.advance(590)
+    await client.publish(b"young")
+    clock.advance(11)
+
+    assert bodies(await client.pull()) == [b"young"]
+
+    number = server.engine.registry.subscriptions[SUBSCRIPTION].row.number
+    server.engine.broker.maintain(lambda _state: False)
+    assert server.engine.store.count(number) == 1
+
+
+async def test_an_unused_subscription_expires(
+    server: EmulatorServer, client: Client, clock: ManualClock
+) -> None:
+    """After 31 days by default; a pull counts as use."""
+    await client.create()
+    clock.advance(30 * DAY)
+    await client.pull()
+    clock.advance(30 * DAY)
+    assert server.engine.broker.maintain(lambda _state: False) == []
+
+    clock.advance(2 * DAY)
+
+    assert server.engine.broker.maintain(lambda _state: False) == [SUBSCRIPTION]
+
+
+async def test_never_means_never(
+    server: EmulatorServer, client: Client, clock: ManualClock
+) -> None:
+    """An expiration policy without ttl."""
+    await client.create(expiration_policy=t.ExpirationPolicy.pb()())
+
+    clock.advance(1000 * DAY)
+
+    assert server.engine.broker.maintain(lambda _state: False) == []
+
+
+async def test_a_backlog_nobody_reads_is_not_in_memory(
+    server: EmulatorServer, client: Client
+) -> None:
+    """Ten thousand messages wait in the file; a page at most is read for a pull."""
+    await client.create()
+    for _ in range(10):
+        await client.publish(*[b"x" * 100] * 1000)
+    state = server.engine.registry.subscriptions[SUBSCRIPTION].state
+    assert len(state.backlog.ready) == 0
+
+    received = await client.pull(10)
+
+    assert len(received) == 10
+    assert len(state.backlog.ready) <= 1000
+    assert len(state.outstanding) == 10
+
+
+async def test_delivered_data_is_dropped_from_memory(
+    server: EmulatorServer, client: Client
+) -> None:
+    """What is outstanding costs its name, not its content."""
+    await client.create()
+    await client.publish(b"x" * 10_000)
+
+    await client.pull()
+
+    state = server.engine.registry.subscriptions[SUBSCRIPTION].state
+    assert [m.body for m in state.outstanding.values()] == [None]
+
+
+async def test_leases_and_attempts_survive_a_restart(tmp_path: Path, clock: ManualClock) -> None:
+    """The message is still away, its ack id still works, and attempts go on counting."""
+    path = tmp_path / "data"
+    async with EmulatorServer(path, clock=clock) as first, Client(first) as client:
+        await client.create()
+        policy = t.DeadLetterPolicy.pb()(
+            dead_letter_topic="projects/p/topics/orders", max_delivery_attempts=5
+        )
+        state = first.engine.registry.subscriptions[SUBSCRIPTION]
+        state.proto.dead_letter_policy.CopyFrom(policy)
+        first.engine.registry.save(state)
+        await client.publish(b"held", b"nacked")
+        held, nacked = await client.pull()
+        await client.modify([nacked], 0)
+
+    async with EmulatorServer(path, clock=clock) as second, Client(second) as client:
+        again = await client.pull()
+        assert [(m.message.data, m.delivery_attempt) for m in again] == [(b"nacked", 2)]
+        await client.acknowledge([held])
+        clock.advance(11)
+        received: list[Any] = await wait_until_async(client.pull)
+        [last] = received
+        assert (last.message.data, last.delivery_attempt) == (b"nacked", 3)
+
+
+async def test_a_lease_that_ended_while_the_server_was_off(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    """It counts as a lapse when the server is back."""
+    path = tmp_path / "data"
+    async with EmulatorServer(path, clock=clock) as first, Client(first) as client:
+        await client.create()
+        await client.publish(b"x")
+        [old] = await client.pull()
+
+    clock.advance(60)
+
+    async with EmulatorServer(path, clock=clock) as second, Client(second) as client:
+        [new] = await client.pull()
+        assert new.ack_id != old.ack_id
+        await client.acknowledge([old])
+        assert len(second.engine.registry.subscriptions[SUBSCRIPTION].state.outstanding) == 1
+
+
+async def test_a_failing_file_stops_the_server(
+    server: EmulatorServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """UNAVAILABLE for the request that met it; wait_failed() raises for the owner."""
+    await client.create()
+
+    def fail() -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(server.engine.store, "commit", fail)
+
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await client.publish(b"x")
+
+    assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+    with pytest.raises(sqlite3.OperationalError):
+        await server.wait_failed()
+    monkeypatch.undo()
+
+
+async def test_stopping_ends_streams_and_waiting_pulls(clock: ManualClock) -> None:
+    """With UNAVAILABLE, which clients retry; and starting and stopping twice does no harm."""
+    server = EmulatorServer(clock=clock)
+    await server.start()
+    await server.start()
+    async with Client(server) as client:
+        await client.create()
+        function: Any = client.channel.stream_stream(
+            "/google.pubsub.v1.Subscriber/StreamingPull",
+            request_serializer=t.StreamingPullRequest.pb().SerializeToString,
+            response_deserializer=t.StreamingPullResponse.pb().FromString,
+        )
+        stream = function()
+        first = t.StreamingPullRequest.pb()(
+            subscription=SUBSCRIPTION, stream_ack_deadline_seconds=10
+        )
+        await stream.write(first)
+        await stream.initial_metadata()
+
+        await server.stop()
+        await server.stop()
+
+        assert await stream.code() == grpc.StatusCode.UNAVAILABLE
+
+
+async def test_two_servers_do_not_share_a_port(server: EmulatorServer) -> None:
+    """The second is refused."""
+    second = EmulatorServer(port=server.port)
+
+    with pytest.raises(OSError, match="listen"):
+        await second.start()
+
+
+async def test_another_host_is_a_warning(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is no authentication."""
+    async with EmulatorServer(host="0.0.0.0", clock=clock):
+        pass
+
+    assert "no authentication" in caplog.text

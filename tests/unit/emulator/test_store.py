@@ -1,0 +1,117 @@
+"""The data file: what is refused, and what survives."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from convotic_emulator.database import SCHEMA_VERSION
+from convotic_emulator.errors import StoreError
+from convotic_emulator.store import MEMORY, Store
+
+
+def test_a_newer_file_is_refused(tmp_path: Path) -> None:
+    """With both versions in the text; nothing is written."""
+    path = tmp_path / "data"
+    Store(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.close()
+    before = path.read_bytes()
+
+    with pytest.raises(StoreError, match=f"schema {SCHEMA_VERSION + 1}"):
+        Store(path)
+
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", [b"no database at all" * 100, None])
+def test_a_damaged_file_is_refused(tmp_path: Path, damage: bytes | None) -> None:
+    """Overwritten from the start, or in the middle of a table; it stays as it is."""
+    path = tmp_path / "data"
+    store = Store(path)
+    store.append(1, [(seq, 0, None, b"x" * 500) for seq in range(1, 500)])
+    store.close()
+    content = bytearray(path.read_bytes())
+    content[: len(damage or b"")] = damage or b""
+    if damage is None:
+        content[20_000:60_000] = b"\xff" * 40_000
+    path.write_bytes(content)
+
+    with pytest.raises(StoreError, match=r"damaged|can't be read"):
+        Store(path)
+
+    assert path.read_bytes() == bytes(content)
+
+
+def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
+    """Somebody else's SQLite database is not ours to write to."""
+    path = tmp_path / "data"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+
+    with pytest.raises(StoreError, match="not a data file"):
+        Store(path)
+
+
+def test_message_numbers_are_never_used_twice(tmp_path: Path) -> None:
+    """Not even when the server dies with everything acknowledged."""
+    path = tmp_path / "data"
+    first = Store(path)
+    used = first.take_seqs(10)
+    first.commit()
+    # No close(): the process is killed.
+    second = Store(path)
+
+    assert second.take_seqs(1) >= used + 10
+    first.close()
+    second.close()
+
+
+def test_message_ids_differ_between_data_files() -> None:
+    """Who remembers ids must not take a new message for an old one."""
+    stores = [Store(MEMORY, now_us=now) for now in (1_800_000_000_000_000, 1_800_000_001_000_000)]
+
+    assert stores[1].id_base - stores[0].id_base >= 10_000_000
+    for store in stores:
+        store.close()
+
+
+def test_removing_a_run_keeps_its_neighbours() -> None:
+    """Rows are removed in ranges; what is between two ranges stays."""
+    store = Store(MEMORY)
+    store.append(1, [(seq, 0, None, b"x") for seq in range(1, 11)])
+    store.append(2, [(5, 0, None, b"other")])
+
+    store.remove(1, [9, 2, 3, 5], retain=False)
+
+    assert store.existing(1, range(1, 11)) == {1, 4, 6, 7, 8, 10}
+    assert store.count(2) == 1
+    store.close()
+
+
+def test_a_page_ends_at_its_bytes() -> None:
+    """Large messages come a few at a time; nothing is skipped."""
+    store = Store(MEMORY)
+    store.append(1, [(seq, 0, None, b"x" * 1000) for seq in range(1, 6)])
+
+    page, more = store.read_page(1, 0, 100, 2500)
+
+    assert ([m.seq for m in page], more) == ([1, 2, 3], True)
+    rest, more = store.read_page(1, 3, 100, 2500)
+    assert ([m.seq for m in rest], more) == ([4, 5], False)
+    store.close()
+
+
+def test_messages_are_found_by_time() -> None:
+    """Trimming takes what was published before, leased messages aside."""
+    store = Store(MEMORY)
+    store.append(1, [(seq, seq * 10, None, b"x") for seq in range(1, 11)])
+
+    store.trim(1, 65, leased=[3])
+
+    assert store.existing(1, range(1, 11)) == {3, 7, 8, 9, 10}
+    store.close()
