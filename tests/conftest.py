@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.google_emulator import google_emulator as run_google_emulator
@@ -24,6 +25,10 @@ FOREIGN_VARIABLES = {
     "CELERY_RESULT_BACKEND",
     "CELERY_APP",
 }
+
+#: Names this session, so that sessions side by side don't see each other's processes. Short: a
+#: socket's path must not be long.
+FOLDER_PREFIX = f"convotic-test-{os.getpid()}-"
 
 
 def pytest_configure() -> None:
@@ -43,6 +48,19 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     return report  # type: ignore[return-value]  # a wrapper returns the result
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail the session if a process that uses one of its folders outlives it."""
+    yield
+    marks = (FOLDER_PREFIX, f"{tmp_path_factory.getbasetemp()}/")
+    left = [
+        process.info
+        for process in psutil.process_iter(["pid", "cmdline"])
+        if any(mark in part for part in process.info["cmdline"] or () for mark in marks)
+    ]
+    assert not left, f"still running after the tests: {left}"
+
+
 #: ``host:port`` of Google's emulator, one for the session: use a project of your own.
 google_emulator = pytest.fixture(scope="session")(run_google_emulator)
 
@@ -50,7 +68,7 @@ google_emulator = pytest.fixture(scope="session")(run_google_emulator)
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
     """A data folder of the test's own; its emulator and store are ended with the test."""
-    folder = Path(tempfile.mkdtemp(prefix="convotic-test-"))
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
     try:
         yield folder
     finally:
