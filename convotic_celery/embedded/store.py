@@ -182,7 +182,7 @@ def _start(paths: StorePaths, idle_seconds: float) -> str:
 
 def _stop(paths: StorePaths) -> bool:
     # Imported here: finding a running store, the common case, needs no psutil.
-    from convotic_celery.embedded.supervisor import end_process, find_server  # noqa: PLC0415
+    from convotic_celery.embedded.valkey import end_process, find_server  # noqa: PLC0415
 
     record = paths.read_record()
     if record is None:

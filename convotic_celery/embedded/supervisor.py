@@ -24,6 +24,7 @@ import psutil
 
 from convotic_celery.embedded.lock import FileLock
 from convotic_celery.embedded.paths import StorePaths, StoreRecord
+from convotic_celery.embedded.valkey import end_process, find_server, server_command
 from convotic_celery.embedded.wire import ValkeyRefused, is_ready, read_info
 
 __all__ = ["Supervisor", "main"]
@@ -32,8 +33,6 @@ logger = logging.getLogger(__name__)
 
 #: Loading a large append-only file takes time: about 1 s for 500 MB.
 START_TIMEOUT_SECONDS = 60.0
-#: Valkey syncs its append-only file before it leaves; longer than this means that it hangs.
-STOP_TIMEOUT_SECONDS = 10.0
 #: How many times Valkey may die within the window before the supervisor gives up.
 MAX_RESTARTS = 5
 RESTART_WINDOW_SECONDS = 60.0
@@ -217,54 +216,6 @@ class Supervisor:
         if path.parent != self._paths.folder:  # a temp folder made for it alone
             with suppress(OSError):
                 path.parent.rmdir()
-
-
-def server_command(binary: Path, folder: Path, socket: str) -> list[str]:
-    """Return the command that runs Valkey on ``socket`` alone, with its append-only file on.
-
-    ``appendfsync everysec``: a killed Valkey loses nothing (the kernel has the writes); power loss
-    can cost the last second.
-    """
-    options = {
-        "port": "0",
-        "unixsocket": socket,
-        "unixsocketperm": "700",
-        "dir": str(folder),
-        "appendonly": "yes",
-        "appendfsync": "everysec",
-        "save": "",
-        "maxmemory-policy": "noeviction",
-        "logfile": "valkey.log",
-        "daemonize": "no",
-    }
-    return [
-        str(binary),
-        *(part for name, value in options.items() for part in (f"--{name}", value)),
-    ]
-
-
-def find_server(record: StoreRecord | None) -> psutil.Process | None:
-    """Return the Valkey that ``record`` names if that very process still runs."""
-    if record is None:
-        return None
-    try:
-        process = psutil.Process(record.server_pid)
-        same = abs(process.create_time() - record.server_started) < 1
-    except psutil.Error:
-        return None
-    return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-
-
-def end_process(process: psutil.Process) -> None:
-    """Ask a process to end, and kill it when it has not after :data:`STOP_TIMEOUT_SECONDS`."""
-    try:
-        process.terminate()
-        process.wait(STOP_TIMEOUT_SECONDS)
-    except psutil.NoSuchProcess:
-        return
-    except psutil.TimeoutExpired:
-        process.kill()
-        process.wait(STOP_TIMEOUT_SECONDS)
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import urllib.error
@@ -60,8 +61,14 @@ class Scene:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End children and servers, and remove the folder."""
-        self._stack.close()
+        """End children and servers, and remove the folder; a second Ctrl-C does not stop that."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+        try:
+            self._stack.close()
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
 
     def _changes(self) -> dict[str, Any]:
         """Return what differs from the settings that the user gave."""
@@ -111,7 +118,7 @@ class Scene:
 
     def start_worker(self) -> None:
         """Start a worker in the background."""
-        arguments = ["celery", "-A", "convotic_celery", "worker", "--loglevel", "INFO"]
+        arguments = ["celery", "-A", "convotic_celery", "worker", "--loglevel", "WARNING"]
         log = self._folder / "worker.log"
         self._worker = Child(arguments, environment=self._environment(), log=log)
         self._children.callback(self._worker.stop)
