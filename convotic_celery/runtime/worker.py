@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -85,8 +86,11 @@ class HandlerWorker(Worker):
         return "\n" + handler_table(shown) + (super().extra_info() or "")
 
     def stats(self) -> dict[str, Any]:
-        """Return what ``inspect stats`` shows, and how many messages ended how."""
+        """Return what ``inspect stats`` and Flower show, and how many messages ended how."""
         stats: dict[str, Any] = {**super().stats(), "convotic": {"outcomes": outcomes.snapshot()}}
+        if "broker" in stats:  # kombu puts the options in as they are: objects, functions, secrets
+            options = stats["broker"].get("transport_options") or {}
+            stats["broker"] = {**stats["broker"], "transport_options": describe_options(options)}
         return stats
 
     def on_stopped(self) -> None:
@@ -122,6 +126,16 @@ class HandlerWorker(Worker):
                 cls: Any = type(task)
                 cls.time_limit = options.ack_deadline + max(0.5, options.deadline_grace / 2)
                 cls.soft_time_limit = None if task.runs_on_loop else options.ack_deadline
+
+
+def describe_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return transport options as JSON can carry them, without credentials."""
+    shown: dict[str, Any] = {
+        name: value
+        for name, value in options.items()
+        if value is None or isinstance(value, str | int | float | bool)
+    }
+    return {**shown, "queues": sorted(options.get("queues") or ())}
 
 
 def choose_pool(configured: Any) -> type[Any]:

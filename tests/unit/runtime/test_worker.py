@@ -16,7 +16,7 @@ from celery.concurrency.thread import TaskPool as ThreadPool
 from convotic_celery.app import ConvoticApp
 from convotic_celery.runtime.banner import handler_table
 from convotic_celery.runtime.pool import TaskPool
-from convotic_celery.runtime.worker import choose_pool
+from convotic_celery.runtime.worker import choose_pool, describe_options
 from tests.unit.runtime.support import define, make_app
 
 pytestmark = pytest.mark.filterwarnings("ignore::celery.exceptions.SecurityWarning")
@@ -127,3 +127,10 @@ def test_the_table_names_topic_queue_options_and_dead_letter_topic() -> None:
 def test_without_handlers_the_table_says_where_modules_are_looked_for() -> None:
     """An empty worker is usually a mistake."""
     assert "CONVOTIC_MODULES" in handler_table([])
+
+
+def test_transport_options_are_shown_without_secrets() -> None:
+    """`inspect stats` is JSON, and every monitor reads it."""
+    options = {"queues": {"b": 1, "a": 2}, "provision": "create", "credentials": object()}
+
+    assert describe_options(options) == {"provision": "create", "queues": ["a", "b"]}

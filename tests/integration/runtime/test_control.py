@@ -1,0 +1,108 @@
+"""Celery's remote control on handlers: a real worker, the embedded broker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.stage import Stage
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def celery(stage: Stage, *arguments: str) -> str:
+    """Run a `celery -A convotic_celery …` command and return what it prints."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name("celery"), "-A", "convotic_celery", *arguments],
+        cwd=stage.folder,
+        env=os.environ | stage.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def inspect(stage: Stage, what: str) -> Any:
+    """Return the only worker's reply."""
+    replies = json.loads(celery(stage, "inspect", what, "--json", "-t", "5"))
+    (reply,) = replies.values()
+    return reply
+
+
+def test_revoking_a_running_handler_cancels_it(stage: Stage) -> None:
+    """revoke --terminate ends the coroutine; the message is acknowledged and does not come again."""
+    with stage.worker():
+        stage.publish_json(60, topic="probe.slow")
+        wait_until(lambda: stage.read_runs("slow"), timeout=20)
+        (active,) = inspect(stage, "active")
+        celery(stage, "control", "terminate", "SIGTERM", active["id"])
+        wait_until(lambda: stage.read_runs("cancelled"), timeout=10)
+        stage.publish_json(1, topic="probe.async")
+        wait_until(lambda: stage.read_runs("async"), timeout=20)
+        stats = inspect(stage, "stats")
+        conf = inspect(stage, "conf")
+
+    assert active["args"] == "60"
+    assert "probe.slow.probe" in stats["broker"]["transport_options"]["queues"]
+    assert conf["worker_pool_start_method"] == "spawn"
+    assert stats["pool"]["running"] == 0
+    assert stats["convotic"]["outcomes"]["probe.slow.probe"] == {"revoked": 1}
+    assert stats["convotic"]["outcomes"]["probe.async.probe"] == {"succeeded": 1}
+    assert len(stage.read_runs("slow")) == 1
+
+
+def test_calling_a_handler_from_the_command_line(stage: Stage) -> None:
+    """`celery call` publishes a raw message that this handler gets."""
+    with stage.worker():
+        task_id = celery(stage, "call", "probe.async.probe", "--args", '[{"id": 7}]').strip()
+        (run,) = wait_until(lambda: stage.read_runs("async"), timeout=20)
+
+    assert run["data"] == {"id": 7}
+    assert run["task"] == task_id
+
+
+def test_a_second_signal_stops_now(stage: Stage) -> None:
+    """SIGTERM, then SIGQUIT: the run is cancelled and its message handed back, unfailed."""
+    with stage.worker() as worker:
+        stage.publish_json(50, topic="probe.slow")
+        wait_until(lambda: stage.read_runs("slow"), timeout=20)
+        worker.child.terminate()
+        wait_until(lambda: "Warm shutdown" in worker.read_log(), timeout=10)
+        os.kill(worker.child._process.pid, signal.SIGQUIT)
+        worker.child.wait(20)
+    with stage.worker():
+        wait_until(lambda: len(stage.read_runs("slow")) == 2, timeout=20)
+
+    assert [run["attempt"] for run in stage.read_runs("slow")] == [1, 1]
+
+
+def test_an_unknown_queue_is_refused(stage: Stage) -> None:
+    """`-Q` with a slip of the pen ends at once, with the names there are."""
+    with stage.worker("-Q", "probe.asinc.probe", ready=False) as worker:
+        assert worker.child.wait(30) == 2
+
+    log = worker.read_log()
+    assert "probe.async.probe" in log
+    assert "Traceback" not in log
+
+
+def test_the_worker_says_what_it_consumes(stage: Stage) -> None:
+    """A table of topic, queue, options and dead-letter topic."""
+    with stage.worker("-Q", "probe.async.probe,probe.plain.probe") as worker:
+        log = worker.read_log()
+
+    table = log.partition("[handlers]")[2].partition("[tasks]")[0].split()
+    assert "probe.async.probe.dead-letter" in table
+    assert "concurrency=8" in table
+    assert "probe.slow.probe" not in table
