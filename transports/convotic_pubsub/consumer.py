@@ -144,8 +144,11 @@ class QueueConsumer:
         delivery.lease_until = lease_until
         if delivery.state is State.SETTLING:
             self._acker.ack(ack_id, lambda confirmed: self._gone(delivery, acknowledged=confirmed))
-        else:
-            self._watch(delivery)
+            return
+        self._watch(delivery)
+        if delivery.state is State.OFFERED:
+            # It runs past its deadline: the server counts a delivery that is no lost worker.
+            self._spawn(self._note(delivery, "hand_back"))
 
     async def _recall(self, delivery: Delivery) -> None:
         history: History | None = None
@@ -284,8 +287,7 @@ class QueueConsumer:
         """Record why, then let the lease end: at once, or in ``delay_seconds`` from the call."""
         ends_at = self.session.clock() + delay_seconds
         if incident is not None:
-            delivery.remembered = True
-            await self._ask_policy(self.spec.policy.record(delivery.received, incident), "record")
+            await self._note(delivery, incident)
         if delivery.state is State.GONE:
             return  # the lease ended meanwhile and the message has come again
         seconds = 0
@@ -294,6 +296,10 @@ class QueueConsumer:
             delivery.lease_until = self.session.clock() + seconds
             self._watch(delivery)
         self._acker.modify(delivery.ack_id, seconds, lambda _: self._released(delivery))
+
+    async def _note(self, delivery: Delivery, incident: Incident) -> None:
+        delivery.remembered = True
+        await self._ask_policy(self.spec.policy.record(delivery.received, incident), "record")
 
     def _released(self, delivery: Delivery) -> None:
         """The server has answered; if it refused, the lease ends by itself."""

@@ -247,8 +247,10 @@ async def test_a_copy_of_a_run_past_its_deadline_is_held_and_acknowledged_at_its
     bench.deliver("1", attempt=2)
     assert len(bench.offered) == 1
     bench.consumer.ack(delivery)
+    await turn()
 
     assert bench.acker.acks == ["ack-1-2"]
+    assert bench.policy.hand_backs == {"1": 1}  # that delivery was no lost worker
 
 
 async def test_what_waits_too_long_is_given_back_and_pulling_stops_until_a_place_is_free() -> None:
