@@ -195,6 +195,12 @@ class TransientQueues:
             if receiver is not None:
                 receiver(payload)
 
+    def forked(self) -> None:
+        """Forget, in a forked child, what belongs to its parent."""
+        self._lock = threading.Lock()
+        for subscription in self._subscriptions.values():
+            subscription.forked()
+
     def close(self) -> None:
         """Delete the process's subscriptions. Idempotent."""
         for subscription in self._subscriptions.values():
@@ -216,6 +222,7 @@ class _Subscription:
 
     def open(self) -> None:
         """Make the subscription, once."""
+        self._session.check_process()
         with self._lock:
             if self._consumer is not None:
                 return
@@ -240,6 +247,13 @@ class _Subscription:
             self._session.delete_subscription(spec)
             self._session.ensure(spec, ephemeral=True)
             self._consumer = self._session.consume(spec, _never_offered)
+
+    def forked(self) -> None:
+        """Let go, in a forked child, of the lock that keeps the parent's slot."""
+        self._lock = threading.Lock()
+        if self._slot is not None:
+            self._slot.release()
+            self._slot = None
 
     def close(self) -> None:
         """Delete the subscription."""

@@ -7,6 +7,7 @@ process that uses Celery; loading :data:`serializer` registers the alias on the 
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 from kombu.transport import TRANSPORT_ALIASES
@@ -17,6 +18,9 @@ __all__ = ["register", "serializer"]
 def register() -> None:
     """Make kombu know ``pubsub://``. Idempotent."""
     TRANSPORT_ALIASES.setdefault("pubsub", "convotic_pubsub.transport:Transport")
+    # gRPC's own attempt at forking waits for its threads and then gives up with a line on stderr;
+    # a forked child goes through relay.py instead and never enters gRPC.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 
 def _raw(data: bytes) -> bytes:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import concurrent.futures
 import contextlib
 import logging
 import os
+import socket
 import threading
 import time
 import uuid
-from collections import Counter, deque
+from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -27,14 +27,18 @@ from convotic_pubsub.consumer import Offer, QueueConsumer
 from convotic_pubsub.control import TransientQueues
 from convotic_pubsub.envelope import celery_queue
 from convotic_pubsub.errors import BrokerUnavailable, PubsubTransportError
+from convotic_pubsub.fork import watch_forks
+from convotic_pubsub.io_thread import FORKED, IoThread
 from convotic_pubsub.leases import AckBatcher, LeaseTimer
 from convotic_pubsub.naming import subscription_path
 from convotic_pubsub.options import TransportOptions, parse_options
 from convotic_pubsub.publisher import Publisher
 from convotic_pubsub.puller import Puller
+from convotic_pubsub.relay import RelayClient, serve_child
 from convotic_pubsub.rpc import ChannelPool, Rpc, pb, translate
 
 if TYPE_CHECKING:
+    import concurrent.futures
     from collections.abc import Callable, Coroutine, Mapping
 
     from convotic_pubsub.delivery import Delivery
@@ -79,55 +83,27 @@ class Session:
         #: Queues that live in this process only (replies, remote control, events).
         self.transient = TransientQueues(self)
         self.dead_lettered: Counter[str] = Counter()
-        self._posted: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
-        self._posting = False
         self._ackers: dict[str, AckBatcher] = {}
         self._consumers: dict[QueueConsumer, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._address: str | None = None
         self._looked_at = 0.0
         self._closed = False
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_exception_handler(_on_loop_error)
-        self._thread = threading.Thread(
-            target=self._run_loop, name="convotic-pubsub-io", daemon=True
-        )
-        self._thread.start()
+        #: In a forked child: the way to the parent's session.
+        self._relay: RelayClient | None = None
+        self._children: dict[asyncio.Task[None], socket.socket] = {}
+        self._io = IoThread()
         try:
             self.call(self._start(), timeout=_START_SECONDS)
         except BaseException:
-            self._stop_loop()
+            self._io.stop()
             raise
 
     # -- threads ----------------------------------------------------------------------------------
 
-    def _run_loop(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-            left = asyncio.all_tasks(self._loop)
-            for task in left:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        finally:
-            self._loop.close()
-
     def post(self, function: Callable[..., object], *args: object) -> None:
         """Run ``function`` on the I/O thread soon, in the order of the posts. Does not block."""
-        self._posted.append((function, args))
-        if not self._posting:
-            self._posting = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
-                self._loop.call_soon_threadsafe(self._run_posted)
-
-    def _run_posted(self) -> None:
-        self._posting = False
-        while self._posted:
-            function, args = self._posted.popleft()
-            try:
-                function(*args)
-            except Exception:
-                logger.exception("A transport step failed", extra={"action": "step_failed"})
+        self._io.post(function, *args)
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine on the I/O thread and wait for its result.
@@ -135,12 +111,8 @@ class Session:
         Raises:
             BrokerUnavailable: no result within ``timeout`` seconds.
         """
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
-            return future.result(timeout)
-        except concurrent.futures.TimeoutError as error:
-            future.cancel()
-            raise BrokerUnavailable(f"Pub/Sub did not answer within {timeout} s") from error
+            return self._io.call(coroutine, timeout)
         except grpc.aio.AioRpcError as error:
             raise translate(error, f"projects/{self.options.project}") from error
 
@@ -208,7 +180,7 @@ class Session:
             # First, not last: a process that is killed on the way must not leave these behind.
             self.transient.close()
             self.call(self._shut_down(), timeout=timeout_seconds)
-        self._stop_loop()
+        self._io.stop()
 
     async def _shut_down(self) -> None:
         for consumer in list(self._consumers):
@@ -218,18 +190,13 @@ class Session:
         await self._flush()
         await self.channels.close()
 
-    def _stop_loop(self) -> None:
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=2.0)
-
     def flush(self, timeout_seconds: float = _STOP_SECONDS) -> None:
         """Wait until every settlement and publish so far is confirmed; closing has done it already.
 
         Raises:
             BrokerUnavailable: that took longer than ``timeout_seconds``.
         """
-        if self._closed:
+        if self._closed or self.pid != os.getpid():
             return
         self.call(self._flush(), timeout=timeout_seconds)
 
@@ -240,6 +207,42 @@ class Session:
 
     def _all_consumers(self) -> set[QueueConsumer]:
         return {*self._consumers, *(d.consumer for d in self.outstanding.values())}
+
+    # -- forks ------------------------------------------------------------------------------------
+
+    def serve_child(self, sock: socket.socket) -> None:
+        """Publish for a child just forked, whose requests come over ``sock``."""
+        self.post(self._serve_child, sock)
+
+    def _serve_child(self, sock: socket.socket) -> None:
+        task = asyncio.get_running_loop().create_task(serve_child(sock, self._answer_child))
+        self._children[task] = sock
+        task.add_done_callback(self._children.pop)
+
+    async def _answer_child(self, method: str, args: tuple[Any, ...]) -> Any:
+        if method == "publish":
+            return await asyncio.wrap_future(self.publish(*args))
+        spec = self.spec(args[0])
+        if method == "exists":
+            return await self._exists(spec)
+        return await self.admin.ensure(spec)
+
+    def forked(self, sock: socket.socket | None) -> None:
+        """Become, in a forked child, a session that asks the parent's (None: that can't)."""
+        for other in self._children.values():
+            other.close()
+        self._children.clear()
+        self.transient.forked()
+        self._relay = RelayClient(sock) if sock is not None else None
+
+    def check_process(self) -> None:
+        """Make sure that this process may do more than publish.
+
+        Raises:
+            PubsubTransportError: it was forked from the session's.
+        """
+        if self.pid != os.getpid():
+            raise PubsubTransportError(FORKED)
 
     # -- what channels ask for --------------------------------------------------------------------
 
@@ -261,6 +264,8 @@ class Session:
         ordering_key: str = "",
     ) -> concurrent.futures.Future[str]:
         """Publish a raw message; see :meth:`convotic_pubsub.publisher.Publisher.publish`."""
+        if self._relay is not None:
+            return self._relay.ask("publish", topic, data, dict(attributes or {}), ordering_key)
         return self.publisher.publish(topic, data, attributes or {}, ordering_key)
 
     def spec(self, queue: str) -> QueueSpec:
@@ -272,7 +277,10 @@ class Session:
 
         An ephemeral one is created whatever ``provision`` says: only the process itself can do it.
         """
-        self.call(self.admin.ensure(spec, ephemeral=ephemeral), timeout=60)
+        if self._relay is not None and not ephemeral:
+            self._relay.ask("ensure", spec.queue).result(60)
+        else:
+            self.call(self.admin.ensure(spec, ephemeral=ephemeral), timeout=60)
 
     def delete_subscription(self, spec: QueueSpec) -> None:
         """Delete a subscription; one that is missing is no error."""
@@ -280,6 +288,8 @@ class Session:
 
     def exists(self, spec: QueueSpec) -> bool:
         """Ask the server whether a queue's subscription exists."""
+        if self._relay is not None:
+            return bool(self._relay.ask("exists", spec.queue).result(30))
         return self.call(self._exists(spec), timeout=30)
 
     async def _exists(self, spec: QueueSpec) -> bool:
@@ -365,13 +375,6 @@ def _lease_due(delivery: Delivery, now: float) -> None:
     delivery.consumer.lease_due(delivery, now)
 
 
-def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Leave out one harmless noise of grpc.aio: loops of several threads share its poller."""
-    if isinstance(context.get("exception"), BlockingIOError):
-        return
-    loop.default_exception_handler(context)
-
-
 _sessions: dict[tuple[object, ...], Session] = {}
 _sessions_lock = threading.Lock()
 _forked_from_user = False
@@ -380,19 +383,18 @@ _forked_from_user = False
 def open_session(options: TransportOptions) -> Session:
     """Return this process's session for ``options``, made on first use. Thread-safe.
 
+    In a process forked from one that has it, it publishes through the parent and does no more.
+
     Raises:
-        PubsubTransportError: also in a process forked from one that used gRPC, where a call would
-            hang (https://github.com/grpc/grpc/blob/master/doc/fork_support.md).
+        PubsubTransportError: also in a process forked from one that used gRPC otherwise, where a
+            call would hang (https://github.com/grpc/grpc/blob/master/doc/fork_support.md).
     """
-    if _forked_from_user:
-        raise PubsubTransportError(
-            "this process was forked from one that uses Pub/Sub; gRPC does not survive a fork: "
-            "start the pool with worker_pool_start_method='spawn', or connect after the fork"
-        )
     key = _key(options)
     with _sessions_lock:
         session = _sessions.get(key)
         if session is None:
+            if _forked_from_user:
+                raise PubsubTransportError(FORKED)
             session = Session(options)
             _sessions[key] = session
         return session
@@ -415,12 +417,11 @@ def _close_all() -> None:
         session.close(timeout_seconds=5.0)
 
 
-def _after_fork() -> None:
+def _forked() -> None:
     global _forked_from_user, _sessions_lock  # noqa: PLW0603  a fork is a fact of the process
     _sessions_lock = threading.Lock()
     _forked_from_user = _forked_from_user or bool(_sessions)
-    _sessions.clear()
 
 
 atexit.register(_close_all)
-os.register_at_fork(after_in_child=_after_fork)
+watch_forks(lambda: list(_sessions.values()), _forked)

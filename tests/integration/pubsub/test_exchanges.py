@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import sys
-import textwrap
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -183,34 +180,6 @@ def test_an_unknown_option_is_named(connect: Connect) -> None:
     """A typo in the transport options is an error that suggests the right word."""
     with pytest.raises(OptionError, match="did you mean 'provision'"):
         connect(provison="create")
-
-
-def test_a_forked_child_is_told_that_grpc_does_not_survive(our_emulator: str) -> None:
-    """A process forked from one with a session gets a clear error instead of a hang."""
-    script = textwrap.dedent(
-        f"""
-        import os
-        from convotic_pubsub import session_for
-        options = {{"emulator_host": {our_emulator!r}}}
-        session = session_for("pubsub://test-project", options)
-        pid = os.fork()
-        if pid == 0:
-            try:
-                session_for("pubsub://test-project", options)
-            except Exception as error:
-                print(type(error).__name__, error, flush=True)
-            os._exit(0)
-        os.waitpid(pid, 0)
-        session.close()
-        """
-    )
-
-    result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
-    )
-
-    assert "PubsubTransportError" in result.stdout
-    assert "spawn" in result.stdout
 
 
 def test_drift_is_said_and_an_unchangeable_difference_is_an_error(

@@ -1,0 +1,105 @@
+"""The I/O thread: an asyncio loop that runs what other threads hand to it."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import os
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from convotic_pubsub.errors import BrokerUnavailable, PubsubTransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+__all__ = ["FORKED", "IoThread"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FORKED = (
+    "this process was forked from one that uses Pub/Sub, and gRPC does not survive a fork: such a "
+    "child can publish (through its parent), nothing else; to consume, connect after the fork, or "
+    "start the pool with worker_pool_start_method='spawn'"
+)
+
+
+class IoThread:
+    """A daemon thread with an event loop. Belongs to the process that made it."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self._posted: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+        self._posting = False
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_on_loop_error)
+        self._thread = threading.Thread(target=self._run, name="convotic-pubsub-io", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        finally:
+            self._loop.close()
+
+    def post(self, function: Callable[..., object], *args: object) -> None:
+        """Run ``function`` on the thread soon, in the order of the posts. Does not block.
+
+        In a forked child nothing happens: what is outstanding is the parent's.
+        """
+        if self.pid != os.getpid():
+            return
+        self._posted.append((function, args))
+        if not self._posting:
+            self._posting = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
+                self._loop.call_soon_threadsafe(self._run_posted)
+
+    def _run_posted(self) -> None:
+        self._posting = False
+        while self._posted:
+            function, args = self._posted.popleft()
+            try:
+                function(*args)
+            except Exception:
+                logger.exception("A transport step failed", extra={"action": "step_failed"})
+
+    def call(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Run a coroutine on the thread and wait for its result.
+
+        Raises:
+            BrokerUnavailable: no result within ``timeout`` seconds.
+            PubsubTransportError: the thread is that of the process this one was forked from.
+        """
+        if self.pid != os.getpid():
+            coroutine.close()
+            raise PubsubTransportError(FORKED)
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result(timeout)
+        except concurrent.futures.TimeoutError as error:
+            future.cancel()
+            raise BrokerUnavailable(f"Pub/Sub did not answer within {timeout} s") from error
+
+    def stop(self) -> None:
+        """End the loop and the thread."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=2.0)
+
+
+def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Leave out one harmless noise of grpc.aio: loops of several threads share its poller."""
+    if isinstance(context.get("exception"), BlockingIOError):
+        return
+    loop.default_exception_handler(context)
