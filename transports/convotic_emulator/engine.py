@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 #: Retention, expiration and the tidying of leases; none of them is urgent.
 MAINTENANCE_SECONDS = 10.0
+#: Between two slices of a large deletion, so that other work goes on.
+SWEEP_SECONDS = 0.005
 
 
 class Engine:
@@ -44,6 +46,7 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_us = 0
         self._maintenance: asyncio.TimerHandle | None = None
+        self._sweep_timer: asyncio.TimerHandle | None = None
         self._stopped = False
 
     def start(self) -> None:
@@ -85,6 +88,7 @@ class Engine:
         """Delete a subscription; its streams and pulls end with NotFound."""
         subscription = self.registry.delete_subscription(name)
         self._send_away(subscription)
+        self._sweep()
 
     def detach_subscription(self, name: str) -> None:
         """Detach a subscription from its topic; its streams and pulls end."""
@@ -156,8 +160,24 @@ class Engine:
             self.committed()
         self._set_timer()
 
+    def _sweep(self) -> None:
+        """Delete the messages of deleted resources, a little at a time."""
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()  # one at a time: maintenance may come in between
+        if self._stopped or self.failed.done():
+            return
+        try:
+            more = self.store.sweep()
+        except sqlite3.Error as error:
+            self.fail(error)
+            return
+        if more:
+            self.committed()
+            self._sweep_timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
     def _maintain(self) -> None:
         self._maintenance = self._loop.call_later(MAINTENANCE_SECONDS, self._maintain)
+        self._sweep()
         try:
             for name in self.broker.maintain(self.dispatcher.has_waiters):
                 logger.info("The subscription %s was not used; it has expired.", name)

@@ -24,6 +24,8 @@ _SEQ_MASK = (1 << SEQ_BITS) - 1
 
 _SCAN_MESSAGES = 1000
 _SCAN_BYTES = 4 * 1024 * 1024
+#: Some milliseconds of work.
+_SLICE_MESSAGES = 2000
 
 _INSERT = "INSERT INTO backlog VALUES (?, ?, 0, 0, 0, ?, ?)"
 _INSERT_MISSING = "INSERT OR IGNORE INTO backlog VALUES (?, ?, 0, ?, 0, ?, ?)"
@@ -66,6 +68,10 @@ _SEARCH = {
     "acknowledged": (
         "SELECT id, published_us FROM acknowledged WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 1"
     ),
+}
+_SLICE = {
+    "backlog": "SELECT id FROM backlog WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
+    "acknowledged": "SELECT id FROM acknowledged WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
 }
 _NEWEST = "SELECT published_us FROM backlog WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1"
 
@@ -142,6 +148,17 @@ class BacklogRows(Database):
         """Delete all messages of a backlog, acknowledged ones too."""
         self.write(_DELETE, _range(number, 0))
         self.write(_FORGET, _range(number, 0))
+
+    def drop_slice(self, number: int) -> int:
+        """Delete some thousand messages of a backlog; return how many."""
+        dropped = 0
+        for table in ("backlog", "acknowledged"):
+            rows = self.read(_SLICE[table], (*_range(number, 0), _SLICE_MESSAGES)).fetchall()
+            dropped += len(rows)
+            if rows:
+                statement = _DELETE if table == "backlog" else _FORGET
+                self.write(statement, (rows[0][0], rows[-1][0]))
+        return dropped
 
     def trim(self, number: int, before_us: int, leased: Iterable[int] = ()) -> None:
         """Delete what was published before a time, leased messages aside."""

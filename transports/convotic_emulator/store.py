@@ -89,7 +89,8 @@ class Store(BacklogRows):
     def resources(self) -> list[ResourceRow]:
         """Return all resources, oldest first."""
         rows = self.read(
-            "SELECT name, kind, number, body, created_us, seeks FROM resource ORDER BY number"
+            "SELECT name, kind, number, body, created_us, seeks FROM resource"
+            " WHERE kind <> 'garbage' ORDER BY number"
         )
         return [ResourceRow(*row) for row in rows]
 
@@ -101,11 +102,27 @@ class Store(BacklogRows):
         )
 
     def delete_resource(self, row: ResourceRow) -> None:
-        """Forget a resource with its messages, leases and access policy."""
-        self.drop_backlog(row.number)
+        """Forget a resource with its leases and access policy; :meth:`sweep` takes its messages.
+
+        Its number is never used again, so nobody sees them meanwhile. A million rows at once would
+        stop the server for seconds.
+        """
         self.write("DELETE FROM lease WHERE number = ?", (row.number,))
+        self.write(
+            "INSERT INTO resource VALUES (?, 'garbage', ?, x'', 0, 0)",
+            (f"garbage/{row.number}", row.number),
+        )
         self.write("DELETE FROM resource WHERE name = ?", (row.name,))
         self.write("DELETE FROM policy WHERE name = ?", (row.name,))
+
+    def sweep(self) -> bool:
+        """Delete some messages of deleted resources; say whether there may be more."""
+        row = self.read("SELECT name, number FROM resource WHERE kind = 'garbage'").fetchone()
+        if row is None:
+            return False
+        if not self.drop_slice(row[1]):
+            self.write("DELETE FROM resource WHERE name = ?", (row[0],))
+        return True
 
     def read_policy(self, name: str) -> bytes | None:
         """Return the serialized access policy of a resource."""

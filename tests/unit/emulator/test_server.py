@@ -15,7 +15,7 @@ from google.pubsub_v1.types import pubsub as t
 from convotic_emulator.clock import ManualClock
 from convotic_emulator.server import EmulatorServer
 from tests.support.waiting import wait_until_async
-from tests.unit.emulator.client import SUBSCRIPTION, Client, bodies
+from tests.unit.emulator.client import SUBSCRIPTION, TOPIC, Client, bodies
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -125,6 +125,23 @@ async def test_a_backlog_nobody_reads_is_not_in_memory(
     assert len(received) == 10
     assert len(state.backlog.ready) <= 1000
     assert len(state.outstanding) == 10
+
+
+async def test_a_deleted_backlog_is_swept_away(server: EmulatorServer, client: Client) -> None:
+    """The deletion answers at once; the rows go in slices; a successor starts empty."""
+    await client.create()
+    number = server.engine.registry.subscriptions[SUBSCRIPTION].row.number
+    for _ in range(5):
+        await client.publish(*[b"x"] * 1000)
+
+    request = t.DeleteSubscriptionRequest.pb()(subscription=SUBSCRIPTION)
+    await client.call("Subscriber/DeleteSubscription", request)
+
+    subscription = t.Subscription.pb()(name=SUBSCRIPTION, topic=TOPIC)
+    await client.call("Subscriber/CreateSubscription", subscription, t.Subscription.pb())
+    assert await client.pull() == []
+    await wait_until_async(lambda: server.engine.store.count(number) == 0)
+    await wait_until_async(lambda: not server.engine.store.sweep())
 
 
 async def test_delivered_data_is_dropped_from_memory(
