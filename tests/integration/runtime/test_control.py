@@ -41,7 +41,7 @@ def inspect(stage: Stage, what: str) -> Any:
 
 
 def test_revoking_a_running_handler_cancels_it(stage: Stage) -> None:
-    """revoke --terminate ends the coroutine; the message is acknowledged and does not come again."""
+    """terminate ends the coroutine; its message is acknowledged and does not come again."""
     with stage.worker():
         stage.publish_json(60, topic="probe.slow")
         wait_until(lambda: stage.read_runs("slow"), timeout=20)
