@@ -133,10 +133,20 @@ class QueueConsumer:
         source.outstanding += 1
         self._local += 1
         self._watch(delivery)
-        if delivery.received.delivery_attempt > 1:
+        if self._may_be_known(raw.delivery_attempt):
             self._spawn(self._recall(delivery))
         else:
             self._decide(delivery, None)
+
+    def _may_be_known(self, delivery_attempt: int) -> bool:
+        """Say whether the store may remember something of a message.
+
+        0 means that the subscription has no dead-letter policy, so the server does not count; where
+        one was asked for, somebody else made the subscription, and each message must be looked up.
+        """
+        return delivery_attempt > 1 or (
+            delivery_attempt == 0 and self.spec.max_delivery_attempts > 0
+        )
 
     def take_copy(self, delivery: Delivery, ack_id: str, lease_until: float) -> None:
         """Remember the newest ack id of a message that is still here; the copy is never run."""

@@ -291,14 +291,15 @@ async def test_a_redelivery_asks_the_store_and_a_first_delivery_does_not() -> No
             asked.append(received.message_id)
             return History(failures=3)
 
-    bench = Bench(Policy(), concurrency=2)
+    bench = Bench(Policy(), concurrency=3)
     bench.deliver("1")
     bench.deliver("2", attempt=4)
+    bench.deliver("3", attempt=0)  # this server does not count
     await turn()
 
-    assert asked == ["2"]
+    assert asked == ["2", "3"]
     payloads = [each.payload for each in bench.offered]
-    assert [payload and payload["headers"]["attempt"] for payload in payloads] == [1, 4]
+    assert [payload and payload["headers"]["attempt"] for payload in payloads] == [1, 4, 4]
 
 
 async def test_a_policy_that_raises_costs_no_worker_and_no_silent_loss() -> None:
