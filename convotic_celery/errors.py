@@ -7,6 +7,7 @@
     ├── ModuleError                      a module can't be used; names file and cause
     │   ├── ModuleNotFound
     │   ├── DuplicateHandler             two handlers want one queue or subscription
+    │   ├── DuplicateRoute               two routes want one method and path
     │   └── HandlerSignatureError        a handler can't be called as (message, ctx)
     ├── InvalidMessage                   the data is not JSON or fails the payload model
     ├── AckDeadlineExceeded              a run was stopped at its ack deadline
@@ -47,6 +48,7 @@ __all__ = [
     "ConversationNotFound",
     "ConvoticError",
     "DuplicateHandler",
+    "DuplicateRoute",
     "EmptyMessage",
     "HandlerSignatureError",
     "InvalidAttribute",
@@ -86,6 +88,10 @@ class ModuleNotFound(ModuleError):
 
 class DuplicateHandler(ModuleError):
     """Two handlers want one queue or one subscription; the text names both."""
+
+
+class DuplicateRoute(ModuleError):
+    """Two routes want one method and path; the text names both."""
 
 
 class HandlerSignatureError(ModuleError):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from convotic_celery.discovery import explain_errors, find_modules
-from convotic_celery.errors import ConfigurationError, DuplicateHandler, ModuleError
+from convotic_celery.errors import ConfigurationError, DuplicateHandler, DuplicateRoute, ModuleError
 from convotic_celery.sdk.module import describe_options
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from convotic_celery.sdk.handler import HandlerDefinition
     from convotic_celery.sdk.module import ConvoticModule
+    from convotic_celery.sdk.route import RouteDefinition
     from convotic_celery.settings import Settings
 
 __all__ = ["LoadedModule", "load_modules"]
@@ -39,6 +40,7 @@ class LoadedModule:
     origin: str
     #: With the settings' defaults and ``handler_options`` applied.
     handlers: tuple[HandlerDefinition, ...]
+    routes: tuple[RouteDefinition, ...] = ()
 
 
 def load_modules(settings: Settings) -> list[LoadedModule]:
@@ -58,6 +60,7 @@ def load_modules(settings: Settings) -> list[LoadedModule]:
     ]
     handlers = [handler for module in loaded for handler in module.handlers]
     _refuse_duplicates(handlers)
+    _refuse_duplicate_routes([route for module in loaded for route in module.routes])
     _refuse_unused_options(settings, handlers)
     return loaded
 
@@ -77,10 +80,10 @@ def _unique(
 
 def _collect(module: ConvoticModule, origin: str) -> LoadedModule:
     with explain_errors(origin, Path(origin)):
-        handlers = module.collect_handlers()
-    if not handlers:
+        sdk = module.collect()
+    if not sdk.handlers and not sdk.routes:
         logger.warning("Module %s (%s) registers no handlers.", module.name, origin)
-    return LoadedModule(module.name, module.version, origin, handlers)
+    return LoadedModule(module.name, module.version, origin, sdk.handlers, sdk.routes)
 
 
 def _apply(settings: Settings, handler: HandlerDefinition) -> HandlerDefinition:
@@ -117,6 +120,17 @@ def _refuse_duplicates(handlers: list[HandlerDefinition]) -> None:
                     f"{handler.source} (module {handler.module}): the {kind} {key(handler)!r} "
                     f"belongs to the handler at {other.source} (module {other.module})."
                 )
+
+
+def _refuse_duplicate_routes(routes: Iterable[RouteDefinition]) -> None:
+    seen: dict[tuple[str, str], RouteDefinition] = {}
+    for route in routes:
+        other = seen.setdefault((route.method, route.shape), route)
+        if other is not route:
+            raise DuplicateRoute(
+                f"{route.source} (module {route.module}): {route.name} is taken by {other.name} "
+                f"at {other.source} (module {other.module})."
+            )
 
 
 def _refuse_unused_options(settings: Settings, handlers: list[HandlerDefinition]) -> None:

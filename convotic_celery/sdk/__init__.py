@@ -2,11 +2,13 @@
 
 from convotic_celery.sdk.backoff import Backoff, ConstantBackoff, ExponentialBackoff
 from convotic_celery.sdk.handler import HandlerDefinition
+from convotic_celery.sdk.http import Problem, RouteRequest, RouteResponse
 from convotic_celery.sdk.message import WorkerMessage
 from convotic_celery.sdk.module import ConvoticModule, Sdk
 from convotic_celery.sdk.names import TARGET_ATTRIBUTE
 from convotic_celery.sdk.options import WorkerOptions, WorkerOptionsDict
 from convotic_celery.sdk.outcomes import DeadLetter, Drop, Outcome, Retry
+from convotic_celery.sdk.route import RouteDefinition
 
 __all__ = [
     "TARGET_ATTRIBUTE",
@@ -18,7 +20,11 @@ __all__ = [
     "ExponentialBackoff",
     "HandlerDefinition",
     "Outcome",
+    "Problem",
     "Retry",
+    "RouteDefinition",
+    "RouteRequest",
+    "RouteResponse",
     "Sdk",
     "WorkerMessage",
     "WorkerOptions",

@@ -6,6 +6,9 @@
 
     @module.worker("custom.orders.new", max_retries=3, ack_deadline=60, concurrency=10)
     async def process_order(message: WorkerMessage[Order], ctx: ConvoticContext) -> None: ...
+
+    @module.route("POST", "/orders")
+    async def create_order(request: RouteRequest[Order], ctx: ConvoticContext) -> dict: ...
 """
 
 from __future__ import annotations
@@ -15,19 +18,22 @@ from typing import Any, TypeVar, Unpack
 
 from pydantic import ValidationError
 
-from convotic_celery.errors import DuplicateHandler, ModuleError
+from convotic_celery.errors import DuplicateHandler, DuplicateRoute, ModuleError
 from convotic_celery.sdk.handler import HandlerDefinition, define_handler
+from convotic_celery.sdk.http import RouteRequest
 from convotic_celery.sdk.message import WorkerMessage
 from convotic_celery.sdk.names import check_module_name
 from convotic_celery.sdk.options import WorkerOptions, WorkerOptionsDict
+from convotic_celery.sdk.route import RouteDefinition, define_route
 
 __all__ = ["ConvoticModule", "Sdk"]
 
 HandlerT = TypeVar("HandlerT", bound=Callable[[WorkerMessage[Any], Any], object])
+RouteHandlerT = TypeVar("RouteHandlerT", bound=Callable[[RouteRequest[Any], Any], object])
 
 
 class Sdk:
-    """What a module registers its handlers with; given to its ``register`` function.
+    """What a module registers its handlers and routes with; given to its ``register`` function.
 
     Not thread-safe. Every registration is checked at once: names, options, signature.
     """
@@ -36,11 +42,17 @@ class Sdk:
         self._module = module
         self._version = version
         self._handlers: dict[str, HandlerDefinition] = {}
+        self._routes: dict[tuple[str, str], RouteDefinition] = {}
 
     @property
     def handlers(self) -> tuple[HandlerDefinition, ...]:
-        """What has been registered, in order."""
+        """The worker handlers that have been registered, in order."""
         return tuple(self._handlers.values())
+
+    @property
+    def routes(self) -> tuple[RouteDefinition, ...]:
+        """The routes that have been registered, in order."""
+        return tuple(self._routes.values())
 
     def register_worker_handler(
         self,
@@ -73,6 +85,45 @@ class Sdk:
         self._add(definition)
         return definition
 
+    def register_route(
+        self,
+        *,
+        method: str,
+        path: str,
+        handler: Callable[[RouteRequest[Any], Any], object],
+        status: int = 200,
+    ) -> RouteDefinition:
+        """Have ``handler`` answer requests of ``method`` to ``path``.
+
+        Args:
+            method: GET, POST, PUT, PATCH or DELETE.
+            path: ``/orders`` or ``/orders/{order_id}``.
+            handler: ``async def`` or ``def``, called as ``handler(request, ctx)``; returns
+                ``{"status": 202, "body": {...}}``, a RouteResponse, anything else that pydantic
+                can write as JSON, or None for 204.
+            status: Of an answer that is a body alone.
+
+        Raises HandlerSignatureError, DuplicateRoute, or ModuleError that says the rule.
+        """
+        route = define_route(
+            handler,
+            module=self._module,
+            module_version=self._version,
+            method=method,
+            path=path,
+            status=status,
+        )
+        self._add_route(route)
+        return route
+
+    def _add_route(self, route: RouteDefinition) -> None:
+        other = self._routes.setdefault((route.method, route.shape), route)
+        if other is not route:
+            raise DuplicateRoute(
+                f"{route.source}: module {self._module!r} already has {other.name}, at "
+                f"{other.source}."
+            )
+
     def _add(self, definition: HandlerDefinition) -> None:
         other = self._handlers.get(definition.queue)
         if other is not None:
@@ -84,7 +135,7 @@ class Sdk:
 
 
 class ConvoticModule:
-    """A named, versioned set of handlers, found by the worker at start.
+    """A named, versioned set of handlers and routes, found by the worker at start.
 
     Args:
         name: A letter, then letters, digits, ``_`` and ``-``; part of queue and subscription names,
@@ -123,17 +174,37 @@ class ConvoticModule:
 
         return register
 
-    def collect_handlers(self) -> tuple[HandlerDefinition, ...]:
-        """Return all handlers: the decorated ones, and those ``register`` adds.
+    def route(
+        self, method: str, path: str, *, status: int = 200
+    ) -> Callable[[RouteHandlerT], RouteHandlerT]:
+        """Return a decorator that registers a route's handler and leaves it as it is.
+
+        Means and raises what :meth:`Sdk.register_route` does.
+        """
+
+        def register(handler: RouteHandlerT) -> RouteHandlerT:
+            self._decorated.register_route(method=method, path=path, handler=handler, status=status)
+            return handler
+
+        return register
+
+    def collect(self) -> Sdk:
+        """Return all that is registered: by decorators, and by ``register``.
 
         Calls ``register`` anew each time and keeps nothing of it; what that raises passes through.
         """
         sdk = Sdk(self.name, self.version)
         for definition in self._decorated.handlers:
             sdk._add(definition)
+        for route in self._decorated.routes:
+            sdk._add_route(route)
         if self._register is not None:
             self._register(sdk)
-        return sdk.handlers
+        return sdk
+
+    def collect_handlers(self) -> tuple[HandlerDefinition, ...]:
+        """Return all worker handlers; see :meth:`collect`."""
+        return self.collect().handlers
 
 
 def _parse_options(topic: str, options: object) -> WorkerOptions:

@@ -15,10 +15,24 @@ from convotic_celery.sdk.message import WorkerMessage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["HandlerSignature", "inspect_handler"]
+__all__ = ["HandlerKind", "HandlerSignature", "inspect_handler"]
 
 #: Context class names by kind of handler. By name: the sdk does not import the context.
 _CONTEXT_OF = {True: "ConvoticContext", False: "SyncConvoticContext"}
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerKind:
+    """What is asked of a handler: its first parameter, and how it reads the payload of that."""
+
+    takes: type
+    #: ``message``
+    first: str
+    #: ``message.data``
+    reads: str
+
+
+_WORKER = HandlerKind(takes=WorkerMessage, first="message", reads="message.data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +44,18 @@ class HandlerSignature:
     payload_type: Any
     #: ``path/to/file.py:12``.
     source: str
+    #: What it says to return; None: nothing, or nothing that can be evaluated.
+    return_type: Any = None
 
 
-def inspect_handler(handler: Callable[..., object]) -> HandlerSignature:
+def inspect_handler(
+    handler: Callable[..., object], kind: HandlerKind = _WORKER
+) -> HandlerSignature:
     """Return what the signature says.
 
     Raises HandlerSignatureError, naming file and line, unless ``handler`` is a ``def`` or
     ``async def`` (or a partial, a bound method, an object with ``__call__``) that can be called as
-    ``handler(message, ctx)``.
+    ``handler(message, ctx)`` (or ``handler(request, ctx)``, as its kind says).
     """
     function = _function_of(handler)
     source = _source_of(function)
@@ -49,10 +67,13 @@ def inspect_handler(handler: Callable[..., object]) -> HandlerSignature:
             f"{where} is a generator: its body would never run. Remove the yield; return when done."
         )
     is_async = inspect.iscoroutinefunction(function)
-    message, context = _bind(handler, where)
-    _check_context(_annotation(context, function), is_async=is_async, where=where)
-    payload_type = _payload_type(_annotation(message, function), where)
-    return HandlerSignature(is_async=is_async, payload_type=payload_type, source=source)
+    message, context = _bind(handler, where, kind)
+    _check_context(_annotation(context, function, kind), is_async=is_async, where=where)
+    payload_type = _payload_type(_annotation(message, function, kind), where, kind)
+    returned = _return_annotation(handler, function, kind)
+    return HandlerSignature(
+        is_async=is_async, payload_type=payload_type, source=source, return_type=returned
+    )
 
 
 def _function_of(handler: object) -> Any:
@@ -77,7 +98,7 @@ def _name_of(handler: object) -> str:
 
 
 def _bind(
-    handler: Callable[..., object], where: str
+    handler: Callable[..., object], where: str, kind: HandlerKind
 ) -> tuple[inspect.Parameter | None, inspect.Parameter | None]:
     """Return the parameters that take message and context; None for one behind ``*args``."""
     try:
@@ -88,7 +109,7 @@ def _bind(
         signature.bind(None, None)
     except TypeError as error:
         raise HandlerSignatureError(
-            f"{where}{signature} can't be called as handler(message, ctx): {error}."
+            f"{where}{signature} can't be called as handler({kind.first}, ctx): {error}."
         ) from None
     named = [
         parameter
@@ -108,23 +129,35 @@ class _Unresolved:
     reason: str
 
 
-def _annotation(parameter: inspect.Parameter | None, function: Any) -> Any:
+def _annotation(parameter: inspect.Parameter | None, function: Any, kind: HandlerKind) -> Any:
     """Return the annotation, evaluated if it is a string; None without one."""
     if parameter is None or parameter.annotation is inspect.Parameter.empty:
         return None
+    return _evaluate(parameter.annotation, function, kind)
+
+
+def _return_annotation(handler: Callable[..., object], function: Any, kind: HandlerKind) -> Any:
+    annotation = inspect.signature(handler).return_annotation
+    if annotation is inspect.Signature.empty:
+        return None
+    found = _evaluate(annotation, function, kind)
+    return None if isinstance(found, _Unresolved) or found is type(None) else found
+
+
+def _evaluate(annotation: Any, function: Any, kind: HandlerKind) -> Any:
     # get_type_hints also resolves what is quoted inside, as in WorkerMessage["Order"].
-    annotated = SimpleNamespace(__annotations__={"it": parameter.annotation})
+    annotated = SimpleNamespace(__annotations__={"it": annotation})
     try:
-        return get_type_hints(annotated, *_scope_of(function), include_extras=True)["it"]
+        return get_type_hints(annotated, *_scope_of(function, kind), include_extras=True)["it"]
     except (NameError, AttributeError, SyntaxError, TypeError) as error:
-        return _Unresolved(_text_of(parameter.annotation), str(error))
+        return _Unresolved(_text_of(annotation), str(error))
 
 
 def _text_of(annotation: object) -> str:
     return annotation.strip("'\"") if isinstance(annotation, str) else repr(annotation)
 
 
-def _scope_of(function: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _scope_of(function: Any, kind: HandlerKind) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the names an annotation may use; ``WorkerMessage`` may be imported for typing only."""
     owner = inspect.unwrap(function)
     owner = getattr(owner, "__func__", owner)
@@ -132,22 +165,22 @@ def _scope_of(function: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     for name, cell in zip(owner.__code__.co_freevars, owner.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # an empty cell: assigned after the decorator ran
             enclosed[name] = cell.cell_contents
-    return {"WorkerMessage": WorkerMessage} | owner.__globals__, enclosed
+    return {kind.takes.__name__: kind.takes} | owner.__globals__, enclosed
 
 
-def _payload_type(annotation: Any, where: str) -> Any:
-    if annotation in (None, Any, object, WorkerMessage):
+def _payload_type(annotation: Any, where: str, kind: HandlerKind) -> Any:
+    if annotation in (None, Any, object, kind.takes):
         return None
     if isinstance(annotation, _Unresolved):
         raise HandlerSignatureError(
             f"{where}: the annotation {annotation.text!r} can't be evaluated "
             f"({annotation.reason}). Import or define the payload type at module level, not under "
-            "TYPE_CHECKING: it is needed to validate messages."
+            f"TYPE_CHECKING: it is needed to validate {kind.first}s."
         )
-    if get_origin(annotation) is not WorkerMessage:
+    if get_origin(annotation) is not kind.takes:
         raise HandlerSignatureError(
-            f"{where}: the first parameter is the message, but it is annotated {annotation!r}. "
-            "Annotate it WorkerMessage[...] and read message.data."
+            f"{where}: the first parameter is the {kind.first}, but it is annotated "
+            f"{annotation!r}. Annotate it {kind.takes.__name__}[...] and read {kind.reads}."
         )
     (payload_type,) = get_args(annotation)
     return None if payload_type is Any or isinstance(payload_type, TypeVar) else payload_type

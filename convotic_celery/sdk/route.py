@@ -1,0 +1,144 @@
+"""One registered route: :class:`RouteDefinition`, what the web application is made of."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+
+from convotic_celery.errors import HandlerSignatureError, ModuleError
+from convotic_celery.sdk.http import RouteRequest
+from convotic_celery.sdk.signature import HandlerKind, inspect_handler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["METHODS", "RouteDefinition", "define_route"]
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+#: Paths that the application itself answers.
+RESERVED_PATHS = ("/docs", "/openapi.json")
+
+_ROUTE = HandlerKind(takes=RouteRequest, first="request", reads="request.body")
+#: ``/orders/{order_id}``; ``{rest:path}`` may only come last.
+_PATH = re.compile(r"(/|(/([A-Za-z0-9._~@:+-]+|\{[A-Za-z_]\w*\}))+(/\{[A-Za-z_]\w*:path\})?)")
+_ROOT_PATH = re.compile(r"/\{[A-Za-z_]\w*:path\}")
+_PARAMETER = re.compile(r"\{(\w+)(:path)?\}")
+
+
+@dataclass(frozen=True)
+class RouteDefinition:
+    """A route of a module, with everything checked. Made by :func:`define_route`."""
+
+    module: str
+    module_version: str
+    #: GET, POST, PUT, PATCH or DELETE.
+    method: str
+    path: str
+    #: Of an answer that says none itself.
+    status: int
+    handler: Callable[..., Any]
+    is_async: bool
+    #: What ``RouteRequest[...]`` names in the annotation; None: any JSON.
+    body_type: Any
+    #: The annotation of what the handler returns; None: unknown.
+    return_type: Any
+    #: Where the handler is written: ``path/to/file.py:12``.
+    source: str
+
+    @property
+    def name(self) -> str:
+        """``POST /orders``."""
+        return f"{self.method} {self.path}"
+
+    @property
+    def shape(self) -> str:
+        """The path without its parameters' names: two routes of one shape and method clash."""
+        return _PARAMETER.sub(r"{\2}", self.path)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the path's parameters, in order."""
+        return tuple(match[1] for match in _PARAMETER.finditer(self.path))
+
+    @property
+    def summary(self) -> str:
+        """First line of the handler's docstring, or its name."""
+        text = inspect.getdoc(self.handler) or str(getattr(self.handler, "__name__", self.name))
+        return text.partition("\n")[0]
+
+    @property
+    def description(self) -> str:
+        """The rest of the handler's docstring."""
+        return (inspect.getdoc(self.handler) or "").partition("\n")[2].strip()
+
+    @cached_property
+    def body_adapter(self) -> TypeAdapter[Any]:
+        """Validates the body."""
+        return TypeAdapter(self.body_type)
+
+
+def define_route(
+    handler: Callable[..., Any],
+    *,
+    module: str,
+    module_version: str,
+    method: str,
+    path: str,
+    status: int,
+) -> RouteDefinition:
+    """Return the checked definition.
+
+    Raises HandlerSignatureError for a function that can't be a route's handler, and ModuleError for
+    a method or path that can't be served; both say the rule.
+    """
+    signature = inspect_handler(handler, _ROUTE)
+    where = f"{signature.source}: route {method} {path}"
+    method = method.upper()
+    if method not in METHODS:
+        raise ModuleError(f"{where}: the method is one of {', '.join(METHODS)}.")
+    if not isinstance(status, int) or not 200 <= status < 400:  # noqa: PLR2004 - HTTP's numbers
+        raise ModuleError(f"{where}: status is 200 to 399; for errors raise Problem.")
+    _check_path(where, path)
+    route = RouteDefinition(
+        module=module,
+        module_version=module_version,
+        method=method,
+        path=path,
+        status=status,
+        handler=handler,
+        is_async=signature.is_async,
+        body_type=signature.payload_type,
+        return_type=signature.return_type,
+        source=signature.source,
+    )
+    if route.body_type is not None:
+        _check_body_type(where, route)
+    return route
+
+
+def _check_path(where: str, path: str) -> None:
+    if not (_PATH.fullmatch(path) or _ROOT_PATH.fullmatch(path)):
+        raise ModuleError(
+            f"{where}: a path begins with / and has no empty part; a part is text or a {{name}}, "
+            "the last one may be {name:path}."
+        )
+    names = [match[1] for match in _PARAMETER.finditer(path)]
+    if len(set(names)) != len(names):
+        raise ModuleError(f"{where}: a parameter's name comes twice.")
+    if path in RESERVED_PATHS:
+        raise ModuleError(f"{where}: {path} is the application's own.")
+
+
+def _check_body_type(where: str, route: RouteDefinition) -> None:
+    try:
+        len(route.body_adapter.core_schema)
+    except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation) as error:
+        raise HandlerSignatureError(
+            f"{where}: bodies can't be validated as {route.body_type!r}: {error}"
+        ) from error
