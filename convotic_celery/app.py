@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from celery.result import AsyncResult
 
     from convotic_celery.sdk.handler import HandlerDefinition
+    from convotic_celery.sdk.route import RouteDefinition
 
 __all__ = ["ConvoticApp", "create_app"]
 
@@ -64,6 +65,7 @@ def create_app(
     return ConvoticApp(
         settings,
         [handler for module in loaded for handler in module.handlers],
+        routes=[route for module in loaded for route in module.routes],
         services_hook=services,
         set_as_current=set_as_current,
     )
@@ -84,6 +86,7 @@ class ConvoticApp(Celery):
         settings: Settings,
         definitions: Iterable[HandlerDefinition],
         *,
+        routes: Iterable[RouteDefinition] = (),
         services_hook: ServicesHook | None = None,
         **kwargs: Any,
     ) -> None:
@@ -91,6 +94,7 @@ class ConvoticApp(Celery):
         self.settings = settings
         self._services_hook = services_hook
         self.definitions = tuple(definitions)
+        self.routes = tuple(routes)
         self.store = Store(_store_url(settings), timeout_seconds=settings.store_timeout)
         memory = AttemptLog(self.store, key_prefix=settings.store_key_prefix)
         self._policies = {d.queue: HandlerPolicy(d, memory) for d in self.definitions}

@@ -20,10 +20,15 @@ EXIT_INTERRUPTED = 130
 @click.group(
     cls=LazyGroup,
     commands_in={
+        "asyncapi": (
+            "convotic_celery.cli.asyncapi",
+            "Print the AsyncAPI document of the handlers.",
+        ),
         "demo": ("convotic_celery.cli.demo", "Send real orders through a real worker; check sums."),
         "emulator": ("convotic_celery.cli.emulator", "Run, show or stop the embedded servers."),
         "handlers": ("convotic_celery.cli.handlers", "List the handlers that a worker would run."),
         "publish": ("convotic_celery.cli.publish", "Publish one message to a topic."),
+        "routes": ("convotic_celery.cli.routes", "Answer the modules' routes over HTTP."),
         "settings": ("convotic_celery.cli.settings", "Show the settings in effect."),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -24,7 +24,10 @@ def command(as_json: bool) -> None:
 
     handlers = [handler for module in load_modules(Settings()) for handler in module.handlers]
     if as_json:
-        click.echo(json.dumps([describe(handler) for handler in handlers], indent=2))
+        from convotic_celery.documents.schemas import build_schema
+
+        described = [describe(h, build_schema(h.payload_type)) for h in handlers]
+        click.echo(json.dumps(described, indent=2))
         return
     if not handlers:
         click.echo(
@@ -47,8 +50,8 @@ def command(as_json: bool) -> None:
     click.echo(align(header, rows))
 
 
-def describe(handler: HandlerDefinition) -> dict[str, Any]:
-    """Return a handler as plain JSON: its names and all its options."""
+def describe(handler: HandlerDefinition, schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a handler as plain JSON: its names, all its options, its payload's JSON Schema."""
     return {
         "topic": handler.topic,
         "queue": handler.queue,
@@ -57,5 +60,6 @@ def describe(handler: HandlerDefinition) -> dict[str, Any]:
         "module": handler.module,
         "module_version": handler.module_version,
         "source": handler.source,
+        "payload_schema": schema,
         "options": handler.options.model_dump(mode="json"),
     }

@@ -36,7 +36,15 @@ def test_every_listed_command_exists(capsys: pytest.CaptureFixture[str]) -> None
     assert isinstance(group, click.Group)
     names = group.list_commands(click.Context(group))
 
-    assert names == ["demo", "emulator", "handlers", "publish", "settings"]
+    assert names == [
+        "asyncapi",
+        "demo",
+        "emulator",
+        "handlers",
+        "publish",
+        "routes",
+        "settings",
+    ]
     for name in names:
         assert cli.main([name, "--help"]) == 0
         assert f"convotic {name}" in capsys.readouterr().out

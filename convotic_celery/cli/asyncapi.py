@@ -1,0 +1,34 @@
+"""``convotic asyncapi``: the document of the handlers. Starts and contacts nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command("asyncapi")
+@click.option("--html", "as_html", is_flag=True, help="Print an HTML page that needs nothing else.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write to this file instead.",
+)
+def command(as_html: bool, output: Path | None) -> None:
+    """Print the AsyncAPI 3 document of all handlers: topics, payloads, options."""
+    from convotic_celery.documents.asyncapi import build_asyncapi
+    from convotic_celery.documents.page import render_asyncapi
+    from convotic_celery.modules import load_modules
+    from convotic_celery.settings import Settings
+
+    handlers = [handler for module in load_modules(Settings()) for handler in module.handlers]
+    document = build_asyncapi(handlers)
+    text = render_asyncapi(document) if as_html else json.dumps(document, indent=2) + "\n"
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="utf-8")

@@ -1,0 +1,54 @@
+"""``convotic routes``: the modules' routes on uvicorn, or the list of them."""
+
+from __future__ import annotations
+
+import click
+
+from convotic_celery.cli.columns import align
+
+__all__ = ["command"]
+
+
+@click.command("routes")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, help="Port to listen on.")
+@click.option("--list", "only_list", is_flag=True, help="List the routes and end.")
+@click.option(
+    "--openapi", "only_document", is_flag=True, help="Print the OpenAPI document and end."
+)
+def command(host: str, port: int, only_list: bool, only_document: bool) -> None:
+    """Answer the routes of all modules; /docs and /openapi.json tell what there is.
+
+    There is no authentication: keep the address private, or have a gateway in front.
+    """
+    from convotic_celery.settings import Settings
+
+    settings = Settings()
+    if only_list or only_document:
+        _print(settings, as_document=only_document)
+        return
+    import uvicorn
+
+    from convotic_celery.log import configure_logging
+    from convotic_celery.routes import create_asgi_app
+
+    configure_logging(settings)
+    uvicorn.run(create_asgi_app(settings), host=host, port=port, log_config=None)
+
+
+def _print(settings: object, *, as_document: bool) -> None:
+    import json
+
+    from convotic_celery.documents.openapi import build_openapi
+    from convotic_celery.modules import load_modules
+    from convotic_celery.settings import Settings
+
+    assert isinstance(settings, Settings)
+    routes = [route for module in load_modules(settings) for route in module.routes]
+    if as_document:
+        click.echo(json.dumps(build_openapi(routes), indent=2))
+    elif not routes:
+        click.echo("No routes. Register one: @module.route('POST', '/orders').", err=True)
+    else:
+        rows = [(route.method, route.path, route.module, route.source) for route in routes]
+        click.echo(align(("method", "path", "module", "written in"), rows))

@@ -1,0 +1,4 @@
+"""Documents made of the code: OpenAPI for routes, AsyncAPI for handlers, and pages of both. Pure.
+
+Nothing here is imported by a worker.
+"""

@@ -1,0 +1,71 @@
+"""JSON Schemas of payloads and bodies: each named model once, below ``#/components/schemas``."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticUserError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+
+if TYPE_CHECKING:
+    from pydantic_core import core_schema
+
+__all__ = ["JsonSchema", "SchemaKey", "build_schema", "build_schemas"]
+
+JsonSchema: TypeAlias = dict[str, Any]
+#: Who needs the schema, and whether it is read (validation) or written (serialization).
+SchemaKey: TypeAlias = tuple[Hashable, Literal["validation", "serialization"]]
+
+_REFERENCES = "#/components/schemas/{model}"
+
+
+class _TolerantGenerator(GenerateJsonSchema):
+    """Writes "anything" for a type that has no JSON Schema, instead of failing for all others."""
+
+    ignored_warning_kinds = {  # noqa: RUF012 - pydantic declares it so
+        "skipped-choice",
+        "non-serializable-default",
+    }
+
+    def handle_invalid_for_json_schema(
+        self, schema: core_schema.CoreSchema, error_info: str
+    ) -> JsonSchemaValue:
+        del schema, error_info
+        return {}
+
+
+def build_schemas(
+    types: Mapping[SchemaKey, Any],
+) -> tuple[dict[SchemaKey, JsonSchema], dict[str, JsonSchema]]:
+    """Return a schema for each key, and the definitions that they refer to.
+
+    None as a type stands for any JSON, and so does a type that pydantic knows nothing of.
+    """
+    adapters = {key: adapter for key, wanted in types.items() if (adapter := _adapter(wanted))}
+    schemas, shared = TypeAdapter.json_schemas(
+        [(key, key[1], adapter) for key, adapter in adapters.items()],
+        ref_template=_REFERENCES,
+        schema_generator=_TolerantGenerator,
+    )
+    # pydantic's key is (our key, mode); the mode is in our key already.
+    found = {key: schemas.get((key, key[1]), {}) for key in types}
+    return found, dict(shared.get("$defs", {}))
+
+
+def build_schema(wanted: Any) -> JsonSchema:
+    """Return one type's schema, complete in itself; ``{}`` for any JSON."""
+    adapter = _adapter(wanted)
+    return adapter.json_schema(schema_generator=_TolerantGenerator) if adapter else {}
+
+
+def _adapter(wanted: Any) -> TypeAdapter[Any] | None:
+    if wanted is None:
+        return None
+    try:
+        adapter = TypeAdapter(wanted)
+        len(adapter.core_schema)
+    except PydanticUserError:
+        return None
+    return adapter

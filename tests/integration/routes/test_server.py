@@ -1,0 +1,91 @@
+"""``convotic routes`` as a process: the sample module's order is published, then answered."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from google.pubsub_v1 import SubscriberClient
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+from grpc import insecure_channel
+
+from convotic_emulator import daemon
+from tests.support.waiting import scaled_timeout, wait_until
+
+SUBSCRIPTION = "projects/convotic-local/subscriptions/custom.orders.new.order-processor"
+
+
+def find_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def server(data_dir: Path) -> Iterator[str]:
+    """The address of a server that the command line started."""
+    port = find_port()
+    environment = {
+        **os.environ,
+        "CONVOTIC_DATA_DIR": str(data_dir),
+        "CONVOTIC_MODULES": "convotic_order_processor",
+        "CONVOTIC_LOG_FORMAT": "json",
+    }
+    with (data_dir / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "convotic_celery.cli", "routes", "--port", str(port)],
+            env=environment,
+            stderr=log,
+            stdout=log,
+        )
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        assert process.poll() is None, (data_dir / "server.log").read_text()
+        try:
+            return httpx.get(f"{url}/openapi.json").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    try:
+        wait_until(answers, timeout=scaled_timeout(5), what="the server answers")
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(scaled_timeout(5))
+
+
+def test_order_is_published_before_it_is_answered(server: str, data_dir: Path) -> None:
+    """No worker has run yet: the order waits in the handler's subscription."""
+    order = {"id": 1, "customer_id": "c-1", "total": 29.33}
+
+    response = httpx.post(f"{server}/orders", json=order, timeout=30)
+
+    assert response.status_code == 202, response.text
+    channel = insecure_channel(daemon.ensure_running(data_dir))
+    with SubscriberClient(transport=SubscriberGrpcTransport(channel=channel)) as client:
+        (received,) = client.pull(subscription=SUBSCRIPTION, max_messages=5).received_messages
+    assert response.json() == {
+        "message": "Order queued for processing",
+        "message_id": received.message.message_id,
+    }
+    assert b'"total":"29.33"' in received.message.data
+    assert dict(received.message.attributes) == {"source": "api"}
+
+
+def test_wrong_order_is_told_by_the_server(server: str) -> None:
+    """Problem details through a real server, and HEAD without a body."""
+    response = httpx.post(f"{server}/orders", json={"id": 1})
+    head = httpx.head(f"{server}/docs")
+
+    assert response.status_code == 422
+    assert response.json()["errors"] == [{"pointer": "#/customer_id", "detail": "Field required"}]
+    assert (head.status_code, head.content) == (200, b"")

@@ -1,0 +1,196 @@
+"""Documents say what the code says, and pages escape what they show."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from convotic_celery import ConvoticModule, RouteRequest, RouteResponse, WorkerMessage
+from convotic_celery.documents.asyncapi import build_asyncapi
+from convotic_celery.documents.openapi import build_openapi
+from convotic_celery.documents.page import render_asyncapi, render_openapi
+from convotic_celery.documents.schemas import build_schema
+from convotic_order_processor import module as order_processor
+
+
+class Line(BaseModel):
+    sku: str = Field(description="<b>what</b> is bought")
+
+
+class Order(BaseModel):
+    """One order."""
+
+    id: int
+    lines: list[Line] = []
+
+
+class Odd:
+    """Something that JSON Schema can't say."""
+
+
+def references(value: Any) -> set[str]:
+    """All ``$ref``s of a document."""
+    if isinstance(value, dict):
+        found = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()
+        return found.union(*map(references, value.values()))
+    return set().union(*map(references, value)) if isinstance(value, list) else set()
+
+
+def resolve(document: Any, reference: str) -> Any:
+    for part in reference.removeprefix("#/").split("/"):
+        document = document[part.replace("~1", "/").replace("~0", "~")]
+    return document
+
+
+def make_module() -> ConvoticModule:
+    module = ConvoticModule(name="shop", version="1.2")
+
+    @module.worker("custom.orders.new", max_retries=3)
+    async def process(message: WorkerMessage[Order], ctx: Any) -> None:
+        """Process <script>alert(1)</script>.
+
+        In <i>two</i> paragraphs.
+        """
+
+    @module.worker("custom.orders.new", name="audit")
+    async def audit(message: WorkerMessage[Order], ctx: Any) -> None: ...
+
+    @module.worker("custom.any~thing")
+    async def anything(message: WorkerMessage, ctx: Any) -> None: ...
+
+    @module.route("POST", "/orders", status=202)
+    async def create(request: RouteRequest[Order], ctx: Any) -> Order:
+        """Create <script>alert(1)</script>."""
+        raise NotImplementedError
+
+    @module.route("GET", "/orders/{order_id}")
+    async def show(request: RouteRequest, ctx: Any) -> RouteResponse[list[Line]]:
+        raise NotImplementedError
+
+    @module.route("PUT", "/files/{rest:path}")
+    async def upload(request: RouteRequest[bytes], ctx: Any) -> dict[str, Any]:
+        raise NotImplementedError
+
+    return module
+
+
+def test_asyncapi_has_channel_operation_and_payload() -> None:
+    """Of each handler; a topic that two listen to is one channel."""
+    document = build_asyncapi(make_module().collect_handlers())
+
+    assert document["asyncapi"] == "3.0.0"
+    operation = document["operations"]["custom.orders.new.shop"]
+    assert operation["action"] == "receive"
+    assert operation["x-convotic"]["options"]["max_retries"] == 3
+    assert resolve(document, operation["channel"]["$ref"])["address"] == "custom.orders.new"
+    message = resolve(document, resolve(document, operation["messages"][0]["$ref"])["$ref"])
+    assert message["payload"] == {"$ref": "#/components/schemas/Order"}
+    assert set(document["channels"]["custom.orders.new"]["messages"]) == {
+        "custom.orders.new.shop",
+        "custom.orders.new.shop.audit",
+    }
+    dead = document["operations"]["custom.orders.new.shop.dead-letter"]
+    assert dead["action"] == "send"
+    assert document["channels"]["custom.any_thing"]["address"] == "custom.any~thing"
+
+
+def test_references_lead_somewhere() -> None:
+    """In both documents; and they are JSON."""
+    sdk = make_module().collect()
+
+    for document in (build_asyncapi(sdk.handlers), build_openapi(sdk.routes)):
+        for reference in references(document):
+            assert isinstance(resolve(document, reference), dict)
+        assert json.loads(json.dumps(document)) == document
+
+
+def test_openapi_has_body_answer_and_problems() -> None:
+    """Types come from annotations, texts from docstrings, the status from the route."""
+    document = build_openapi(make_module().collect().routes)
+
+    create = document["paths"]["/orders"]["post"]
+    assert create["requestBody"]["content"]["application/json"]["schema"] == {
+        "$ref": "#/components/schemas/Order"
+    }
+    assert create["responses"]["202"]["content"]["application/json"]["schema"] == {
+        "$ref": "#/components/schemas/Order"
+    }
+    assert {"400", "413", "415", "422", "500", "503"} < set(create["responses"])
+    show = document["paths"]["/orders/{order_id}"]["get"]
+    assert [parameter["name"] for parameter in show["parameters"]] == ["order_id"]
+    assert "requestBody" not in show
+    assert show["responses"]["200"]["content"]["application/json"]["schema"]["type"] == "array"
+    upload = document["paths"]["/files/{rest}"]["put"]
+    assert list(upload["requestBody"]["content"]) == ["application/octet-stream"]
+    assert "2XX" in upload["responses"]
+
+
+def test_type_without_schema_is_anything() -> None:
+    """One odd type does not keep the others from being documented."""
+    assert build_schema(None) == {}
+    assert build_schema(Odd) == {}
+    assert build_schema(int) == {"type": "integer"}
+
+
+def test_pages_escape_and_need_nothing_else() -> None:
+    """Names and docstrings are text; nothing is loaded, nothing runs."""
+    sdk = make_module().collect()
+    pages = [
+        render_asyncapi(build_asyncapi(sdk.handlers)),
+        render_openapi(build_openapi(sdk.routes)),
+    ]
+
+    for page in pages:
+        check = _Checker()
+        check.feed(page)
+        check.close()
+        assert check.tags.isdisjoint({"script", "link", "img", "iframe", "i", "b"})
+        assert check.open == []
+        assert check.loaded == []
+        assert check.links <= check.anchors
+        assert "&lt;script&gt;" in page
+
+
+def test_empty_documents_have_pages() -> None:
+    """A folder without modules."""
+    assert "There are none" in render_asyncapi(build_asyncapi([]))
+    assert "There are none" in render_openapi(build_openapi([]))
+
+
+def test_sample_module_is_documented() -> None:
+    """Its Order, with limits."""
+    sdk = order_processor.collect()
+
+    page = render_asyncapi(build_asyncapi(sdk.handlers))
+
+    assert "customer_id" in page
+    assert "maxLength: 500" in page
+    assert "Order queued" in json.dumps(build_openapi(sdk.routes))
+
+
+class _Checker(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.open: list[str] = []
+        self.loaded: list[str] = []
+        self.links: set[str] = set()
+        self.anchors: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag != "meta":
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.anchors.add(f"#{value}")
+            if name == "href":
+                self.links.add(str(value))
+            if name == "src" or (name == "href" and not str(value).startswith("#")):
+                self.loaded.append(str(value))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
