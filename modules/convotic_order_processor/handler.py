@@ -9,11 +9,14 @@ from convotic_celery import (
     ContactExists,
     ConvoticContext,
     ConvoticModule,
+    RouteRequest,
     WorkerMessage,
 )
-from convotic_order_processor.models import Order
+from convotic_order_processor.models import Order, OrderQueued
 
-__all__ = ["module", "process_order"]
+__all__ = ["create_order", "module", "process_order"]
+
+TOPIC = "custom.orders.new"
 
 #: What the module keeps of its orders in each contact's totals.
 ORDERS, UNITS, AMOUNT = "orders", "units", "amount"
@@ -21,7 +24,17 @@ ORDERS, UNITS, AMOUNT = "orders", "units", "amount"
 module = ConvoticModule(name="order-processor", version="1.0.0")
 
 
-@module.worker("custom.orders.new", max_retries=5, ack_deadline=30, concurrency=16)
+@module.route("POST", "/orders", status=202)
+async def create_order(request: RouteRequest[Order], ctx: ConvoticContext) -> OrderQueued:
+    """Take an order: it is checked, published, and processed by a worker.
+
+    Answered once Pub/Sub has confirmed the publish, so an order that was answered is not lost.
+    """
+    message_id = await ctx.pubsub.publish(TOPIC, data=request.body, attributes={"source": "api"})
+    return OrderQueued(message_id=message_id)
+
+
+@module.worker(TOPIC, max_retries=5, ack_deadline=30, concurrency=16)
 async def process_order(message: WorkerMessage[Order], ctx: ConvoticContext) -> None:
     """Find or create the contact, tag it, count the order once, and say thank you once."""
     order = message.data

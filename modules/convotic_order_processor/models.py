@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Order"]
+__all__ = ["Order", "OrderQueued"]
 
 
 class Order(BaseModel):
@@ -31,3 +31,11 @@ class Order(BaseModel):
     total: Decimal = Field(default=Decimal(0), max_digits=14, decimal_places=2)
     customer_name: str | None = Field(default=None, max_length=1_000)
     customer_email: str | None = Field(default=None, max_length=500)
+
+
+class OrderQueued(BaseModel):
+    """The answer to an order that was published; it is processed later."""
+
+    message: str = "Order queued for processing"
+    #: Pub/Sub's id of the message, as the worker logs it.
+    message_id: str
