@@ -16,6 +16,7 @@ from convotic_celery.app import ConvoticApp, create_app
 from convotic_celery.errors import PublishManyFailed, PublishRefused
 from convotic_celery.settings import Settings
 from convotic_pubsub.session import session_for
+from tests.support.orphans import end_emulator
 
 MODULE = """
 from convotic_celery import ConvoticModule
@@ -121,6 +122,7 @@ def test_script_publishes(settings: Settings) -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
 
+    end_emulator(settings.data_dir)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
     assert result.stderr == ""

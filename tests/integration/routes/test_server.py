@@ -17,6 +17,7 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 from grpc import insecure_channel
 
 from convotic_emulator import daemon
+from tests.support.orphans import end_emulator
 from tests.support.waiting import scaled_timeout, wait_until
 
 SUBSCRIPTION = "projects/convotic-local/subscriptions/custom.orders.new.order-processor"
@@ -47,11 +48,12 @@ def server(data_dir: Path) -> Iterator[str]:
             stdout=log,
         )
     url = f"http://127.0.0.1:{port}"
+    client = httpx.Client()  # one: each makes a TLS context, which takes a while
 
     def answers() -> bool:
         assert process.poll() is None, (data_dir / "server.log").read_text()
         try:
-            return httpx.get(f"{url}/openapi.json").status_code == 200
+            return client.get(f"{url}/openapi.json").status_code == 200
         except httpx.TransportError:
             return False
 
@@ -59,8 +61,10 @@ def server(data_dir: Path) -> Iterator[str]:
         wait_until(answers, timeout=scaled_timeout(5), what="the server answers")
         yield url
     finally:
+        client.close()
         process.send_signal(signal.SIGTERM)
         process.wait(scaled_timeout(5))
+        end_emulator(data_dir)
 
 
 def test_order_is_published_before_it_is_answered(server: str, data_dir: Path) -> None:
