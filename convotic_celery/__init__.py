@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         PublishRefused,
     )
     from convotic_celery.sdk import (
+        CloudEvent,
         ConstantBackoff,
         ConvoticModule,
         DeadLetter,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from convotic_celery.settings import Settings
 
 __all__ = [
+    "CloudEvent",
     "ConfigurationError",
     "ConstantBackoff",
     "Contact",
@@ -102,6 +104,7 @@ _HOMES = {
         "PublishRefused",
     ),
     "convotic_celery.sdk": (
+        "CloudEvent",
         "ConstantBackoff",
         "ConvoticModule",
         "DeadLetter",

@@ -42,13 +42,15 @@ def build_message(
     Raises:
         InvalidMessage: The data is not JSON, or not what the handler's annotation says.
     """
+    data, event = definition.decode(b"" if facts["empty"] else raw, facts["attributes"])
     return WorkerMessage(
         id=facts["message_id"],
-        data=definition.decode_data(b"" if facts["empty"] else raw),
+        data=data,
         attributes=facts["attributes"],
         published_at=datetime.fromisoformat(facts["published_at"]),
         ordering_key=facts["ordering_key"],
         attempt=facts["attempt"],
+        event=event,
     )
 
 

@@ -1,6 +1,7 @@
 """What a module's author imports: registration, options, messages and outcomes."""
 
 from convotic_celery.sdk.backoff import Backoff, ConstantBackoff, ExponentialBackoff
+from convotic_celery.sdk.event import CloudEvent
 from convotic_celery.sdk.handler import HandlerDefinition
 from convotic_celery.sdk.http import Problem, RouteRequest, RouteResponse
 from convotic_celery.sdk.message import WorkerMessage
@@ -13,6 +14,7 @@ from convotic_celery.sdk.route import RouteDefinition
 __all__ = [
     "TARGET_ATTRIBUTE",
     "Backoff",
+    "CloudEvent",
     "ConstantBackoff",
     "ConvoticModule",
     "DeadLetter",

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 
-from convotic_celery.errors import HandlerSignatureError
+from convotic_celery.errors import HandlerSignatureError, InvalidMessage
+from convotic_celery.sdk.compression import decompress, looks_compressed
+from convotic_celery.sdk.event import read_event
 from convotic_celery.sdk.message import decode_json, validate_json
 from convotic_celery.sdk.names import (
     build_filter,
@@ -21,8 +23,9 @@ from convotic_celery.sdk.names import (
 from convotic_celery.sdk.signature import inspect_handler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from convotic_celery.sdk.event import CloudEvent
     from convotic_celery.sdk.options import WorkerOptions
 
 __all__ = ["HandlerDefinition", "define_handler"]
@@ -69,6 +72,24 @@ class HandlerDefinition:
         if self.payload_type is None:
             return decode_json(raw)
         return validate_json(raw, self._adapter)
+
+    def decode(self, raw: bytes, attributes: Mapping[str, str]) -> tuple[Any, CloudEvent | None]:
+        """Return a message's data as the handler gets it, and its CloudEvent if it is one.
+
+        Raises InvalidMessage as ``decode_data`` does. Thread-safe.
+        """
+        if self.options.accept_gzip:
+            raw = decompress(raw, attributes)
+        event, raw = read_event(raw, attributes, self.options.cloud_events)
+        try:
+            return self.decode_data(raw), event
+        except InvalidMessage:
+            if looks_compressed(raw):
+                raise InvalidMessage(
+                    "data is compressed with gzip: it is read with the option accept_gzip=True, "
+                    "if the attribute content-encoding says gzip"
+                ) from None
+            raise
 
     def with_options(self, options: WorkerOptions) -> HandlerDefinition:
         """Return this handler with other options; names and filter are derived and checked anew."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from convotic_celery.sdk.event import CloudEvent
+
 __all__ = ["WorkerMessage", "decode_json", "validate_json"]
 
 DataT_co = TypeVar("DataT_co", covariant=True, default=Any)
@@ -46,6 +48,8 @@ class WorkerMessage(Generic[DataT_co]):
     ordering_key: str = ""
     #: 1 on the first run, 2 on the first retry.
     attempt: int = 1
+    #: What the CloudEvent says about itself, with the option ``cloud_events``; else None.
+    event: CloudEvent | None = None
 
 
 def decode_json(raw: bytes) -> Any:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic.alias_generators import to_snake
 
 from convotic_celery.sdk.backoff import Backoff
+from convotic_celery.sdk.event import CloudEvents
 
 __all__ = ["WorkerOptions", "WorkerOptionsDict"]
 
@@ -38,6 +39,8 @@ class WorkerOptionsDict(TypedDict, total=False):
     dead_letter_topic: str | None
     filter: str
     on_invalid: Literal["dead_letter", "retry"]
+    cloud_events: CloudEvents
+    accept_gzip: bool
     deadline_grace: float | timedelta
     max_worker_losses: int
     retention: float | timedelta
@@ -98,6 +101,15 @@ class WorkerOptions(BaseModel):
     on_invalid: Literal["dead_letter", "retry"] = Field(
         default="dead_letter",
         description="What becomes of data that is not JSON or fails the payload model.",
+    )
+    cloud_events: CloudEvents = Field(
+        default="off",
+        description="Read CloudEvents, binary and structured: 'accept' those that come, or "
+        "'require' that every message is one. Then message.event is set.",
+    )
+    accept_gzip: bool = Field(
+        default=False,
+        description="Decompress data whose attribute content-encoding is gzip, up to 100 MB.",
     )
     deadline_grace: _Seconds = Field(
         default=10.0,

@@ -6,7 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from convotic_celery.context import AsyncContacts, AsyncConversations, AsyncMessages
+from convotic_celery.context import (
+    AsyncContacts,
+    AsyncConversations,
+    AsyncMessages,
+    AsyncPubsub,
+    AsyncStorage,
+)
 from convotic_celery.sdk import ConvoticModule, WorkerMessage, WorkerOptions
 
 GUIDE = (Path(__file__).resolve().parents[3] / "docs" / "modules.md").read_text()
@@ -23,7 +29,10 @@ def test_code_blocks_run() -> None:
     assert [handler.queue for handler in module.collect_handlers()] == [
         "custom.orders.new.orders",
         "custom.orders.cancelled.orders",
+        "custom.orders.events.orders",
         "custom.payments.new.orders",
+        "custom.carts.changed.orders",
+        "custom.invoices.wanted.orders",
         "custom.orders.paid.orders",
     ]
     assert [handler.queue for handler in archive.collect_handlers()] == [
@@ -42,7 +51,7 @@ def test_every_attribute_and_service_is_in_the_guide() -> None:
     """So is a new method of a service."""
     names = {
         name
-        for service in (AsyncContacts, AsyncConversations, AsyncMessages)
+        for service in (AsyncContacts, AsyncConversations, AsyncMessages, AsyncPubsub, AsyncStorage)
         for name in vars(service)
         if not name.startswith("_")
     }
