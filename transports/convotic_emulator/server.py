@@ -13,6 +13,7 @@ from convotic_emulator.engine import Engine
 from convotic_emulator.iam import IamService
 from convotic_emulator.publisher import PublisherService
 from convotic_emulator.rpc import UnknownMethods
+from convotic_emulator.status import StatusService
 from convotic_emulator.store import MEMORY, Store
 from convotic_emulator.subscriber import SubscriberService
 
@@ -98,7 +99,12 @@ class EmulatorServer:
         store = Store(self._path, fsync=self._fsync, now_us=self._clock.now_us())
         engine = Engine(store, self._clock)
         server = grpc.aio.server(options=_OPTIONS)
-        for service in (PublisherService(engine), SubscriberService(engine), IamService(engine)):
+        for service in (
+            PublisherService(engine),
+            SubscriberService(engine),
+            IamService(engine),
+            StatusService(engine),
+        ):
             server.add_generic_rpc_handlers(
                 (grpc.method_handlers_generic_handler(service.NAME, service.handlers()),)
             )

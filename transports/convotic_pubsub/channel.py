@@ -189,7 +189,8 @@ class Channel(virtual.Channel):
             self._transient.declare(queue)
         else:
             self.session.ensure(self.session.spec(queue))
-        return queue_declare_ok_t(queue, self._size(queue), 0)
+        count = self._count(queue) if passive or transient else None
+        return queue_declare_ok_t(queue, count, 0)  # type: ignore[arg-type]  # None: not known
 
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:
         del kwargs
@@ -235,7 +236,9 @@ class Channel(virtual.Channel):
         del if_unused, kwargs
         if queue in self._transient:
             self._transient.delete(queue)
-        elif queue not in self.session.options.queues and not (if_empty and self._size(queue)):
+        elif queue not in self.session.options.queues and not (
+            if_empty and self._count(queue) != 0
+        ):
             self.session.delete(self.session.spec(queue))
         self.state.queue_bindings_delete(queue)
 
@@ -247,7 +250,15 @@ class Channel(virtual.Channel):
         return str(declared["type"]) if declared else "direct"
 
     def _size(self, queue: str) -> int:
-        return int(self._transient.size(queue))
+        return self._count(queue) or 0
+
+    def _count(self, queue: str) -> int | None:
+        """Return how many messages a queue has; None when that is not known."""
+        if queue in self._transient:
+            return int(self._transient.size(queue))
+        subscription = self.session.spec(queue).subscription
+        depth = self.session.depths([subscription]).get(subscription)
+        return depth.messages if depth else None
 
     def _purge(self, queue: str) -> int:
         if queue in self._transient:

@@ -120,7 +120,11 @@ class QueueConsumer:
         delivery = Delivery(
             consumer=self,
             source=source,
-            received=_received(self.spec.subscription, raw),
+            received=_received(
+                self.spec.subscription,
+                raw,
+                redelivered=raw.delivery_attempt > 1 or key in self.session.returned,
+            ),
             ack_id=raw.ack_id,
             received_at=now,
             lease_until=lease_until,
@@ -346,6 +350,10 @@ class QueueConsumer:
         key = (self.spec.subscription, delivery.received.message_id)
         if self.session.outstanding.get(key) is delivery:
             del self.session.outstanding[key]
+        if acknowledged:
+            self.session.returned.discard(key)
+        else:
+            self.session.returned.add(key)
         if acknowledged and delivery.remembered:
             self._spawn(self._forget(delivery))
         self.on_change()
@@ -478,7 +486,7 @@ def _ignore(_confirmed: bool) -> None:
     """A renewal that was not confirmed shows as a redelivery."""
 
 
-def _received(subscription: str, raw: Any) -> Received:
+def _received(subscription: str, raw: Any, *, redelivered: bool) -> Received:
     message = raw.message
     seconds = message.publish_time.seconds + message.publish_time.nanos / 1e9
     return Received(
@@ -489,4 +497,5 @@ def _received(subscription: str, raw: Any) -> Received:
         ordering_key=message.ordering_key,
         published_at=datetime.fromtimestamp(seconds, UTC),
         delivery_attempt=raw.delivery_attempt,
+        redelivered=redelivered,
     )

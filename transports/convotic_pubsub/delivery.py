@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from convotic_pubsub.consumer import QueueConsumer
     from convotic_pubsub.queue import PayloadDict, Received
 
-__all__ = ["Delivery", "Source", "State"]
+__all__ = ["Delivery", "Recent", "Source", "State"]
 
 _tags = itertools.count(1)
 
@@ -43,6 +43,28 @@ class Source:
 
     limit: int
     outstanding: int = 0
+
+
+class Recent:
+    """The keys added last, at most ``limit`` of them."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._keys: dict[tuple[str, str], None] = {}
+
+    def add(self, key: tuple[str, str]) -> None:
+        """Remember a key; the oldest is forgotten when there are too many."""
+        self._keys.pop(key, None)
+        self._keys[key] = None
+        if len(self._keys) > self._limit:
+            del self._keys[next(iter(self._keys))]
+
+    def discard(self, key: tuple[str, str]) -> None:
+        """Forget a key."""
+        self._keys.pop(key, None)
+
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        return key in self._keys
 
 
 @dataclass(slots=True, eq=False)

@@ -40,7 +40,7 @@ class EnvelopePolicy:
                 }
             )
         info = payload["properties"].setdefault("delivery_info", {})
-        if received.delivery_attempt > 1:
+        if received.redelivered:
             info["redelivered"] = True
         return Deliver(payload)
 

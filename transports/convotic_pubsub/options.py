@@ -55,6 +55,8 @@ class TransportOptions:
     endpoint: str = "pubsub.googleapis.com:443"
     #: Path of a service account's key file; None: application default credentials.
     credentials_file: str | None = None
+    #: Act as this service account (needs ``roles/iam.serviceAccountTokenCreator`` on it).
+    impersonate_service_account: str | None = None
     #: A ``google.auth.credentials.Credentials`` to use instead.
     credentials: Any = field(default=None, repr=False)
     #: ``create`` makes what is missing, ``verify`` reports what differs, ``off`` asks nothing.

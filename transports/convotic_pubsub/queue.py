@@ -55,6 +55,8 @@ class Received:
     published_at: datetime
     #: 1 on the first delivery; 0 where the service does not count (no dead-letter policy).
     delivery_attempt: int
+    #: Known to have been delivered before: the service counts, or this process has returned it.
+    redelivered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

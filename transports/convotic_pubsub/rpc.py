@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
-from google.protobuf import empty_pb2
+from google.protobuf import empty_pb2, struct_pb2
 from google.pubsub_v1.types import pubsub as _types
 
 from convotic_pubsub.errors import (
@@ -38,6 +38,7 @@ __all__ = [
     "ChannelPool",
     "Rpc",
     "is_transient",
+    "make_credentials",
     "pb",
     "translate",
 ]
@@ -180,6 +181,17 @@ class Rpc:
         )
         return call(request, timeout=timeout, metadata=[routing_header("subscription", path)])
 
+    def count_messages(self, paths: Sequence[str], timeout: float = 10) -> Any:
+        """Count the messages of subscriptions; only our emulator knows this method."""
+        request = struct_pb2.ListValue()
+        request.extend(paths)
+        call: Any = self._channel.unary_unary(
+            "/convotic.emulator.v1.Status/CountMessages",
+            request_serializer=struct_pb2.ListValue.SerializeToString,
+            response_deserializer=struct_pb2.Struct.FromString,
+        )
+        return call(request, timeout=timeout)
+
     def streaming_pull(self, path: str) -> Any:
         """Open a StreamingPull; the caller writes the first request."""
         call: Any = self._channel.stream_stream(
@@ -231,17 +243,49 @@ class ChannelPool:
             await channel.close(None)
 
 
+def make_credentials(options: TransportOptions, scope: str) -> Any:
+    """Return the credentials that the options name; None for application default credentials.
+
+    Raises:
+        AccessDenied: the key file can't be read.
+    """
+    import google.auth  # noqa: PLC0415  not needed on an emulator
+    from google.auth import exceptions, impersonated_credentials  # noqa: PLC0415
+
+    credentials = options.credentials
+    try:
+        if options.credentials_file:
+            credentials, _ = google.auth.load_credentials_from_file(  # type: ignore[no-untyped-call]
+                options.credentials_file, scopes=[scope]
+            )
+        if options.impersonate_service_account:
+            source = credentials or google.auth.default([_CLOUD_PLATFORM])[0]
+            credentials = impersonated_credentials.Credentials(  # type: ignore[no-untyped-call]
+                source, options.impersonate_service_account, [scope]
+            )
+    except (OSError, exceptions.GoogleAuthError) as error:
+        raise AccessDenied(f"the credentials can't be used: {error}") from error
+    return credentials
+
+
 def _secure_channel(options: TransportOptions) -> grpc.aio.Channel:
     """Return a channel to the service with the credentials that the options name."""
     from google.api_core import grpc_helpers_async  # noqa: PLC0415  0.2 s, not needed on an emulator
+    from google.auth import exceptions  # noqa: PLC0415
 
-    channel: grpc.aio.Channel = grpc_helpers_async.create_channel(
-        options.endpoint,
-        credentials=options.credentials,
-        credentials_file=options.credentials_file,
-        scopes=["https://www.googleapis.com/auth/pubsub"],
-        options=_OPTIONS,
-    )
+    scope = "https://www.googleapis.com/auth/pubsub"
+    try:
+        channel: grpc.aio.Channel = grpc_helpers_async.create_channel(
+            options.endpoint,
+            credentials=make_credentials(options, scope),
+            scopes=[scope],
+            options=_OPTIONS,
+        )
+    except exceptions.GoogleAuthError as error:
+        raise AccessDenied(
+            f"no credentials for {options.endpoint}: {error} "
+            "(on a developer's machine: gcloud auth application-default login)"
+        ) from error
     return channel
 
 
@@ -250,6 +294,7 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, grpc.aio.AioRpcError) and error.code() in TRANSIENT
 
 
+_CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 _ADDRESS = re.compile(r"ipv[46]:\S+")
 
 

@@ -25,6 +25,8 @@ import grpc.aio
 from convotic_pubsub.admin import Admin
 from convotic_pubsub.consumer import Offer, QueueConsumer
 from convotic_pubsub.control import TransientQueues
+from convotic_pubsub.delivery import Recent
+from convotic_pubsub.depth import Depth, read_depths
 from convotic_pubsub.envelope import celery_queue
 from convotic_pubsub.errors import BrokerUnavailable, PubsubTransportError
 from convotic_pubsub.fork import watch_forks
@@ -39,7 +41,7 @@ from convotic_pubsub.rpc import ChannelPool, Rpc, pb, translate
 
 if TYPE_CHECKING:
     import concurrent.futures
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from convotic_pubsub.delivery import Delivery
     from convotic_pubsub.queue import QueueSpec
@@ -57,6 +59,8 @@ _LOOK_AGAIN_SECONDS = 1.0
 #: Our emulator names itself in the initial metadata of every answer.
 _OUR_EMULATOR = "convotic-emulator"
 _STOP_SECONDS = 10.0
+#: Messages given back that are remembered, to tell their redelivery.
+_MAX_RETURNED = 10_000
 
 
 class Session:
@@ -77,6 +81,8 @@ class Session:
         self.clock: Callable[[], float] = time.monotonic
         #: Every delivery that is in this process, by subscription and message id (I/O thread).
         self.outstanding: dict[tuple[str, str], Delivery] = {}
+        #: What this process has had and given back, lately (I/O thread).
+        self.returned = Recent(_MAX_RETURNED)
         self.publisher = Publisher(self, self.post)
         #: Whether the server honours flow control on streams.
         self.streams = options.pull_mode != "unary"
@@ -255,6 +261,19 @@ class Session:
     def address(self) -> str:
         """Where the server is: an emulator's ``host:port``, or the service's endpoint."""
         return self._address or self.options.endpoint
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether the server is an emulator."""
+        return self._address is not None
+
+    def depths(self, subscriptions: Iterable[str]) -> dict[str, Depth]:
+        """Return how many messages subscriptions have, for those of which that is known.
+
+        Raises:
+            BrokerUnavailable: the server does not answer.
+        """
+        return self.call(read_depths(self, subscriptions), timeout=30)
 
     def publish(
         self,

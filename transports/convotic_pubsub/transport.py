@@ -11,6 +11,7 @@ from kombu.transport import virtual
 
 from convotic_pubsub.channel import Arrival, Channel
 from convotic_pubsub.errors import BrokerUnavailable, PubsubTransportError
+from convotic_pubsub.integrations import install
 from convotic_pubsub.options import parse_options
 from convotic_pubsub.session import Session, open_session
 from convotic_pubsub.sink import Sink
@@ -43,6 +44,7 @@ class Transport(virtual.Transport):
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
+        install()
         self.session: Session
         self.sink: Sink[Arrival] = Sink()
         self._hub: Any = None

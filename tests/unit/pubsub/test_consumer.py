@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from convotic_pubsub.consumer import QueueConsumer
-from convotic_pubsub.delivery import Delivery, Source, State
+from convotic_pubsub.delivery import Delivery, Recent, Source, State
 from convotic_pubsub.queue import History
 from tests.support.pubsub import CountingPolicy, make_spec
 
@@ -59,6 +59,7 @@ class FakeSession:
     def __init__(self) -> None:
         self.now = 1000.0
         self.outstanding: dict[tuple[str, str], Delivery] = {}
+        self.returned = Recent(100)
         self.lease_timer = FakeTimer()
         self.fake_acker = FakeAcker()
         self.dead_lettered: list[str] = []
@@ -376,3 +377,28 @@ async def test_stopping_gives_back_what_was_not_taken() -> None:
     bench.deliver("5")
     await turn()
     assert bench.policy.hand_backs["5"] == 1
+
+
+async def test_what_was_given_back_is_known_when_it_comes_again() -> None:
+    """Without counts of the service, a returned message is still told as redelivered."""
+    bench = Bench(max_delivery_attempts=0)
+    bench.deliver(attempt=0)
+    bench.consumer.nack(bench.offered[0])
+    await bench.consumer.decided()
+    bench.acker.confirm()
+
+    bench.deliver(attempt=0, ack_id="again")
+    await bench.consumer.decided()
+    bench.deliver("2", attempt=0)
+    await bench.consumer.decided()
+
+    assert [each.received.redelivered for each in bench.offered[:2]] == [False, True]
+
+
+def test_a_bounded_memory_forgets_the_oldest() -> None:
+    """Ten thousand messages given back cost no more memory than that."""
+    recent = Recent(2)
+    for name in ("a", "b", "a", "c"):
+        recent.add(("queue", name))
+
+    assert [("queue", name) in recent for name in "abc"] == [True, False, True]
