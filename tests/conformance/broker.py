@@ -162,10 +162,10 @@ class Broker:
         response = self.call("Pull", subscription=subscription, max_messages=limit, timeout=wait)
         return list(response.received_messages)
 
-    def pull_now(self, subscription: str) -> Any:
+    def pull_now(self, subscription: str, *, limit: int = 100) -> Any:
         """Return what is available at this moment."""
         response = self.call(
-            "Pull", subscription=subscription, max_messages=100, return_immediately=True
+            "Pull", subscription=subscription, max_messages=limit, return_immediately=True
         )
         return list(response.received_messages)
 
