@@ -145,7 +145,7 @@ async def test_answers(  # noqa: PLR0917 - one case has many sides
 
 
 @pytest.mark.parametrize(
-    "answer", [{"message": "no status"}, {"status": "ok"}, {"status": 202, "boddy": 1}, object()]
+    "answer", [{"message": "no status"}, {"status": "ok"}, {"status": 202, "content": 1}, object()]
 )
 async def test_wrong_answer_is_our_fault(
     module: ConvoticModule,

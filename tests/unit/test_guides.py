@@ -1,0 +1,51 @@
+"""docs/routes.md and docs/publishing.md show code that works."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convotic_celery import pubsub
+from convotic_celery.sdk import ConvoticModule, RouteRequest
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def run_blocks(name: str) -> tuple[str, dict[str, Any]]:
+    """Run a page's blocks from top to bottom, as one file."""
+    text = (DOCS / name).read_text()
+    scope: dict[str, Any] = {"__name__": "guide"}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(block, name, "exec"), scope)
+    return text, scope
+
+
+def test_routes_register() -> None:
+    """With their types; each attribute of a request is told."""
+    text, scope = run_blocks("routes.md")
+
+    module = scope["module"]
+    assert isinstance(module, ConvoticModule)
+    routes = module.collect().routes
+    assert [route.name for route in routes] == ["POST /orders", "GET /orders/{order_id}"]
+    assert routes[0].body_type is scope["Order"]
+    assert [name for name in RouteRequest.__dataclass_fields__ if f"`{name}`" not in text] == []
+
+
+def test_application_of_the_page_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its middleware is Starlette's."""
+    monkeypatch.chdir(tmp_path)
+    _, scope = run_blocks("routes.md")
+
+    assert scope["create"]() is not None
+
+
+def test_publishing_names_every_function() -> None:
+    """The façade's, all of them."""
+    text, scope = run_blocks("publishing.md")
+
+    assert scope["place_orders"]
+    assert [name for name in pubsub.__all__ if f"pubsub.{name}" not in text] == []
