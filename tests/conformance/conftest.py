@@ -7,30 +7,15 @@ application default credentials); ``make conformance-cloud`` sets it.
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 import pytest
 
-from convotic_emulator import daemon
 from tests.conformance.broker import GOOGLE, OURS, Broker, Features, unique
 
 CLOUD_PROJECT = os.environ.get("PUBSUB_CONFORMANCE_PROJECT", "")
 CLOUD = Features(**{**vars(OURS), "name": "cloud", "refuses_unsupported": False, "is_ours": False})
-
-
-@pytest.fixture(scope="session")
-def our_emulator() -> Iterator[str]:
-    """Our server, as a process with a data folder."""
-    folder = Path(tempfile.mkdtemp(prefix="convotic-conformance-"))
-    try:
-        yield daemon.ensure_running(folder, idle_seconds=30)
-    finally:
-        daemon.stop(folder)
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(
