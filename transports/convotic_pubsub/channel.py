@@ -67,6 +67,12 @@ class Message(virtual.Message):
         if delivery is not None:
             self._post(partial(delivery.consumer.lapse, failure=failure), delivery, delay_seconds)
 
+    def postpone(self, delay_seconds: float) -> None:
+        """Let the lease end in ``delay_seconds`` (at least 1); unrun, so it costs no attempt."""
+        delivery = self._settle()
+        if delivery is not None:
+            self._post(delivery.consumer.postpone, delivery, delay_seconds)
+
     def dead_letter(self, attributes: Mapping[str, str]) -> None:
         """Publish to the dead-letter topic with these attributes added, then acknowledge."""
         delivery = self._settle()

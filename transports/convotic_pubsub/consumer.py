@@ -212,7 +212,7 @@ class QueueConsumer:
         elif isinstance(decision, DeadLetter):
             self.dead_letter(delivery, decision.attributes)
         elif isinstance(decision, PostponeDelivery):
-            self.lapse(delivery, decision.delay_seconds, failure=False)
+            self.postpone(delivery, decision.delay_seconds)
 
     def _offer_ready(self) -> None:
         while self._buffer and self._offered < self.concurrency:
@@ -238,10 +238,17 @@ class QueueConsumer:
 
     def lapse(self, delivery: Delivery, delay_seconds: float, *, failure: bool) -> None:
         """Let the lease end in ``delay_seconds`` and don't acknowledge: that is the redelivery."""
+        self._wait(delivery, delay_seconds, "failure" if failure else None)
+
+    def postpone(self, delivery: Delivery, delay_seconds: float) -> None:
+        """Let the lease end as ``lapse`` does; it was not run, so neither failure nor loss."""
+        self._wait(delivery, delay_seconds, "hand_back")
+
+    def _wait(self, delivery: Delivery, delay_seconds: float, incident: Incident | None) -> None:
         self._leave_place(delivery, State.WAITING)
         self.waiting += 1
         delivery.lease_until = self.session.clock() + max(1.0, delay_seconds)
-        self._spawn(self._release(delivery, delay_seconds, "failure" if failure else None))
+        self._spawn(self._release(delivery, delay_seconds, incident))
 
     def dead_letter(self, delivery: Delivery, attributes: Mapping[str, str]) -> None:
         """Publish it to the dead-letter topic; acknowledge once that is confirmed."""

@@ -94,7 +94,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class PostponeDelivery:
-    """Do not run now; let the lease end in ``delay_seconds`` (1..600). Counts as no failure."""
+    """Do not run now; let the lease end in ``delay_seconds`` (1..600). Recorded as hand-back."""
 
     delay_seconds: float
 

@@ -10,7 +10,7 @@ import pytest
 
 from convotic_pubsub.consumer import QueueConsumer
 from convotic_pubsub.delivery import Delivery, Recent, Source, State
-from convotic_pubsub.queue import History
+from convotic_pubsub.queue import History, PostponeDelivery
 from tests.support.pubsub import CountingPolicy, make_spec
 
 
@@ -402,3 +402,28 @@ def test_a_bounded_memory_forgets_the_oldest() -> None:
         recent.add(("queue", name))
 
     assert [("queue", name) in recent for name in "abc"] == [True, False, True]
+
+
+async def test_a_postponed_message_waits_and_counts_as_handed_back() -> None:
+    """Neither a failure nor a lost worker: it was not run."""
+    bench = Bench()
+    bench.deliver("1")
+
+    bench.consumer.postpone(bench.run(), 20.0)
+    await turn()
+
+    assert bench.acker.deadlines == [("ack-1-1", 20)]
+    assert (bench.policy.failures, bench.policy.hand_backs) == ({}, {"1": 1})
+
+
+async def test_a_policy_may_postpone() -> None:
+    """The decision costs no attempt either, and frees the place."""
+    bench = Bench()
+    bench.policy.decisions[b"1"] = PostponeDelivery(20.0)
+
+    bench.deliver("1")
+    await turn()
+
+    assert bench.offered == []
+    assert bench.policy.hand_backs == {"1": 1}
+    assert bench.consumer.free() == bench.consumer.limit
