@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["apublish", "apublish_many", "publish", "publish_many", "use"]
 
-_lock = threading.Lock()
+#: Reentrant: a module that publishes while it is loaded is a bad idea, but must not hang.
+_lock = threading.RLock()
 _app: ConvoticApp | None = None
 #: The app and the process that have connected, so that async code need not wait in a thread again.
 _connected: tuple[int, int] | None = None

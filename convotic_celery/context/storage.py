@@ -112,8 +112,15 @@ def decode_model_item(key: str, kind: str | None, text: str | None, wanted: Any)
         ) from None
 
 
-@lru_cache(maxsize=256)
 def _adapter(wanted: Any) -> TypeAdapter[Any]:
+    try:
+        return _cached_adapter(wanted)
+    except TypeError:  # not hashable, as Annotated[int, Field(...)] is not
+        return TypeAdapter(wanted)
+
+
+@lru_cache(maxsize=256)
+def _cached_adapter(wanted: Any) -> TypeAdapter[Any]:
     return TypeAdapter(wanted)
 
 

@@ -19,6 +19,7 @@ from convotic_celery.documents.page import CONTENT_SECURITY_POLICY, render_opena
 from convotic_celery.routes.endpoint import Endpoint
 from convotic_celery.routes.problems import describe_http_error, problem_response
 from convotic_celery.sdk.http import Problem
+from convotic_pubsub.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
     from starlette.middleware import Middleware
@@ -101,7 +102,11 @@ def _document_routes(routes: Iterable[RouteDefinition]) -> Iterable[Route]:
 def _lifespan_of(app: ConvoticApp):  # type: ignore[no-untyped-def]  # noqa: ANN202 - Starlette's
     @asynccontextmanager
     async def lifespan(_application: Starlette) -> AsyncIterator[None]:
-        await asyncio.to_thread(app.connect_publisher)
+        try:
+            await asyncio.to_thread(app.connect_publisher)
+        except BrokerUnavailable as error:
+            # Routes that publish answer 503 until it is back; the others work.
+            logger.warning("Pub/Sub does not answer yet: %s", error)
         try:
             yield
         finally:

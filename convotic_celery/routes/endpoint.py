@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import uuid
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from convotic_celery.routes.problems import (
     problem_response,
 )
 from convotic_celery.sdk.http import Problem, RouteRequest
+from convotic_pubsub.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
     from convotic_celery.context.services import Services
@@ -90,15 +92,21 @@ class Endpoint:
             headers={name.lower(): value for name, value in request.headers.items()},
             id=call.message_id,
         )
-        if not self._connected:
-            await asyncio.to_thread(self._connect)
-            self._connected = True
+        await self._connect_once()
         if route.is_async:
             answer = await route.handler(given, self._services.async_context(call))
         else:
             ctx = self._services.sync_context(call)
             answer = await run_in_threadpool(route.handler, given, ctx)
         return to_response(route, answer)
+
+    async def _connect_once(self) -> None:
+        """Connect in a thread, so that a publish does not block the loop while it does that."""
+        if not self._connected:
+            # Who publishes while Pub/Sub is away gets that error; others need not care.
+            with contextlib.suppress(BrokerUnavailable):
+                await asyncio.to_thread(self._connect)
+                self._connected = True
 
     async def _read_body(self, request: Request) -> bytes:
         """Return the body; more than the limit is not read, whatever its length claims to be."""

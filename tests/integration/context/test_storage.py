@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from convotic_celery.context import (
     AsyncStorage,
@@ -62,6 +62,8 @@ async def test_model_comes_back_as_its_type(storage: AsyncStorage) -> None:
     assert await storage.get("order:1", Order) == order
     assert await storage.get("orders", list[Order]) == [order]
     assert await storage.get("order:1") == {"id": 1, "total": "29.33"}
+    limited: Any = Annotated[list[Order], Field(max_length=1)]
+    assert await storage.get("orders", limited) == [order]
     with pytest.raises(InvalidField, match="'order:1' holds is no int"):
         await storage.get("order:1", int)
 

@@ -22,6 +22,7 @@ from convotic_celery import (
     SyncConvoticContext,
 )
 from convotic_celery.errors import PublishNotConfirmed, StoreUnavailable
+from convotic_pubsub.errors import BrokerUnavailable
 from tests.unit.routes.conftest import FakePublisher, MakeClient
 
 
@@ -338,3 +339,26 @@ async def test_documents_are_served(client: httpx.AsyncClient) -> None:
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "POST" in page.text
     assert "<script" not in page.text
+
+
+async def test_broker_that_is_away_hinders_only_who_publishes(
+    module: ConvoticModule, make_client: MakeClient, publisher: FakePublisher
+) -> None:
+    """503 for them; the others are answered."""
+    publisher.error = BrokerUnavailable("no emulator answers at secret:1")
+
+    @module.route("POST", "/orders")
+    async def create_order(request: RouteRequest, ctx: ConvoticContext) -> None:
+        await ctx.pubsub.publish("custom.orders.new", data=request.body)
+
+    @module.route("GET", "/hello")
+    async def hello(request: RouteRequest, ctx: ConvoticContext) -> str:
+        del request, ctx
+        return "hello"
+
+    client = make_client()
+    refused = await client.post("/orders", json=1)
+
+    assert problem_of(refused)["status"] == 503
+    assert "secret" not in refused.text
+    assert (await client.get("/hello")).json() == "hello"
