@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from convotic_emulator import daemon
 from convotic_pubsub.queue import QueueSpec
 from tests.support.pubsub import Harness
-
-
-@pytest.fixture(scope="session")
-def our_emulator() -> Iterator[str]:
-    """The address of our emulator, as a process of its own."""
-    folder = Path(tempfile.mkdtemp(prefix="convotic-test-"))
-    try:
-        yield daemon.ensure_running(folder)
-    finally:
-        daemon.stop(folder)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(params=["ours", pytest.param("google", marks=pytest.mark.google_emulator)])
