@@ -1,0 +1,150 @@
+"""Flower over ``pubsub://``, as a person sees it in a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+
+from convotic_celery.cli.demo.child import Child
+from tests.acceptance.stage import QUEUE, Stage
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@contextmanager
+def run_flower(stage: Stage) -> Iterator[str]:
+    """Run ``celery flower`` as the README says; yield its address once it answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = stage.folder / "flower.log"
+    child = Child(
+        ["celery", "-A", "convotic_celery", "flower", f"--port={port}", "--address=127.0.0.1"],
+        environment=os.environ | stage.environment | {"FLOWER_UNAUTHENTICATED_API": "true"},
+        log=log,
+        cwd=stage.folder,
+    )
+    with child:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: answers(url), timeout=30, what="Flower")
+        try:
+            yield url
+        except BaseException:
+            print(log.read_text()[-4000:])  # noqa: T201 - pytest shows it with the failure
+            raise
+
+
+def answers(url: str) -> bool:
+    """Say whether the start page comes."""
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def read_json(url: str) -> Any:
+    """Return what Flower's API answers."""
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return json.load(answer)
+
+
+@pytest.fixture
+def browser() -> Iterator[webdriver.Chrome]:
+    """Debian's Chromium without a window."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("needs a browser: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    try:
+        yield started
+    finally:
+        started.quit()
+
+
+class Pages:
+    """Flower's pages, as text."""
+
+    def __init__(self, browser: webdriver.Chrome, url: str) -> None:
+        self._browser = browser
+        self._url = url
+
+    def read(self, path: str) -> str:
+        """Open a page and return the text that is on it."""
+        self._browser.get(self._url + path)
+        return self._browser.find_element(By.TAG_NAME, "body").text
+
+    def wait_for(self, path: str, *texts: str) -> str:
+        """Open a page again and again until all texts are on it."""
+        page = ""
+
+        def has_all() -> bool:
+            nonlocal page
+            page = self.read(path)
+            return all(text in page for text in texts)
+
+        try:
+            wait_until(has_all, timeout=30, what=f"{texts} on {path}")
+        except AssertionError:
+            print(page)  # noqa: T201 - pytest shows it with the failure
+            raise
+        return page
+
+    def read_queues(self) -> dict[str, list[str]]:
+        """Return the rows of the Broker page: queue to the cells behind it."""
+        self.read("/broker")
+        rows = self._browser.find_elements(By.CSS_SELECTOR, "#queue-table tbody tr")
+        cells = [[cell.text for cell in row.find_elements(By.TAG_NAME, "td")] for row in rows]
+        return {row[0]: row[1:] for row in cells if len(row) > 1}
+
+
+def test_flower_shows_workers_tasks_retries_and_queues(
+    embedded_stage: Stage, browser: webdriver.Chrome
+) -> None:
+    """Worker online, task with args and state, RETRY with its exception, depths of all queues."""
+    stage = embedded_stage
+    with stage.worker() as worker, run_flower(stage) as url:
+        pages = Pages(browser, url)
+        pages.wait_for("/workers", "celery@", "Online")
+        (name,) = wait_until(lambda: read_json(f"{url}/api/workers"), timeout=20)
+
+        stage.publish_json({"id": "good-one"})
+        pages.wait_for("/tasks", QUEUE, "SUCCESS")
+        (done_id,) = read_json(f"{url}/api/tasks?state=SUCCESS")
+        pages.wait_for(f"/task/{done_id}", "SUCCESS", "good-one")
+        stage.publish_json({"id": "bad-one", "fail": True})
+        pages.wait_for("/tasks", "RETRY")
+        (retried_id,) = read_json(f"{url}/api/tasks?state=RETRY")
+        pages.wait_for(f"/task/{retried_id}", "RETRY", "this order always fails", "bad-one")
+        pages.wait_for(f"/worker/{name}", name, "Pool")
+
+        stage.publish(b"not json")
+        wait_until(
+            lambda: pages.read_queues().get(f"{QUEUE}.dead-letter", [""])[0] == "1",
+            timeout=20,
+            what="one dead letter on the Broker page",
+        )
+        queues = pages.read_queues()
+        assert "celery" in queues
+        assert queues[QUEUE][0] in ("0", "1")  # the failing one waits for its retry
+        lengths = read_json(f"{url}/api/queues/length")["active_queues"]
+        assert {"name": f"{QUEUE}.dead-letter", "messages": 1}.items() <= next(
+            row.items() for row in lengths if row["name"].endswith("shop.dead-letter")
+        )
+        assert worker.child.is_running
