@@ -201,6 +201,21 @@ async def test_a_lease_that_ended_while_the_server_was_off(
         assert len(second.engine.registry.subscriptions[SUBSCRIPTION].state.outstanding) == 1
 
 
+async def test_order_survives_a_restart(tmp_path: Path, clock: ManualClock) -> None:
+    """A nacked message of a key waits for the leased one after it, then both come in order."""
+    path = tmp_path / "data"
+    async with EmulatorServer(path, clock=clock) as first, Client(first) as client:
+        await client.create(enable_message_ordering=True)
+        await client.publish(b"1", b"2", b"3", ordering_key="k")
+        received = await client.pull(2)
+        await client.modify(received[:1], 0)
+
+    async with EmulatorServer(path, clock=clock) as second, Client(second) as client:
+        assert await client.pull() == []
+        clock.advance(11)
+        assert bodies(await wait_until_async(client.pull)) == [b"1", b"2", b"3"]
+
+
 async def test_a_failing_file_stops_the_server(
     server: EmulatorServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
