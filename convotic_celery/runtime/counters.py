@@ -28,7 +28,10 @@ class OutcomeCounters:
     def count(self, handler: str, outcome: Outcome) -> None:
         """Add one."""
         with self._lock:
-            self._counts.setdefault(handler, Counter())[outcome] += 1
+            counter = self._counts.get(handler)
+            if counter is None:
+                counter = self._counts[handler] = Counter()
+            counter[outcome] += 1
 
     def snapshot(self) -> dict[str, dict[str, int]]:
         """Return handler -> outcome -> number; only what has occurred."""

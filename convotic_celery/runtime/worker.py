@@ -25,6 +25,7 @@ from kombu.utils.imports import symbol_by_name
 from convotic_celery.errors import ConfigurationError
 from convotic_celery.runtime.banner import handler_table
 from convotic_celery.runtime.counters import outcomes
+from convotic_celery.runtime.memory import calm_garbage_collector
 from convotic_celery.runtime.pool import TaskPool
 from convotic_celery.runtime.task import HandlerTask
 
@@ -92,6 +93,11 @@ class HandlerWorker(Worker):
             options = stats["broker"].get("transport_options") or {}
             stats["broker"] = {**stats["broker"], "transport_options": describe_options(options)}
         return stats
+
+    def on_consumer_ready(self, consumer: Any) -> None:
+        """Announce the worker; all code it runs is loaded by now."""
+        calm_garbage_collector()
+        super().on_consumer_ready(consumer)
 
     def on_stopped(self) -> None:
         """Send the events of what ended while the pool was stopping, then let go of the broker.

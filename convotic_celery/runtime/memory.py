@@ -1,0 +1,33 @@
+"""Python's garbage collector in a worker: fewer, larger collections.
+
+Everything that a message brings (payload, request, context) is a dict or holds some, so with
+CPython's default of 700 new containers a collection ran for every few messages, over and over
+through the same loaded modules and messages in flight. It was a quarter of a worker's time
+(``docs/performance.md``).
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+__all__ = ["calm_garbage_collector"]
+
+#: CPython's own, up to 3.13; whoever has chosen others keeps them.
+_DEFAULTS = {(700, 10, 10), (2000, 10, 0)}
+#: New containers between collections of the youngest: about a hundred messages' worth. What is left
+#: of a message is freed by counting references; only cycles wait, a few MB of them at most.
+_YOUNG = 10_000
+_MIDDLE, _OLD = 20, 20
+
+
+def calm_garbage_collector() -> None:
+    """Take what is loaded out of the collector's sight, and let it run seldom. Idempotent.
+
+    Call when the process has loaded its code, in a process that is ours.
+    """
+    if sys.implementation.name != "cpython" or gc.get_threshold() not in _DEFAULTS:
+        return
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG, _MIDDLE, _OLD)
