@@ -112,6 +112,13 @@ def use(where: ConvoticApp | Settings | None) -> None:
         _app = app
 
 
+def use_unless_chosen(app: ConvoticApp) -> None:
+    """Publish through this app if none is in use yet; for programs that have made one anyway."""
+    global _app  # noqa: PLW0603 - as above
+    with _lock:
+        _app = _app or app
+
+
 def _find_app() -> ConvoticApp:
     """Return the app to publish through: the one in use, Celery's current one, or a new one."""
     global _app  # noqa: PLW0603 - as above

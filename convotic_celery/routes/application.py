@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from convotic_celery import pubsub
 from convotic_celery.app import ConvoticApp, create_app
 from convotic_celery.documents.openapi import build_openapi
 from convotic_celery.documents.page import CONTENT_SECURITY_POLICY, render_openapi
@@ -102,6 +103,7 @@ def _document_routes(routes: Iterable[RouteDefinition]) -> Iterable[Route]:
 def _lifespan_of(app: ConvoticApp):  # type: ignore[no-untyped-def]  # noqa: ANN202 - Starlette's
     @asynccontextmanager
     async def lifespan(_application: Starlette) -> AsyncIterator[None]:
+        pubsub.use_unless_chosen(app)  # one session for ctx.pubsub and the façade
         try:
             await asyncio.to_thread(app.connect_publisher)
         except BrokerUnavailable as error:
