@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         ConstantBackoff,
         ConvoticModule,
         DeadLetter,
+        DeadLettered,
         Drop,
         ExponentialBackoff,
         Problem,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         RouteResponse,
         Sdk,
         WorkerMessage,
+        WorkerMiddleware,
         WorkerOptions,
     )
     from convotic_celery.settings import Settings
@@ -60,6 +62,7 @@ __all__ = [
     "ConvoticError",
     "ConvoticModule",
     "DeadLetter",
+    "DeadLettered",
     "Drop",
     "ExponentialBackoff",
     "InvalidMessage",
@@ -77,6 +80,7 @@ __all__ = [
     "StorageItem",
     "SyncConvoticContext",
     "WorkerMessage",
+    "WorkerMiddleware",
     "WorkerOptions",
     "create_app",
 ]
@@ -108,6 +112,7 @@ _HOMES = {
         "ConstantBackoff",
         "ConvoticModule",
         "DeadLetter",
+        "DeadLettered",
         "Drop",
         "ExponentialBackoff",
         "Problem",
@@ -116,6 +121,7 @@ _HOMES = {
         "RouteResponse",
         "Sdk",
         "WorkerMessage",
+        "WorkerMiddleware",
         "WorkerOptions",
     ),
     "convotic_celery.settings": ("Settings",),

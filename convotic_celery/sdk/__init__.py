@@ -1,10 +1,13 @@
 """What a module's author imports: registration, options, messages and outcomes."""
 
 from convotic_celery.sdk.backoff import Backoff, ConstantBackoff, ExponentialBackoff
+from convotic_celery.sdk.dead_lettered import DeadLettered
 from convotic_celery.sdk.event import CloudEvent
 from convotic_celery.sdk.handler import HandlerDefinition
 from convotic_celery.sdk.http import Problem, RouteRequest, RouteResponse
+from convotic_celery.sdk.lifespan import Lifespan
 from convotic_celery.sdk.message import WorkerMessage
+from convotic_celery.sdk.middleware import WorkerMiddleware
 from convotic_celery.sdk.module import ConvoticModule, Sdk
 from convotic_celery.sdk.names import TARGET_ATTRIBUTE
 from convotic_celery.sdk.options import WorkerOptions, WorkerOptionsDict
@@ -18,9 +21,11 @@ __all__ = [
     "ConstantBackoff",
     "ConvoticModule",
     "DeadLetter",
+    "DeadLettered",
     "Drop",
     "ExponentialBackoff",
     "HandlerDefinition",
+    "Lifespan",
     "Outcome",
     "Problem",
     "Retry",
@@ -29,6 +34,7 @@ __all__ = [
     "RouteResponse",
     "Sdk",
     "WorkerMessage",
+    "WorkerMiddleware",
     "WorkerOptions",
     "WorkerOptionsDict",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -9,10 +10,16 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 
-from convotic_celery.errors import HandlerSignatureError, InvalidMessage
+from convotic_celery.errors import HandlerSignatureError, InvalidMessage, ModuleError
 from convotic_celery.sdk.compression import decompress, looks_compressed
 from convotic_celery.sdk.event import read_event
 from convotic_celery.sdk.message import decode_json, validate_json
+from convotic_celery.sdk.middleware import (
+    WorkerMiddleware,
+    check_middleware,
+    compose_async,
+    compose_sync,
+)
 from convotic_celery.sdk.names import (
     build_filter,
     check_handler_name,
@@ -20,12 +27,14 @@ from convotic_celery.sdk.names import (
     dead_letter_topic_of,
     queue_of,
 )
+from convotic_celery.sdk.selector import find_misfit
 from convotic_celery.sdk.signature import inspect_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from convotic_celery.sdk.event import CloudEvent
+    from convotic_celery.sdk.lifespan import Lifespan
     from convotic_celery.sdk.options import WorkerOptions
 
 __all__ = ["HandlerDefinition", "define_handler"]
@@ -53,6 +62,16 @@ class HandlerDefinition:
     source: str
     #: The ``name=`` it was registered with.
     name: str | None = None
+    #: The module's, in order.
+    middleware: tuple[WorkerMiddleware, ...] = ()
+    #: The module's; what it yields is ``ctx.resource(...)``.
+    lifespan: Lifespan | None = None
+
+    @cached_property
+    def call(self) -> Callable[..., Any]:
+        """The handler inside its middleware's hooks; the handler itself if there are none."""
+        compose = compose_async if self.is_async else compose_sync
+        return compose(self.handler, self.middleware)
 
     @cached_property
     def filter_expression(self) -> str:
@@ -111,6 +130,20 @@ class HandlerDefinition:
         len(self.filter_expression)
         if self.payload_type is not None:
             self._check_payload_type()
+        check_middleware(self.middleware, is_async=self.is_async, where=self.source)
+        self._check_options()
+
+    def _check_options(self) -> None:
+        for option in ("deduplicate", "concurrency_key"):
+            selector = getattr(self.options, option)
+            problem = selector and find_misfit(selector, self.payload_type)
+            if problem:
+                raise ModuleError(f"{self.source}: {option}={selector!r}: {problem}.")
+        hook = self.options.on_dead_letter
+        if hook is not None and not self.is_async and inspect.iscoroutinefunction(hook):
+            raise ModuleError(
+                f"{self.source} is a plain def handler: write its on_dead_letter as a plain def."
+            )
 
     def _check_payload_type(self) -> None:
         try:

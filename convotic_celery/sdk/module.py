@@ -13,8 +13,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, Unpack
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from pydantic import ValidationError
 
@@ -25,6 +26,10 @@ from convotic_celery.sdk.message import WorkerMessage
 from convotic_celery.sdk.names import check_module_name
 from convotic_celery.sdk.options import WorkerOptions, WorkerOptionsDict
 from convotic_celery.sdk.route import RouteDefinition, define_route
+
+if TYPE_CHECKING:
+    from convotic_celery.sdk.lifespan import Lifespan
+    from convotic_celery.sdk.middleware import WorkerMiddleware
 
 __all__ = ["ConvoticModule", "Sdk"]
 
@@ -43,6 +48,7 @@ class Sdk:
         self._version = version
         self._handlers: dict[str, HandlerDefinition] = {}
         self._routes: dict[tuple[str, str], RouteDefinition] = {}
+        self._middleware: list[WorkerMiddleware] = []
 
     @property
     def handlers(self) -> tuple[HandlerDefinition, ...]:
@@ -116,6 +122,20 @@ class Sdk:
         self._add_route(route)
         return route
 
+    def use(self, middleware: WorkerMiddleware) -> None:
+        """Put ``middleware`` around all worker handlers of the module, inside what is there."""
+        self._middleware.append(middleware)
+
+    def _surround(self, lifespan: Lifespan | None) -> None:
+        """Give the handlers the module's middleware and lifespan, and check that they fit."""
+        if not self._middleware and lifespan is None:
+            return
+        middleware = tuple(self._middleware)
+        for queue, definition in self._handlers.items():
+            changed = replace(definition, middleware=middleware, lifespan=lifespan)
+            changed.check()
+            self._handlers[queue] = changed
+
     def _add_route(self, route: RouteDefinition) -> None:
         other = self._routes.setdefault((route.method, route.shape), route)
         if other is not route:
@@ -143,16 +163,27 @@ class ConvoticModule:
         version: Shown in logs and listings.
         register: Called with an :class:`Sdk` when the module is loaded; beside or instead of the
             decorator :meth:`worker`.
+        lifespan: Returns an async context manager that is entered once a process, before the first
+            run, and left when the worker stops; ``ctx.resource(kind)`` gives what it yields.
+        middleware: Around each run of a worker handler, the first one outermost.
 
     """
 
     def __init__(
-        self, name: str, version: str, register: Callable[[Sdk], None] | None = None
+        self,
+        name: str,
+        version: str,
+        register: Callable[[Sdk], None] | None = None,
+        *,
+        lifespan: Lifespan | None = None,
+        middleware: Sequence[WorkerMiddleware] = (),
     ) -> None:
         self.name = check_module_name(name)
         self.version = version
         self._register = register
         self._decorated = Sdk(name, version)
+        self._decorated._middleware.extend(middleware)
+        self._lifespan = lifespan
 
     def __repr__(self) -> str:
         return f"ConvoticModule(name={self.name!r}, version={self.version!r})"
@@ -188,6 +219,10 @@ class ConvoticModule:
 
         return register
 
+    def use(self, middleware: WorkerMiddleware) -> None:
+        """Put ``middleware`` around all worker handlers of the module, inside what is there."""
+        self._decorated.use(middleware)
+
     def collect(self) -> Sdk:
         """Return all that is registered: by decorators, and by ``register``.
 
@@ -198,8 +233,10 @@ class ConvoticModule:
             sdk._add(definition)
         for route in self._decorated.routes:
             sdk._add_route(route)
+        sdk._middleware.extend(self._decorated._middleware)
         if self._register is not None:
             self._register(sdk)
+        sdk._surround(self._lifespan)
         return sdk
 
     def collect_handlers(self) -> tuple[HandlerDefinition, ...]:

@@ -1,14 +1,27 @@
 """How one handler's messages are run: :class:`WorkerOptions`. Pure values, validated when made."""
 
 import difflib
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 from pydantic.alias_generators import to_snake
 
 from convotic_celery.sdk.backoff import Backoff
+from convotic_celery.sdk.error_types import ErrorTypes
 from convotic_celery.sdk.event import CloudEvents
+from convotic_celery.sdk.message import WorkerMessage
+from convotic_celery.sdk.rate import check_rate
+from convotic_celery.sdk.selector import check_selector, describe_callable
 
 __all__ = ["WorkerOptions", "WorkerOptionsDict"]
 
@@ -20,6 +33,13 @@ def _to_seconds(value: object) -> object:
 
 
 _Seconds = Annotated[float, BeforeValidator(_to_seconds), Field(allow_inf_nan=False)]
+_Key = Annotated[
+    str | Callable[..., object],
+    AfterValidator(check_selector),
+    PlainSerializer(describe_callable, return_type=str),
+]
+_Hook = Annotated[Callable[..., object], PlainSerializer(describe_callable, return_type=str)]
+_Rate = Annotated[str | float, AfterValidator(check_rate)]
 
 
 def _default_waiting_retries(validated: dict[str, Any]) -> int:
@@ -47,6 +67,17 @@ class WorkerOptionsDict(TypedDict, total=False):
     enable_message_ordering: bool
     enable_exactly_once_delivery: bool
     max_waiting_retries: int
+    deduplicate: str | Callable[[WorkerMessage[Any]], object] | None
+    deduplicate_window: float | timedelta
+    concurrency_key: str | Callable[[WorkerMessage[Any]], object] | None
+    concurrency_key_limit: int
+    on_store_loss: Literal["wait", "run"]
+    retry_on: type[Exception] | Iterable[type[Exception] | str] | None
+    no_retry_on: type[Exception] | Iterable[type[Exception] | str]
+    max_lease_duration: float | timedelta | None
+    max_message_age: float | timedelta | None
+    rate_limit: str | float | None
+    on_dead_letter: Callable[..., object] | None
 
 
 class WorkerOptions(BaseModel):
@@ -147,6 +178,70 @@ class WorkerOptions(BaseModel):
         description="Failed messages waiting for their redelivery before the handler stops "
         "pulling. Default: the larger of 100 and 10 times concurrency.",
     )
+    deduplicate: _Key | None = Field(
+        default=None,
+        description="Key by which a message that has succeeded already is skipped: 'message.id', "
+        "'data.<field>', 'attributes.<name>' or a function of the message. Needs the store.",
+    )
+    deduplicate_window: _Seconds = Field(
+        default=_DAY,
+        ge=1,
+        le=31 * _DAY,
+        description="Seconds for which a success is remembered.",
+    )
+    concurrency_key: _Key | None = Field(
+        default=None,
+        description="Key of which at most concurrency_key_limit messages run at once, in all "
+        "workers together. Needs the store.",
+    )
+    concurrency_key_limit: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Messages of one concurrency key that run at once.",
+    )
+    on_store_loss: Literal["wait", "run"] = Field(
+        default="wait",
+        description="While the store is away, messages with a key wait, or run without protection.",
+    )
+    retry_on: ErrorTypes | None = Field(
+        default=None,
+        description="Errors of the handler that are worth a retry; any other goes to the "
+        "dead-letter topic at once. None: all.",
+    )
+    no_retry_on: ErrorTypes = Field(
+        default=(),
+        description="Errors that go to the dead-letter topic at once; stronger than retry_on.",
+    )
+    max_lease_duration: _Seconds | None = Field(
+        default=None,
+        ge=1,
+        le=_DAY,
+        description="Seconds a run may take at most, its lease being renewed, if that is more than "
+        "ack_deadline; also the bound of ctx.extend_ack_deadline().",
+    )
+    max_message_age: _Seconds | None = Field(
+        default=None,
+        ge=1,
+        description="Seconds since its publish after which a message is acknowledged unrun.",
+    )
+    rate_limit: _Rate | None = Field(
+        default=None,
+        description="Messages that one worker process begins in a time: '10/s', '100/m', '500/h'.",
+    )
+    on_dead_letter: _Hook | None = Field(
+        default=None,
+        description="Called with (DeadLettered, ctx) before a message is given up.",
+    )
+
+    @model_validator(mode="after")
+    def _check_durations(self) -> Self:
+        if self.max_lease_duration is not None and self.max_lease_duration < self.ack_deadline:
+            raise ValueError(
+                f"max_lease_duration ({self.max_lease_duration:g} s) is less than ack_deadline "
+                f"({self.ack_deadline:g} s)"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -170,8 +265,21 @@ class WorkerOptions(BaseModel):
 
     @property
     def max_delivery_attempts(self) -> int:
-        """For the subscription's own dead-letter policy, 10..100: a net, above our own counting."""
-        return min(100, max(10, 3 * self.max_runs))
+        """For the subscription's own dead-letter policy, 10..100: a net, above our own counting.
+
+        A message whose key is busy is delivered more often without being run.
+        """
+        return 100 if self.needs_store else min(100, max(10, 3 * self.max_runs))
+
+    @property
+    def needs_store(self) -> bool:
+        """Whether a run has to ask the store first."""
+        return self.deduplicate is not None or self.concurrency_key is not None
+
+    @property
+    def run_limit(self) -> float:
+        """Seconds after which a run is stopped, unless the handler has asked for more."""
+        return self.max_lease_duration or self.ack_deadline
 
     def replace(self, **changes: Any) -> Self:
         """Return these options with ``changes`` (validated); defaults stay defaults."""

@@ -1,0 +1,28 @@
+"""What the hook ``on_dead_letter`` is told: :class:`DeadLettered`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+__all__ = ["DeadLettered"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLettered:
+    """A message that is about to go to the dead-letter topic, and why."""
+
+    #: As ``message.id``; the dead letter itself has another.
+    message_id: str
+    topic: str
+    #: As it was published, since it may not be what the handler takes. Left out of ``repr``.
+    data: bytes = field(repr=False)
+    attributes: Mapping[str, str]
+    published_at: datetime
+    #: Runs that it had.
+    attempts: int
+    #: ``convotic-dead-letter-reason``: ``max-retries-exceeded``, ``invalid``, ``rejected`` or
+    #: ``ack-deadline-exceeded``.
+    reason: str
+    error: Exception

@@ -1,0 +1,131 @@
+"""Code around every handler of a module: :class:`WorkerMiddleware`.
+
+::
+
+    class Timing(WorkerMiddleware):
+        async def before(self, message, ctx): ...
+        async def after(self, message, ctx): ...
+        async def on_error(self, message, ctx, error): ...
+
+    module.use(Timing())
+
+``before`` in the order of registration, ``after`` and ``on_error`` in the opposite one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from convotic_celery.errors import ModuleError
+
+if TYPE_CHECKING:
+    from convotic_celery.sdk.message import WorkerMessage
+
+__all__ = [
+    "WorkerMiddleware",
+    "check_middleware",
+    "compose_async",
+    "compose_sync",
+    "tell_error_async",
+    "tell_error_sync",
+]
+
+_HOOKS = ("before", "after", "on_error")
+
+
+class WorkerMiddleware:
+    """Hooks around each run; override those you want, as ``def`` or ``async def``.
+
+    A module with plain ``def`` handlers takes plain hooks only. One object serves all messages at
+    once: keep nothing of a run in it, use ``contextvars``.
+    """
+
+    def before(self, message: WorkerMessage[Any], ctx: Any) -> Awaitable[None] | None:
+        """Run before the handler; what it raises (also ``Drop``, ``Retry``) is the outcome."""
+
+    def after(self, message: WorkerMessage[Any], ctx: Any) -> Awaitable[None] | None:
+        """Run when the handler has returned; what it raises makes the run a failed one."""
+
+    def on_error(
+        self, message: WorkerMessage[Any], ctx: Any, error: Exception
+    ) -> Awaitable[None] | None:
+        """Run when handler or hook has raised, also an outcome, or was stopped at its deadline.
+
+        Raising replaces the error. It has half of ``deadline_grace``.
+        """
+
+
+def check_middleware(middleware: Sequence[object], *, is_async: bool, where: str) -> None:
+    """Raise ModuleError for what is no middleware, or has async hooks for a plain handler."""
+    for each in middleware:
+        if not isinstance(each, WorkerMiddleware):
+            raise ModuleError(f"{where}: {each!r} is no WorkerMiddleware; derive it from that.")
+        hooks = [h for h in _HOOKS if inspect.iscoroutinefunction(getattr(each, h))]
+        if hooks and not is_async:
+            raise ModuleError(
+                f"{where} is a plain def handler, and {type(each).__name__}.{hooks[0]} is async: "
+                "nobody would await it. Write it as a plain def."
+            )
+
+
+def compose_async(
+    handler: Callable[..., Awaitable[object]], middleware: Sequence[WorkerMiddleware]
+) -> Callable[..., Awaitable[object]]:
+    """Return the handler with its hooks before and after; the handler itself if there are none."""
+    if not middleware:
+        return handler
+
+    async def call(message: WorkerMessage[Any], ctx: Any) -> None:
+        for each in middleware:
+            await _settle(each.before(message, ctx))
+        await handler(message, ctx)
+        for each in reversed(middleware):
+            await _settle(each.after(message, ctx))
+
+    return call
+
+
+def compose_sync(
+    handler: Callable[..., object], middleware: Sequence[WorkerMiddleware]
+) -> Callable[..., object]:
+    """Do what :func:`compose_async` does, for a plain handler."""
+    if not middleware:
+        return handler
+
+    def call(message: WorkerMessage[Any], ctx: Any) -> None:
+        for each in middleware:
+            each.before(message, ctx)
+        handler(message, ctx)
+        for each in reversed(middleware):
+            each.after(message, ctx)
+
+    return call
+
+
+async def tell_error_async(
+    middleware: Sequence[WorkerMiddleware],
+    message: WorkerMessage[Any],
+    ctx: Any,
+    error: Exception,
+) -> None:
+    """Call each ``on_error``, the last one first."""
+    for each in reversed(middleware):
+        await _settle(each.on_error(message, ctx, error))
+
+
+def tell_error_sync(
+    middleware: Sequence[WorkerMiddleware],
+    message: WorkerMessage[Any],
+    ctx: Any,
+    error: Exception,
+) -> None:
+    """Do what :func:`tell_error_async` does, for a plain handler."""
+    for each in reversed(middleware):
+        each.on_error(message, ctx, error)
+
+
+async def _settle(result: Awaitable[None] | None) -> None:
+    if result is not None:
+        await result
