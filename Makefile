@@ -45,6 +45,10 @@ format: $(READY) ## Format the code and mend what can be mended
 bench: $(READY) ## Measure throughput and latency, beside a raw baseline in the same run
 	$(BIN)/python -m benchmarks $(ARGS)
 
+.PHONY: celery-suite
+celery-suite: $(READY) ## Celery's own integration tests on pubsub:// (ARGS="--broker google t/integration/test_canvas.py")
+	$(BIN)/python -m tests.celery_suite $(ARGS)
+
 .PHONY: docs
 docs: $(READY) ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
