@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -38,19 +38,8 @@ class HandlerLogger(structlog.stdlib.BoundLogger):
 
 def build_logger(**fields: Any) -> HandlerLogger:
     """Return a logger that adds ``fields`` to everything it logs."""
-    logger: HandlerLogger = structlog.wrap_logger(
-        logging.getLogger(LOGGER_NAME),
-        processors=[
-            structlog.stdlib.filter_by_level,
-            structlog.stdlib.PositionalArgumentsFormatter(),
-            _to_standard_record,
-        ],
-        wrapper_class=HandlerLogger,
-        context_class=dict,
-        cache_logger_on_first_use=False,
-        **fields,
-    )
-    return logger.bind()
+    # What structlog.wrap_logger(...).bind() makes, without its lazy proxy: this runs per message.
+    return HandlerLogger(logging.getLogger(LOGGER_NAME), _PROCESSORS, fields)
 
 
 def _to_standard_record(
@@ -63,3 +52,10 @@ def _to_standard_record(
             arguments[name] = event.pop(name)
     arguments["extra"] = {FIELDS_ATTRIBUTE: event}
     return arguments
+
+
+_PROCESSORS: Final = (
+    structlog.stdlib.filter_by_level,
+    structlog.stdlib.PositionalArgumentsFormatter(),
+    _to_standard_record,
+)

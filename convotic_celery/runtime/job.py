@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import threading
 import time
 from asyncio import Task
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +35,25 @@ class Job:
 
     It is also what ``pool.apply_async`` returns, so Celery keeps a weak reference to it.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_args",
+        "_kwargs",
+        "_on_accept",
+        "_on_error",
+        "_on_result",
+        "_on_timeout",
+        "_target",
+        "_untold",
+        "correlation_id",
+        "hard_limit_seconds",
+        "number",
+        "soft_limit_seconds",
+        "started",
+        "stop_reason",
+        "task",
+    )
 
     def __init__(
         self,
@@ -67,8 +85,8 @@ class Job:
         self._on_result = on_result
         self._on_error = on_error
         self._on_timeout = on_timeout
-        self._told = False
-        self._lock = threading.Lock()
+        #: One item until the outcome is told; popping is atomic.
+        self._untold = [True]
 
     def __repr__(self) -> str:
         return f"<Job {self.number} {self.correlation_id or self._target!r}>"
@@ -122,10 +140,10 @@ class Job:
         """Do nothing: Celery calls this beside ``pool.terminate_job``, which does it."""
 
     def _tell_once(self) -> bool:
-        with self._lock:
-            first = not self._told
-            self._told = True
-            return first
+        try:
+            return self._untold.pop()
+        except IndexError:
+            return False
 
     def _call(self, callback: Callback | None, *args: Any, **kwargs: Any) -> None:
         if callback is None:

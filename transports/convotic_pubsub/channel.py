@@ -384,7 +384,8 @@ class Channel(virtual.Channel):
         return True
 
     def _message(self, payload: PayloadDict, delivery: Delivery | None) -> Message:
-        payload["properties"].setdefault("delivery_tag", self._next_delivery_tag())
+        if "delivery_tag" not in payload["properties"]:
+            payload["properties"]["delivery_tag"] = self._next_delivery_tag()
         return Message(payload, channel=self, delivery=delivery)
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Message | None:
