@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
+from celery.signals import worker_process_shutdown
 from kombu import Queue
 
 from convotic_celery.context.attempts import AttemptLog
@@ -19,10 +20,12 @@ from convotic_celery.context.services import Services, ServicesHook
 from convotic_celery.context.store import Store
 from convotic_celery.hooks import plug_in_services
 from convotic_celery.modules import load_modules
+from convotic_celery.runtime.key_guard import KeyStore
+from convotic_celery.runtime.lifespans import Lifespans
 from convotic_celery.runtime.payload import SERIALIZER, register_serializer
 from convotic_celery.runtime.policy import HandlerPolicy
 from convotic_celery.runtime.publish import HandlerPublisher, SessionPublisher
-from convotic_celery.runtime.registry import kombu_queue, make_task, queue_spec
+from convotic_celery.runtime.registry import kombu_queue, make_execution, make_task, queue_spec
 from convotic_celery.runtime.task import HandlerTask
 from convotic_celery.settings import Settings
 from convotic_pubsub.session import session_for
@@ -96,6 +99,8 @@ class ConvoticApp(Celery):
         self.definitions = tuple(definitions)
         self.routes = tuple(routes)
         self.store = Store(_store_url(settings), timeout_seconds=settings.store_timeout)
+        self.keys = KeyStore(self.store, key_prefix=settings.store_key_prefix)
+        self.lifespans = Lifespans()
         memory = AttemptLog(self.store, key_prefix=settings.store_key_prefix)
         self._policies = {d.queue: HandlerPolicy(d, memory) for d in self.definitions}
         super().__init__("convotic", **kwargs)
@@ -115,7 +120,10 @@ class ConvoticApp(Celery):
         plug_in_services(self.services, settings.services, services_hook)
         publisher = HandlerPublisher(self.publisher, settings.publish_timeout)
         for definition in self.definitions:
-            self._tasks[definition.queue] = make_task(definition, self.services, publisher)
+            execution = make_execution(definition, self.services, self.keys, self.lifespans)
+            self._tasks[definition.queue] = make_task(execution, publisher)
+        if any(definition.lifespan for definition in self.definitions):
+            worker_process_shutdown.connect(self._leave_lifespans)
 
     @property
     def total_concurrency(self) -> int:
@@ -165,6 +173,10 @@ class ConvoticApp(Celery):
         changes: Mapping[str, Any] = self.__reduce_keys__()["changes"]
         kept = {name: value for name, value in changes.items() if name not in _DERIVED}
         return _rebuild, (self.settings, kept, self._services_hook)
+
+    def _leave_lifespans(self, **_: Any) -> None:
+        """Leave the modules' lifespans in a prefork child that ends."""
+        self.lifespans.close()
 
     def _get_backend(self) -> Any:
         """Return the result backend: the one configured, else the store's server."""

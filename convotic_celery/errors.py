@@ -11,6 +11,7 @@
     │   └── HandlerSignatureError        a handler can't be called as (message, ctx)
     ├── InvalidMessage                   the data is not JSON or fails the payload model
     ├── AckDeadlineExceeded              a run was stopped at its ack deadline
+    ├── DeadlineNotExtendable            here nobody can extend the ack deadline
     ├── PublishNotConfirmed              sent, but no confirmation came in time
     ├── PublishManyFailed                of many messages, not all are published; says which
     ├── PublishRefused                   refused before anything was sent
@@ -47,6 +48,7 @@ __all__ = [
     "ContextError",
     "ConversationNotFound",
     "ConvoticError",
+    "DeadlineNotExtendable",
     "DuplicateHandler",
     "DuplicateRoute",
     "EmptyMessage",
@@ -124,6 +126,20 @@ class AckDeadlineExceeded(ConvoticError):
         return (
             f"{self.handler} was stopped after its ack deadline of {self.ack_deadline_seconds:g} "
             "seconds. Raise ack_deadline, or do less in one message."
+        )
+
+
+class DeadlineNotExtendable(ConvoticError):
+    """The ack deadline can't be extended from here; the text says why and what to do."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason or (
+            "A prefork child is stopped by its parent, so ctx.extend_ack_deadline() can't give it "
+            "more time. Give the handler max_lease_duration=…, or run it in another pool."
         )
 
 

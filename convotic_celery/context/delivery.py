@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["Delivery", "RouteCall"]
+__all__ = ["Delivery", "RouteCall", "RunClock"]
+
+
+class RunClock(Protocol):
+    """How long a run may go on; the runtime gives one in."""
+
+    fencing_token: int | None
+
+    @property
+    def time_left(self) -> float:
+        """Seconds until the run is stopped."""
+        ...
+
+    def extend(self, seconds: float) -> None:
+        """Let it go on for at least so long from now."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +40,10 @@ class Delivery:
     is_replay: bool = False
     #: ``traceparent`` and ``tracestate``, passed on to what the handler publishes.
     trace: Mapping[str, str] = field(default_factory=dict)
+    #: None for what has no deadline: a route's call, a handler that a test calls.
+    control: RunClock | None = None
+    #: What the module's lifespan yields.
+    resource: object = None
 
     def log_fields(self) -> dict[str, Any]:
         """Return what every log record about this run says."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from celery.worker.consumer import Consumer
 
+from convotic_celery.runtime.request import HandlerRequest
+
 __all__ = ["HandlerConsumer"]
 
 logger = logging.getLogger(__name__)
@@ -22,6 +24,7 @@ class HandlerConsumer(Consumer):
 
     connection_errors: tuple[type[BaseException], ...]
     channel_errors: tuple[type[BaseException], ...]
+    task_buckets: dict[str, Any]
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Reject a message whose body can't be decoded."""
@@ -51,6 +54,21 @@ class HandlerConsumer(Consumer):
                     message.reject_log_error(logger, self.connection_errors)
 
         return handle_or_reject
+
+    def on_close(self) -> None:
+        """Give back what waits for its rate limit: Celery would forget it, and let it lapse."""
+        for bucket in self.task_buckets.values():
+            for request, _ in list(bucket.contents) if bucket else ():
+                if isinstance(request, HandlerRequest):
+                    request.hand_back()
+        super().on_close()
+
+    def _limit_task(self, request: Any, bucket: Any, tokens: int) -> Any:
+        """Have a message wait for its turn, which ``rate_limit`` says, with its lease held."""
+        if isinstance(request, HandlerRequest):
+            wait = bucket.expected_time(len(bucket.contents) + tokens)
+            request.hold(wait + request.run_limit)
+        return super()._limit_task(request, bucket, tokens)  # type: ignore[misc]  # not in celery-types
 
 
 def _queue_of(message: Any) -> str:

@@ -15,6 +15,10 @@ Outcome: TypeAlias = Literal[
     "dead_lettered",
     "handed_back",
     "revoked",
+    "postponed",
+    "duplicate",
+    "expired",
+    "other_target",
 ]
 
 

@@ -10,6 +10,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, Worker
 from celery import exceptions as celery_exceptions
 
 from convotic_celery.errors import AckDeadlineExceeded, ConvoticError, InvalidMessage
+from convotic_celery.sdk.error_types import dotted_name
 from convotic_celery.sdk.outcomes import DeadLetter, Drop, Retry
 
 if TYPE_CHECKING:
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Again",
     "Dropped",
+    "Duplicate",
     "GiveUp",
     "HandlerExited",
+    "Later",
+    "Postponed",
     "Verdict",
     "error_type",
     "judge",
@@ -35,6 +39,33 @@ _DEADLINE_ERRORS = (AckDeadlineExceeded, SoftTimeLimitExceeded, TimeLimitExceede
 
 class HandlerExited(ConvoticError):
     """A handler raised SystemExit, KeyboardInterrupt or the like; the worker goes on."""
+
+
+class Postponed(ConvoticError):
+    """The message was not run: its key is busy, or the store away. Counts as no attempt."""
+
+    def __init__(self, reason: str, delay_seconds: float) -> None:
+        super().__init__(reason, delay_seconds)
+        self.reason = reason
+        self.delay_seconds = delay_seconds
+
+    def __str__(self) -> str:
+        return f"not run, {self.reason}; again in {self.delay_seconds:g} s"
+
+
+class Duplicate(celery_exceptions.Ignore):
+    """A message with this key has succeeded already; this one is acknowledged and counted."""
+
+
+#: What ``retry_on`` is not asked about.
+_ALWAYS_RETRIED = (
+    *_DEADLINE_ERRORS,
+    HandlerExited,
+    InvalidMessage,
+    Retry,
+    celery_exceptions.Reject,
+    celery_exceptions.Retry,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +89,14 @@ class Dropped:
     reason: str
 
 
-Verdict: TypeAlias = Again | GiveUp | Dropped
+@dataclass(frozen=True, slots=True)
+class Later:
+    """The message is delivered again after ``delay_seconds``; nothing is counted."""
+
+    delay_seconds: float
+
+
+Verdict: TypeAlias = Again | GiveUp | Dropped | Later
 
 
 def judge(
@@ -78,6 +116,8 @@ def judge(
         elapsed_seconds: Since the run began.
         random: 0..1, for a back-off's jitter.
     """
+    if isinstance(error, Postponed):
+        return Later(error.delay_seconds)
     if isinstance(error, Drop | celery_exceptions.Ignore):
         return Dropped(str(error) or "ignored by the handler")
     if isinstance(error, celery_exceptions.Reject):
@@ -87,12 +127,25 @@ def judge(
     is_invalid = isinstance(error, InvalidMessage) and options.on_invalid == "dead_letter"
     if is_invalid or isinstance(error, DeadLetter):
         return GiveUp(error)
-    if attempt > options.max_retries:
+    if attempt > options.max_retries or not is_worth_retrying(error, options):
         return GiveUp(_final(error))
     return Again(_delay(error, options, attempt, elapsed_seconds, random))
 
 
-def reason_of(error: BaseException) -> DeadLetterReason:
+def is_worth_retrying(error: BaseException, options: WorkerOptions) -> bool:
+    """Say whether ``retry_on`` and ``no_retry_on`` allow a retry.
+
+    ``retry_on`` is about what the handler's own code raises: who asks for a retry gets it, and a
+    run that was stopped at its deadline is retried.
+    """
+    if isinstance(error, options.no_retry_on):
+        return False
+    if options.retry_on is None or isinstance(error, options.retry_on):
+        return True
+    return isinstance(error, _ALWAYS_RETRIED)
+
+
+def reason_of(error: BaseException, options: WorkerOptions | None = None) -> DeadLetterReason:
     """Return the ``convotic-dead-letter-reason`` of a final error."""
     match error:
         case DeadLetter() | celery_exceptions.Reject():
@@ -101,7 +154,11 @@ def reason_of(error: BaseException) -> DeadLetterReason:
             return "invalid"
         case WorkerLostError():
             return "worker-lost"
-    return "ack-deadline-exceeded" if is_deadline(error) else "max-retries-exceeded"
+    if is_deadline(error):
+        return "ack-deadline-exceeded"
+    if options is not None and not is_worth_retrying(error, options):
+        return "rejected"
+    return "max-retries-exceeded"
 
 
 def is_deadline(error: BaseException) -> bool:
@@ -111,10 +168,7 @@ def is_deadline(error: BaseException) -> bool:
 
 def error_type(error: BaseException) -> str:
     """Return the dotted name of an error's class; builtins without their module."""
-    cls = type(error)
-    return (
-        cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-    )
+    return dotted_name(type(error))
 
 
 def _final(error: Exception) -> Exception:

@@ -8,6 +8,8 @@ either, and Pub/Sub's count of deliveries stands for both.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from convotic_celery.runtime.attributes import (
@@ -17,6 +19,7 @@ from convotic_celery.runtime.attributes import (
     dead_letter_attributes,
     replay_count,
 )
+from convotic_celery.runtime.counters import outcomes
 from convotic_celery.runtime.payload import PayloadBuilder, first_message_id
 from convotic_pubsub.queue import (
     Acknowledge,
@@ -61,12 +64,21 @@ class HandlerPolicy:
     ``decide`` is pure and safe on any thread; the async methods belong to the transport's loop.
     """
 
-    def __init__(self, definition: HandlerDefinition, memory: AttemptMemory | None) -> None:
+    def __init__(
+        self,
+        definition: HandlerDefinition,
+        memory: AttemptMemory | None,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._queue = definition.queue
         self._subscription = definition.subscription
         self._topic = definition.topic
         self._max_runs = definition.options.max_retries + 1
         self._max_losses = definition.options.max_worker_losses
+        age = definition.options.max_message_age
+        self._max_age = None if age is None else timedelta(seconds=age)
+        self._now = now
         #: Pub/Sub keeps the message at most so long, so nobody asks for its counts later.
         self._retention = definition.options.retention
         self._memory = memory
@@ -76,7 +88,11 @@ class HandlerPolicy:
         """Say what becomes of a delivery."""
         target = received.attributes.get(TARGET_ATTRIBUTE)
         if target is not None and target != self._queue:
+            outcomes.count(self._queue, "other_target")
             return Acknowledge("other-target")
+        if self._max_age is not None and self._now() - received.published_at > self._max_age:
+            outcomes.count(self._queue, "expired")
+            return Acknowledge("expired")
         if received.delivery_attempt <= 1 and history is None:  # nearly every message
             return Deliver(self._payloads.build(received, attempt=1, losses=0))
         return self._decide_again(received, history)

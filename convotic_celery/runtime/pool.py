@@ -13,7 +13,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from billiard.common import TERM_SIGNAME
 from celery.concurrency.base import BasePool
@@ -29,6 +29,9 @@ from convotic_celery.runtime.loop import LoopThread
 from convotic_celery.runtime.suspend import run_suspendable
 from convotic_celery.runtime.threads import WorkerThreads
 from convotic_celery.runtime.watchdog import LoopWatchdog
+
+if TYPE_CHECKING:
+    from convotic_celery.runtime.lifespans import Lifespans
 
 __all__ = ["TaskPool"]
 
@@ -79,6 +82,8 @@ class TaskPool(BasePool):
         """Start the loop; threads start when there is work for them."""
         self._loop_thread.start()
         self._watchdog.start()
+        if self._lifespans is not None:
+            self._lifespans.use_loop(self._loop_thread.loop)
 
     def on_apply(  # type: ignore[override]  # noqa: PLR0917 - Celery's; it keeps the result
         self,
@@ -272,7 +277,15 @@ class TaskPool(BasePool):
             job.task is not None or job.stop_reason is None for job in list(self._jobs.values())
         )
 
+    @property
+    def _lifespans(self) -> Lifespans | None:
+        """The app's; None for an app that is not ours."""
+        lifespans: Lifespans | None = getattr(self.app, "lifespans", None)
+        return lifespans
+
     def _end(self) -> None:
+        if self._lifespans is not None:
+            self._lifespans.close()
         self._watchdog.stop()
         self._threads.stop()
         self._loop_thread.stop()

@@ -9,28 +9,48 @@ from typing import TYPE_CHECKING
 
 from kombu import Exchange, Queue
 
+from convotic_celery.runtime.key_guard import KeyGuard
+from convotic_celery.runtime.run import Execution
 from convotic_celery.runtime.task import HandlerTask
+from convotic_celery.sdk.rate import parse_rate
 from convotic_pubsub.queue import DeliveryPolicy, QueueSpec
 
 if TYPE_CHECKING:
+    from convotic_celery.runtime.key_guard import KeyStore
+    from convotic_celery.runtime.lifespans import Lifespans
     from convotic_celery.runtime.publish import HandlerPublisher
     from convotic_celery.runtime.run import ContextSource
     from convotic_celery.sdk.handler import HandlerDefinition
 
-__all__ = ["kombu_queue", "make_task", "queue_spec"]
+__all__ = ["kombu_queue", "make_execution", "make_task", "queue_spec"]
 
 
-def make_task(
-    definition: HandlerDefinition, contexts: ContextSource, publisher: HandlerPublisher
-) -> HandlerTask:
+def make_execution(
+    definition: HandlerDefinition, contexts: ContextSource, keys: KeyStore, lifespans: Lifespans
+) -> Execution:
+    """Return what the handler's runs need, and nothing that its options don't ask for."""
+    if not definition.options.needs_store:
+        return Execution(definition, contexts, lifespans=lifespans if definition.lifespan else None)
+    return Execution(
+        definition,
+        contexts,
+        keys=keys,
+        guard=KeyGuard(definition, keys),
+        lifespans=lifespans if definition.lifespan else None,
+    )
+
+
+def make_task(execution: Execution, publisher: HandlerPublisher) -> HandlerTask:
     """Return the task that runs a handler; it is not bound to an app yet."""
+    definition = execution.definition
     handler = definition.handler
     attributes = {
         "name": definition.queue,
         "definition": definition,
-        "contexts": contexts,
+        "execution": execution,
         "publisher": publisher,
         "max_retries": definition.options.max_retries,
+        "rate_limit": _celery_rate(definition.options.rate_limit),
         "run": staticmethod(handler),
         "__doc__": handler.__doc__,
         "__module__": handler.__module__,
@@ -38,6 +58,11 @@ def make_task(
     name = getattr(handler, "__name__", type(handler).__name__)
     task: HandlerTask = type(name, (HandlerTask,), attributes)()
     return task
+
+
+def _celery_rate(rate: str | float | None) -> float | None:
+    """Return a rate as Celery's worker takes it: messages a second, None for no limit."""
+    return None if rate is None else parse_rate(rate)
 
 
 def kombu_queue(definition: HandlerDefinition) -> Queue:

@@ -31,7 +31,7 @@ from kombu.utils.encoding import safe_repr, safe_str
 
 from convotic_celery.runtime.attributes import Failure, cut_utf8, dead_letter_attributes
 from convotic_celery.runtime.counters import Outcome, outcomes
-from convotic_celery.runtime.outcome import error_type, reason_of
+from convotic_celery.runtime.outcome import Duplicate, Postponed, error_type, reason_of
 
 if TYPE_CHECKING:
     from convotic_celery.runtime.payload import MessageFacts
@@ -50,6 +50,9 @@ class SettledMessage(Protocol):
 
     def lapse(self, delay_seconds: float, *, failure: bool = True) -> None:
         """Let the lease end."""
+
+    def postpone(self, delay_seconds: float) -> None:
+        """Let the lease end; it was not run."""
 
     def dead_letter(self, attributes: Mapping[str, str]) -> None:
         """Publish a copy with these attributes added, then acknowledge."""
@@ -75,9 +78,17 @@ class HandlerRequest(Request):
 
     def on_accepted(self, pid: Any, time_accepted: float) -> None:
         """Note that the handler begins: from now on the lease is held for its ack deadline."""
-        options = self._definition.options
-        self._delivery.started(options.ack_deadline + options.deadline_grace)
+        self.hold(self.run_limit)
         super().on_accepted(pid, time_accepted)
+
+    @property
+    def run_limit(self) -> float:
+        """Seconds that the run may take."""
+        return self._definition.options.run_limit
+
+    def hold(self, seconds: float) -> None:
+        """Keep the lease for a run of so many seconds from now, and the time to settle it."""
+        self._delivery.started(seconds + self._definition.options.deadline_grace)
 
     def acknowledge(self) -> None:
         """Acknowledge: the handler returned, or the message was revoked or has expired."""
@@ -101,6 +112,9 @@ class HandlerRequest(Request):
     def on_retry(self, exc_info: ExceptionInfo) -> None:
         """Let the lease lapse after the delay that the task chose; that is the redelivery."""
         retry = _unwrap(exc_info.exception)
+        if isinstance(retry.exc, Postponed):
+            self._postpone(retry.exc)
+            return
         self._retry(exc_info, retry.exc or retry, float(retry.when or 0.0), failure=True)
 
     def on_failure(
@@ -118,7 +132,7 @@ class HandlerRequest(Request):
             state.task_ready(self)
             self.on_retry(exc_info)
         elif isinstance(error, Ignore):
-            self._drop(str(error))
+            self._drop(str(error), "duplicate" if isinstance(error, Duplicate) else "dropped")
         elif self._was_stopped_by_us(error):
             self.hand_back()
         elif isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt):
@@ -159,12 +173,19 @@ class HandlerRequest(Request):
             "task-retried", exception=safe_repr(error), traceback=safe_str(exc_info.traceback)
         )
 
-    def _drop(self, reason: str) -> None:
+    def _postpone(self, postponed: Postponed) -> None:
+        """Let the message come again later; the handler was not called, so nothing is counted."""
+        state.task_ready(self)
+        delay = postponed.delay_seconds
+        self._settle("postponed", lambda: self._delivery.postpone(delay))
+        self.send_event("task-retried", exception=safe_repr(postponed), traceback="")
+
+    def _drop(self, reason: str, outcome: Outcome = "dropped") -> None:
         """Acknowledge what the handler declined; monitors see a success with that result."""
         state.task_ready(self, successful=True)
         if self.acknowledged:
             return
-        self._settle("dropped", self._delivery.ack)
+        self._settle(outcome, self._delivery.ack)
         result = repr({"dropped": reason})
         self.send_event("task-succeeded", result=result, runtime=self._elapsed_seconds)
 
@@ -210,7 +231,7 @@ class HandlerRequest(Request):
         state.task_ready(self)
         if self.acknowledged:
             return
-        self._dead_letter(error, reason_of(error))
+        self._dead_letter(error, reason_of(error, self._definition.options))
         if not recorded:
             self._record_failure(exc_info, error)
         if announced:

@@ -6,6 +6,7 @@ Says nothing about what an error means; that is ``outcome.py``.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,13 +14,19 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 from convotic_celery.context.delivery import Delivery
 from convotic_celery.errors import AckDeadlineExceeded
+from convotic_celery.runtime.key_guard import drive_async, drive_sync
+from convotic_celery.runtime.outcome import Postponed
 from convotic_celery.sdk.message import WorkerMessage
+from convotic_celery.sdk.middleware import tell_error_async, tell_error_sync
 
 if TYPE_CHECKING:
+    from convotic_celery.runtime.control import RunControl
+    from convotic_celery.runtime.key_guard import KeyGuard, KeyStore
+    from convotic_celery.runtime.lifespans import Lifespans
     from convotic_celery.runtime.payload import MessageFacts
     from convotic_celery.sdk.handler import HandlerDefinition
 
-__all__ = ["ContextSource", "build_delivery", "build_message", "run_async", "run_sync"]
+__all__ = ["ContextSource", "Execution", "build_delivery", "build_message", "run_async", "run_sync"]
 
 
 class ContextSource(Protocol):
@@ -54,7 +61,12 @@ def build_message(
     )
 
 
-def build_delivery(definition: HandlerDefinition, facts: MessageFacts) -> Delivery:
+def build_delivery(
+    definition: HandlerDefinition,
+    facts: MessageFacts,
+    control: RunControl | None = None,
+    resource: object = None,
+) -> Delivery:
     """Return what the context knows about the run."""
     return Delivery(
         handler=definition.queue,
@@ -64,38 +76,113 @@ def build_delivery(definition: HandlerDefinition, facts: MessageFacts) -> Delive
         attempt=facts["attempt"],
         is_replay=facts["replay_count"] > 0,
         trace=facts["trace"],
+        control=control,
+        resource=resource,
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What a handler's runs need; decided once, when its task is made. None: it does not ask."""
+
+    definition: HandlerDefinition
+    contexts: ContextSource
+    keys: KeyStore | None = None
+    guard: KeyGuard | None = None
+    lifespans: Lifespans | None = None
+
+
 async def run_async(
-    definition: HandlerDefinition, message: WorkerMessage[Any], ctx: object
+    execution: Execution, message: WorkerMessage[Any], facts: MessageFacts, control: RunControl
 ) -> None:
-    """Call an ``async def`` handler; it is cancelled at its ack deadline.
+    """Run an ``async def`` handler; it is cancelled at its ack deadline.
 
     Raises:
         AckDeadlineExceeded: It was.
+        Duplicate: The message's key has succeeded already; the handler was not called.
+        Postponed: Its key is busy, or the store away; the handler was not called, or it lost it.
     """
-    seconds = definition.options.ack_deadline
+    guard, keys = execution.guard, execution.keys
+    if guard is None or keys is None:
+        await _call_async(execution, message, facts, control)
+        return
+    claim = await drive_async(guard.acquire(message, control), keys)
     try:
-        async with asyncio.timeout(seconds) as deadline:
-            await definition.handler(message, ctx)
+        await _call_async(execution, message, facts, control)
+    except BaseException:
+        await drive_async(guard.release(claim), keys)
+        raise
+    await drive_async(guard.complete(claim, control), keys)
+
+
+async def _call_async(
+    execution: Execution, message: WorkerMessage[Any], facts: MessageFacts, control: RunControl
+) -> None:
+    definition, resource = execution.definition, None
+    if execution.lifespans is not None:
+        resource = await execution.lifespans.enter(definition)
+    ctx = execution.contexts.async_context(build_delivery(definition, facts, control, resource))
+    if not definition.middleware:
+        await _call_until_deadline(definition, message, ctx, control)
+        return
+    try:
+        await _call_until_deadline(definition, message, ctx, control)
+    except Exception as error:
+        async with asyncio.timeout(max(1.0, definition.options.deadline_grace / 2)):
+            await tell_error_async(definition.middleware, message, ctx, error)
+        raise
+
+
+async def _call_until_deadline(
+    definition: HandlerDefinition, message: WorkerMessage[Any], ctx: object, control: RunControl
+) -> None:
+    try:
+        async with asyncio.timeout(control.time_left) as deadline:
+            control.watch(deadline)
+            await definition.call(message, ctx)
     except TimeoutError as error:
         if not deadline.expired():
             raise  # the handler's own
+        if control.is_lost:
+            raise Postponed("another run has taken its key", 1.0) from error
         # Chained: the traceback shows where the handler stood.
-        raise AckDeadlineExceeded(definition.queue, seconds) from error
+        raise AckDeadlineExceeded(definition.queue, control.granted_seconds) from error
 
 
-def run_sync(definition: HandlerDefinition, message: WorkerMessage[Any], ctx: object) -> None:
-    """Call a plain ``def`` handler.
+def run_sync(
+    execution: Execution, message: WorkerMessage[Any], facts: MessageFacts, control: RunControl
+) -> None:
+    """Run a plain ``def`` handler; raises what :func:`run_async` does.
 
     In a prefork child it is stopped at its ack deadline, which is the child's soft time limit. In a
     thread nobody can stop it: the lease lapses, which the transport warns of.
-
-    Raises:
-        AckDeadlineExceeded: It was stopped.
     """
+    guard, keys = execution.guard, execution.keys
+    if guard is None or keys is None:
+        _call_sync(execution, message, facts, control)
+        return
+    claim = drive_sync(guard.acquire(message, control), keys)
     try:
-        definition.handler(message, ctx)
-    except SoftTimeLimitExceeded as error:
-        raise AckDeadlineExceeded(definition.queue, definition.options.ack_deadline) from error
+        _call_sync(execution, message, facts, control)
+    except BaseException:
+        drive_sync(guard.release(claim), keys)
+        raise
+    drive_sync(guard.complete(claim, control), keys)
+
+
+def _call_sync(
+    execution: Execution, message: WorkerMessage[Any], facts: MessageFacts, control: RunControl
+) -> None:
+    definition, resource = execution.definition, None
+    if execution.lifespans is not None:
+        resource = execution.lifespans.enter_sync(definition)
+    ctx = execution.contexts.sync_context(build_delivery(definition, facts, control, resource))
+    try:
+        definition.call(message, ctx)
+    except SoftTimeLimitExceeded as stopped:
+        error = AckDeadlineExceeded(definition.queue, control.granted_seconds)
+        tell_error_sync(definition.middleware, message, ctx, error)
+        raise error from stopped
+    except Exception as error:
+        tell_error_sync(definition.middleware, message, ctx, error)
+        raise

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
 from celery.app.task import Task
@@ -21,16 +22,20 @@ from celery.exceptions import Ignore, Retry, WorkerShutdown, WorkerTerminate
 
 from convotic_celery.context.publishing import encode_json
 from convotic_celery.errors import InvalidMessage, PublishRefused
+from convotic_celery.runtime.control import RunControl, hold_lease
 from convotic_celery.runtime.coroutine import run_coroutine
-from convotic_celery.runtime.outcome import Again, Dropped, GiveUp, HandlerExited, judge
-from convotic_celery.runtime.payload import MessageFacts, task_id_of
-from convotic_celery.runtime.run import (
-    ContextSource,
-    build_delivery,
-    build_message,
-    run_async,
-    run_sync,
+from convotic_celery.runtime.dead_letter_hook import tell_dead_letter_async, tell_dead_letter_sync
+from convotic_celery.runtime.outcome import (
+    Again,
+    Dropped,
+    Duplicate,
+    GiveUp,
+    HandlerExited,
+    Later,
+    judge,
 )
+from convotic_celery.runtime.payload import MessageFacts, task_id_of
+from convotic_celery.runtime.run import Execution, build_message, run_async, run_sync
 from convotic_celery.sdk.outcomes import DeadLetter
 
 if TYPE_CHECKING:
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
 
     from celery.result import AsyncResult
 
+    from convotic_celery.runtime.control import HoldLease
     from convotic_celery.runtime.publish import HandlerPublisher
     from convotic_celery.sdk.handler import HandlerDefinition
 
@@ -95,7 +101,7 @@ class HandlerTask(Task[Any, Any]):
     throws = (DeadLetter, InvalidMessage)
 
     definition: ClassVar[HandlerDefinition]
-    contexts: ClassVar[ContextSource]
+    execution: ClassVar[Execution]
     publisher: ClassVar[HandlerPublisher]
 
     @property
@@ -110,15 +116,15 @@ class HandlerTask(Task[Any, Any]):
             return self._call_directly(*args, **kwargs)
         begun = time.monotonic()
         try:
-            self._run(args[0], facts)
+            self._run(args[0], facts, partial(hold_lease, str(self.request.id)))
         except _WORKER_STOPS:
             raise
         except Exception as exc:  # noqa: BLE001 - whatever a handler raises has a meaning
-            self._conclude(exc, facts["attempt"], time.monotonic() - begun)
+            self._conclude(exc, args[0], facts, time.monotonic() - begun)
         except BaseException as exc:  # noqa: BLE001 - sys.exit() in a handler must not end the worker
             exited = HandlerExited(f"the handler raised {exc!r}")
             exited.__cause__ = exc
-            self._conclude(exited, facts["attempt"], time.monotonic() - begun)
+            self._conclude(exited, args[0], facts, time.monotonic() - begun)
 
     def retry(self, *_: Any, **__: Any) -> NoReturn:
         """Refuse: Celery's retry publishes anew, to every subscriber of the topic.
@@ -160,17 +166,18 @@ class HandlerTask(Task[Any, Any]):
         result.ignored = True  # as Celery's own: nobody waits for what is not stored
         return result
 
-    def _run(self, raw: bytes, facts: MessageFacts) -> None:
-        definition = self.definition
-        message = build_message(definition, raw, facts)
-        delivery = build_delivery(definition, facts)
-        if definition.is_async:
-            ctx = self.contexts.async_context(delivery)
-            run_coroutine(self, run_async(definition, message, ctx))
+    def _run(self, raw: bytes, facts: MessageFacts, hold: HoldLease) -> None:
+        options = self.definition.options
+        control = RunControl(options.run_limit, hold, bound_seconds=options.max_lease_duration)
+        message = build_message(self.definition, raw, facts)
+        if self.definition.is_async:
+            run_coroutine(self, run_async(self.execution, message, facts, control))
         else:
-            run_sync(definition, message, self.contexts.sync_context(delivery))
+            run_sync(self.execution, message, facts, control)
 
-    def _conclude(self, error: Exception, attempt: int, elapsed: float) -> NoReturn:
+    def _conclude(
+        self, error: Exception, raw: bytes, facts: MessageFacts, elapsed: float
+    ) -> NoReturn:
         """Raise what tells Celery the meaning of ``error``.
 
         Celery's ``Retry`` publishes nothing when it is raised (only ``Task.retry`` does).
@@ -178,17 +185,28 @@ class HandlerTask(Task[Any, Any]):
         verdict = judge(
             error,
             self.definition.options,
-            attempt=attempt,
+            attempt=facts["attempt"],
             elapsed_seconds=elapsed,
             random=random.random(),  # noqa: S311 - a back-off's jitter
         )
         match verdict:
             case Again(delay_seconds=delay):
                 raise Retry(exc=error, when=cast("Real", round(delay, 3))) from error
+            case Later(delay_seconds=delay):
+                raise Retry(exc=error, when=cast("Real", round(delay, 3)))
             case Dropped(reason=reason):
-                raise Ignore(reason) from error
+                raise (Duplicate if isinstance(error, Duplicate) else Ignore)(reason) from error
             case GiveUp(error=final):
+                self._tell_dead_letter(final, raw, facts)
                 raise final if final is error else final.with_traceback(error.__traceback__)
+
+    def _tell_dead_letter(self, error: Exception, raw: bytes, facts: MessageFacts) -> None:
+        if self.definition.options.on_dead_letter is None:
+            return
+        if self.definition.is_async:
+            run_coroutine(self, tell_dead_letter_async(self.execution, error, raw, facts))
+        else:
+            tell_dead_letter_sync(self.execution, error, raw, facts)
 
     def _call_directly(self, *args: Any, **kwargs: Any) -> Any:
         """Run on plain data, as ``handler_task(order)`` or an eager call does. Errors pass through.
@@ -213,7 +231,7 @@ class HandlerTask(Task[Any, Any]):
             "empty": data is None,
             "trace": {},
         }
-        self._run(b"" if data is None else encode_json(data), facts)
+        self._run(b"" if data is None else encode_json(data), facts, lambda _: True)
 
     def _refuse(self, options: Mapping[str, Any]) -> None:
         for option, reason in _REFUSED.items():

@@ -110,6 +110,7 @@ class HandlerWorker(Worker):
                 dispatcher.flush()
             except Exception:
                 logger.warning("The last events could not be sent", exc_info=True)
+        self.app.lifespans.close()
         super().on_stopped()
 
     def _bound_concurrency(self) -> None:
@@ -130,8 +131,8 @@ class HandlerWorker(Worker):
             if isinstance(task, HandlerTask):
                 options = task.definition.options
                 cls: Any = type(task)
-                cls.time_limit = options.ack_deadline + max(0.5, options.deadline_grace / 2)
-                cls.soft_time_limit = None if task.runs_on_loop else options.ack_deadline
+                cls.time_limit = options.run_limit + max(0.5, options.deadline_grace / 2)
+                cls.soft_time_limit = None if task.runs_on_loop else options.run_limit
 
 
 def describe_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, TypeVar
 
 from convotic_celery.context._sync.pubsub import SyncPubsub
 from convotic_celery.context.logger import build_logger
+from convotic_celery.errors import DeadlineNotExtendable, ServiceNotProvided
 
 if TYPE_CHECKING:
     from convotic_celery.context._sync.protocols import (
@@ -52,6 +54,39 @@ class SyncConvoticContext:
         It is what ``services.provide(kind, service)`` was given, see CONVOTIC_SERVICES.
         """
         return self._services.find(kind)
+
+    def resource(self, kind: type[ServiceT]) -> ServiceT:
+        """Return what the module's lifespan yields; raises ServiceNotProvided if it is no such."""
+        found = self._delivery.resource
+        if not isinstance(found, kind):
+            raise ServiceNotProvided(f"{kind.__module__}.{kind.__qualname__}")
+        return found
+
+    def extend_ack_deadline(self, seconds: float) -> None:
+        """Let this run go on for at least ``seconds`` from now, its lease being kept.
+
+        Never shortens; does not block, and is not awaited. In all a run takes at most
+        ``max_lease_duration``, or a day without that. Raises ValueError beyond that, and
+        DeadlineNotExtendable in a prefork child and in a route.
+        """
+        if self._delivery.control is None:
+            raise DeadlineNotExtendable("There is no ack deadline here: no message is handled.")
+        self._delivery.control.extend(seconds)
+
+    @property
+    def time_left(self) -> float:
+        """Seconds until the run is stopped at its ack deadline; infinite where there is none."""
+        control = self._delivery.control
+        return math.inf if control is None else control.time_left
+
+    @property
+    def fencing_token(self) -> int | None:
+        """A number that grows with each run of the message's key; None without ``deduplicate``.
+
+        A system that remembers the largest it has seen can refuse what a stalled run sends late.
+        """
+        control = self._delivery.control
+        return None if control is None else control.fencing_token
 
     @property
     def attempt(self) -> int:

@@ -103,6 +103,9 @@ class RecordingMessage:
     def lapse(self, delay_seconds: float, *, failure: bool = True) -> None:
         self._settle("lapse", delay_seconds, failure)
 
+    def postpone(self, delay_seconds: float) -> None:
+        self._settle("postpone", delay_seconds)
+
     def dead_letter(self, attributes: Mapping[str, str]) -> None:
         self._settle("dead_letter", dict(attributes))
 

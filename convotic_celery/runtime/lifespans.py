@@ -1,0 +1,112 @@
+"""The modules' lifespans in this process: entered before a module's first run, left at the end.
+
+Each lives in a task of its own, so that it is left by the task that entered it, as task groups and
+cancel scopes need. Async handlers share those of their event loop, plain ones the home loop's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+from convotic_celery.runtime.loop import process_loop
+
+if TYPE_CHECKING:
+    from convotic_celery.sdk.handler import HandlerDefinition
+    from convotic_celery.sdk.lifespan import Lifespan
+
+__all__ = ["Lifespans"]
+
+logger = logging.getLogger(__name__)
+
+#: How long a lifespan may take to clean up when the worker stops.
+LEAVE_SECONDS = 10.0
+
+
+class _Entered:
+    """One lifespan that is being lived."""
+
+    def __init__(self, module: str, lifespan: Lifespan) -> None:
+        self.module = module
+        self.value: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.over = asyncio.Event()
+        self.task = asyncio.create_task(self._live(lifespan), name=f"lifespan of {module}")
+
+    async def _live(self, lifespan: Lifespan) -> None:
+        try:
+            async with lifespan() as value:
+                self.value.set_result(value)
+                await self.over.wait()
+        except Exception as error:
+            if self.value.done():
+                logger.exception("The lifespan of module %s failed at its end", self.module)
+            else:
+                self.value.set_exception(error)
+
+
+class Lifespans:
+    """Enters and leaves lifespans. Thread-safe; one a process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._home: asyncio.AbstractEventLoop | None = None
+        self._entered: dict[tuple[asyncio.AbstractEventLoop, str], _Entered] = {}
+
+    def use_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have plain handlers share what async ones on this loop have."""
+        self._home = loop
+
+    async def enter(self, definition: HandlerDefinition) -> Any:
+        """Return what the module's lifespan yields, entering it once on the running loop.
+
+        What entering raises passes through, and the next call tries again.
+        """
+        assert definition.lifespan is not None
+        key = (asyncio.get_running_loop(), definition.module)
+        with self._lock:
+            entered = self._entered.get(key)
+            if entered is None:
+                entered = _Entered(definition.module, definition.lifespan)
+                self._entered[key] = entered
+        if entered.value.done() and entered.value.exception() is None:
+            return entered.value.result()
+        try:
+            # shield: a run that is cancelled while it waits leaves the others waiting.
+            return await asyncio.shield(entered.value)
+        except Exception:
+            with self._lock:
+                if self._entered.get(key) is entered:
+                    del self._entered[key]
+            raise
+
+    def enter_sync(self, definition: HandlerDefinition) -> Any:
+        """Do what :meth:`enter` does from a thread, on the home loop."""
+        home = self._home or process_loop().loop
+        return asyncio.run_coroutine_threadsafe(self.enter(definition), home).result()
+
+    async def aclose(self) -> None:
+        """Leave those of the running loop, the last one entered first. Idempotent."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            mine = [key for key in self._entered if key[0] is loop]
+            entered = [self._entered.pop(key) for key in reversed(mine)]
+        for each in entered:
+            each.over.set()
+            _, pending = await asyncio.wait({each.task}, timeout=LEAVE_SECONDS)
+            if pending:
+                logger.warning("The lifespan of module %s does not end", each.module)
+                each.task.cancel()
+
+    def close(self) -> None:
+        """Leave those of all loops, from another thread. Blocks; idempotent."""
+        with self._lock:
+            loops = {loop for loop, _ in self._entered}
+        for loop in loops:
+            if loop.is_running():
+                try:
+                    closing = asyncio.run_coroutine_threadsafe(self.aclose(), loop)
+                    closing.result(2 * LEAVE_SECONDS)
+                except TimeoutError:
+                    logger.warning("The modules' lifespans do not end")

@@ -1,0 +1,124 @@
+"""How long a run may go on, and who may change that."""
+
+# ruff: noqa: ARG001 - handlers take (message, ctx), used or not
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from convotic_celery.context.delivery import RouteCall
+from convotic_celery.errors import AckDeadlineExceeded, DeadlineNotExtendable
+from convotic_celery.runtime.control import RunControl, hold_lease
+from convotic_celery.runtime.payload import PayloadBuilder
+from convotic_celery.runtime.run import Execution, build_message, run_async
+from tests.unit.runtime.support import define, forever, make_app, receive
+
+
+class Lease:
+    """Stands for the worker: notes how long the lease is to be held."""
+
+    def __init__(self, *, is_here: bool = True) -> None:
+        self.held: list[float] = []
+        self._is_here = is_here
+
+    def __call__(self, seconds: float) -> bool:
+        self.held.append(seconds)
+        return self._is_here
+
+
+def make_control(limit: float = 30.0, **values: Any) -> tuple[RunControl, Lease]:
+    lease = Lease()
+    return RunControl(limit, lease, **values), lease
+
+
+def test_extending_moves_the_end_and_holds_the_lease() -> None:
+    """Counted from now, as Pub/Sub does."""
+    control, lease = make_control()
+
+    control.extend(100)
+
+    assert 99 < control.time_left <= 100
+    assert lease.held == [100]
+
+
+def test_extending_never_shortens() -> None:
+    """Who asks for less than there is keeps what there is."""
+    control, lease = make_control(30)
+
+    control.extend(5)
+
+    assert 29 < control.time_left <= 30
+    assert lease.held == []
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 61, float("nan")])
+def test_an_extension_has_a_bound(seconds: float) -> None:
+    """max_lease_duration bounds the whole run."""
+    control, lease = make_control(30, bound_seconds=60)
+
+    with pytest.raises(ValueError, match="at most 60 seconds"):
+        control.extend(seconds)
+    assert lease.held == []
+
+
+def test_a_prefork_child_is_told_what_to_do() -> None:
+    """Its parent holds the lease and stops it."""
+    control = RunControl(30, Lease(is_here=False))
+
+    with pytest.raises(DeadlineNotExtendable, match="max_lease_duration"):
+        control.extend(60)
+    assert control.time_left <= 30
+
+
+def test_the_lease_of_an_unknown_task_is_not_held() -> None:
+    """As in a prefork child: the worker's requests are not there."""
+    assert hold_lease("no-such-task", 10) is False
+
+
+def run(handler: Any, control: RunControl, **options: Any) -> None:
+    definition = define(handler, **options)
+    app = make_app(definition)
+    builder = PayloadBuilder.for_queue(definition.queue, definition.subscription)
+    facts = builder.build(receive(), attempt=1, losses=0)["headers"]["convotic"]
+    message = build_message(definition, b"1", facts)
+    asyncio.run(run_async(Execution(definition, app.services), message, facts, control))
+
+
+def test_an_extended_run_is_not_stopped_at_its_first_deadline() -> None:
+    """The coroutine goes on beyond it; ctx says how much is left."""
+    left: list[float] = []
+
+    async def handler(message: Any, ctx: Any) -> None:
+        ctx.extend_ack_deadline(60)
+        await asyncio.sleep(0.1)
+        left.append(ctx.time_left)
+
+    control, _ = make_control(0.05)
+
+    run(handler, control)
+
+    assert 59 < left[0] < 60
+
+
+def test_a_run_is_stopped_at_its_deadline() -> None:
+    """The error says how much it had."""
+
+    async def handler(message: Any, ctx: Any) -> None:
+        await forever()
+
+    control, _ = make_control(0.05)
+
+    with pytest.raises(AckDeadlineExceeded, match=r"0\.05 seconds"):
+        run(handler, control)
+
+
+def test_a_route_has_no_deadline() -> None:
+    """ctx.time_left is infinite, and extending says why it can't."""
+    ctx = make_app().services.sync_context(RouteCall(handler="GET /", message_id="1"))
+
+    assert ctx.time_left == float("inf")
+    with pytest.raises(DeadlineNotExtendable, match="no message is handled"):
+        ctx.extend_ack_deadline(10)
