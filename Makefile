@@ -8,7 +8,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: $(READY) ## Set up .venv with everything for use and development
@@ -26,6 +26,15 @@ demo: $(READY) ## Send 6,919 real orders through a worker on the embedded emulat
 .PHONY: test
 test: $(READY) ## Run all tests (ARGS="tests/unit -k name")
 	$(BIN)/pytest $(ARGS)
+
+.PHONY: conformance
+conformance: $(READY) ## Run one suite of behaviours against our emulator and Google's
+	$(BIN)/pytest tests/conformance $(ARGS)
+
+.PHONY: conformance-cloud
+conformance-cloud: $(READY) ## The same against the real service (PROJECT=my-project)
+	@test -n "$(PROJECT)" || { echo "Name a project of yours: make conformance-cloud PROJECT=..."; exit 2; }
+	PUBSUB_CONFORMANCE_PROJECT=$(PROJECT) $(BIN)/pytest tests/conformance -k cloud $(ARGS)
 
 .PHONY: check
 check: $(READY) ## Lint, format check, types, layers, spelling

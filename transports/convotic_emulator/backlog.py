@@ -214,11 +214,15 @@ class Backlog:
 
     def _passes_over(self, message: Message, now_us: int, taker: object) -> bool:
         """Leave a fresh message for later: its key is busy, or its back-off is not over."""
-        if message.due_us > now_us and not (self.rules.ordered and message.key):
-            self.queue_again(message, now_us)
-            return True
-        lane = self.lanes.get(message.key) if self.rules.ordered and message.key else None
-        if lane is None or (lane.is_open_to(taker) and not lane.has_more):
+        is_late = message.due_us > now_us
+        if not (self.rules.ordered and message.key):
+            if is_late:
+                self.queue_again(message, now_us)
+            return is_late
+        lane = self.lanes.get(message.key)
+        if lane is None and is_late:
+            lane = self.lanes[message.key] = self.runnable[message.key] = Lane()
+        if lane is None or (lane.is_open_to(taker) and not lane.has_more and not is_late):
             return False
         lane.pass_over(message.seq, message.seq)
         return True

@@ -42,6 +42,8 @@ class Broker:
         self.store = store
         self.clock = clock
         self.timers = Timers()
+        #: How late the next message is to be delivered; set by tests' faults.
+        self.take_delay_us: Callable[[], int] | None = None
         self._wake = wake
         self.registry = Registry(store, clock, self._create_state)
         self._last_published_us = max(
@@ -98,10 +100,20 @@ class Broker:
                 return
         self.store.append(subscription.row.number, entries)
         state = subscription.state
-        fresh = (
-            [Message(*e[:3], len(e[3]), e[3]) for e in entries] if state.backlog.caught_up else []
-        )
+        fresh: list[Message] = []
+        if state.backlog.caught_up or self.take_delay_us is not None:
+            fresh = [Message(*e[:3], len(e[3]), e[3]) for e in entries]
+        if self.take_delay_us is not None:
+            self._delay(subscription, fresh, self.take_delay_us)
         state.add(fresh)
+
+    def _delay(
+        self, subscription: Subscription, messages: list[Message], take_us: Callable[[], int]
+    ) -> None:
+        for message in messages:
+            if delay_us := take_us():
+                message.due_us = message.published_us + delay_us
+                self.store.record_redelivery(subscription.row.number, [message])
 
     def _create_state(self, subscription: Subscription) -> SubscriptionState:
         return SubscriptionState(

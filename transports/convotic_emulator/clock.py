@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SECOND_US", "Clock", "ManualClock", "SystemClock"]
+__all__ = ["SECOND_US", "Clock", "ManualClock", "RunningClock", "SystemClock"]
 
 SECOND_US = 1_000_000
 
@@ -53,3 +53,15 @@ class ManualClock:
         self._now_us += round(seconds * SECOND_US)
         for listener in list(self.on_advance):
             listener()
+
+
+class RunningClock(ManualClock):
+    """Wall-clock time that :meth:`advance` moves ahead; for tests of clients with own timers."""
+
+    def __init__(self) -> None:
+        super().__init__(start_us=0)
+        self._clock = SystemClock()
+
+    def now_us(self) -> int:
+        """Return microseconds since the epoch, and what was advanced."""
+        return self._clock.now_us() + self._now_us

@@ -145,7 +145,13 @@ class Engine:
         self.tick()
 
     def _on_advance(self) -> None:
-        self._loop.call_soon_threadsafe(self.tick)
+        self._loop.call_soon_threadsafe(self._on_moved)
+
+    def _on_moved(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()  # it would fire too late
+            self._timer = None
+        self.tick()
 
     def tick(self) -> None:
         """Do what is due by the clock."""
@@ -177,6 +183,10 @@ class Engine:
 
     def _maintain(self) -> None:
         self._maintenance = self._loop.call_later(MAINTENANCE_SECONDS, self._maintain)
+        self.maintain()
+
+    def maintain(self) -> None:
+        """Drop what is past its retention, and subscriptions that have expired."""
         self._sweep()
         try:
             for name in self.broker.maintain(self.dispatcher.has_waiters):

@@ -7,6 +7,7 @@
     ├── NotFound
     ├── AlreadyExists
     ├── FailedPrecondition
+    ├── PermissionDenied          as a fault only: access policies are stored, not enforced
     ├── Unavailable
     ├── Unimplemented             the reason says what is missing
     └── AckIdsFailed              exactly-once: which ack ids, and why
@@ -26,6 +27,7 @@ __all__ = [
     "FailedPrecondition",
     "InvalidArgument",
     "NotFound",
+    "PermissionDenied",
     "PubsubError",
     "StoreError",
     "Unavailable",
@@ -71,6 +73,12 @@ class FailedPrecondition(PubsubError):
     """The resource's state does not allow the request."""
 
     code = "FAILED_PRECONDITION"
+
+
+class PermissionDenied(PubsubError):
+    """A test has asked for this fault."""
+
+    code = "PERMISSION_DENIED"
 
 
 class Unavailable(PubsubError):

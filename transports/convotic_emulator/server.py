@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
@@ -20,6 +20,8 @@ from convotic_emulator.subscriber import SubscriberService
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
+
+    from convotic_emulator.faults import Faults
 
 __all__ = ["EmulatorServer"]
 
@@ -51,6 +53,7 @@ class EmulatorServer:
         port: 0 takes a free one.
         fsync: a confirmed publish or acknowledgement survives a power loss too.
         clock: time for leases, retention and back-off; tests pass a ManualClock.
+        faults: what shall go wrong, for tests.
     """
 
     def __init__(
@@ -61,10 +64,12 @@ class EmulatorServer:
         port: int = 0,
         fsync: bool = False,
         clock: Clock | None = None,
+        faults: Faults | None = None,
     ) -> None:
         self._path = path
         self._fsync = fsync
         self._clock = clock or SystemClock()
+        self._faults = faults
         self._server: grpc.aio.Server | None = None
         self._engine: Engine | None = None
         self.host = host
@@ -98,7 +103,7 @@ class EmulatorServer:
             )
         store = Store(self._path, fsync=self._fsync, now_us=self._clock.now_us())
         engine = Engine(store, self._clock)
-        server = grpc.aio.server(options=_OPTIONS)
+        server = grpc.aio.server(options=_OPTIONS, interceptors=self._interceptors(engine))
         for service in (
             PublisherService(engine),
             SubscriberService(engine),
@@ -128,6 +133,14 @@ class EmulatorServer:
         await server.stop(grace_seconds)
         engine.stop()
         self._engine = None
+
+    def _interceptors(self, engine: Engine) -> list[Any]:
+        if self._faults is None:
+            return []
+        from convotic_emulator.faults import FaultInterceptor  # noqa: PLC0415  # for tests only
+
+        engine.broker.take_delay_us = self._faults.take_delay_us
+        return [FaultInterceptor(self._faults, engine)]
 
     async def wait_failed(self) -> None:
         """Wait until the data file fails; raises its error. For whoever runs a server for long."""
