@@ -33,20 +33,26 @@ if TYPE_CHECKING:
     from convotic_celery.sdk.handler import HandlerDefinition
     from convotic_celery.sdk.message import WorkerMessage
 
-__all__ = ["Claim", "KeyGuard", "KeyStore", "drive_async", "drive_sync"]
+__all__ = ["Claim", "KeyGuard", "KeyStore", "Patience", "drive_async", "drive_sync"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: A duplicate waits so long for the run that has its key: most have ended by then.
-_BUSY_PATIENCE_SECONDS = 2.0
-#: Waiting for a place among a concurrency key's runs is no exception but the rule.
-_PLACE_PATIENCE_SECONDS = 60.0
-#: A store that is away for minutes makes a pause of minutes.
-_STORE_PATIENCE_SECONDS = 600.0
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.05, 1.0
 _STOPPING_DELAY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How many seconds a run waits in its place before its message is postponed."""
+
+    #: For the run that has its key: most have ended by then.
+    busy: float = 2.0
+    #: For a place among a concurrency key's runs, which is no exception but the rule.
+    place: float = 60.0
+    #: A store that is away for minutes makes a pause of minutes.
+    store: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +97,11 @@ class Claim:
 class KeyGuard:
     """The keys of one handler's messages."""
 
-    def __init__(self, definition: HandlerDefinition, keys: KeyStore) -> None:
+    def __init__(
+        self, definition: HandlerDefinition, keys: KeyStore, patience: Patience | None = None
+    ) -> None:
         options = definition.options
+        self._patience = patience or Patience()
         self._deduplicate = options.deduplicate
         self._concurrency_key = options.concurrency_key
         self._limit = str(options.concurrency_key_limit)
@@ -169,7 +178,7 @@ class KeyGuard:
 
     def _claim(self, claim: Claim, key: str, control: RunControl) -> Steps[None]:
         question = Ask(lease_scripts.CLAIM, (key, self._fence), (claim.token, self._lease))
-        waiting = _Waiting(control, "its key is busy", _BUSY_PATIENCE_SECONDS, self._delay)
+        waiting = _Waiting(control, "its key is busy", self._patience.busy, self._delay)
         while True:
             answer, detail = yield from self._ask(question, control)
             if answer == "done":
@@ -185,17 +194,20 @@ class KeyGuard:
     def _enter(self, claim: Claim, key: str, control: RunControl) -> Steps[None]:
         arguments = (claim.token, self._lease, self._limit)
         question = Ask(lease_scripts.ENTER, (key,), arguments)
-        waiting = _Waiting(control, "its concurrency key", _PLACE_PATIENCE_SECONDS, self._delay)
+        waiting = _Waiting(
+            control, "its concurrency key is busy", self._patience.place, self._delay
+        )
         while not (yield from self._ask(question, control)):
             yield from waiting.pause(self._run_limit)
         claim.place_key = key
         self._keep(claim, KeptLease(key, lease_scripts.STAY, arguments, control.lose))
 
     def _ask(
-        self, question: Ask, control: RunControl, *, patience: float = _STORE_PATIENCE_SECONDS
+        self, question: Ask, control: RunControl, *, patience: float | None = None
     ) -> Steps[Any]:
         """Ask until the store answers; raises StoreUnavailable if the handler shall not wait."""
-        waiting = _Waiting(control, "the store is away", patience, self._delay)
+        seconds = self._patience.store if patience is None else patience
+        waiting = _Waiting(control, "the store is away", seconds, self._delay)
         while True:
             try:
                 return (yield question)

@@ -1,0 +1,272 @@
+"""Keys on a real Valkey: what has succeeded is skipped, and no key runs twice at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from convotic_celery.context import Store
+from convotic_celery.errors import InvalidMessage
+from convotic_celery.runtime.control import RunControl
+from convotic_celery.runtime.key_guard import KeyGuard, KeyStore, Patience, drive_async, drive_sync
+from convotic_celery.runtime.lease_keeper import KeptLease, LeaseKeeper
+from convotic_celery.runtime.lease_scripts import CLAIM, RENEW
+from convotic_celery.runtime.outcome import Duplicate, Postponed
+from convotic_celery.sdk.message import WorkerMessage
+from tests.support.valkey import ValkeyServer, run_valkey
+from tests.support.waiting import wait_until, wait_until_async
+from tests.unit.runtime.support import define
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ValkeyServer]:
+    with run_valkey() as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def keys(server: ValkeyServer) -> AsyncIterator[KeyStore]:
+    """Keys of this test alone."""
+    store = Store(server.connection_url)
+    yield KeyStore(store, key_prefix=f"test-{uuid.uuid4().hex[:8]}:")
+    await store.aclose()
+    store.close()
+
+
+#: Gives up at once.
+IMPATIENT = Patience(busy=0, place=0, store=0)
+
+
+def make_message(data: object = None, **fields: Any) -> WorkerMessage[Any]:
+    return WorkerMessage(
+        **{
+            "id": "m-1",
+            "data": {"id": 7} if data is None else data,
+            "attributes": {},
+            "published_at": datetime.now(UTC),
+            **fields,
+        }
+    )
+
+
+def make_control() -> RunControl:
+    return RunControl(30.0, lambda _: True)
+
+
+def make_guard(keys: KeyStore, patience: Patience | None = None, **options: Any) -> KeyGuard:
+    return KeyGuard(define(**{"deduplicate": "data.id", **options}), keys, patience)
+
+
+async def test_what_has_succeeded_is_skipped(keys: KeyStore) -> None:
+    """Another message with the same key is a duplicate; another key is not."""
+    guard, control = make_guard(keys), make_control()
+    claim = await drive_async(guard.acquire(make_message(), control), keys)
+    await drive_async(guard.complete(claim, control), keys)
+
+    with pytest.raises(Duplicate):
+        await drive_async(guard.acquire(make_message(id="m-2"), control), keys)
+    await drive_async(guard.acquire(make_message({"id": 8}), control), keys)
+
+
+async def test_what_has_failed_runs_again_at_once(keys: KeyStore) -> None:
+    """Only a success is remembered; fencing tokens grow."""
+    guard, first, second = make_guard(keys), make_control(), make_control()
+    claim = await drive_async(guard.acquire(make_message(), first), keys)
+    await drive_async(guard.release(claim), keys)
+
+    await drive_async(guard.acquire(make_message(), second), keys)
+
+    assert first.fencing_token is not None
+    assert second.fencing_token == first.fencing_token + 1
+
+
+async def test_a_busy_key_is_postponed(keys: KeyStore) -> None:
+    """By its ack deadline: the other run will have ended."""
+    guard = make_guard(keys, IMPATIENT, ack_deadline=20)
+    await drive_async(guard.acquire(make_message(), make_control()), keys)
+
+    with pytest.raises(Postponed) as caught:
+        await drive_async(guard.acquire(make_message(), make_control()), keys)
+
+    assert caught.value.delay_seconds == 20
+
+
+async def test_a_duplicate_waits_for_the_run_that_has_its_key(keys: KeyStore) -> None:
+    """It is skipped as soon as that has succeeded, without another delivery."""
+    guard, control = make_guard(keys), make_control()
+    claim = await drive_async(guard.acquire(make_message(), control), keys)
+    waiting = asyncio.create_task(
+        drive_async(guard.acquire(make_message(id="m-2"), make_control()), keys)
+    )
+    await asyncio.sleep(0)
+
+    await drive_async(guard.complete(claim, control), keys)
+
+    with pytest.raises(Duplicate):
+        await waiting
+
+
+async def test_of_many_at_once_one_runs(keys: KeyStore) -> None:
+    """Coroutines and threads alike: each key is run once, however many messages it has."""
+    guard = make_guard(keys)
+    runs: list[str] = []
+
+    def take(number: int) -> None:
+        control = make_control()
+        try:
+            claim = drive_sync(guard.acquire(make_message(id=f"m-{number}"), control), keys)
+        except Duplicate:
+            return
+        runs.append("begin")
+        runs.append("end")
+        drive_sync(guard.complete(claim, control), keys)
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+
+    assert runs == ["begin", "end"]
+
+
+async def test_a_cancelled_wait_frees_what_it_took(keys: KeyStore) -> None:
+    """Its dedup key is free again, although it never got a place."""
+    guard = make_guard(keys, concurrency_key="attributes.tenant")
+    tenant = {"attributes": {"tenant": "a"}}
+    await drive_async(guard.acquire(make_message(**tenant), make_control()), keys)
+    second = make_message({"id": 8}, **tenant)
+    waiting = asyncio.create_task(drive_async(guard.acquire(second, make_control()), keys))
+    key = f"{keys.prefix}dedup:orders.new.shop:8"
+    client = keys.asynchronous._store.async_client()
+    plain = keys.synchronous._store.sync_client()
+    await wait_until_async(lambda: bool(plain.exists(key)))
+
+    waiting.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not await client.exists(key)
+
+
+async def test_a_concurrency_key_has_so_many_places(keys: KeyStore) -> None:
+    """Two run, the third is postponed; one that ends makes room, also after failing."""
+    guard = make_guard(
+        keys, IMPATIENT, deduplicate=None, concurrency_key="data.id", concurrency_key_limit=2
+    )
+    claims = [
+        await drive_async(guard.acquire(make_message(), make_control()), keys) for _ in range(2)
+    ]
+    with pytest.raises(Postponed):
+        await drive_async(guard.acquire(make_message(), make_control()), keys)
+
+    await drive_async(guard.release(claims[0]), keys)
+
+    await drive_async(guard.acquire(make_message(), make_control()), keys)
+
+
+async def test_a_message_without_its_key_is_invalid(keys: KeyStore) -> None:
+    """It could not be told from any other."""
+    with pytest.raises(InvalidMessage, match=r"data\.id gives no key"):
+        await drive_async(make_guard(keys).acquire(make_message({}), make_control()), keys)
+
+
+async def test_a_late_run_can_t_record_over_another_s(keys: KeyStore) -> None:
+    """Fencing: who lost the key neither frees it nor marks it as done."""
+    guard, control = make_guard(keys), make_control()
+    late = await drive_async(guard.acquire(make_message(), control), keys)
+    client = keys.asynchronous._store.async_client()
+    await client.delete(f"{keys.prefix}dedup:orders.new.shop:7")  # as if its lease had ended
+    await drive_async(guard.acquire(make_message(), make_control()), keys)
+    token = await client.hget(f"{keys.prefix}dedup:orders.new.shop:7", "token")
+
+    await drive_async(guard.complete(late, control), keys)
+
+    assert await client.hgetall(f"{keys.prefix}dedup:orders.new.shop:7") == {
+        "token": token,
+        "fence": "2",
+    }
+
+
+async def test_a_success_is_forgotten_after_the_window(keys: KeyStore) -> None:
+    """The key's time to live is the window."""
+    guard, control = make_guard(keys, deduplicate_window=3600), make_control()
+    claim = await drive_async(guard.acquire(make_message(), control), keys)
+    await drive_async(guard.complete(claim, control), keys)
+
+    client = keys.asynchronous._store.async_client()
+    left = await client.ttl(f"{keys.prefix}dedup:orders.new.shop:7")
+
+    assert 3590 < left <= 3600
+
+
+def test_a_lease_is_renewed_until_it_is_dropped(keys: KeyStore) -> None:
+    """Far beyond its time to live."""
+    database = keys.synchronous
+    key, fence = f"{keys.prefix}k", f"{keys.prefix}fence"
+    keeper = LeaseKeeper(database, lease_seconds=0.3)
+    database.run(CLAIM, [key, fence], "t", "300")
+    lease = KeptLease(key, RENEW, ("t", "300"), lambda: None)
+    keeper.keep(lease)
+    begun = lease.renewed_at
+    wait_until(lambda: lease.renewed_at > begun + 0.5)
+    assert database.run(CLAIM, [key, fence], "other", "300")[0] == "busy"
+
+    keeper.drop(lease)
+
+    wait_until(lambda: database.run(CLAIM, [key, fence], "other", "300")[0] == "claimed")
+
+
+def test_who_lost_a_lease_is_told(keys: KeyStore) -> None:
+    """Once; the run is stopped then."""
+    database = keys.synchronous
+    key = f"{keys.prefix}k"
+    lost: list[bool] = []
+    keeper = LeaseKeeper(database, lease_seconds=0.15)
+    database.run(CLAIM, [key, f"{keys.prefix}fence"], "other", "60000")
+
+    keeper.keep(KeptLease(key, RENEW, ("mine", "150"), lambda: lost.append(True)))
+
+    wait_until(lambda: lost)
+    assert lost == [True]
+
+
+@pytest.fixture
+def away() -> KeyStore:
+    """A store whose server has ended."""
+    with run_valkey() as server:
+        url = server.connection_url
+    return KeyStore(Store(url, timeout_seconds=0.2), key_prefix="away:")
+
+
+def test_while_the_store_is_away_a_message_is_not_run(away: KeyStore) -> None:
+    """It waits, with its lease held, and is postponed in the end."""
+    held: list[float] = []
+
+    def hold(seconds: float) -> bool:
+        held.append(seconds)
+        return True
+
+    guard = make_guard(away, Patience(store=0.05), ack_deadline=30)
+
+    with pytest.raises(Postponed, match="the store is away"):
+        drive_sync(guard.acquire(make_message(), RunControl(30.0, hold)), away)
+
+    assert held == [30.0]
+
+
+def test_a_handler_may_run_without_the_store(away: KeyStore) -> None:
+    """on_store_loss="run": unprotected, never skipped."""
+    guard, control = make_guard(away, on_store_loss="run"), make_control()
+
+    claim = drive_sync(guard.acquire(make_message(), control), away)
+    drive_sync(guard.complete(claim, control), away)
+
+    assert claim.dedup_key is None
