@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from convotic_celery.sdk.route import RouteDefinition
     from convotic_celery.settings import Settings
 
-__all__ = ["LoadedModule", "load_modules"]
+__all__ = ["LoadedModule", "apply_settings", "load_modules"]
 
 logger = getLogger(__name__)
 
@@ -55,7 +55,7 @@ def load_modules(settings: Settings) -> list[LoadedModule]:
     found = find_modules(settings.modules_dir, settings.modules)
     loaded = [_collect(module, origin) for module, origin in _unique(found)]
     loaded = [
-        replace(module, handlers=tuple(_apply(settings, handler) for handler in module.handlers))
+        replace(module, handlers=tuple(apply_settings(settings, module.handlers)))
         for module in loaded
     ]
     handlers = [handler for module in loaded for handler in module.handlers]
@@ -84,6 +84,16 @@ def _collect(module: ConvoticModule, origin: str) -> LoadedModule:
     if not sdk.handlers and not sdk.routes:
         logger.warning("Module %s (%s) registers no handlers.", module.name, origin)
     return LoadedModule(module.name, module.version, origin, sdk.handlers, sdk.routes)
+
+
+def apply_settings(
+    settings: Settings, handlers: Iterable[HandlerDefinition]
+) -> list[HandlerDefinition]:
+    """Return the handlers with the settings' defaults and ``handler_options`` applied.
+
+    Raises ConfigurationError for options that are wrong.
+    """
+    return [_apply(settings, handler) for handler in handlers]
 
 
 def _apply(settings: Settings, handler: HandlerDefinition) -> HandlerDefinition:

@@ -1,0 +1,21 @@
+"""For tests of modules: :func:`convotic_app` runs a module's handlers in the test's own process.
+
+Decoding, attempts, outcomes, keys, middleware and lifespans are the worker's own code; Pub/Sub is a
+list in memory, and its clock moves when the test says so. As a pytest plugin
+(``convotic_celery.testing.plugin``) it gives the fixture of the same name.
+"""
+
+from convotic_celery.testing.app import AppUnderTest, convotic_app
+from convotic_celery.testing.broker import DeadLetterSeen, PublishedMessage, RunSeen
+from convotic_celery.testing.clock import MovingClock
+from convotic_celery.testing.store import shared_store_url
+
+__all__ = [
+    "AppUnderTest",
+    "DeadLetterSeen",
+    "MovingClock",
+    "PublishedMessage",
+    "RunSeen",
+    "convotic_app",
+    "shared_store_url",
+]

@@ -1,0 +1,186 @@
+"""``convotic_app``: modules in the test's process, with Pub/Sub in memory and a real store."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from convotic_celery.app import ConvoticApp
+from convotic_celery.context.delivery import Delivery
+from convotic_celery.modules import apply_settings
+from convotic_celery.runtime.attributes import (
+    MESSAGE_ID_ATTRIBUTE,
+    REPLAY_COUNT_ATTRIBUTE,
+    TARGET_ATTRIBUTE,
+)
+from convotic_celery.runtime.publish import HandlerPublisher
+from convotic_celery.settings import Settings
+from convotic_celery.testing.broker import DeadLetterSeen, MemoryBroker, PublishedMessage, RunSeen
+from convotic_celery.testing.clock import MovingClock
+from convotic_celery.testing.runner import Runner
+from convotic_celery.testing.store import shared_store_url
+
+if TYPE_CHECKING:
+    from convotic_celery.context import ConvoticContext, ServicesHook, SyncConvoticContext
+    from convotic_celery.sdk.module import ConvoticModule
+
+__all__ = ["AppUnderTest", "convotic_app"]
+
+#: A test that runs so many deliveries goes round in circles.
+MAX_RUNS = 10_000
+
+
+class AppUnderTest:
+    """Modules that run in this process. Made by :func:`convotic_app`; used by one event loop."""
+
+    def __init__(self, app: ConvoticApp, clock: MovingClock) -> None:
+        self.app = app
+        #: Moves retries, ``published_at`` and ``max_message_age``.
+        self.clock = clock
+        self._broker = MemoryBroker(app.definitions, clock)
+        self._runner = Runner(app, self._broker, clock)
+        app.services.publisher = self._broker
+        publisher = HandlerPublisher(self._broker, app.settings.publish_timeout)
+        for definition in app.definitions:
+            app.tasks[definition.queue].publisher = publisher  # type: ignore[attr-defined]  # HandlerTask's
+        modules = [definition.module for definition in app.definitions]
+        self._delivery = Delivery(
+            handler="test", topic="test", message_id="test", module=modules[0] if modules else ""
+        )
+        #: A context, to arrange and to look: ``await app.ctx.contacts.create(...)``.
+        self.ctx: ConvoticContext = app.services.async_context(self._delivery)
+        #: The same for plain code.
+        self.sync_ctx: SyncConvoticContext = app.services.sync_context(self._delivery)
+
+    @property
+    def runs(self) -> list[RunSeen]:
+        """What became of each delivery so far, in order."""
+        return self._runner.runs
+
+    @property
+    def dead_letters(self) -> list[DeadLetterSeen]:
+        """What was given up so far, in order."""
+        return self._runner.dead_letters
+
+    @property
+    def published(self) -> list[PublishedMessage]:
+        """All messages published so far, by the test and by handlers, in order."""
+        return self._broker.published
+
+    async def publish(
+        self,
+        topic: str,
+        message: Mapping[str, Any] | None = None,
+        *,
+        data: Any = None,
+        attributes: Mapping[str, str] | None = None,
+        ordering_key: str = "",
+    ) -> str:
+        """Publish as ``ctx.pubsub.publish`` does, with the same refusals; return the id."""
+        return await self.ctx.pubsub.publish(
+            topic, message, data=data, attributes=attributes, ordering_key=ordering_key
+        )
+
+    async def publish_raw(self, topic: str, data: bytes, **attributes: str) -> str:
+        """Publish bytes that nobody has checked, as a foreign client may."""
+        return self._broker.publish(topic, data, attributes, "").result()
+
+    async def run_due(self) -> list[RunSeen]:
+        """Run what is due now, and what that publishes; return what became of it.
+
+        One delivery after the other, in the order of their publishing. What fails waits for its
+        retry: move :attr:`clock`, and call this again.
+        """
+        first = len(self.runs)
+        while due := self._broker.take_due():
+            for pending in due:
+                await self._runner.run(pending)
+                if len(self.runs) - first > MAX_RUNS:
+                    raise AssertionError(f"more than {MAX_RUNS} deliveries, and no end")
+        return self.runs[first:]
+
+    async def drain(self) -> list[RunSeen]:
+        """Run until no message is left, moving the clock to each retry; return what became of all.
+
+        Afterwards each message has succeeded, was dropped, or is in :attr:`dead_letters`.
+        """
+        first = len(self.runs)
+        await self.run_due()
+        while (due_at := self._broker.next_due()) is not None:
+            self.clock.move_to(due_at)
+            await self.run_due()
+            if len(self.runs) - first > MAX_RUNS:
+                raise AssertionError(f"more than {MAX_RUNS} deliveries, and no end")
+        return self.runs[first:]
+
+    async def replay(self, dead_letter: DeadLetterSeen) -> str:
+        """Publish a dead letter again for its handler alone, as an operator does."""
+        attributes = {
+            **dead_letter.raw.attributes,
+            TARGET_ATTRIBUTE: dead_letter.handler,
+            MESSAGE_ID_ATTRIBUTE: dead_letter.message_id,
+            REPLAY_COUNT_ATTRIBUTE: str(
+                int(dead_letter.raw.attributes.get(REPLAY_COUNT_ATTRIBUTE, "0")) + 1
+            ),
+        }
+        topic = next(d.topic for d in self.app.definitions if d.queue == dead_letter.handler)
+        return self._broker.publish(topic, dead_letter.raw.data, attributes, "").result()
+
+
+@asynccontextmanager
+async def convotic_app(
+    *modules: ConvoticModule,
+    services: ServicesHook | None = None,
+    store_url: str | None = None,
+    now: Any = None,
+    **settings: Any,
+) -> AsyncIterator[AppUnderTest]:
+    """Run modules for the block, with nothing outside this process but the store.
+
+    Args:
+        modules: Those to run.
+        services: Plugs in services of your own, as ``create_app(services=...)`` does.
+        store_url: A Redis or Valkey; None starts one for the process. Keys are the test's own, and
+            are deleted at the end.
+        now: Where the clock begins, a timezone-aware datetime; None: now.
+        settings: Fields of Settings, e.g. ``handler_options``.
+    """
+    url = store_url or await asyncio.to_thread(shared_store_url)
+    prefix = f"test-{uuid.uuid4().hex[:12]}:"
+    configured = Settings(
+        **{
+            "broker_url": "pubsub://in-memory",
+            "redis_url": url,
+            "modules": [],
+            "store_key_prefix": prefix,
+            **settings,
+        }
+    )
+    collected = [module.collect() for module in modules]
+    app = ConvoticApp(
+        configured,
+        apply_settings(configured, [d for sdk in collected for d in sdk.handlers]),
+        routes=[route for sdk in collected for route in sdk.routes],
+        services_hook=services,
+        set_as_current=False,
+    )
+    app.finalize()
+    app.lifespans.use_loop(asyncio.get_running_loop())
+    try:
+        yield AppUnderTest(app, MovingClock(now))
+    finally:
+        await app.lifespans.aclose()
+        await _delete_keys(app, prefix)
+        await app.store.aclose()
+        app.store.close()
+        app.close()
+
+
+async def _delete_keys(app: ConvoticApp, prefix: str) -> None:
+    client = app.store.async_client()
+    found = [key async for key in client.scan_iter(match=f"{prefix}*", count=1000)]
+    if found:
+        await client.delete(*found)

@@ -1,0 +1,165 @@
+"""Pub/Sub as a list in memory: what was published, what waits, what became of it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import from_json
+
+from convotic_celery.errors import TopicHasNoSubscription
+from convotic_celery.runtime.attributes import user_attributes
+from convotic_pubsub.queue import Received
+
+if TYPE_CHECKING:
+    from convotic_celery.sdk.handler import HandlerDefinition
+    from convotic_celery.testing.clock import MovingClock
+
+__all__ = ["DeadLetterSeen", "MemoryBroker", "Pending", "PublishedMessage", "RunSeen"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedMessage:
+    """A message as it was published, by the test or by a handler."""
+
+    id: str
+    topic: str
+    #: The parsed JSON; None without data.
+    data: Any
+    attributes: Mapping[str, str]
+    ordering_key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSeen:
+    """What became of one delivery."""
+
+    #: The handler's queue.
+    handler: str
+    message_id: str
+    attempt: int
+    #: ``succeeded``, ``retried``, ``dropped``, ``duplicate``, ``postponed``, ``dead_lettered``, or
+    #: the reason for which it was acknowledged unrun (``expired``, ``other-target``).
+    outcome: str
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterSeen:
+    """A message that went to its handler's dead-letter topic."""
+
+    handler: str
+    message_id: str
+    #: The parsed JSON; the bytes, if it is none.
+    data: Any
+    #: The publisher's.
+    attributes: Mapping[str, str]
+    #: ``convotic-dead-letter-reason``.
+    reason: str
+    error: BaseException | None
+    raw: Received = field(repr=False)
+    #: All of the dead letter's, as an operator sees them.
+    all_attributes: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(slots=True)
+class Pending:
+    """A message that one handler has still to get."""
+
+    definition: HandlerDefinition
+    received: Received
+    due_at: datetime
+    failures: int = 0
+    hand_backs: int = 0
+    deliveries: int = 0
+
+
+class MemoryBroker:
+    """A :class:`~convotic_celery.context.publishing.TopicPublisher`; thread-safe."""
+
+    def __init__(self, definitions: Iterable[HandlerDefinition], clock: MovingClock) -> None:
+        self._definitions = tuple(definitions)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self.published: list[PublishedMessage] = []
+        self.pending: list[Pending] = []
+        #: Topics outside the module that may be published to; None: any.
+        self.known_topics: frozenset[str] | None = None
+
+    def publish(
+        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str
+    ) -> Future[str]:
+        """Keep a message, one copy for each handler of its topic; confirmed at once."""
+        future: Future[str] = Future()
+        handlers = [each for each in self._definitions if each.topic == topic]
+        if not handlers and self.known_topics is not None and topic not in self.known_topics:
+            future.set_exception(TopicHasNoSubscription(topic))
+            return future
+        with self._lock:
+            message_id = f"m-{next(self._numbers)}"
+            seen = PublishedMessage(
+                id=message_id,
+                topic=topic,
+                data=parse_data(data),
+                attributes=user_attributes(attributes),
+                ordering_key=ordering_key,
+            )
+            self.published.append(seen)
+            for definition in handlers:
+                received = self._receive(definition, message_id, data, attributes, ordering_key)
+                self.pending.append(Pending(definition, received, self._clock.now()))
+        future.set_result(message_id)
+        return future
+
+    def take_due(self) -> list[Pending]:
+        """Remove and return what is due now, in the order it was published."""
+        now = self._clock.now()
+        with self._lock:
+            due = [each for each in self.pending if each.due_at <= now]
+            self.pending = [each for each in self.pending if each.due_at > now]
+        return due
+
+    def put_back(self, pending: Pending, delay_seconds: float) -> None:
+        """Have it delivered again later."""
+        pending.due_at = self._clock.now() + timedelta(seconds=max(1.0, delay_seconds))
+        with self._lock:
+            self.pending.append(pending)
+
+    def next_due(self) -> datetime | None:
+        """Return when the next message is due; None if there is none."""
+        with self._lock:
+            return min((each.due_at for each in self.pending), default=None)
+
+    def _receive(
+        self,
+        definition: HandlerDefinition,
+        message_id: str,
+        data: bytes,
+        attributes: Mapping[str, str],
+        ordering_key: str,
+    ) -> Received:
+        return Received(
+            subscription=definition.subscription,
+            message_id=message_id,
+            data=data,
+            attributes=dict(attributes),
+            ordering_key=ordering_key,
+            published_at=self._clock.now(),
+            delivery_attempt=1,
+        )
+
+
+def parse_data(data: bytes) -> Any:
+    """Return the JSON; None for no data, the bytes if they are no JSON."""
+    if not data:
+        return None
+    try:
+        return from_json(data)
+    except ValueError:
+        return data
