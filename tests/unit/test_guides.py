@@ -1,4 +1,4 @@
-"""docs/routes.md and docs/publishing.md show code that works."""
+"""The pages of docs/ show code that works; docs/modules.md has tests of its own."""
 
 from __future__ import annotations
 
@@ -41,6 +41,14 @@ def test_application_of_the_page_is_made(monkeypatch: pytest.MonkeyPatch, tmp_pa
     _, scope = run_blocks("routes.md")
 
     assert scope["create"]() is not None
+
+
+def test_idempotency_registers() -> None:
+    """Its handler has the options that the page shows."""
+    _, scope = run_blocks("idempotency.md")
+
+    (handler,) = scope["module"].collect_handlers()
+    assert (handler.options.deduplicate, handler.options.deduplicate_window) == ("data.id", 604_800)
 
 
 def test_publishing_names_every_function() -> None:
