@@ -78,15 +78,17 @@ def start_demo(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def processes_using(folder: Path) -> list[psutil.Process]:
-    """Return the processes whose environment or command line names ``folder``."""
+def processes_using(folder: Path, word: str = "") -> list[psutil.Process]:
+    """Return the processes that name ``folder``, and have ``word`` in their command line."""
     found = []
     for process in psutil.process_iter():
         try:
-            names = [*process.cmdline(), *process.environ().values()]
+            command = process.cmdline()
+            names = [*command, *process.environ().values()]
         except psutil.Error:
             continue
-        if process.pid != os.getpid() and any(str(folder) in name for name in names):
+        mine = any(str(folder) in name for name in names) and process.pid != os.getpid()
+        if mine and (not word or word in command):
             found.append(process)
     return found
 
@@ -111,9 +113,7 @@ def test_a_killed_demo_takes_its_worker_along(tmp_path: Path) -> None:
         demo.kill()
         demo.communicate(timeout=60)
 
-    wait_until(
-        lambda: not [p for p in processes_using(tmp_path) if "worker" in p.cmdline()], timeout=10
-    )
+    wait_until(lambda: not processes_using(tmp_path, "worker"), timeout=10)
 
     for folder in tmp_path.glob("convotic-demo-*"):
         end_servers(folder)

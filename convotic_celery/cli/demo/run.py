@@ -67,8 +67,7 @@ def run_demo(options: DemoOptions) -> int:
         for mismatch in mismatches:
             click.echo(f"convotic: wrong: {mismatch}", err=True)
         if options.flower:
-            click.echo(f"Flower stays at {address}; Ctrl-C ends it.", err=True)
-            _wait_for_interrupt()
+            _stay_until_interrupt(f"Flower stays at {address}; Ctrl-C ends it.")
     return 1 if mismatches else 0
 
 
@@ -176,8 +175,9 @@ def _leave(*_: object) -> NoReturn:
     sys.exit(128 + signal.SIGTERM)
 
 
-def _wait_for_interrupt() -> None:
+def _stay_until_interrupt(text: str) -> None:
     try:
+        click.echo(text, err=True)  # within: whoever reads it may interrupt at once
         threading.Event().wait()
     except KeyboardInterrupt:
         return

@@ -178,7 +178,7 @@ def test_a_long_path_gets_a_private_socket_elsewhere(
             assert client.ping()
     finally:
         store.stop(deep)
-    assert not socket.parent.exists()
+    wait_until(lambda: not socket.parent.exists())
 
 
 def test_a_folder_that_cannot_be_used_is_named(data_dir: Path) -> None:
