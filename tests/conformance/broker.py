@@ -51,6 +51,8 @@ class Features:
     update_labels: bool = False
     #: Refuses what it does not support with UNIMPLEMENTED.
     refuses_unsupported: bool = False
+    #: Pushes to this machine (the service can't).
+    local_push: bool = True
     #: What only our server promises.
     is_ours: bool = False
 
@@ -94,6 +96,7 @@ _METHODS: Mapping[str, tuple[str, Any, Any]] = {
     "GetSubscription": ("Subscriber", t.GetSubscriptionRequest.pb(), t.Subscription.pb()),
     "UpdateSubscription": ("Subscriber", t.UpdateSubscriptionRequest.pb(), t.Subscription.pb()),
     "DeleteSubscription": ("Subscriber", t.DeleteSubscriptionRequest.pb(), empty_pb2.Empty),
+    "ModifyPushConfig": ("Subscriber", t.ModifyPushConfigRequest.pb(), empty_pb2.Empty),
     "Pull": ("Subscriber", t.PullRequest.pb(), t.PullResponse.pb()),
     "Acknowledge": ("Subscriber", t.AcknowledgeRequest.pb(), empty_pb2.Empty),
     "ModifyAckDeadline": ("Subscriber", t.ModifyAckDeadlineRequest.pb(), empty_pb2.Empty),

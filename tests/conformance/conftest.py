@@ -15,7 +15,15 @@ import pytest
 from tests.conformance.broker import GOOGLE, OURS, Broker, Features, unique
 
 CLOUD_PROJECT = os.environ.get("PUBSUB_CONFORMANCE_PROJECT", "")
-CLOUD = Features(**{**vars(OURS), "name": "cloud", "refuses_unsupported": False, "is_ours": False})
+CLOUD = Features(
+    **{
+        **vars(OURS),
+        "name": "cloud",
+        "refuses_unsupported": False,
+        "local_push": False,
+        "is_ours": False,
+    }
+)
 
 
 @pytest.fixture(

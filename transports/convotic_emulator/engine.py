@@ -15,8 +15,10 @@ from convotic_emulator.broker import Broker
 from convotic_emulator.clock import SECOND_US, Clock, ManualClock
 from convotic_emulator.delivery import Dispatcher
 from convotic_emulator.errors import NotFound, Unavailable
+from convotic_emulator.push import Pushers
 
 if TYPE_CHECKING:
+    from convotic_emulator.lease import Timed
     from convotic_emulator.registry import Subscription
     from convotic_emulator.store import Store
 
@@ -40,6 +42,7 @@ class Engine:
         self.dispatcher = Dispatcher(clock, self._after_dispatch)
         self.broker = Broker(store, clock, self.dispatcher.wake)
         self.registry = self.broker.registry
+        self.pushers = Pushers(self)
         #: Set to the error when the store has failed: the server must stop.
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self._commit: asyncio.Future[None] | None = None
@@ -55,6 +58,8 @@ class Engine:
             self.clock.on_advance.append(self._on_advance)
         self._set_timer()
         self._maintain()
+        for subscription in self.registry.subscriptions.values():
+            self.pushers.refresh(subscription)
         self.committed()
 
     def stop(self) -> None:
@@ -75,6 +80,7 @@ class Engine:
 
     def refuse_waiters(self) -> None:
         """Send away all who wait for messages: the server is stopping."""
+        self.pushers.stop_all()
         self.dispatcher.drop_all(Unavailable("The server is shutting down."))
 
     def committed(self) -> asyncio.Future[None]:
@@ -105,6 +111,7 @@ class Engine:
             self.refuse_waiters()
 
     def _send_away(self, subscription: Subscription) -> None:
+        self.pushers.stop(subscription)
         self.dispatcher.drop(subscription.state, NotFound.of(subscription.row.name))
 
     def _flush(self) -> None:
@@ -152,6 +159,11 @@ class Engine:
             self._timer.cancel()  # it would fire too late
             self._timer = None
         self.tick()
+
+    def wake_at(self, when_us: int, timed: Timed) -> None:
+        """Have ``timed.fire`` called at a time by the clock."""
+        self.broker.timers.push(when_us, timed)
+        self._set_timer()
 
     def tick(self) -> None:
         """Do what is due by the clock."""

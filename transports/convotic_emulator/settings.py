@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from convotic_emulator.backlog import Rules
 from convotic_emulator.clock import SECOND_US
-from convotic_emulator.errors import InvalidArgument, Unimplemented
+from convotic_emulator.errors import FailedPrecondition, InvalidArgument, Unimplemented
 from convotic_emulator.filter import parse_filter
 from convotic_emulator.naming import check_name
+from convotic_emulator.push_config import check_push_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Proto",
     "check_messages",
+    "check_pullable",
     "complete_subscription",
     "complete_topic",
     "duration_us",
@@ -79,8 +81,9 @@ def complete_subscription(subscription: Proto) -> None:
     """Check a subscription and fill in the service's defaults."""
     check_name(subscription.name, "subscriptions")
     _refuse_unsupported(subscription, _UNSUPPORTED_SUBSCRIPTION)
-    if subscription.push_config.push_endpoint:
-        raise Unimplemented("Push delivery is not supported by convotic_emulator; use pull.")
+    check_push_config(subscription.push_config)
+    if subscription.push_config.push_endpoint and subscription.enable_exactly_once_delivery:
+        raise InvalidArgument("Push subscriptions can't have exactly-once delivery.")
     _check_labels(subscription.labels)
     parse_filter(subscription.filter)
     deadline = subscription.ack_deadline_seconds or DEFAULT_ACK_DEADLINE_SECONDS
@@ -104,6 +107,14 @@ def check_ack_deadline(seconds: int) -> None:
             f"Invalid ack deadline given (value={seconds}): it must be between"
             f" {DEFAULT_ACK_DEADLINE_SECONDS} and {MAX_ACK_DEADLINE_SECONDS} seconds."
         )
+
+
+def check_pullable(subscription: Proto) -> None:
+    """Refuse to pull from a subscription that is detached, or pushes."""
+    if subscription.detached:
+        raise FailedPrecondition("The subscription is detached from its topic.")
+    if subscription.push_config.push_endpoint:
+        raise FailedPrecondition("This method is not supported for this subscription type: push.")
 
 
 def check_messages(messages: Sequence[Proto]) -> None:

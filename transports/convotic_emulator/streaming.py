@@ -14,12 +14,17 @@ import grpc
 from google.pubsub_v1.types import pubsub
 
 from convotic_emulator.delivery import MAX_RESPONSE_MESSAGES, Waiter
-from convotic_emulator.errors import FailedPrecondition, InvalidArgument, PubsubError
+from convotic_emulator.errors import InvalidArgument, PubsubError
 from convotic_emulator.lease import Consumer, Message
 from convotic_emulator.naming import check_name
 from convotic_emulator.reply import fill_messages
 from convotic_emulator.rpc import METADATA, Context, abort
-from convotic_emulator.settings import MAX_ACK_DEADLINE_SECONDS, Proto, check_ack_deadline
+from convotic_emulator.settings import (
+    MAX_ACK_DEADLINE_SECONDS,
+    Proto,
+    check_ack_deadline,
+    check_pullable,
+)
 
 if TYPE_CHECKING:
     from convotic_emulator.engine import Engine
@@ -57,8 +62,7 @@ class _Stream:
         self._context = context
         name = check_name(first.subscription, "subscriptions")
         self._subscription: Subscription = engine.registry.subscription(name)
-        if self._subscription.proto.detached:
-            raise FailedPrecondition("The subscription is detached from its topic.")
+        check_pullable(self._subscription.proto)
         check_ack_deadline(first.stream_ack_deadline_seconds)
         self._lease_seconds: int = first.stream_ack_deadline_seconds
         self._consumer = Consumer(first.max_outstanding_messages, first.max_outstanding_bytes)

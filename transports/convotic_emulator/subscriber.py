@@ -13,9 +13,7 @@ from convotic_emulator.changes import SUBSCRIPTION_FIELDS, changed_copy
 from convotic_emulator.delivery import Waiter
 from convotic_emulator.errors import (
     AckIdsFailed,
-    FailedPrecondition,
     InvalidArgument,
-    Unimplemented,
 )
 from convotic_emulator.lease import Consumer, Message
 from convotic_emulator.naming import check_name, check_project
@@ -26,6 +24,7 @@ from convotic_emulator.rpc import Context, unary
 from convotic_emulator.settings import (
     MAX_ACK_DEADLINE_SECONDS,
     Proto,
+    check_pullable,
     complete_subscription,
 )
 from convotic_emulator.snapshots import SnapshotMethods
@@ -106,7 +105,9 @@ class SubscriberService:
         if request.HasField("dead_letter_policy"):
             self._registry.topic(request.dead_letter_policy.dead_letter_topic)
         self._registry.create("subscription", request)
-        return self._shown(self._registry.subscription(request.name))
+        created = self._registry.subscription(request.name)
+        self._engine.pushers.refresh(created)
+        return self._shown(created)
 
     async def get_subscription(self, request: Proto, _context: Context) -> Proto:
         """Return a subscription."""
@@ -129,15 +130,24 @@ class SubscriberService:
         complete_subscription(changed)
         if changed.HasField("dead_letter_policy"):
             self._registry.topic(changed.dead_letter_policy.dead_letter_topic)
-        subscription.proto = changed
-        self._registry.save(subscription)
+        self._change(subscription, changed)
         return self._shown(subscription)
 
+    def _change(self, subscription: Subscription, changed: Proto) -> None:
+        pushes_as_before = changed.push_config == subscription.proto.push_config
+        subscription.proto = changed
+        self._registry.save(subscription)
+        if not pushes_as_before:
+            self._engine.pushers.refresh(subscription)
+
     async def modify_push_config(self, request: Proto, _context: Context) -> Proto:
-        """Accept that a subscription stays with pull."""
-        self._subscription(request)
-        if request.push_config.push_endpoint:
-            raise Unimplemented("Push delivery is not supported by convotic_emulator; use pull.")
+        """Push to another endpoint from now on, or (without one) leave messages to be pulled."""
+        subscription = self._subscription(request)
+        changed = type(subscription.proto)()
+        changed.CopyFrom(subscription.proto)
+        changed.push_config.CopyFrom(request.push_config)
+        complete_subscription(changed)
+        self._change(subscription, changed)
         return _EMPTY()
 
     async def delete_subscription(self, request: Proto, _context: Context) -> Proto:
@@ -165,8 +175,7 @@ class SubscriberService:
     async def _wait_for_messages(
         self, subscription: Subscription, *, max_messages: int, wait_seconds: float
     ) -> list[Message]:
-        if subscription.proto.detached:
-            raise FailedPrecondition("The subscription is detached from its topic.")
+        check_pullable(subscription.proto)
         loop = asyncio.get_running_loop()
         waiter = Waiter(
             subscription.state,

@@ -1,0 +1,53 @@
+"""An HTTP endpoint that notes what it gets and answers as it is told."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+__all__ = ["Endpoint", "Request"]
+
+
+@dataclass
+class Request:
+    """What came; header names in lower case."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Endpoint:
+    """``with Endpoint() as endpoint: endpoint.url``; ``statuses`` come first, then 204."""
+
+    def __init__(self, *statuses: int) -> None:
+        self.requests: list[Request] = []
+        self.statuses = deque(statuses)
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:  # http.server's
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                headers = {key.lower(): value for key, value in self.headers.items()}
+                endpoint.requests.append(Request(self.path, headers, body))
+                self.send_response(endpoint.statuses.popleft() if endpoint.statuses else 204)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self.url = f"http://127.0.0.1:{self._server.server_port}/push?token=t"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
