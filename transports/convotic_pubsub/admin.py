@@ -21,7 +21,7 @@ from convotic_pubsub.rpc import Rpc, pb, translate
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from convotic_pubsub.options import Provision
+    from convotic_pubsub.options import TransportOptions
     from convotic_pubsub.queue import QueueSpec
 
 __all__ = ["MAX_RETENTION_SECONDS", "Admin", "lease_seconds"]
@@ -42,10 +42,12 @@ def lease_seconds(ack_deadline_seconds: float) -> int:
 class Admin:
     """Makes sure, once a process, that a queue's resources exist."""
 
-    def __init__(self, rpc: Callable[[], Rpc], project: str, provision: Provision) -> None:
+    def __init__(self, rpc: Callable[[], Rpc], options: TransportOptions) -> None:
         self._rpc = rpc  # the channels of the session change when its emulator moves
-        self._project = project
-        self._provision = provision
+        self._project = options.project
+        self._provision = options.provision
+        self._labels = options.labels
+        self._regions = options.message_storage_regions
         self._ensured: dict[str, asyncio.Task[None]] = {}
 
     async def ensure(self, spec: QueueSpec, *, ephemeral: bool = False) -> None:
@@ -83,7 +85,11 @@ class Admin:
         check_resource_id("topic", path.rsplit("/", 1)[1])
         try:
             if create:
-                await self._rpc().create_topic(pb.Topic(name=path, labels=dict(spec.labels)))
+                wanted = pb.Topic(name=path, labels={**self._labels, **spec.labels})
+                if self._regions:
+                    regions = wanted.message_storage_policy.allowed_persistence_regions
+                    regions.extend(self._regions)
+                await self._rpc().create_topic(wanted)
             else:
                 await self._rpc().get_topic(path)
         except grpc.aio.AioRpcError as error:
@@ -127,7 +133,7 @@ class Admin:
             filter=spec.filter,
             enable_message_ordering=spec.enable_message_ordering,
             enable_exactly_once_delivery=spec.enable_exactly_once_delivery,
-            labels=dict(spec.labels),
+            labels={**self._labels, **spec.labels},
         )
         wanted.message_retention_duration.seconds = spec.message_retention_seconds
         wanted.expiration_policy.SetInParent()  # set without ttl: never expires
@@ -145,7 +151,7 @@ class Admin:
             name=subscription_path(self._project, name),
             topic=topic_path(self._project, spec.dead_letter_topic),
             ack_deadline_seconds=60,
-            labels=dict(spec.labels),
+            labels={**self._labels, **spec.labels},
         )
         wanted.message_retention_duration.seconds = MAX_RETENTION_SECONDS
         wanted.expiration_policy.SetInParent()
@@ -154,11 +160,27 @@ class Admin:
     async def delete(self, spec: QueueSpec, *, topic: bool) -> None:
         """Delete a queue's subscription, and its topic if asked; missing ones are no error."""
         self.forget(spec.queue)
-        path = subscription_path(self._project, spec.subscription)
-        await _unless_missing(self._rpc().delete_subscription(path), path)
+        await self.delete_subscription(spec.subscription)
         if topic:
             path = topic_path(self._project, spec.topic)
             await _unless_missing(self._rpc().delete_topic(path), path)
+
+    async def delete_subscription(self, name: str) -> None:
+        """Delete a subscription; a missing one is no error."""
+        path = subscription_path(self._project, name)
+        await _unless_missing(self._rpc().delete_subscription(path), path)
+
+    async def list_topic_subscriptions(self, topic: str) -> list[str]:
+        """Return the short names of a topic's subscriptions in this project."""
+        path, token = topic_path(self._project, topic), ""
+        own = subscription_path(self._project, "")
+        names: list[str] = []
+        while True:
+            page = await self._rpc().list_topic_subscriptions(path, token)
+            names += [name.removeprefix(own) for name in page.subscriptions if own in name]
+            token = page.next_page_token
+            if not token:
+                return names
 
 
 async def _unless_missing(call: Awaitable[Any], path: str) -> None:

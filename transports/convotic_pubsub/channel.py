@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from amqp.protocol import queue_declare_ok_t
@@ -13,17 +13,21 @@ from kombu.utils.uuid import uuid
 
 from convotic_pubsub.codec import encode_envelope
 from convotic_pubsub.errors import PublishError, TopicNotFound
+from convotic_pubsub.message import Message
+from convotic_pubsub.qos import QoS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from convotic_pubsub.consumer import QueueConsumer
     from convotic_pubsub.delivery import Delivery
-    from convotic_pubsub.queue import PayloadDict, Received
+    from convotic_pubsub.queue import PayloadDict
     from convotic_pubsub.session import Session
     from convotic_pubsub.sink import Sink
 
 __all__ = ["Arrival", "Channel", "Message"]
+
+logger = logging.getLogger(__name__)
 
 #: How long a publish may block beyond the session's own limit, before it counts as not confirmed.
 _MARGIN_SECONDS = 5.0
@@ -36,112 +40,6 @@ class Arrival(NamedTuple):
     consumer_tag: str
     delivery: Delivery | None
     payload: PayloadDict
-
-
-class Message(virtual.Message):
-    """A kombu message with Pub/Sub's ways to settle it.
-
-    All of them are non-blocking, thread-safe, and do nothing once the message is settled.
-    """
-
-    def __init__(
-        self, payload: PayloadDict, channel: Any = None, delivery: Delivery | None = None
-    ) -> None:
-        super().__init__(payload, channel=channel)
-        self.payload_dict = payload
-        self._delivery = delivery
-
-    @property
-    def received(self) -> Received | None:
-        """What Pub/Sub handed over; None for transient traffic."""
-        return self._delivery.received if self._delivery else None
-
-    def started(self, hold_seconds: float) -> None:
-        """The run begins now: keep the lease at most ``hold_seconds`` from now."""
-        if self._delivery is not None:
-            self._post(self._delivery.consumer.started, self._delivery, hold_seconds)
-
-    def lapse(self, delay_seconds: float, *, failure: bool = True) -> None:
-        """Don't acknowledge; let the lease end in ``delay_seconds`` (at least 1)."""
-        delivery = self._settle()
-        if delivery is not None:
-            self._post(partial(delivery.consumer.lapse, failure=failure), delivery, delay_seconds)
-
-    def postpone(self, delay_seconds: float) -> None:
-        """Let the lease end in ``delay_seconds`` (at least 1); unrun, so it costs no attempt."""
-        delivery = self._settle()
-        if delivery is not None:
-            self._post(delivery.consumer.postpone, delivery, delay_seconds)
-
-    def dead_letter(self, attributes: Mapping[str, str]) -> None:
-        """Publish to the dead-letter topic with these attributes added, then acknowledge."""
-        delivery = self._settle()
-        if delivery is not None:
-            self._post(delivery.consumer.dead_letter, delivery, dict(attributes))
-
-    def hand_back(self) -> None:
-        """Return it unrun, for delivery now; recorded, so that it costs no attempt."""
-        delivery = self._settle()
-        if delivery is not None:
-            self._post(delivery.consumer.nack, delivery, "hand_back")
-
-    def settle_ack(self) -> None:
-        """Acknowledge (what ``ack`` does after kombu's own checks)."""
-        delivery = self._settle()
-        if delivery is not None:
-            self._post(delivery.consumer.ack, delivery)
-
-    def settle_reject(self, *, requeue: bool) -> None:
-        """Return it for delivery now, or give it up to the dead-letter topic."""
-        delivery = self._settle()
-        if delivery is None:
-            return
-        if requeue:
-            self._post(delivery.consumer.nack, delivery)
-            return
-        describe = getattr(delivery.consumer.spec.policy, "reject_attributes", None)
-        attributes = describe(delivery.received) if describe else _rejected(delivery.received)
-        self._post(delivery.consumer.dead_letter, delivery, attributes)
-
-    def _settle(self) -> Delivery | None:
-        delivery = self._delivery
-        if delivery is None or not delivery.take_settlement():
-            return None
-        if self.channel is not None:
-            self.channel.forget(self)
-        return delivery
-
-    def _post(self, function: Callable[..., object], *args: object) -> None:
-        assert self._delivery is not None
-        self._delivery.consumer.session.post(function, *args)
-
-
-def _rejected(received: Received) -> dict[str, str]:
-    return {
-        "convotic-dead-letter-reason": "rejected",
-        "convotic-dead-letter-message-id": received.message_id,
-        "convotic-dead-letter-subscription": received.subscription,
-    }
-
-
-class QoS:
-    """The unsettled messages of a channel, and whether its prefetch count allows more."""
-
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-        self.prefetch_count = 0
-        self.unsettled: dict[str, Message] = {}
-
-    def can_consume(self) -> bool:
-        """Say whether one more message may be handed over."""
-        return not self.prefetch_count or len(self.unsettled) < self.prefetch_count
-
-    def append(self, message: Message, delivery_tag: str | None) -> None:
-        """Count a message until it is settled."""
-        self.unsettled[str(delivery_tag)] = message
-
-    def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Do nothing: what is outstanding belongs to the session and goes on."""
 
 
 class Channel(virtual.Channel):
@@ -363,8 +261,11 @@ class Channel(virtual.Channel):
         elif queue is not None:
             self._transient.cancel(queue)
 
-    def hand_over(self, arrival: Arrival) -> bool:
-        """Give one message to its consumer; False when that was not possible now."""
+    def hand_over(self, arrival: Arrival, *, contain: bool = False) -> bool:
+        """Give one message to its consumer; False when that was not possible now.
+
+        ``contain`` gives a message up that its consumer can't take, instead of raising.
+        """
         entry = self._callbacks.get(arrival.consumer_tag)
         if entry is None:
             return False  # cancelled: the session has given the message back
@@ -380,8 +281,27 @@ class Channel(virtual.Channel):
             message.settle_ack()
         else:
             self._unsettled.append(message, message.delivery_tag)
-        callback(message)
+        self._call(callback, message, contain=contain)
         return True
+
+    def _call(self, callback: Callable[[Message], Any], message: Message, *, contain: bool) -> None:
+        connection = self.connection
+        assert connection is not None
+        try:
+            callback(message)
+        except (*connection.connection_errors, *connection.channel_errors):
+            message.settle_reject(requeue=True)  # the consumer is about to start anew
+            raise
+        except Exception as error:
+            if not contain or message.received is None:
+                raise
+            logger.exception(
+                "Message %s of queue %s can't be taken; it goes to the dead-letter topic",
+                message.received.message_id,
+                message.received.subscription,
+                extra={"action": "message_refused", "queue": message.received.subscription},
+            )
+            message.give_up(error)
 
     def _message(self, payload: PayloadDict, delivery: Delivery | None) -> Message:
         if "delivery_tag" not in payload["properties"]:

@@ -11,19 +11,12 @@ On the wire: kombu's envelope in ``data``; the attributes ``exchange`` and ``rk`
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import logging
-import os
-import re
-import socket
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from convotic_pubsub.codec import decode_envelope
@@ -38,6 +31,7 @@ from convotic_pubsub.queue import (
     QueueSpec,
     Received,
 )
+from convotic_pubsub.slots import Slot, host_name
 
 if TYPE_CHECKING:
     from convotic_pubsub.consumer import QueueConsumer
@@ -51,7 +45,6 @@ Receiver: TypeAlias = Callable[[PayloadDict], None]
 
 #: A queue that is declared but not consumed keeps this many messages, then drops the oldest.
 _MAX_HELD = 10_000
-_MAX_SLOTS = 1_000
 _MAX_ELSEWHERE = 10_000
 _KINDS = ("control", "events")
 #: Pub/Sub's least retention (10 minutes) and expiration (1 day).
@@ -217,7 +210,7 @@ class _Subscription:
         self._lock = threading.Lock()
         self._consumer: QueueConsumer | None = None
         self._spec: QueueSpec | None = None
-        self._slot: _Slot | None = None
+        self._slot: Slot | None = None
         self.topic = resource_id(f"celery.{kind}", session.options.prefix)
 
     def open(self) -> None:
@@ -228,9 +221,9 @@ class _Subscription:
                 return
             options = self._session.options
             scope = f"{self._session.address}/{options.project}/{options.prefix}/{self._kind}"
-            self._slot = _Slot.take(scope)
-            host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:60]
-            name = resource_id(f"celery.{self._kind}.{host}.{self._slot.number}", options.prefix)
+            self._slot = Slot.take_first(scope)
+            family = f"celery.{self._kind}.{host_name()}."
+            name = resource_id(f"{family}{self._slot.number}", options.prefix)
             spec = self._spec = QueueSpec(
                 queue=name,
                 topic=self.topic,
@@ -247,6 +240,30 @@ class _Subscription:
             self._session.delete_subscription(spec)
             self._session.ensure(spec, ephemeral=True)
             self._consumer = self._session.consume(spec, _never_offered)
+        self._sweep(scope, resource_id(family, options.prefix))
+
+    def _sweep(self, scope: str, family: str) -> None:
+        """Delete the subscriptions of processes of this host that were killed.
+
+        Those of other hosts can't be told from live ones; the service deletes them after a day.
+        """
+        try:
+            names = self._session.list_topic_subscriptions(self.topic)
+        except PubsubTransportError as error:  # a nicety: who may not list is none the worse
+            logger.info(
+                "Left-over control subscriptions can't be looked for: %s",
+                error,
+                extra={"action": "sweep_refused"},
+            )
+            return
+        for name in names:
+            number = name.removeprefix(family)
+            if number == name or not number.isdecimal():
+                continue
+            slot = Slot.take(scope, int(number))
+            if slot is not None:  # nobody has it: its owner is gone
+                self._session.delete_named(name)
+                slot.release()
 
     def forked(self) -> None:
         """Let go, in a forked child, of the lock that keeps the parent's slot."""
@@ -303,39 +320,6 @@ class _ControlPolicy:
 
 def _never_offered(_delivery: object) -> None:
     """Stand in for a channel: control messages are settled where they are received."""
-
-
-class _Slot:
-    """A small number that no other live process of this host has, held by a lock on a file."""
-
-    def __init__(self, number: int, descriptor: int) -> None:
-        self.number = number
-        self._descriptor = descriptor
-
-    @classmethod
-    def take(cls, scope: str) -> _Slot:
-        """Return the first free slot of ``scope``; a killed owner's lock is gone with it.
-
-        Raises:
-            PubsubTransportError: a thousand are taken.
-        """
-        folder = Path(tempfile.gettempdir()) / f"convotic-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        name = hashlib.sha256(scope.encode()).hexdigest()[:16]
-        for number in range(_MAX_SLOTS):
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            descriptor = os.open(folder / f"{name}-{number}.slot", flags, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                continue
-            return cls(number, descriptor)
-        raise PubsubTransportError(f"{_MAX_SLOTS} processes of this host listen on one project")
-
-    def release(self) -> None:
-        """Give the slot back."""
-        os.close(self._descriptor)
 
 
 def _matches(kind: str, pattern: str, key: str) -> bool:

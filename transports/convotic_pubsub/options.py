@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
@@ -67,6 +67,10 @@ class TransportOptions:
     queues: Mapping[str, QueueSpec] = field(default_factory=dict)
     #: Put before the names of Celery's own topics and subscriptions, to keep apps apart.
     prefix: str = ""
+    #: Put on all topics and subscriptions that are created.
+    labels: Mapping[str, str] = field(default_factory=dict)
+    #: Where Pub/Sub may store messages of topics that are created, e.g. ``["europe-west1"]``.
+    message_storage_regions: Sequence[str] = ()
     #: How long a publish is retried on transient errors before it raises.
     publish_timeout_seconds: float = 60.0
     #: Lease of an ordinary Celery message while it is held; 10..600.

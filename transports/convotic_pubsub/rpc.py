@@ -129,6 +129,17 @@ class Rpc:
         request = pb.ListTopicsRequest(project=f"projects/{project}", page_size=1)
         return call(request, timeout=timeout, metadata=[routing_header("project", request.project)])
 
+    def list_topic_subscriptions(self, path: str, page_token: str = "", timeout: float = 20) -> Any:
+        """List the subscriptions of a topic, a page at a time."""
+        call = self._unary(
+            "Publisher",
+            "ListTopicSubscriptions",
+            pb.ListTopicSubscriptionsRequest,
+            pb.ListTopicSubscriptionsResponse,
+        )
+        request = pb.ListTopicSubscriptionsRequest(topic=path, page_token=page_token)
+        return call(request, timeout=timeout, metadata=[routing_header("topic", path)])
+
     def create_subscription(self, subscription: Any, timeout: float = 30) -> Any:
         """Create a subscription."""
         call = self._unary("Subscriber", "CreateSubscription", pb.Subscription, pb.Subscription)

@@ -131,7 +131,7 @@ class Session:
     async def _connect(self) -> None:
         self._address = await self._find_emulator()
         self.channels = ChannelPool(self.options, self._address)
-        self.admin = Admin(lambda: self.rpc, self.options.project, self.options.provision)
+        self.admin = Admin(lambda: self.rpc, self.options)
         if self._address:
             ours = await self._is_ours()
             self.streams = self.options.pull_mode == "stream" or (
@@ -305,6 +305,14 @@ class Session:
         """Delete a subscription; one that is missing is no error."""
         self.call(self.admin.delete(spec, topic=False), timeout=20)
 
+    def list_topic_subscriptions(self, topic: str) -> list[str]:
+        """Return the short names of a topic's subscriptions in this project."""
+        return self.call(self.admin.list_topic_subscriptions(topic), timeout=60)
+
+    def delete_named(self, subscription: str) -> None:
+        """Delete a subscription by its name; one that is missing is no error."""
+        self.call(self.admin.delete_subscription(subscription), timeout=20)
+
     def exists(self, spec: QueueSpec) -> bool:
         """Ask the server whether a queue's subscription exists."""
         if self._relay is not None:
@@ -426,9 +434,17 @@ def session_for(url: str, transport_options: Mapping[str, Any]) -> Session:
 
 def _key(options: TransportOptions) -> tuple[object, ...]:
     """Return what makes two options the same session: equal settings and the same queues."""
-    values = ((name, getattr(options, name)) for name in options.__slots__ if name != "queues")
-    plain = tuple((k, id(v) if k == "credentials" else v) for k, v in values)
-    return (*plain, tuple(sorted((name, id(spec)) for name, spec in options.queues.items())))
+    values = (
+        (name, _hashable(getattr(options, name))) for name in options.__slots__ if name != "queues"
+    )
+    return (*values, tuple(sorted((name, id(spec)) for name, spec in options.queues.items())))
+
+
+def _hashable(value: object) -> object:
+    """Return what stands for a value in a key; credentials and callables stand for themselves."""
+    if isinstance(value, dict):
+        return tuple(sorted(value.items()))
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _close_all() -> None:

@@ -97,9 +97,10 @@ class Transport(virtual.Transport):
             self.sink.signal()
 
     def _on_readable(self) -> None:
-        self._hand_over()
+        # An error would end the worker, and so would the same message in the next one.
+        self._hand_over(contain=True)
 
-    def _hand_over(self) -> int:
+    def _hand_over(self, *, contain: bool = False) -> int:
         """Give what has arrived to the consumers, a bounded number; return how many it was."""
         self.sink.acknowledge()
         count = 0
@@ -108,7 +109,7 @@ class Transport(virtual.Transport):
                 arrival = self.sink.take()
                 if arrival is None:
                     break
-                count += arrival.channel.hand_over(arrival)
+                count += arrival.channel.hand_over(arrival, contain=contain)
         finally:
             if len(self.sink):
                 self.sink.signal()

@@ -1,0 +1,188 @@
+"""A plain Celery app on ``pubsub://``, without the framework, and real workers for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from convotic_celery.cli.demo.child import Child
+from convotic_pubsub.session import Session
+from tests.support.pubsub import unique
+from tests.support.valkey import run_valkey
+from tests.support.waiting import wait_until
+
+#: Written to ``plain.py``: an app as a stranger would write it.
+APP = """
+import os
+import signal
+import time
+
+from celery import Celery
+from celery.exceptions import Ignore, Reject
+from kombu import Queue
+from kombu.common import Broadcast
+
+app = Celery("plain", broker=os.environ["BROKER"], backend=os.environ["BACKEND"])
+app.conf.update(
+    broker_transport_options={"prefix": os.environ["PREFIX"]},
+    result_extended=True,
+    task_queues=[Queue("celery"), Broadcast("news")],
+    task_acks_late=True,
+    worker_max_tasks_per_child=5,
+)
+
+
+@app.task
+def add(x, y):
+    return x + y
+
+
+@app.task
+def fail():
+    raise RuntimeError("as asked")
+
+
+@app.task(bind=True)
+def reject(self, requeue=False):
+    if requeue and self.request.delivery_info.get("redelivered"):
+        return "again"
+    raise Reject("as asked", requeue=requeue)
+
+
+@app.task
+def ignore():
+    raise Ignore
+
+
+@app.task(bind=True, max_retries=2, default_retry_delay=0)
+def retry(self):
+    if self.request.retries < 2:
+        self.retry()
+    return self.request.retries
+
+
+@app.task(bind=True)
+def read_priority(self):
+    return self.request.delivery_info["priority"]
+
+
+@app.task
+def hang():
+    time.sleep(60)  # noqa: TID251
+
+
+@app.task
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def note(text):
+    with open(os.environ["RECORD"], "a") as record:
+        record.write(f"{os.getppid()} {text}\\n")
+"""
+
+
+@dataclass
+class Plain:
+    """The app, its folder and its workers."""
+
+    folder: Path
+    environment: dict[str, str]
+    prefix: str
+    app: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.app = Celery(
+            "plain", broker=self.environment["BROKER"], backend=self.environment["BACKEND"]
+        )
+        self.app.conf.broker_transport_options = {
+            "prefix": self.prefix,
+            "emulator_host": self.environment["PUBSUB_EMULATOR_HOST"],
+        }
+
+    @property
+    def session(self) -> Session:
+        """The test's own session."""
+        with self.app.connection_for_write() as connection:
+            connection.ensure_connection()
+            session: Session = connection.transport.session
+            return session
+
+    def send(self, task: str, *args: Any, **options: Any) -> Any:
+        """Send a task by its short name."""
+        return self.app.send_task(f"plain.{task}", args, **options)
+
+    def read_notes(self) -> list[str]:
+        """Return what the task ``note`` has written."""
+        record = Path(self.environment["RECORD"])
+        return record.read_text().splitlines() if record.exists() else []
+
+    def child(self, *arguments: str, log: str) -> Child:
+        """Start ``celery -A plain ARGUMENTS``."""
+        return Child(
+            ["celery", "-A", "plain", *arguments],
+            environment=os.environ | self.environment,
+            log=self.folder / log,
+            cwd=self.folder,
+        )
+
+    @contextmanager
+    def worker(self, name: str, *arguments: str) -> Iterator[Child]:
+        """Run a worker for the block; it is ready when the block begins."""
+        log = self.folder / f"{name}.log"
+        default = ["worker", "-n", f"{name}@%h", "--loglevel", "INFO", "--concurrency", "2"]
+        with self.child(*default, *arguments, log=log.name) as child:
+            try:
+                wait_until(lambda: " ready" in log.read_text(), timeout=30, what="the worker")
+                yield child
+            except BaseException:
+                print(log.read_text()[-6000:])  # noqa: T201 - pytest shows it with the failure
+                raise
+
+
+@pytest.fixture(
+    scope="module", params=["ours", pytest.param("google", marks=pytest.mark.google_emulator)]
+)
+def plain(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Plain]:
+    """The app on each emulator; nothing runs yet."""
+    name = "our_emulator" if request.param == "ours" else "google_emulator"
+    folder = tmp_path_factory.mktemp("plain")
+    (folder / "plain.py").write_text(APP)
+    prefix = unique("plain") + "."
+    with run_valkey() as valkey:
+        made = Plain(
+            folder,
+            {
+                "PUBSUB_EMULATOR_HOST": request.getfixturevalue(name),
+                "BROKER": "pubsub://test-project",
+                "BACKEND": valkey.connection_url,
+                "PREFIX": prefix,
+                "RECORD": str(folder / "record.txt"),
+            },
+            prefix,
+        )
+        try:
+            yield made
+        finally:
+            made.app.close()
+            made.session.close()
+
+
+MakeWorker = Callable[..., Child]
+
+
+@pytest.fixture(scope="module")
+def worker(plain: Plain) -> Iterator[Child]:
+    """A worker with Celery's default pool (prefork, fork), shared by the module."""
+    with ExitStack() as stack:
+        yield stack.enter_context(plain.worker("shared"))

@@ -1,0 +1,187 @@
+"""Remote control, events and what they leave behind: one subscription a process, then none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from kombu import Connection, Queue
+from kombu.common import Broadcast
+
+from convotic_pubsub.envelope import EnvelopePolicy
+from convotic_pubsub.queue import QueueSpec
+from convotic_pubsub.slots import Slot, host_name
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.integration.celery.conftest import Plain
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def control_subscriptions(plain: Plain) -> set[str]:
+    """Return the control subscriptions that exist now."""
+    names = plain.session.list_topic_subscriptions(f"{plain.prefix}celery.control")
+    return {name for name in names if "celery.control." in name}
+
+
+def inspect_ping(plain: Plain, count: int) -> None:
+    """Run ``celery inspect ping`` so many times, four at a time."""
+    command = [sys.executable, "-m", "celery", "-A", "plain", "inspect", "ping", "-t", "5"]
+    environment = os.environ | plain.environment
+    left = count
+    while left:
+        batch = [
+            subprocess.Popen(
+                command, cwd=plain.folder, env=environment, stdout=subprocess.PIPE, text=True
+            )
+            for _ in range(min(4, left))
+        ]
+        left -= len(batch)
+        for process in batch:
+            output = process.communicate(timeout=60)[0]
+            assert "pong" in output, output
+
+
+def test_pings_leave_no_subscription_behind(plain: Plain, worker: object) -> None:
+    """20 from the command line, 1,000 in one process: then the worker's and the test's are left."""
+    del worker
+    plain.app.control.ping(timeout=5, limit=1)
+    before = control_subscriptions(plain)
+
+    inspect_ping(plain, 20)
+    with plain.app.connection_for_write() as connection:
+        for _ in range(1000):
+            (reply,) = plain.app.control.ping(timeout=5, limit=1, connection=connection)
+            assert next(iter(reply.values())) == {"ok": "pong"}
+
+    assert control_subscriptions(plain) <= before
+
+
+def test_an_answer_comes_within_200_ms(plain: Plain, worker: object) -> None:
+    """The median of twenty; a page of Flower needs eight such answers."""
+    del worker
+    clock = plain.session.clock
+    seconds: list[float] = []
+
+    for _ in range(20):
+        start = clock()
+        assert plain.app.control.ping(timeout=5, limit=1)
+        seconds.append(clock() - start)
+
+    assert sorted(seconds)[10] < 0.2
+
+
+def test_two_workers_find_each_other(plain: Plain, worker: object) -> None:
+    """Mingle: a worker that starts hears of those that run."""
+    del worker
+    with plain.worker("second"):
+        log = (plain.folder / "second.log").read_text()
+
+        assert "mingle: sync with 1 nodes" in log
+        replies = wait_until(lambda: len(plain.app.control.ping(timeout=2)) == 2, timeout=15)
+        assert replies
+
+
+def test_a_broadcast_reaches_every_worker(plain: Plain, worker: object) -> None:
+    """A ``Broadcast`` queue is a fanout: both workers run the task."""
+    del worker
+    plain.app.conf.task_queues = [Broadcast("news")]
+    with plain.worker("second"):
+        plain.app.send_task("plain.note", ("hello",), queue="news")
+
+        wait_until(lambda: len(plain.read_notes()) == 2, timeout=15)
+
+    # Written by children of two parents.
+    assert len({line.split()[0] for line in plain.read_notes()}) == 2
+
+
+def test_a_queue_is_paused_and_resumed(plain: Plain, worker: object) -> None:
+    """``cancel_consumer`` and ``add_consumer`` on a running worker; nothing is lost meanwhile."""
+    del worker
+    plain.app.control.cancel_consumer("celery", reply=True, timeout=5)
+    waiting = plain.send("add", 20, 22)
+    assert not any(
+        queue["name"] == "celery"
+        for queues in (plain.app.control.inspect(timeout=3).active_queues() or {}).values()
+        for queue in queues
+    )
+    assert waiting.state == "PENDING"
+
+    plain.app.control.add_consumer("celery", reply=True, timeout=5)
+
+    assert waiting.get(timeout=20) == 42
+
+
+def test_a_killed_workers_subscription_is_taken_over(plain: Plain, worker: object) -> None:
+    """kill -9 leaves one behind; the next process of this host uses it and removes it."""
+    del worker
+    plain.app.control.ping(timeout=5, limit=1)
+    before = control_subscriptions(plain)
+    with plain.worker("doomed") as doomed:
+        mine = control_subscriptions(plain) - before
+        doomed.kill()
+    assert len(mine) == 1
+    assert control_subscriptions(plain) == before | mine
+
+    inspect_ping(plain, 1)
+
+    assert control_subscriptions(plain) == before
+
+
+def test_what_nobody_of_this_host_owns_is_swept(plain: Plain) -> None:
+    """A process that starts deletes subscriptions whose lock is free, and no other."""
+    scope = f"{plain.session.address}/test-project/{plain.prefix}/control"
+    family = f"{plain.prefix}celery.control.{host_name()}"
+    held = Slot.take(scope, 700)
+    assert held is not None
+    for name in (f"{family}.700", f"{family}.701", f"{plain.prefix}celery.control.elsewhere.0"):
+        spec = QueueSpec(
+            queue=name,
+            topic=f"{plain.prefix}celery.control",
+            subscription=name,
+            policy=EnvelopePolicy(),
+            expiration_seconds=86_400,
+        )
+        plain.session.ensure(spec, ephemeral=True)
+
+    other: Any = Connection(
+        "pubsub://test-project",
+        transport_options={
+            **plain.app.conf.broker_transport_options,
+            "publish_timeout_seconds": 30,  # a session of its own
+        },
+    )
+    with other:
+        Queue("transient", auto_delete=True, channel=other.default_channel).declare()
+        left = control_subscriptions(plain)
+        other.transport.session.close()
+    held.release()
+
+    assert {f"{family}.700", f"{plain.prefix}celery.control.elsewhere.0"} <= left
+    assert f"{family}.701" not in left
+
+
+def test_purge_ends_at_zero(plain: Plain) -> None:
+    """``celery purge`` says how many messages it removed, of this app's queue only."""
+    with plain.app.connection_for_write() as connection:
+        channel = connection.default_channel
+        channel.queue_declare("aside")
+        for number in range(7):
+            channel.basic_publish(channel.prepare_message(str(number)), "", "aside")
+
+        assert channel.queue_purge("aside") == 7
+        assert channel.queue_purge("aside") == 0
+
+
+def test_a_host_has_one_name_in_all_its_processes() -> None:
+    """The name is that of the folder with the locks, so that two who share it share slots."""
+    script = "from convotic_pubsub.slots import host_name; print(host_name())"
+    output = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30
+    ).stdout
+
+    assert output.strip() == host_name()

@@ -1,0 +1,148 @@
+"""What becomes of an ordinary task and its message: each row of the table in docs/transport.md."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from celery import chord, group
+from celery.exceptions import TaskRevokedError
+
+from tests.support.pubsub import pull
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.integration.celery.conftest import Plain
+
+pytestmark = [pytest.mark.usefixtures("worker"), pytest.mark.timeout(180)]
+SECONDS = 20
+
+
+def dead_letter(plain: Plain, of: str) -> Any:
+    """Wait for the dead letter whose data has the text ``of``; acknowledge it."""
+    name = f"{plain.prefix}celery.dead-letter"
+    session = plain.session
+
+    def find() -> Any:
+        for received in pull(session, name):
+            session.acker(name)
+            if of in received.message.data.decode():
+                return received.message
+        return None
+
+    return wait_until(find, timeout=75, what=f"a dead letter with {of}")
+
+
+def is_empty(plain: Plain) -> bool:
+    """Say whether nothing of the queue is left with the server."""
+    return not list(pull(plain.session, f"{plain.prefix}celery"))
+
+
+def test_success_and_exception_are_acknowledged(plain: Plain) -> None:
+    """SUCCESS and FAILURE both end the message, as with any broker."""
+    done, failed = plain.send("add", 1, 2), plain.send("fail")
+
+    assert done.get(timeout=SECONDS) == 3
+    assert str(failed.get(timeout=SECONDS, propagate=False)) == "as asked"
+    assert is_empty(plain)
+
+
+def test_reject_is_a_failure_and_a_dead_letter(plain: Plain) -> None:
+    """``Reject(requeue=False)`` keeps the message, with the reason."""
+    result = plain.send("reject")
+
+    message = dead_letter(plain, result.id)
+
+    assert message.attributes["convotic-dead-letter-reason"] == "rejected"
+    assert wait_until(lambda: result.state == "FAILURE", timeout=SECONDS)
+
+
+def test_requeue_delivers_again_at_once_and_says_so(plain: Plain) -> None:
+    """``Reject(requeue=True)``: the second run sees ``redelivered``."""
+    assert plain.send("reject", True).get(timeout=SECONDS) == "again"
+
+
+def test_ignore_ends_the_message_and_leaves_the_state(plain: Plain) -> None:
+    """``Ignore`` is acknowledged; nothing is stored."""
+    result = plain.send("ignore")
+    plain.send("add", 1, 1).get(timeout=SECONDS)
+
+    assert result.state in ("PENDING", "STARTED")
+    wait_until(lambda: is_empty(plain), timeout=SECONDS)
+
+
+def test_self_retry_runs_again(plain: Plain) -> None:
+    """``self.retry()`` sends the task anew, from a forked child."""
+    assert plain.send("retry").get(timeout=SECONDS) == 2
+
+
+def test_an_unknown_task_is_a_dead_letter(plain: Plain) -> None:
+    """A task that no module has: FAILURE, and the message is kept."""
+    result = plain.send("no_such_task")
+
+    message = dead_letter(plain, result.id)
+
+    assert json.loads(message.data)["headers"]["task"] == "plain.no_such_task"
+    assert wait_until(lambda: result.state == "FAILURE", timeout=SECONDS)
+
+
+def test_an_undecodable_body_is_a_dead_letter(plain: Plain) -> None:
+    """Data that is no envelope, or an envelope that is no task: kept, and the worker goes on."""
+    one, two = uuid.uuid4().hex, uuid.uuid4().hex
+    session = plain.session
+    session.publish(f"{plain.prefix}celery", one.encode()).result(10)
+    strange = {"body": two, "headers": {}, "properties": {}, "content-type": "application/json"}
+    session.publish(f"{plain.prefix}celery", json.dumps(strange).encode()).result(10)
+
+    assert dead_letter(plain, one).attributes["convotic-dead-letter-reason"] == "invalid"
+    assert dead_letter(plain, two)
+    assert plain.send("add", 2, 2).get(timeout=SECONDS) == 4
+
+
+def test_the_hard_time_limit_and_a_lost_child_are_failures(plain: Plain) -> None:
+    """As Celery's defaults say: FAILURE, acknowledged; the pool has new children."""
+    hung = plain.send("hang", time_limit=1)
+    dead = plain.send("die")
+
+    assert "TimeLimitExceeded" in repr(hung.get(timeout=SECONDS, propagate=False))
+    assert "WorkerLostError" in repr(dead.get(timeout=SECONDS, propagate=False))
+    assert [plain.send("retry").get(timeout=SECONDS) for _ in range(3)] == [2, 2, 2]
+    wait_until(lambda: is_empty(plain), timeout=SECONDS)
+
+
+def test_revoked_and_expired_tasks_do_not_run(plain: Plain) -> None:
+    """Both end as REVOKED, and their messages with them."""
+    revoked = plain.send("add", 1, 1, countdown=2)
+    revoked.revoke()
+    expired = plain.send("add", 1, 1, expires=datetime.now(UTC) - timedelta(seconds=1))
+
+    for result in (revoked, expired):
+        with pytest.raises(TaskRevokedError):
+            result.get(timeout=SECONDS)
+
+
+def test_a_countdown_is_kept(plain: Plain) -> None:
+    """An ETA task is held, and runs when it is due."""
+    before = datetime.now(UTC)
+
+    plain.send("add", 1, 1, countdown=2).get(timeout=SECONDS)
+
+    assert datetime.now(UTC) - before >= timedelta(seconds=2)
+
+
+def test_a_priority_arrives(plain: Plain) -> None:
+    """The property travels; Pub/Sub itself knows no order of priorities."""
+    assert plain.send("read_priority", priority=7).get(timeout=SECONDS) == 7
+
+
+def test_a_chord_is_completed(plain: Plain) -> None:
+    """Ten headers and a body over forked children and the Redis backend."""
+    add = plain.app.signature("plain.add")
+    header = group(add.clone((number, number)) for number in range(10))
+
+    total = chord(header, app=plain.app)(plain.app.signature("celery.accumulate"))
+
+    assert total.get(timeout=2 * SECONDS) == [[2 * number for number in range(10)]]

@@ -1,0 +1,31 @@
+"""What of a channel is unsettled, and whether its prefetch count allows more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convotic_pubsub.channel import Channel
+    from convotic_pubsub.message import Message
+
+__all__ = ["QoS"]
+
+
+class QoS:
+    """The unsettled messages of a channel, and whether its prefetch count allows more."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.prefetch_count = 0
+        self.unsettled: dict[str, Message] = {}
+
+    def can_consume(self) -> bool:
+        """Say whether one more message may be handed over."""
+        return not self.prefetch_count or len(self.unsettled) < self.prefetch_count
+
+    def append(self, message: Message, delivery_tag: str | None) -> None:
+        """Count a message until it is settled."""
+        self.unsettled[str(delivery_tag)] = message
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Do nothing: what is outstanding belongs to the session and goes on."""
