@@ -17,6 +17,7 @@ import pytest
 from google.iam.v1 import iam_policy_pb2, policy_pb2  # type: ignore[import-untyped]  # no stubs
 from google.protobuf import empty_pb2
 from google.pubsub_v1.types import pubsub as t
+from google.pubsub_v1.types import schema as s
 
 from tests.support.waiting import wait_until
 
@@ -100,6 +101,28 @@ _METHODS: Mapping[str, tuple[str, Any, Any]] = {
     "Pull": ("Subscriber", t.PullRequest.pb(), t.PullResponse.pb()),
     "Acknowledge": ("Subscriber", t.AcknowledgeRequest.pb(), empty_pb2.Empty),
     "ModifyAckDeadline": ("Subscriber", t.ModifyAckDeadlineRequest.pb(), empty_pb2.Empty),
+    "CreateSchema": ("SchemaService", s.CreateSchemaRequest.pb(), s.Schema.pb()),
+    "GetSchema": ("SchemaService", s.GetSchemaRequest.pb(), s.Schema.pb()),
+    "ListSchemas": ("SchemaService", s.ListSchemasRequest.pb(), s.ListSchemasResponse.pb()),
+    "ListSchemaRevisions": (
+        "SchemaService",
+        s.ListSchemaRevisionsRequest.pb(),
+        s.ListSchemaRevisionsResponse.pb(),
+    ),
+    "CommitSchema": ("SchemaService", s.CommitSchemaRequest.pb(), s.Schema.pb()),
+    "RollbackSchema": ("SchemaService", s.RollbackSchemaRequest.pb(), s.Schema.pb()),
+    "DeleteSchemaRevision": ("SchemaService", s.DeleteSchemaRevisionRequest.pb(), s.Schema.pb()),
+    "DeleteSchema": ("SchemaService", s.DeleteSchemaRequest.pb(), empty_pb2.Empty),
+    "ValidateSchema": (
+        "SchemaService",
+        s.ValidateSchemaRequest.pb(),
+        s.ValidateSchemaResponse.pb(),
+    ),
+    "ValidateMessage": (
+        "SchemaService",
+        s.ValidateMessageRequest.pb(),
+        s.ValidateMessageResponse.pb(),
+    ),
     "Seek": ("Subscriber", t.SeekRequest.pb(), t.SeekResponse.pb()),
     "CreateSnapshot": ("Subscriber", t.CreateSnapshotRequest.pb(), t.Snapshot.pb()),
     "GetSnapshot": ("Subscriber", t.GetSnapshotRequest.pb(), t.Snapshot.pb()),

@@ -249,14 +249,14 @@ def test_what_is_not_supported_says_so(broker: Broker, topic: str) -> None:
     assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
     assert "push" in (refused.value.details() or "")
     unknown: Any = broker.channel.unary_unary(
-        "/google.pubsub.v1.SchemaService/CreateSchema",
+        "/google.pubsub.v1.Imaginary/Call",
         request_serializer=None,
         response_deserializer=None,
     )
     with pytest.raises(grpc.RpcError) as missing:
         unknown(b"", timeout=5)
     assert missing.value.code() == grpc.StatusCode.UNIMPLEMENTED
-    assert "SchemaService" in (missing.value.details() or "")
+    assert "Imaginary" in (missing.value.details() or "")
 
 
 def test_retention_has_bounds(broker: Broker, topic: str) -> None:

@@ -10,21 +10,31 @@ import re
 
 from convotic_emulator.errors import InvalidArgument
 
-__all__ = ["DELETED_TOPIC", "check_name", "check_project", "project_of", "short_name"]
+__all__ = [
+    "DELETED_SCHEMA",
+    "DELETED_TOPIC",
+    "check_name",
+    "check_project",
+    "project_of",
+    "short_name",
+]
 
 #: What a subscription shows as its topic once the topic is gone.
 DELETED_TOPIC = "_deleted-topic_"
+#: What a topic shows as its schema once that is gone.
+DELETED_SCHEMA = "_deleted-schema_"
 
 _PROJECT = re.compile(r"projects/([^/\s]+)\Z")
-_RESOURCE = re.compile(r"projects/([^/\s]+)/(topics|subscriptions|snapshots)/([^/]*)\Z")
+_RESOURCE = re.compile(r"projects/([^/\s]+)/(topics|subscriptions|snapshots|schemas)/([^/]*)\Z")
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9\-_.~+%]{2,254}\Z")
 
 
 def check_name(name: str, collection: str) -> str:
     """Return ``name`` if it is ``projects/P/<collection>/ID`` with a legal id.
 
-    ``collection`` is ``topics``, ``subscriptions`` or ``snapshots``. An id has 3 to 255 characters,
-    starts with a letter, has only letters, digits and ``-_.~+%``, and does not begin with ``goog``.
+    ``collection`` is ``topics``, ``subscriptions``, ``snapshots`` or ``schemas``. An id has 3 to
+    255 characters, starts with a letter, has only letters, digits and ``-_.~+%``, and does not
+    begin with ``goog``.
     """
     match = _RESOURCE.match(name)
     if match is None or match[2] != collection:

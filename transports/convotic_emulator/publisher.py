@@ -12,6 +12,7 @@ from convotic_emulator.naming import check_name, check_project
 from convotic_emulator.paging import page_of
 from convotic_emulator.registry import in_project
 from convotic_emulator.rpc import Context, unary
+from convotic_emulator.schemas import apply_schema, check_schema_settings
 from convotic_emulator.settings import Proto, check_messages, complete_topic
 
 if TYPE_CHECKING:
@@ -62,12 +63,15 @@ class PublisherService:
         check_name(request.topic, "topics")
         topic = self._registry.topic(request.topic)
         check_messages(request.messages)
+        if topic.has_schema:
+            apply_schema(self._engine, topic, request.messages)
         ids = self._engine.broker.publish(topic, request.messages)
         return _PUBLISHED(message_ids=ids)
 
     async def create_topic(self, request: Proto, _context: Context) -> Proto:
         """Create a topic."""
         complete_topic(request)
+        check_schema_settings(self._engine, request)
         self._registry.create("topic", request)
         return self._registry.topic(request.name).proto
 
@@ -99,6 +103,8 @@ class PublisherService:
         topic = self._registry.topic(check_name(request.topic.name, "topics"))
         changed = changed_copy(topic.proto, request.topic, request.update_mask, TOPIC_FIELDS)
         complete_topic(changed)
+        if changed.schema_settings != topic.proto.schema_settings:
+            check_schema_settings(self._engine, changed)
         topic.proto = changed
         self._registry.save(topic)
         return changed

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from google.pubsub_v1.types import pubsub
+from google.pubsub_v1.types import pubsub, schema
 
 from convotic_emulator.errors import AlreadyExists, NotFound
 from convotic_emulator.filter import Predicate, parse_filter
-from convotic_emulator.naming import DELETED_TOPIC
+from convotic_emulator.naming import DELETED_SCHEMA, DELETED_TOPIC
 from convotic_emulator.settings import Proto, rules_of
 from convotic_emulator.store import ResourceRow, Store
 
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from convotic_emulator.clock import Clock
     from convotic_emulator.state import SubscriptionState
 
-__all__ = ["Registry", "Snapshot", "Subscription", "Topic"]
+__all__ = ["Registry", "Schema", "Snapshot", "Subscription", "Topic"]
 
 TOPIC = pubsub.Topic.pb()
 SUBSCRIPTION = pubsub.Subscription.pb()
 SNAPSHOT = pubsub.Snapshot.pb()
+#: A schema is kept as the list of its revisions, newest first.
+REVISIONS = schema.ListSchemaRevisionsResponse.pb()
 
 
 class Topic:
@@ -41,6 +43,11 @@ class Topic:
     def retains(self) -> bool:
         """Whether the topic itself keeps messages (topic retention)."""
         return bool(self.proto.HasField("message_retention_duration"))
+
+    @property
+    def has_schema(self) -> bool:
+        """Whether messages must fit a schema."""
+        return bool(self.proto.HasField("schema_settings"))
 
 
 class Subscription:
@@ -70,7 +77,22 @@ class Snapshot:
         self.proto: Proto = SNAPSHOT.FromString(row.body)
 
 
-Resource = TypeVar("Resource", Topic, Subscription, Snapshot)
+class Schema:
+    """A schema with its revisions."""
+
+    def __init__(self, row: ResourceRow) -> None:
+        self.row = row
+        self.proto: Proto = REVISIONS.FromString(row.body)
+        self._parsed: dict[str, object] = {}
+
+    def parsed(self, revision_id: str, definition: str, parse: Callable[[str], object]) -> object:
+        """Return a revision in parsed form; it is parsed once."""
+        if revision_id not in self._parsed:
+            self._parsed[revision_id] = parse(definition)
+        return self._parsed[revision_id]
+
+
+Resource = TypeVar("Resource", Topic, Subscription, Snapshot, Schema)
 
 
 class Registry:
@@ -88,6 +110,7 @@ class Registry:
         self.topics: dict[str, Topic] = {}
         self.subscriptions: dict[str, Subscription] = {}
         self.snapshots: dict[str, Snapshot] = {}
+        self.schemas: dict[str, Schema] = {}
         self.by_number: dict[int, Subscription] = {}
         for row in store.resources():
             self._add(row)
@@ -104,24 +127,30 @@ class Registry:
         """Return a snapshot; NotFound if there is none."""
         return _get(self.snapshots, name)
 
+    def schema(self, name: str) -> Schema:
+        """Return a schema; NotFound if there is none."""
+        return _get(self.schemas, name)
+
+    def create_schema(self, name: str, revisions: Proto) -> None:
+        """Store a new schema; AlreadyExists if there is one."""
+        if name in self.schemas:
+            raise AlreadyExists.of(name)
+        row = self._new_row("schema", name, revisions)
+        self._store.save_resource(row)
+        self._add(row)
+
     def create(self, kind: str, proto: Proto) -> int:
         """Store a new resource and return its number; AlreadyExists if the name is taken."""
         if proto.name in self.topics or proto.name in self.subscriptions:
             raise AlreadyExists.of(proto.name)
         if proto.name in self.snapshots:
             raise AlreadyExists.of(proto.name)
-        row = ResourceRow(
-            name=proto.name,
-            kind=kind,
-            number=self._store.take_number(),
-            body=proto.SerializeToString(),
-            created_us=self._clock.now_us(),
-        )
+        row = self._new_row(kind, proto.name, proto)
         self._store.save_resource(row)
         self._add(row)
         return row.number
 
-    def save(self, resource: Topic | Subscription | Snapshot) -> None:
+    def save(self, resource: Topic | Subscription | Snapshot | Schema) -> None:
         """Write a changed resource."""
         if isinstance(resource, Subscription):
             resource.changed()
@@ -162,6 +191,14 @@ class Registry:
             topic.snapshots.pop(name, None)
         self._forget(snapshot)
 
+    def delete_schema(self, name: str) -> None:
+        """Delete a schema. Its topics show ``_deleted-schema_``."""
+        for topic in self.topics.values():
+            if topic.proto.schema_settings.schema == name:
+                topic.proto.schema_settings.schema = DELETED_SCHEMA
+                self.save(topic)
+        self._forget(self.schemas.pop(name))
+
     def detach(self, subscription: Subscription) -> None:
         """Cut a subscription off from its topic; its messages are dropped."""
         topic = self.topics.get(subscription.proto.topic)
@@ -172,8 +209,17 @@ class Registry:
         subscription.state.reload(())
         self.save(subscription)
 
-    def _forget(self, resource: Topic | Subscription | Snapshot) -> None:
+    def _forget(self, resource: Topic | Subscription | Snapshot | Schema) -> None:
         self._store.delete_resource(resource.row)
+
+    def _new_row(self, kind: str, name: str, proto: Proto) -> ResourceRow:
+        return ResourceRow(
+            name=name,
+            kind=kind,
+            number=self._store.take_number(),
+            body=proto.SerializeToString(),
+            created_us=self._clock.now_us(),
+        )
 
     def _add(self, row: ResourceRow) -> None:
         if row.kind == "topic":
@@ -186,6 +232,8 @@ class Registry:
             topic = self.topics.get(subscription.proto.topic)
             if topic is not None and not subscription.proto.detached:
                 topic.subscriptions[row.name] = subscription
+        elif row.kind == "schema":
+            self.schemas[row.name] = Schema(row)
         else:
             snapshot = Snapshot(row)
             self.snapshots[row.name] = snapshot

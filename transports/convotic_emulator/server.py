@@ -13,6 +13,7 @@ from convotic_emulator.engine import Engine
 from convotic_emulator.iam import IamService
 from convotic_emulator.publisher import PublisherService
 from convotic_emulator.rpc import UnknownMethods
+from convotic_emulator.schemas import SchemaService
 from convotic_emulator.status import StatusService
 from convotic_emulator.store import MEMORY, Store
 from convotic_emulator.subscriber import SubscriberService
@@ -107,6 +108,7 @@ class EmulatorServer:
         for service in (
             PublisherService(engine),
             SubscriberService(engine),
+            SchemaService(engine),
             IamService(engine),
             StatusService(engine),
         ):

@@ -54,7 +54,6 @@ MAX_ORDERING_KEY_BYTES = 1024
 _ACTIVE = 1
 
 _UNSUPPORTED_TOPIC = {
-    "schema_settings": "schemas",
     "kms_key_name": "customer-managed encryption keys",
     "ingestion_data_source_settings": "ingestion from data sources",
     "message_transforms": "message transforms",

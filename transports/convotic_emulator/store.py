@@ -26,10 +26,10 @@ _SEQ_BLOCK = 100_000
 
 @dataclass(slots=True)
 class ResourceRow:
-    """A topic, subscription or snapshot as stored; ``body`` is its serialized message."""
+    """A topic, subscription, snapshot or schema as stored; ``body`` is its serialized message."""
 
     name: str
-    #: ``topic``, ``subscription`` or ``snapshot``.
+    #: ``topic``, ``subscription``, ``snapshot`` or ``schema``.
     kind: str
     number: int
     body: bytes
