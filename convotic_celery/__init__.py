@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Services,
         StorageItem,
         SyncConvoticContext,
+        WorkflowRun,
     )
     from convotic_celery.errors import (
         ConfigurationError,
@@ -82,6 +83,7 @@ __all__ = [
     "WorkerMessage",
     "WorkerMiddleware",
     "WorkerOptions",
+    "WorkflowRun",
     "create_app",
 ]
 
@@ -96,6 +98,7 @@ _HOMES = {
         "Services",
         "StorageItem",
         "SyncConvoticContext",
+        "WorkflowRun",
     ),
     "convotic_celery.errors": (
         "ConfigurationError",

@@ -29,7 +29,8 @@
         ├── InvalidField                 a value a service can't keep
         ├── ServiceNotProvided           no such service of the team's own
         ├── StorageValueTooLarge         a value exceeds the storage's limit
-        └── StoreUnavailable             the store does not answer; try again
+        ├── StoreUnavailable             the store does not answer; try again
+        └── WorkflowRunNotFound
 
 Each error's constructor takes exactly its ``args``, all plain values, and composes the text in
 ``__str__``. So every one survives pickle (prefork) and Celery's JSON result backend, which both
@@ -69,6 +70,7 @@ __all__ = [
     "StorageValueTooLarge",
     "StoreUnavailable",
     "TopicHasNoSubscription",
+    "WorkflowRunNotFound",
 ]
 
 
@@ -314,3 +316,14 @@ class StorageValueTooLarge(ContextError):
 
 class StoreUnavailable(ContextError):
     """The store did not answer within its retries; whether a write took place is unknown."""
+
+
+class WorkflowRunNotFound(ContextError):
+    """There is no such run of a workflow, or it ended more than 30 days ago."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        return f"There is no workflow's run {self.run_id!r}, or it ended more than 30 days ago."

@@ -9,9 +9,11 @@ from convotic_celery.context._async.protocols import (
     AsyncConversationService,
     AsyncMessageService,
     AsyncStorageService,
+    AsyncWorkflowService,
 )
 from convotic_celery.context._async.pubsub import AsyncPubsub
 from convotic_celery.context._async.storage import AsyncStorage
+from convotic_celery.context._async.workflows import AsyncWorkflows
 from convotic_celery.context._sync.contacts import SyncContacts
 from convotic_celery.context._sync.context import SyncConvoticContext
 from convotic_celery.context._sync.conversations import SyncConversations
@@ -21,9 +23,11 @@ from convotic_celery.context._sync.protocols import (
     SyncConversationService,
     SyncMessageService,
     SyncStorageService,
+    SyncWorkflowService,
 )
 from convotic_celery.context._sync.pubsub import SyncPubsub
 from convotic_celery.context._sync.storage import SyncStorage
+from convotic_celery.context._sync.workflows import SyncWorkflows
 from convotic_celery.context.attempts import AttemptLog, Attempts
 from convotic_celery.context.delivery import Delivery, RouteCall
 from convotic_celery.context.logger import HandlerLogger
@@ -32,6 +36,7 @@ from convotic_celery.context.publishing import TopicPublisher
 from convotic_celery.context.services import Services, ServicesHook
 from convotic_celery.context.storage import StorageItem
 from convotic_celery.context.store import Store
+from convotic_celery.context.workflow_runs import WorkflowRun
 
 __all__ = [
     "AsyncContactService",
@@ -43,6 +48,8 @@ __all__ = [
     "AsyncPubsub",
     "AsyncStorage",
     "AsyncStorageService",
+    "AsyncWorkflowService",
+    "AsyncWorkflows",
     "AttemptLog",
     "Attempts",
     "Contact",
@@ -67,5 +74,8 @@ __all__ = [
     "SyncPubsub",
     "SyncStorage",
     "SyncStorageService",
+    "SyncWorkflowService",
+    "SyncWorkflows",
     "TopicPublisher",
+    "WorkflowRun",
 ]

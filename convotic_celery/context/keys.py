@@ -45,6 +45,10 @@ class Keys:
         """Return the key of the message's hash."""
         return f"{self.prefix}message:{message_id}"
 
+    def workflow_run(self, run_id: str) -> str:
+        """Return the key of the hash of a workflow's run."""
+        return f"{self.prefix}workflow:{run_id}"
+
     def storage_item(self, module: str, key: str) -> str:
         """Return the key of the hash of one item of the module's storage."""
         return f"{self.prefix}storage:{module}:item:{key}"

@@ -11,11 +11,13 @@ from convotic_celery.context._async.context import ConvoticContext
 from convotic_celery.context._async.conversations import AsyncConversations
 from convotic_celery.context._async.messages import AsyncMessages
 from convotic_celery.context._async.storage import AsyncStorage
+from convotic_celery.context._async.workflows import AsyncWorkflows
 from convotic_celery.context._sync.contacts import SyncContacts
 from convotic_celery.context._sync.context import SyncConvoticContext
 from convotic_celery.context._sync.conversations import SyncConversations
 from convotic_celery.context._sync.messages import SyncMessages
 from convotic_celery.context._sync.storage import SyncStorage
+from convotic_celery.context._sync.workflows import SyncWorkflows
 from convotic_celery.context.database import AsyncDatabase, SyncDatabase
 from convotic_celery.context.keys import Keys
 from convotic_celery.context.storage import DEFAULT_MAX_VALUE_BYTES
@@ -27,13 +29,17 @@ if TYPE_CHECKING:
         AsyncConversationService,
         AsyncMessageService,
         AsyncStorageService,
+        AsyncWorkflowService,
     )
+    from convotic_celery.context._async.pubsub import AsyncPubsub
     from convotic_celery.context._sync.protocols import (
         SyncContactService,
         SyncConversationService,
         SyncMessageService,
         SyncStorageService,
+        SyncWorkflowService,
     )
+    from convotic_celery.context._sync.pubsub import SyncPubsub
     from convotic_celery.context.delivery import Delivery
     from convotic_celery.context.publishing import TopicPublisher
     from convotic_celery.context.store import Store
@@ -84,6 +90,11 @@ class Services:
         self.sync_messages: SyncMessageService = SyncMessages(synchronous, keys)
         self.sync_storage: Callable[[str], SyncStorageService]
         self.sync_storage = partial(SyncStorage, synchronous, keys, max_value_bytes=max_value_bytes)
+        #: Called with a context's ``pubsub``, when ``ctx.workflows`` is used.
+        self.async_workflows: Callable[[AsyncPubsub], AsyncWorkflowService]
+        self.async_workflows = partial(AsyncWorkflows, asynchronous, keys)
+        self.sync_workflows: Callable[[SyncPubsub], SyncWorkflowService]
+        self.sync_workflows = partial(SyncWorkflows, synchronous, keys)
         self._provided: dict[type[Any], object] = {}
 
     def provide(self, kind: type[ServiceT], service: ServiceT) -> None:

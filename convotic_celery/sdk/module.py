@@ -26,6 +26,7 @@ from convotic_celery.sdk.message import WorkerMessage
 from convotic_celery.sdk.names import check_module_name
 from convotic_celery.sdk.options import WorkerOptions, WorkerOptionsDict
 from convotic_celery.sdk.route import RouteDefinition, define_route
+from convotic_celery.sdk.workflow import build_workflow, workflow_topic
 
 if TYPE_CHECKING:
     from convotic_celery.sdk.lifespan import Lifespan
@@ -90,6 +91,28 @@ class Sdk:
         )
         self._add(definition)
         return definition
+
+    def register_workflow(
+        self,
+        *,
+        name: str,
+        steps: Sequence[Callable[[Any, Any], object]],
+        options: Mapping[str, Any] | None = None,
+    ) -> HandlerDefinition:
+        """Have ``ctx.workflows.start(name, ...)`` do ``steps``, one after the other.
+
+        Args:
+            name: A letter, then letters, digits, ``_`` and ``-``; its topic is ``workflow.NAME``.
+            steps: Functions ``(run, ctx)``, all ``async def`` or all ``def``; what one returns is
+                JSON and kept under its name in ``run.results``. Each may be run more than once.
+            options: Those of a handler; they hold for each step.
+
+        Raises ModuleError that says the rule.
+        """
+        handler, given = build_workflow(name, steps, dict(options or {}))
+        return self.register_worker_handler(
+            topic=workflow_topic(name), handler=handler, options=given
+        )
 
     def register_route(
         self,
@@ -218,6 +241,16 @@ class ConvoticModule:
             return handler
 
         return register
+
+    def workflow(
+        self,
+        name: str,
+        *,
+        steps: Sequence[Callable[[Any, Any], object]],
+        **options: Unpack[WorkerOptionsDict],
+    ) -> None:
+        """Register a workflow; means and raises what :meth:`Sdk.register_workflow` does."""
+        self._decorated.register_workflow(name=name, steps=steps, options=options)
 
     def use(self, middleware: WorkerMiddleware) -> None:
         """Put ``middleware`` around all worker handlers of the module, inside what is there."""

@@ -51,6 +51,15 @@ def test_idempotency_registers() -> None:
     assert (handler.options.deduplicate, handler.options.deduplicate_window) == ("data.id", 604_800)
 
 
+def test_workflows_register() -> None:
+    """The workflow is a handler beside the one that starts it."""
+    _, scope = run_blocks("workflows.md")
+
+    handlers = scope["module"].collect_handlers()
+    assert [handler.topic for handler in handlers] == ["workflow.fulfil-order", "custom.orders.new"]
+    assert (handlers[0].options.max_retries, handlers[0].options.ack_deadline) == (3, 60)
+
+
 def test_publishing_names_every_function() -> None:
     """The façade's, all of them."""
     text, scope = run_blocks("publishing.md")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         AsyncConversationService,
         AsyncMessageService,
         AsyncStorageService,
+        AsyncWorkflowService,
     )
     from convotic_celery.context.delivery import Delivery
     from convotic_celery.context.logger import HandlerLogger
@@ -45,6 +46,11 @@ class ConvoticContext:
             trace=delivery.trace,
         )
         self.logger: HandlerLogger = build_logger(**delivery.log_fields())
+
+    @property
+    def workflows(self) -> AsyncWorkflowService:
+        """Starts workflows that modules have registered, and tells how they stand."""
+        return self._services.async_workflows(self.pubsub)
 
     def service(self, kind: type[ServiceT]) -> ServiceT:
         """Return the team's own service of this type; raises ServiceNotProvided.

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
         Page,
     )
     from convotic_celery.context.storage import StorageItem
+    from convotic_celery.context.workflow_runs import WorkflowRun
 
 __all__ = [
     "AsyncContactService",
     "AsyncConversationService",
     "AsyncMessageService",
     "AsyncStorageService",
+    "AsyncWorkflowService",
 ]
 
 ValueT = TypeVar("ValueT")
@@ -181,4 +183,51 @@ class AsyncStorageService(Protocol):
         self, prefix: str = "", *, limit: int = 100, cursor: str | None = None
     ) -> Page[StorageItem]:
         """Return a page of items whose keys begin with ``prefix``, by key."""
+        ...
+
+
+class AsyncWorkflowService(Protocol):
+    """Keeps runs of workflows. ``start`` with a run id of one's own starts once."""
+
+    async def start(
+        self,
+        name: str,
+        input: object = None,  # noqa: A002 - its name
+        *,
+        run_id: str | None = None,
+    ) -> WorkflowRun:
+        """Start a run."""
+        ...
+
+    async def get(self, run_id: str) -> WorkflowRun:
+        """Return the run; raises WorkflowRunNotFound."""
+        ...
+
+    async def resume(self, run_id: str) -> WorkflowRun:
+        """Have a run go on, also one that failed."""
+        ...
+
+    async def begin_step(
+        self,
+        run_id: str,
+        step: int,
+        *,
+        resume: bool = False,
+    ) -> WorkflowRun | None:
+        """Return the run if this is its next step."""
+        ...
+
+    async def end_step(
+        self,
+        run: WorkflowRun,
+        name: str,
+        result: object,
+        *,
+        is_last: bool,
+    ) -> None:
+        """Keep a step's result and publish the next step."""
+        ...
+
+    async def fail(self, run_id: str, step: int, error: str) -> None:
+        """Note that a run was given up."""
         ...

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         SyncConversationService,
         SyncMessageService,
         SyncStorageService,
+        SyncWorkflowService,
     )
     from convotic_celery.context.delivery import Delivery
     from convotic_celery.context.logger import HandlerLogger
@@ -47,6 +48,11 @@ class SyncConvoticContext:
             trace=delivery.trace,
         )
         self.logger: HandlerLogger = build_logger(**delivery.log_fields())
+
+    @property
+    def workflows(self) -> SyncWorkflowService:
+        """Starts workflows that modules have registered, and tells how they stand."""
+        return self._services.sync_workflows(self.pubsub)
 
     def service(self, kind: type[ServiceT]) -> ServiceT:
         """Return the team's own service of this type; raises ServiceNotProvided.

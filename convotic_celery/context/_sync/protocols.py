@@ -26,12 +26,14 @@ if TYPE_CHECKING:
         Page,
     )
     from convotic_celery.context.storage import StorageItem
+    from convotic_celery.context.workflow_runs import WorkflowRun
 
 __all__ = [
     "SyncContactService",
     "SyncConversationService",
     "SyncMessageService",
     "SyncStorageService",
+    "SyncWorkflowService",
 ]
 
 ValueT = TypeVar("ValueT")
@@ -183,4 +185,51 @@ class SyncStorageService(Protocol):
         self, prefix: str = "", *, limit: int = 100, cursor: str | None = None
     ) -> Page[StorageItem]:
         """Return a page of items whose keys begin with ``prefix``, by key."""
+        ...
+
+
+class SyncWorkflowService(Protocol):
+    """Keeps runs of workflows. ``start`` with a run id of one's own starts once."""
+
+    def start(
+        self,
+        name: str,
+        input: object = None,  # noqa: A002 - its name
+        *,
+        run_id: str | None = None,
+    ) -> WorkflowRun:
+        """Start a run."""
+        ...
+
+    def get(self, run_id: str) -> WorkflowRun:
+        """Return the run; raises WorkflowRunNotFound."""
+        ...
+
+    def resume(self, run_id: str) -> WorkflowRun:
+        """Have a run go on, also one that failed."""
+        ...
+
+    def begin_step(
+        self,
+        run_id: str,
+        step: int,
+        *,
+        resume: bool = False,
+    ) -> WorkflowRun | None:
+        """Return the run if this is its next step."""
+        ...
+
+    def end_step(
+        self,
+        run: WorkflowRun,
+        name: str,
+        result: object,
+        *,
+        is_last: bool,
+    ) -> None:
+        """Keep a step's result and publish the next step."""
+        ...
+
+    def fail(self, run_id: str, step: int, error: str) -> None:
+        """Note that a run was given up."""
         ...

@@ -99,9 +99,24 @@ def fail(message: WorkerMessage, ctx) -> None:
     raise ValueError("hopeless")
 
 
-@module.worker("probe.old", max_message_age=60)
-def be_late(message: WorkerMessage, ctx) -> None:
-    record("old")
+async def first(run, ctx):
+    record("first", run=run.id)
+    return run.input
+
+
+async def second(run, ctx):
+    record("second", run=run.id)
+    if len([line for line in RECORD.read_text().splitlines() if '"second"' in line]) == 1:
+        await asyncio.sleep(60)
+    record("second-end", seen=run.results["first"])
+
+
+module.workflow("two-steps", steps=[first, second], ack_deadline=10)
+
+
+@module.worker("probe.start")
+async def start(message: WorkerMessage, ctx) -> None:
+    await ctx.workflows.start("two-steps", message.data, run_id=f"run-{message.id}")
 '''
 
 
@@ -174,6 +189,20 @@ def test_prefork_refuses_to_extend(stage: Stage) -> None:
     assert "max_lease_duration" in run["error"]
     (opened,), (closed,) = stage.read_runs("open"), stage.read_runs("close")
     assert opened["pid"] == closed["pid"]
+
+
+def test_a_workflow_goes_on_after_a_crash(stage: Stage) -> None:
+    """kill -9 in the second step: only that one is run again."""
+    with stage.worker() as worker:
+        stage.publish_json({"order": 7}, topic="probe.start")
+        wait_until(lambda: stage.read_runs("second"), timeout=20)
+        os.kill(worker.child._process.pid, signal.SIGKILL)
+        worker.child.wait(10)
+    with stage.worker():
+        (end,) = wait_until(lambda: stage.read_runs("second-end"), timeout=60)
+
+    assert end["seen"] == {"order": 7}
+    assert len(stage.read_runs("first")) == 1
 
 
 def test_a_rate_limit_spaces_the_runs(stage: Stage) -> None:

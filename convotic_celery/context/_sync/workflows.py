@@ -1,0 +1,156 @@
+"""Workflows: started by name, kept in the store, done step by step."""
+
+# Generated from _async/workflows.py by scripts/unasync.py; edit that.
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from convotic_celery.context import records, workflow_runs
+from convotic_celery.context.scripts import READ_HASH
+from convotic_celery.errors import WorkflowRunNotFound
+from convotic_celery.sdk.workflow import workflow_topic
+
+if TYPE_CHECKING:
+    from convotic_celery.context._sync.pubsub import SyncPubsub
+    from convotic_celery.context.database import SyncDatabase
+    from convotic_celery.context.keys import Keys
+    from convotic_celery.context.workflow_runs import WorkflowRun
+
+__all__ = ["SyncWorkflows"]
+
+
+class SyncWorkflows:
+    """Runs of workflows that modules have registered.
+
+    A run's state is changed first and the next step published then. Whoever dies in between leaves
+    a message that comes again, and goes on from the state. All methods raise StoreUnavailable while
+    the store does not answer.
+    """
+
+    def __init__(self, database: SyncDatabase, keys: Keys, pubsub: SyncPubsub) -> None:
+        self._database = database
+        self._keys = keys
+        self._pubsub = pubsub
+
+    def start(
+        self,
+        name: str,
+        input: object = None,  # noqa: A002 - its name
+        *,
+        run_id: str | None = None,
+    ) -> WorkflowRun:
+        """Start a run of the workflow and return it, once its first step is published.
+
+        With a ``run_id`` of your own (an order's id) it is started once, however often this is
+        called; the first call's input counts. To be called again after an error.
+
+        Raises:
+            ModuleError: The name is none.
+            TopicHasNoSubscription: No module known here has registered this workflow.
+            NotSerializable: The input has no JSON form.
+        """
+        topic = workflow_topic(name)
+        now = records.utc_now()
+        fields = {
+            "id": workflow_runs.check_run_id(run_id or records.new_id()),
+            "name": name,
+            "status": "running",
+            "step": "0",
+            "input": workflow_runs.encode_value("the input", input),
+            "created_at": now,
+            "updated_at": now,
+        }
+        key = self._keys.workflow_run(fields["id"])
+        found = self._database.run(workflow_runs.CREATE_RUN, [key], *records.flatten(fields))
+        run = _expect(fields["id"], workflow_runs.parse_run(found))
+        if run.status == "running" and run.step == 0:
+            self._pubsub.publish(topic, data={"run_id": run.id, "step": 0})
+        return run
+
+    def get(self, run_id: str) -> WorkflowRun:
+        """Return the run as it is now; raises WorkflowRunNotFound.
+
+        Runs that have ended are kept for 30 days.
+        """
+        found = self._database.run(READ_HASH, [self._keys.workflow_run(run_id)])
+        return _expect(run_id, workflow_runs.parse_run(found))
+
+    def resume(self, run_id: str) -> WorkflowRun:
+        """Have a run go on with its next step, also one that failed; raises WorkflowRunNotFound.
+
+        Does nothing to a completed one.
+        """
+        run = self._resume(run_id)
+        if run.status == "running":
+            self._publish_next(run)
+        return run
+
+    def begin_step(
+        self,
+        run_id: str,
+        step: int,
+        *,
+        resume: bool = False,
+    ) -> WorkflowRun | None:
+        """Return the run if this is its next step, else None; for the workflow's own handler.
+
+        A step that was done already, but whose successor may not have been published, is made up
+        for. ``resume`` has a failed run go on.
+        """
+        reading = self._resume(run_id) if resume else self.get(run_id)
+        run = reading
+        if run.status != "running" or step > run.step:
+            return None
+        if step < run.step:
+            self._publish_next(run)
+            return None
+        return run
+
+    def end_step(
+        self,
+        run: WorkflowRun,
+        name: str,
+        result: object,
+        *,
+        is_last: bool,
+    ) -> None:
+        """Keep what a step has returned and publish the next one; for the workflow's own handler.
+
+        Does nothing if another run of the step was faster.
+        """
+        arguments = [
+            str(run.step),
+            f"result:{name}",
+            workflow_runs.encode_value(f"the result of step {name}", result),
+            "completed" if is_last else "running",
+            records.utc_now(),
+            str(workflow_runs.KEPT_SECONDS * 1000) if is_last else "",
+        ]
+        key = self._keys.workflow_run(run.id)
+        done = self._database.run(workflow_runs.END_STEP, [key], *arguments)
+        if done == 1 and not is_last:
+            self._pubsub.publish(
+                workflow_topic(run.name), data={"run_id": run.id, "step": run.step + 1}
+            )
+
+    def fail(self, run_id: str, step: int, error: str) -> None:
+        """Note that a run was given up at this step; for the workflow's own handler."""
+        arguments = [str(step), error, records.utc_now(), str(workflow_runs.KEPT_SECONDS * 1000)]
+        key = self._keys.workflow_run(run_id)
+        self._database.run(workflow_runs.FAIL_RUN, [key], *arguments)
+
+    def _resume(self, run_id: str) -> WorkflowRun:
+        key = self._keys.workflow_run(run_id)
+        found = self._database.run(workflow_runs.RESUME_RUN, [key], records.utc_now())
+        return _expect(run_id, workflow_runs.parse_run(found))
+
+    def _publish_next(self, run: WorkflowRun) -> None:
+        data = {"run_id": run.id, "step": run.step}
+        self._pubsub.publish(workflow_topic(run.name), data=data)
+
+
+def _expect(run_id: str, run: WorkflowRun | None) -> WorkflowRun:
+    if run is None:
+        raise WorkflowRunNotFound(run_id)
+    return run
