@@ -1,0 +1,58 @@
+"""Hundreds of queues in one process: no thread each, no queue that starves another."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import TYPE_CHECKING
+
+from kombu import Consumer, Queue
+
+from tests.support.pubsub import make_spec
+
+if TYPE_CHECKING:
+    from tests.integration.pubsub.conftest import MakeHarness
+
+QUEUES = 300
+
+
+def test_300_queues_share_one_thread_and_four_channels(
+    our_emulator: str, harness: MakeHarness
+) -> None:
+    """At most 80 streams a channel; idle and blocked queues take nothing from the others."""
+    specs = [make_spec(dead_letter_topic="", max_delivery_attempts=0) for _ in range(QUEUES)]
+    queues = {spec.queue: spec for spec in specs}
+    one = harness(our_emulator, specs[0], queues=queues)
+    for spec in specs:
+        one.session.ensure(spec)
+    threads = threading.active_count()
+    blocked, *others = specs
+    got: list[int] = []
+
+    def take(message: object) -> None:
+        body = json.loads(message.body)  # type: ignore[attr-defined]  # kombu's message
+        got.append(body)
+        if body != 0:
+            message.ack()  # type: ignore[attr-defined]
+
+    channel = one.connection.channel()
+    consumer = Consumer(
+        channel,
+        [Queue(spec.queue, channel=channel) for spec in specs],
+        on_message=take,
+        auto_declare=False,
+    )
+    consumer.consume()
+    for number, spec in enumerate(specs):
+        one.session.publish(spec.topic, str(number).encode())
+        if spec is blocked:  # never settled, with two more behind it
+            one.session.publish(spec.topic, b"0")
+            one.session.publish(spec.topic, b"0")
+
+    one.drain_until(lambda: set(got) == set(range(QUEUES)), seconds=10)
+
+    assert len(others) == QUEUES - 1
+    assert got.count(0) == 1
+    assert threading.active_count() == threads
+    assert len(one.session.channels._channels) == 1 + -(-QUEUES // 80)
+    consumer.cancel()
