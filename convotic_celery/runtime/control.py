@@ -63,9 +63,11 @@ class RunControl:
 
     def restart(self, limit_seconds: float) -> bool:
         """Begin the run's clock anew: it has waited until now. False if the lease can't be held."""
+        if not self._hold(limit_seconds):
+            return False
         self._begun = time.monotonic()
         self.ends_at = self._begun + limit_seconds
-        return self._hold(limit_seconds)
+        return True
 
     def watch(self, timeout: asyncio.Timeout) -> None:
         """Note what stops the run, so that it can be moved."""
