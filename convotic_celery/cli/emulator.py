@@ -64,6 +64,8 @@ def show_status(data_dir: Path, as_json: bool) -> None:
             click.echo("emulator     not running")
         else:
             click.echo(f"emulator     {emulator['address']} (process {emulator['pid']})")
+            if "page" in emulator:
+                click.echo(f"             {emulator['page']} shows what it has")
         if valkey is None:
             click.echo("store        not running")
         else:

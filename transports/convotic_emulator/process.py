@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from convotic_emulator import __version__, daemon
+from convotic_emulator.page import Page
 from convotic_emulator.server import EmulatorServer
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ _MAX_CHECK_SECONDS = 10.0
 async def serve(options: argparse.Namespace) -> None:
     """Serve ``options.data_dir`` until a signal, the end of the last client, or a failure."""
     server = await _listen(options)
+    page = Page(server.engine)
+    last = daemon.read_info(options.data_dir) or {}
+    await page.start(int(last.get("page_port") or 0))
     info = {
         "pid": os.getpid(),
         "address": server.address,
@@ -38,6 +42,8 @@ async def serve(options: argparse.Namespace) -> None:
         "port": server.port,
         "version": __version__,
         "started_at": time.time(),
+        "page": page.url,
+        "page_port": page.port,
     }
     # Before anybody can know of us, and tell us to end.
     ends = asyncio.Event()
@@ -47,15 +53,15 @@ async def serve(options: argparse.Namespace) -> None:
     daemon.write_info(options.data_dir, info)
     logger.info("Serving %s on %s.", options.data_dir, server.address)
     print(f"PUBSUB_EMULATOR_HOST={server.address}", flush=True)  # noqa: T201  # for a person
+    print(f"In a browser: {page.url}", flush=True)  # noqa: T201  # as above
     waits = [asyncio.create_task(ends.wait()), asyncio.create_task(server.wait_failed())]
     if options.idle_seconds > 0:
-        waits.append(
-            asyncio.create_task(_wait_idle(server, options.data_dir, options.idle_seconds))
-        )
+        waits.append(asyncio.create_task(_wait_idle(server, page, options)))
     done, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
         task.cancel()
     daemon.write_info(options.data_dir, info | {"pid": None})
+    await page.stop()
     await server.stop()
     logger.info("Stopped.")
     for task in done:
@@ -87,14 +93,17 @@ async def _listen(options: argparse.Namespace) -> EmulatorServer:
     raise AssertionError("one of the ports was tried last")
 
 
-async def _wait_idle(server: EmulatorServer, data_dir: Path, idle_seconds: float) -> None:
-    """Return when nobody has been connected for ``idle_seconds``."""
+async def _wait_idle(server: EmulatorServer, page: Page, options: argparse.Namespace) -> None:
+    """Return when nobody has been connected for ``options.idle_seconds``."""
+    data_dir: Path = options.data_dir
+    idle_seconds: float = options.idle_seconds
     interval = min(max(idle_seconds / 4, _MIN_CHECK_SECONDS), _MAX_CHECK_SECONDS)
     last_seen = time.monotonic()
     while time.monotonic() - last_seen < idle_seconds:
         await asyncio.sleep(interval)
         if _has_clients(server.port) or _asked_for(data_dir) < idle_seconds:
             last_seen = time.monotonic()
+        last_seen = max(last_seen, page.used_at)
     logger.info("No client for %s s.", idle_seconds)
 
 

@@ -52,6 +52,8 @@ class SubscriptionState:
         self.number = number
         self.ack_prefix = f"{token}-{number}-"
         self.outstanding: dict[int, Message] = {}
+        #: Messages forwarded to the dead-letter topic since the start.
+        self.dead_lettered = 0
         self.backlog = Backlog(
             number,
             rules,
@@ -205,6 +207,7 @@ class SubscriptionState:
             limit = self.rules.max_delivery_attempts
             if limit and message.attempts >= limit and self._forward(self, message):
                 gone += self.backlog.leave_lane(message.key, message.seq, drop=True)
+                self.dead_lettered += 1
                 continue
             message.due_us = now_us + self._backoff_us(message) if self.rules.max_backoff_us else 0
             kept.append(message)

@@ -1,0 +1,124 @@
+"""The emulator's page: what it tells, and whom it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from convotic_emulator.page import Page
+from convotic_emulator.server import EmulatorServer
+from tests.unit.emulator.client import SUBSCRIPTION, TOPIC, Client, bodies
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[EmulatorServer]:
+    async with EmulatorServer() as running:
+        yield running
+
+
+@pytest.fixture
+async def client(server: EmulatorServer) -> AsyncIterator[Client]:
+    async with Client(server) as connected:
+        await connected.create()
+        yield connected
+
+
+@pytest.fixture
+async def browser(server: EmulatorServer) -> AsyncIterator[httpx.AsyncClient]:
+    page = Page(server.engine)
+    await page.start()
+    async with httpx.AsyncClient(base_url=page.url, trust_env=False) as started:
+        yield started
+    await page.stop()
+
+
+def origin(browser: httpx.AsyncClient) -> dict[str, str]:
+    return {"Origin": str(browser.base_url).rstrip("/")}
+
+
+async def test_what_is_published_arrives(client: Client, browser: httpx.AsyncClient) -> None:
+    """Data, attributes and key; then the first page again, with the id."""
+    form = {"topic": TOPIC, "data": "a\r\nb", "attributes": "k=v\n\n", "ordering_key": "o"}
+
+    answer = await browser.post("/publish", data=form, headers=origin(browser))
+
+    assert answer.status_code == 303
+    [received] = await client.pull()
+    assert bodies([received]) == [b"a\nb"]
+    assert dict(received.message.attributes) == {"k": "v"}
+    assert received.message.ordering_key == "o"
+    shown = await browser.get(answer.headers["location"])
+    assert received.message.message_id in shown.text
+
+
+async def test_other_sites_cannot_publish(client: Client, browser: httpx.AsyncClient) -> None:
+    """Without the page's own Origin a form is refused."""
+    for headers in ({}, {"Origin": "http://evil.example"}, {"Origin": "null"}):
+        form = {"topic": TOPIC, "data": "x"}
+        answer = await browser.post("/publish", data=form, headers=headers)
+        assert answer.status_code == 403
+    assert await client.pull() == []
+
+
+async def test_other_names_of_this_machine_are_refused(browser: httpx.AsyncClient) -> None:
+    """A site whose name was pointed at 127.0.0.1 reads nothing."""
+    answer = await browser.get("/", headers={"Host": "evil.example"})
+
+    assert answer.status_code == 403
+
+
+async def test_a_backlog_is_read_page_by_page(client: Client, browser: httpx.AsyncClient) -> None:
+    """Fifty at a time; looking leases nothing; bytes that are no text are shown in hex."""
+    await client.publish(*[b"message %d" % n for n in range(59)], b"\xff\x00")
+
+    first = await browser.get("/subscription", params={"name": SUBSCRIPTION})
+    assert first.text.count("<pre>message") == 50
+    link = first.text.partition('<a href="/subscription')[2].partition('"')[0]
+    second = await browser.get(f"/subscription{link.replace('&amp;', '&')}")
+
+    assert second.text.count("<pre>message") == 9
+    assert "ff 00" in second.text
+    assert "Next messages" not in second.text
+    assert len(await client.pull()) == 60
+
+
+async def test_markup_in_messages_is_text(client: Client, browser: httpx.AsyncClient) -> None:
+    """In data, attributes and keys; and nothing may be loaded from elsewhere."""
+    evil = "<script>alert(1)</script>"
+    await client.publish(evil.encode(), attributes={"a": evil}, ordering_key=evil)
+
+    answer = await browser.get("/subscription", params={"name": SUBSCRIPTION})
+
+    assert "<script" not in answer.text
+    assert answer.text.count("&lt;script&gt;") == 3
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/nothing", 404),
+        ("/subscription?name=projects/p/subscriptions/missing", 404),
+        (f"/subscription?name={SUBSCRIPTION}&after=x", 400),
+        ("/?" + "&".join(f"a{n}=1" for n in range(30)), 400),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(
+    client: Client, browser: httpx.AsyncClient, path: str, status: int
+) -> None:
+    """With a page that says why."""
+    del client
+    answer = await browser.get(path)
+
+    assert answer.status_code == status
+    assert 'role="alert"' in answer.text
+
+
+async def test_limits_hold_here_too(client: Client, browser: httpx.AsyncClient) -> None:
+    """What the service refuses is refused with its reason."""
+    del client
+    for form in ({"topic": TOPIC}, {"topic": TOPIC, "data": "x", "attributes": "nothing"}):
+        answer = await browser.post("/publish", data=form, headers=origin(browser))
+        assert answer.status_code == 400
