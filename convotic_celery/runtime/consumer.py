@@ -8,6 +8,7 @@ from typing import Any
 
 from celery.worker.consumer import Consumer
 
+from convotic_celery.runtime.payload import CONTENT_TYPE, as_task_body
 from convotic_celery.runtime.request import HandlerRequest
 
 __all__ = ["HandlerConsumer"]
@@ -41,6 +42,9 @@ class HandlerConsumer(Consumer):
         broker_errors = (*self.connection_errors, *self.channel_errors)
 
         def handle_or_reject(message: Any) -> None:
+            if message.content_type == CONTENT_TYPE:
+                # What message.decode() would find; this is the main loop, and each message's way.
+                message._decoded_cache = as_task_body(message.body)
             try:
                 handle(message)
             except broker_errors:

@@ -40,6 +40,7 @@ __all__ = [
     "SERIALIZER",
     "MessageFacts",
     "PayloadBuilder",
+    "as_task_body",
     "first_message_id",
     "register_serializer",
     "task_id_of",
@@ -80,14 +81,14 @@ class MessageFacts(TypedDict):
 
 def register_serializer() -> None:
     """Make kombu hand over the body as it is, as a task's single argument. Idempotent."""
-    register(SERIALIZER, _refuse_encoding, _wrap, CONTENT_TYPE, "binary")
+    register(SERIALIZER, _refuse_encoding, as_task_body, CONTENT_TYPE, "binary")
 
 
 def _refuse_encoding(value: Any) -> Any:
     raise TypeError(f"{CONTENT_TYPE} is read only: publish raw messages instead of {type(value)}")
 
 
-def _wrap(body: Any) -> tuple[list[bytes], dict[str, Any], dict[str, Any]]:
+def as_task_body(body: Any) -> tuple[list[bytes], dict[str, Any], dict[str, Any]]:
     """Return Celery's (args, kwargs, embed) with the raw data as the only argument."""
     return [bytes(body)], {}, {}
 
@@ -180,6 +181,8 @@ class PayloadBuilder:
             "kwargsrepr": "{}",
             "origin": self.origin,
             "ignore_result": True,
+            # Else Celery's Context gathers what is no header of its own, at each run anew.
+            "headers": {},
             "convotic": facts,
         }
 

@@ -32,6 +32,7 @@ from kombu.utils.encoding import safe_repr, safe_str
 from convotic_celery.runtime.attributes import Failure, cut_utf8, dead_letter_attributes
 from convotic_celery.runtime.counters import Outcome, outcomes
 from convotic_celery.runtime.outcome import Duplicate, Postponed, error_type, reason_of
+from convotic_celery.runtime.payload import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from convotic_celery.runtime.payload import MessageFacts
@@ -73,6 +74,14 @@ class HandlerRequest(Request):
 
     #: Celery's, missing in celery-types.
     _context: Any
+
+    def __init__(
+        self, message: Any, *, body: Any = None, decoded: bool = False, **kwargs: Any
+    ) -> None:
+        if message.content_type == CONTENT_TYPE:
+            # Else the tracer takes the raw message apart once more.
+            body, decoded = message.payload, True
+        super().__init__(message, body=body, decoded=decoded, **kwargs)
 
     # -- what Celery and the pool call -----------------------------------------------------------
 

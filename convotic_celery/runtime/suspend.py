@@ -12,12 +12,13 @@ The coroutine runs *in* the greenlet, which is what Celery keys ``self.request``
 
 from __future__ import annotations
 
+import threading
 import types
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
 from typing import Any, TypeVar
 
-from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]  # has no py.typed
+from greenlet import GreenletExit, getcurrent, greenlet  # type: ignore[import-untyped]  # has no py.typed
 
 __all__ = ["can_suspend", "run_suspendable", "wait_for"]
 
@@ -25,7 +26,42 @@ T = TypeVar("T")
 
 
 class _Suspendable(greenlet):  # type: ignore[misc]  # as above
-    """A greenlet whose parent waits for what its coroutine waits for."""
+    """A greenlet whose parent waits for what its coroutine waits for.
+
+    It runs one function after another: with a greenlet of its own, each run would begin with a
+    system call for a piece of Python's stack, and end with another one.
+    """
+
+    #: Whether the last function has ended; with which error, if any.
+    finished = False
+    error: BaseException | None = None
+
+    def run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        """Run functions; what each returns goes to the parent, which brings the next one."""
+        outcome: Any
+        while True:
+            try:
+                outcome = function(*args)
+            except GreenletExit:
+                raise  # nobody needs this greenlet any more
+            except BaseException as exc:  # noqa: BLE001 - the caller's, who raises it
+                outcome, self.error = None, exc
+            self.finished = True
+            del function, args  # an idle greenlet keeps nothing alive
+            function, args = self.parent.switch(outcome)
+            del outcome
+
+
+class _Idle(threading.local):
+    """Greenlets of this thread that wait for their next function."""
+
+    def __init__(self) -> None:
+        self.greenlets: list[_Suspendable] = []
+
+
+#: More than these are not kept.
+_MAX_IDLE = 200
+_idle = _Idle()
 
 
 def can_suspend() -> bool:
@@ -39,19 +75,40 @@ async def run_suspendable(function: Callable[..., T], /, *args: Any) -> T:
     The function has its own copy of the context variables. Cancelling the caller raises
     ``CancelledError`` inside the coroutine that is being waited for.
     """
-    job = _Suspendable(function)
-    # A greenlet starts with an empty context, not with its creator's.
+    job = _take_idle()
+    # A greenlet has a context of its own, not its caller's.
     job.gr_context = copy_context()
-    outcome = job.switch(*args)
-    while not job.dead:
+    outcome = job.switch(function, args)
+    while not (job.finished or job.dead):
         try:
             value = await _pass_on(outcome)
         except BaseException as exc:  # noqa: BLE001 - whatever it is belongs to the coroutine inside
             outcome = job.throw(exc)
         else:
             outcome = job.switch(value)
+    error, job.error = job.error, None
+    if not job.dead:
+        job.gr_context = None
+        if len(_idle.greenlets) < _MAX_IDLE:
+            _idle.greenlets.append(job)
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # it refers to this frame
     result: T = outcome
     return result
+
+
+def _take_idle() -> _Suspendable:
+    """Return a greenlet of this thread that runs nothing, and returns to the caller's."""
+    here = getcurrent()
+    while _idle.greenlets:
+        job = _idle.greenlets.pop()
+        if not job.dead and job.parent is here:
+            job.finished = False
+            return job
+    return _Suspendable()
 
 
 def wait_for(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -20,6 +20,7 @@ class Message:
 
     delivery_info = {"routing_key": "orders.new.shop"}  # noqa: RUF012 - as kombu's
     acknowledged = False
+    content_type = "application/json"
 
     def __init__(self) -> None:
         self.rejected = 0
