@@ -1,4 +1,7 @@
-"""``make bench``: measure, print, keep. See README.md."""
+"""``make bench``: measure ours and the peers in turns, print figures beside targets, keep them.
+
+See README.md.
+"""
 
 from __future__ import annotations
 
@@ -12,165 +15,157 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import Sample, percentile, rate_of_middle
-from benchmarks.handler import SUBSCRIPTION, TOPIC
-from benchmarks.raw import RawClient
-from convotic_celery import embedded
-from convotic_celery.app import LOCAL_BROKER_URL
-from convotic_celery.cli.demo.child import Child
+from benchmarks.figures import Sample, percentile
+from benchmarks.ours import ROOT, Bench
+from benchmarks.peer import POOLS, CeleryPeer
+from benchmarks.servers import MissingPeer, rabbitmq, redis_server
+from benchmarks.targets import print_targets, write_chart
 from convotic_celery.embedded import store
-from convotic_celery.settings import Settings
 from convotic_emulator import daemon
-from tests.support.waiting import wait_until
+from tests.support.google_emulator import start_google_emulator
 
-ROOT = Path(__file__).parents[1]
-PROJECT = LOCAL_BROKER_URL.removeprefix("pubsub://")
+_PUBLISHED = 10_000
 
 
-class Bench:
-    """One run: the emulator and the store of a temp folder, and what is measured on them."""
+class Run:
+    """All kinds of measurement of one run, and what they gave. The servers end with ``stack``."""
 
-    def __init__(self, folder: Path, messages: int, latencies: int) -> None:
+    def __init__(self, stack: ExitStack, folder: Path, options: argparse.Namespace) -> None:
+        self.values: dict[str, list[float]] = {}
+        self.missing: dict[str, str] = {}
+        self._options = options
         self._folder = folder
-        self._messages = messages
-        self._latencies = latencies
-        self._settings = Settings(data_dir=folder)
-        self._address = embedded.broker_address(self._settings)
-        self._log = folder / "worker.log"
-
-    def raw_client(self, topic: str, subscription: str) -> RawClient:
-        return RawClient(self._address, PROJECT, topic, subscription)
-
-    def worker(self, record: Path, *, block: int, events: bool) -> Child:
-        environment = os.environ | {
-            "CONVOTIC_DATA_DIR": str(self._folder),
-            "CONVOTIC_MODULES": "benchmarks.handler",
-            "CONVOTIC_TEST_BENCH_RECORD": str(record),
-            "CONVOTIC_TEST_BENCH_BLOCK": str(block),
-            "CONVOTIC_TEST_BENCH_EVENTS": "1" if events else "",
-        }
-        arguments = ["celery", "-A", "benchmarks.app", "worker", "--loglevel", "WARNING"]
-        return Child(arguments, environment=environment, log=self._log, cwd=ROOT)
+        self._bench = Bench(folder / "ours", options.messages, options.latencies)
+        self._best: dict[str, str] = {}
+        self._google: Bench | None = None
+        self._peers: dict[str, CeleryPeer] = {}
+        for name, server in (("rabbitmq", rabbitmq), ("redis", redis_server)):
+            with self._may_be_missing(name):
+                url = stack.enter_context(server(folder / name))
+                self._peers[name] = CeleryPeer(url, folder / f"celery-{name}")
+        with self._may_be_missing("gcpubsub"):
+            address = stack.enter_context(start_google_emulator())
+            extra = {"PUBSUB_EMULATOR_HOST": address}
+            url = "gcpubsub://projects/bench-peers"
+            self._peers["gcpubsub"] = CeleryPeer(url, folder / "celery-gcpubsub", extra)
+            self._google = Bench(
+                folder / "google", options.messages, options.latencies, address=address
+            )
 
     def declare(self) -> None:
         """Have a worker create the handler's resources."""
-        with self.worker(Path(os.devnull), block=1, events=False) as worker:
-            self._wait(worker, self._probe, "the worker's subscription")
+        self._bench.declare()
+        if self._google:
+            self._google.declare()
 
-    def _probe(self) -> bool:
-        with closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client:
-            return client.exists()
+    def round(self, say: Callable[[str], None]) -> None:
+        """Measure everything once."""
+        for name, measure in self._kinds().items():
+            say(name)
+            try:
+                self._keep(name, measure())
+            except (MissingPeer, AssertionError, subprocess.SubprocessError, OSError) as error:
+                self.missing[name] = str(error)[:300] or type(error).__name__
 
-    def throughput(self, *, events: bool) -> float:
-        """Messages a second of our worker on a backlog."""
-        record = self._folder / f"record-{time.monotonic_ns()}"
-        with closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client:
-            client.publish(self._messages)
-        with self.worker(record, block=100, events=events) as worker:
-            self._wait(worker, partial(has_lines, record, self._messages // 100 * 100), "all")
-        return rate_of_middle([arrived for _, arrived in read_record(record)])
+    def _kinds(self) -> dict[str, Callable[[], Any]]:
+        bench, google = self._bench, self._google
+        kinds: dict[str, Callable[[], Any]] = {"throughput/convotic": bench.throughput}
+        for name in ("rabbitmq", "redis"):
+            if name in self._peers:
+                kinds[f"throughput/celery {name}"] = partial(self._best_pool, name)
+        kinds |= {
+            "throughput/convotic, events on": lambda: bench.throughput(events=True),
+            "latency/convotic": bench.latency,
+            "latency/celery rabbitmq": lambda: self._peer("rabbitmq").latency(
+                "threads", self._options.latencies
+            ),
+            "publish/convotic": lambda: bench.publishing(_PUBLISHED),
+            "publish/celery rabbitmq": lambda: self._publish("rabbitmq"),
+            "start/convotic": bench.start_seconds,
+            "start/celery redis": lambda: self._peer("redis").start_seconds(),
+            "start/help": help_seconds,
+            "waiting/100": lambda: bench.throughput(messages=4000, wait=0.1),
+            "waiting/1000": lambda: bench.throughput(messages=6000, wait=1.0, concurrency=1000),
+            "handlers/300": lambda: bench.many_handlers(300),
+            "throughput/celery, in memory": bench.in_memory_throughput,
+        }
+        if google is not None:
+            kinds |= {
+                "google/convotic": google.throughput,
+                "google/celery gcpubsub": lambda: self._best_pool("gcpubsub"),
+            }
+        return kinds
 
-    def latency(self) -> list[float]:
-        """Seconds from publish to handler, one message at a time."""
-        record = self._folder / f"record-{time.monotonic_ns()}"
-        with (
-            closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client,
-            self.worker(record, block=1, events=False) as worker,
-        ):
-            for number in range(self._latencies + 10):
-                client.publish_one()
-                self._wait(worker, partial(has_lines, record, number + 1), "one message")
-        pairs = read_record(record)[10:]  # the first ones connect and import
-        return [(arrived - sent) / 1e9 for sent, arrived in pairs]
+    def _peer(self, name: str) -> CeleryPeer:
+        if name not in self._peers:
+            raise MissingPeer(self.missing.get(name, "not there"))
+        return self._peers[name]
 
-    def raw_throughput(self) -> float:
-        with closing(self.raw_client("bench.raw", "bench.raw")) as client:
-            client.create()
-            client.publish(self._messages)
-            return rate_of_middle(client.drain(self._messages))
+    def _publish(self, name: str) -> float:
+        return self._peer(name).publish(_PUBLISHED // 3)
 
-    def raw_latency(self) -> list[float]:
-        with closing(self.raw_client("bench.raw", "bench.raw")) as client:
-            client.create()
-            return client.measure_latency(self._latencies + 10)[10:]
+    def _best_pool(self, name: str) -> float:
+        """Measure a peer: all its pools at first, then the fastest."""
+        peer = self._peer(name)
+        count = self._options.messages if name == "rabbitmq" else self._options.messages // 4
+        if name in self._best:
+            return peer.throughput(self._best[name], count)
+        rates = {pool: peer.throughput(pool, count) for pool in POOLS}
+        for pool, rate in rates.items():
+            self._keep(f"pools/celery {name}, {pool}", rate)
+        self._best[name] = max(rates, key=lambda pool: rates[pool])
+        return rates[self._best[name]]
 
-    def in_memory_throughput(self) -> float:
-        command = [sys.executable, "-m", "benchmarks.in_memory", str(self._messages)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        return float(done.stdout.splitlines()[-1])
+    def _keep(self, name: str, outcome: Any) -> None:
+        found = {name: outcome}
+        if isinstance(outcome, list):
+            found = {f"{name}/p{p}": percentile(outcome, p / 100) * 1000 for p in (50, 99)}
+        elif isinstance(outcome, tuple):
+            found = dict(zip((f"{name}/start", f"{name}/idle"), outcome, strict=True))
+        elif isinstance(outcome, dict):
+            found = {f"{name}/{part}": value for part, value in outcome.items()}
+        for part, value in found.items():
+            self.values.setdefault(part, []).append(value)
 
-    def _wait(self, worker: Child, condition: Callable[[], bool], what: str) -> None:
-        def is_true() -> bool:
-            assert worker.is_running, worker.last_lines()
-            return condition()
-
-        wait_until(is_true, timeout=180, what=what)
-
-
-def has_lines(path: Path, count: int) -> bool:
-    return path.exists() and path.read_bytes().count(b"\n") >= count
-
-
-def read_record(path: Path) -> list[tuple[int, int]]:
-    lines = path.read_text().splitlines()
-    return [(int(sent), int(arrived)) for sent, arrived in (line.split() for line in lines)]
-
-
-def measure(bench: Bench, rounds: int, say: Callable[[str], None]) -> dict[str, Sample]:
-    """Run all measurements, interleaved, and return them by name."""
-    bench.declare()
-    kinds: dict[str, Callable[[], Any]] = {
-        "throughput/convotic": lambda: bench.throughput(events=False),
-        "throughput/raw client": bench.raw_throughput,
-        "throughput/celery, in memory": bench.in_memory_throughput,
-        "throughput/convotic, events on": lambda: bench.throughput(events=True),
-        "latency/convotic": bench.latency,
-        "latency/raw client": bench.raw_latency,
-    }
-    values: dict[str, list[float]] = {}
-    for number in range(rounds):
-        for name, run in kinds.items():
-            say(f"round {number + 1} of {rounds}: {name}")
-            outcome = run()
-            if isinstance(outcome, float):
-                values.setdefault(name, []).append(outcome)
-                continue
-            values.setdefault(f"{name}/p50", []).append(percentile(outcome, 0.5) * 1000)
-            values.setdefault(f"{name}/p99", []).append(percentile(outcome, 0.99) * 1000)
-    return {name: Sample(tuple(found)) for name, found in values.items()}
+    def _may_be_missing(self, name: str) -> Any:
+        return _Noting(self.missing, name)
 
 
-def print_table(samples: dict[str, Sample]) -> None:
-    def line(title: str, unit: str, ours: str, other: str) -> None:
-        mine, theirs = samples[ours], samples[other]
-        print(
-            f"{title:<34}{mine.median:>10,.4g} {unit:<5}{theirs.median:>12,.4g} {unit:<5}"
-            f"{mine.median / theirs.median:>8.2f}   {mine.spread}"
-        )
+class _Noting:
+    """Notes why something is missing, instead of failing."""
 
-    print(f"\n{'':<34}{'convotic':>16}{'baseline':>18}{'ratio':>8}   spread")
-    for other in ("celery, in memory", "raw client"):
-        line(f"throughput, to {other}", "/s", "throughput/convotic", f"throughput/{other}")
-    line(
-        "throughput, events on, to off",
-        "/s",
-        "throughput/convotic, events on",
-        "throughput/convotic",
-    )
-    for share in ("p50", "p99"):
-        line(
-            f"latency {share}, to raw client",
-            "ms",
-            f"latency/convotic/{share}",
-            f"latency/raw client/{share}",
-        )
+    def __init__(self, missing: dict[str, str], name: str) -> None:
+        self._missing = missing
+        self._name = name
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
+        # pytest's Skipped and Failed are BaseExceptions: Google's emulator raises them.
+        if error is None or isinstance(error, KeyboardInterrupt | SystemExit):
+            return False
+        self._missing[self._name] = str(error)[:300]
+        return True
+
+
+def say(title: str, text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {title}: {text}", file=sys.stderr)
+
+
+def help_seconds() -> float:
+    """Return the time of ``convotic --help``."""
+    began = time.perf_counter()
+    command = [str(Path(sys.executable).with_name("convotic")), "--help"]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    return time.perf_counter() - began
 
 
 def describe_machine() -> dict[str, Any]:
@@ -187,26 +182,34 @@ def describe_machine() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench ARGS=…")
-    parser.add_argument("--messages", type=int, default=5000, help="of each throughput run")
+    parser.add_argument("--messages", type=int, default=6000, help="of each throughput run")
     parser.add_argument("--latencies", type=int, default=200, help="messages of each latency run")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path, help="where to write; default: benchmarks/results/")
     options = parser.parse_args()
     machine = describe_machine()
     folder = Path(tempfile.mkdtemp(prefix="convotic-bench-"))
     try:
-        bench = Bench(folder, options.messages, options.latencies)
-        samples = measure(bench, options.rounds, lambda text: print(text, file=sys.stderr))
+        with ExitStack() as stack:
+            run = Run(stack, folder, options)
+            run.declare()
+            for number in range(options.rounds):
+                run.round(partial(say, f"round {number + 1} of {options.rounds}"))
     finally:
-        daemon.stop(folder)
-        store.stop(folder)
+        for part in ("ours", "google"):
+            daemon.stop(folder / part)
+            store.stop(folder / part)
         shutil.rmtree(folder, ignore_errors=True)
-    print_table(samples)
+    samples = {name: Sample(tuple(found)) for name, found in run.values.items()}
+    print_targets(samples, run.missing)
     path = options.json or ROOT / "benchmarks" / "results" / f"{int(time.time())}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {"machine": machine, "missing": run.missing}
     figures = {name: sample.values for name, sample in samples.items()}
-    path.write_text(json.dumps({"machine": machine, "figures": figures}, indent=2) + "\n")
-    print(f"\n{machine['cpus']} cpus, load {machine['load_before'][0]:.1f} before; kept in {path}")
+    path.write_text(json.dumps(kept | {"figures": figures}, indent=2) + "\n")
+    write_chart(samples, path.with_suffix(".svg"))
+    load = machine["load_before"][0]
+    print(f"\n{machine['cpus']} cpus, load {load:.1f} before; kept in {path}, with a chart (.svg)")
 
 
 if __name__ == "__main__":

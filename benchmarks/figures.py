@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["Sample", "percentile", "rate_of_middle"]
+__all__ = ["Sample", "percentile", "rate_of_middle", "read_record"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +38,9 @@ def percentile(values: Sequence[float], share: float) -> float:
     """Return the value that ``share`` (0..1) of all are not above."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def read_record(path: Path) -> list[tuple[int, int]]:
+    """Return what a measured handler noted: when each message was sent and when it arrived."""
+    lines = path.read_text().splitlines()
+    return [(int(sent), int(arrived)) for sent, arrived in (line.split() for line in lines)]

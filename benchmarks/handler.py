@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -18,10 +19,25 @@ _path = Path(os.environ.get("CONVOTIC_TEST_BENCH_RECORD", os.devnull))
 _BLOCK = int(os.environ.get("CONVOTIC_TEST_BENCH_BLOCK", "500"))
 
 
-@module.worker(TOPIC, concurrency=100)
+#: How long a handler waits, and how many wait at a time.
+_WAIT = float(os.environ.get("CONVOTIC_TEST_BENCH_WAIT", "0"))
+_CONCURRENCY = int(os.environ.get("CONVOTIC_TEST_BENCH_CONCURRENCY", "100"))
+
+
+@module.worker(TOPIC, concurrency=_CONCURRENCY)
 async def note_arrival(message: WorkerMessage, ctx: ConvoticContext) -> None:  # noqa: ARG001 - a no-op
+    if _WAIT:
+        await asyncio.sleep(_WAIT)
     _record.append(f"{message.data['sent']} {time.monotonic_ns()}\n")
     if len(_record) >= _BLOCK:
         with _path.open("a") as file:  # noqa: ASYNC230 - a block in 50 ms
             file.write("".join(_record))
         _record.clear()
+
+
+async def do_nothing(message: WorkerMessage, ctx: ConvoticContext) -> None:
+    """Stand beside the measured handler: one of many."""
+
+
+for _number in range(int(os.environ.get("CONVOTIC_TEST_BENCH_OTHERS", "0"))):
+    module.worker(f"bench.other-{_number}")(do_nothing)

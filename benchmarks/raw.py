@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from google.api_core.exceptions import AlreadyExists, NotFound
@@ -64,6 +65,12 @@ class RawClient:
         """Publish one message now, without the client's batching."""
         message = {"data": make_data()}
         self._publisher.api.publish(topic=self._topic, messages=[message])
+
+    def purge(self) -> None:
+        """Forget what is there."""
+        self._subscriber.seek(
+            request={"subscription": self._subscription, "time": datetime.now(UTC)}
+        )
 
     def drain(self, count: int) -> list[int]:
         """Pull and acknowledge ``count`` messages; return when each arrived."""

@@ -1,0 +1,174 @@
+"""Our worker under measurement: on the emulator of a folder, or on another one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from threading import Event
+
+import psutil
+
+from benchmarks.figures import rate_of_middle, read_record
+from benchmarks.handler import SUBSCRIPTION, TOPIC
+from benchmarks.raw import RawClient
+from convotic_celery import embedded
+from convotic_celery.app import LOCAL_BROKER_URL
+from convotic_celery.cli.demo.child import Child
+from convotic_celery.settings import Settings
+from tests.support.waiting import wait_until
+
+__all__ = ["Bench"]
+
+ROOT = Path(__file__).parents[1]
+PROJECT = LOCAL_BROKER_URL.removeprefix("pubsub://")
+
+
+class Bench:
+    """One run: an emulator, the store of a temp folder, and what is measured on them.
+
+    The emulator is the folder's own unless ``address`` names another.
+    """
+
+    def __init__(
+        self, folder: Path, messages: int, latencies: int, address: str | None = None
+    ) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self._messages = messages
+        self._latencies = latencies
+        self._environment = {"CONVOTIC_DATA_DIR": str(folder)}
+        if address is not None:
+            self._environment["PUBSUB_EMULATOR_HOST"] = address
+        self._settings = Settings(data_dir=folder)
+        self._address = address or embedded.broker_address(self._settings)
+        self._log = folder / "worker.log"
+
+    def raw_client(self, topic: str, subscription: str) -> RawClient:
+        return RawClient(self._address, PROJECT, topic, subscription)
+
+    def worker(self, record: Path, *, block: int, events: bool, **extra: object) -> Child:
+        environment = os.environ | self._environment
+        environment |= {f"CONVOTIC_TEST_BENCH_{name.upper()}": str(extra[name]) for name in extra}
+        environment |= {
+            "CONVOTIC_MODULES": "benchmarks.handler",
+            "CONVOTIC_TEST_BENCH_RECORD": str(record),
+            "CONVOTIC_TEST_BENCH_BLOCK": str(block),
+            "CONVOTIC_TEST_BENCH_EVENTS": "1" if events else "",
+        }
+        arguments = ["celery", "-A", "benchmarks.app", "worker", "--loglevel", "WARNING"]
+        return Child(arguments, environment=environment, log=self._log, cwd=ROOT)
+
+    def declare(self) -> None:
+        """Have a worker create the handler's resources."""
+        with self.worker(Path(os.devnull), block=1, events=False) as worker:
+            self._wait(worker, self._probe, "the worker's subscription")
+
+    def _probe(self) -> bool:
+        with closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client:
+            return client.exists()
+
+    def throughput(
+        self, *, events: bool = False, messages: int | None = None, **extra: object
+    ) -> float:
+        """Messages a second of our worker on a backlog."""
+        record = self._folder / f"record-{time.monotonic_ns()}"
+        count = messages or self._messages
+        with closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client:
+            client.publish(count)
+        with self.worker(record, block=100, events=events, **extra) as worker:
+            self._wait(worker, partial(has_lines, record, count // 100 * 100), "all")
+        return rate_of_middle([arrived for _, arrived in read_record(record)])
+
+    def latency(self) -> list[float]:
+        """Seconds from publish to handler, one message at a time."""
+        record = self._folder / f"record-{time.monotonic_ns()}"
+        with (
+            closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client,
+            self.worker(record, block=1, events=False) as worker,
+        ):
+            for number in range(self._latencies + 10):
+                client.publish_one()
+                self._wait(worker, partial(has_lines, record, number + 1), "one message")
+        pairs = read_record(record)[10:]  # the first ones connect and import
+        return [(arrived - sent) / 1e9 for sent, arrived in pairs]
+
+    def start_seconds(self) -> float:
+        """Seconds from the start of a worker to its first message, which waits there."""
+        record = self._folder / f"record-{time.monotonic_ns()}"
+        with closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client:
+            client.publish_one()
+        began = time.monotonic()
+        with self.worker(record, block=1, events=False) as worker:
+            self._wait(worker, partial(has_lines, record, 1), "one message")
+            return time.monotonic() - began
+
+    def many_handlers(self, others: int, idle_seconds: float = 5.0) -> tuple[float, float]:
+        """Start a worker of so many handlers; seconds until it works, share of a core when idle."""
+        record = self._folder / f"record-{time.monotonic_ns()}"
+        with self.worker(record, block=1, events=False, others=others) as worker:
+            self._wait(worker, lambda: self._is_served(record), "the first start")
+        record.unlink()
+        with closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client:
+            client.publish_one()
+        began = time.monotonic()
+        with self.worker(record, block=1, events=False, others=others) as worker:
+            self._wait(worker, partial(has_lines, record, 1), "one message")
+            start = time.monotonic() - began
+            process = psutil.Process(worker._process.pid)
+            Event().wait(idle_seconds)  # streams that still open
+            before = sum(process.cpu_times()[:2])
+            Event().wait(idle_seconds)
+            return start, (sum(process.cpu_times()[:2]) - before) / idle_seconds
+
+    def _is_served(self, record: Path) -> bool:
+        if not self._probe():
+            return False
+        with closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client:
+            client.publish_one()
+        return has_lines(record, 1)
+
+    def publishing(self, count: int) -> dict[str, float]:
+        """Rate of ``publish_many``, and medians of single publishes."""
+        command = [sys.executable, "-m", "benchmarks.publishing", self._address, str(count)]
+        environment = os.environ | self._environment | {"CONVOTIC_MODULES": "benchmarks.handler"}
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        )
+        with closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client:
+            client.purge()
+        figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        return figures
+
+    def raw_throughput(self) -> float:
+        with closing(self.raw_client("bench.raw", "bench.raw")) as client:
+            client.create()
+            client.publish(self._messages)
+            return rate_of_middle(client.drain(self._messages))
+
+    def raw_latency(self) -> list[float]:
+        with closing(self.raw_client("bench.raw", "bench.raw")) as client:
+            client.create()
+            return client.measure_latency(self._latencies + 10)[10:]
+
+    def in_memory_throughput(self) -> float:
+        command = [sys.executable, "-m", "benchmarks.in_memory", str(self._messages)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return float(done.stdout.splitlines()[-1])
+
+    def _wait(self, worker: Child, condition: Callable[[], bool], what: str) -> None:
+        def is_true() -> bool:
+            assert worker.is_running, worker.last_lines()
+            return condition()
+
+        wait_until(is_true, timeout=180, what=what)
+
+
+def has_lines(path: Path, count: int) -> bool:
+    return path.exists() and path.read_bytes().count(b"\n") >= count

@@ -1,0 +1,63 @@
+"""``python -m benchmarks.publishing ADDRESS N``: our publishing beside a raw unary gRPC call.
+
+Prints one JSON object: ``many``, messages a second of ``publish_many``; ``single`` and ``raw``,
+median milliseconds of one awaited publish, ours and grpc.aio's, taken in turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import sys
+import time
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.pubsub_v1.types import pubsub as t
+
+from benchmarks.handler import TOPIC
+from benchmarks.raw import PADDING
+from convotic_celery import pubsub
+from convotic_celery.app import LOCAL_BROKER_URL
+
+_SINGLES = 300
+
+
+def main() -> None:
+    address, count = sys.argv[1], int(sys.argv[2])
+    data = {"sent": 1, "padding": PADDING}
+    pubsub.publish(TOPIC, data=data)  # connects, creates the topic
+    began = time.perf_counter()
+    pubsub.publish_many(TOPIC, [{"data": data} for _ in range(count)])
+    many = count / (time.perf_counter() - began)
+    single, raw = asyncio.run(measure_singles(address, data))
+    print(json.dumps({"many": many, "single": single, "raw": raw}))
+
+
+async def measure_singles(address: str, data: dict[str, Any]) -> tuple[float, float]:
+    """Return the medians of both, in milliseconds."""
+    project = LOCAL_BROKER_URL.removeprefix("pubsub://")
+    path = f"projects/{project}/topics/{TOPIC}"
+    body = json.dumps(data).encode()
+    ours, raws = [], []
+    async with grpc.aio.insecure_channel(address) as channel:
+        call: Any = channel.unary_unary(
+            "/google.pubsub.v1.Publisher/Publish",
+            request_serializer=t.PublishRequest.pb().SerializeToString,
+            response_deserializer=t.PublishResponse.pb().FromString,
+        )
+        message = t.PubsubMessage.pb()(data=body)
+        for _ in range(_SINGLES):
+            began = time.perf_counter()
+            await pubsub.apublish(TOPIC, data=data)
+            ours.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            await call(t.PublishRequest.pb()(topic=path, messages=[message]))
+            raws.append(time.perf_counter() - began)
+    return statistics.median(ours) * 1000, statistics.median(raws) * 1000
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""What the figures must reach, as ratios of one run; and how they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.figures import Sample
+
+__all__ = ["TARGETS", "Target", "print_targets", "write_chart"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A figure, divided by another or by a number, and the bound of the quotient."""
+
+    title: str
+    figure: str
+    #: Name of the other figure, or a number.
+    base: str | float
+    bound: float
+    at_least: bool
+    unit: str = "/s"
+
+    def quotient(self, samples: Mapping[str, Sample]) -> float:
+        base = self.base if isinstance(self.base, float) else samples[self.base].median
+        return samples[self.figure].median / base
+
+    def holds(self, samples: Mapping[str, Sample]) -> bool:
+        found = self.quotient(samples)
+        return found >= self.bound if self.at_least else found <= self.bound
+
+
+_OURS = "throughput/convotic"
+TARGETS = (
+    Target("throughput, to Celery + RabbitMQ", _OURS, "throughput/celery rabbitmq", 1.5, True),
+    Target("throughput, to Celery + Redis", _OURS, "throughput/celery redis", 6.0, True),
+    Target(
+        "throughput, to gcpubsub (Google)", "google/convotic", "google/celery gcpubsub", 3.0, True
+    ),
+    Target("throughput, events on, to off", "throughput/convotic, events on", _OURS, 0.0, True),
+    Target("throughput, to Celery in memory", _OURS, "throughput/celery, in memory", 0.0, True),
+    *(
+        Target(
+            f"latency {p}, to Celery + RabbitMQ",
+            f"latency/convotic/{p}",
+            f"latency/celery rabbitmq/{p}",
+            1.0,
+            False,
+            "ms",
+        )
+        for p in ("p50", "p99")
+    ),
+    Target("100 ms x 100, to the ideal 1,000/s", "waiting/100", 1000.0, 0.85, True),
+    Target("1 s x 1,000, to the ideal 1,000/s", "waiting/1000", 1000.0, 0.85, True),
+    Target(
+        "publish_many, to apply_async (RMQ)",
+        "publish/convotic/many",
+        "publish/celery rabbitmq",
+        3.0,
+        True,
+    ),
+    Target(
+        "one publish p50, to raw gRPC",
+        "publish/convotic/single",
+        "publish/convotic/raw",
+        1.5,
+        False,
+        "ms",
+    ),
+    Target("300 handlers: start, in 5 s", "handlers/300/start", 5.0, 1.0, False, "s"),
+    Target("300 handlers: idle, in 2 % of a core", "handlers/300/idle", 0.02, 1.0, False, ""),
+    Target(
+        "worker start, to Celery on Redis", "start/convotic", "start/celery redis", 1.5, False, "s"
+    ),
+    Target("convotic --help, in 300 ms", "start/help", 0.3, 1.0, False, "s"),
+)
+
+
+def print_targets(samples: Mapping[str, Sample], missing: Mapping[str, str]) -> None:
+    """Print each figure beside what it is measured against, and whether it holds."""
+    print(f"\n{'':<38}{'convotic':>12}{'peer':>12}{'ratio':>8}  target   spread of ours")
+    for target in TARGETS:
+        sample = samples.get(target.figure)
+        base = target.base if isinstance(target.base, float) else None
+        other = samples.get(str(target.base))
+        if sample is None or (base is None and other is None):
+            reason = missing.get(target.figure) or missing.get(str(target.base)) or "not measured"
+            print(f"{target.title:<38}{'missing':>12}: {reason.splitlines()[-1][:90]}")
+            continue
+        compared = base if other is None else other.median
+        sign = ">=" if target.at_least else "<="
+        bound = f"{sign} {target.bound:g}" if target.bound else "told"
+        mark = "  " if not target.bound else "ok" if target.holds(samples) else "NO"
+        print(
+            f"{target.title:<38}{sample.median:>9,.4g} {target.unit:<2}{compared:>10,.4g}  "
+            f"{target.quotient(samples):>7.2f}  {bound:<7}{mark} {sample.spread}"
+        )
+    for name, reason in missing.items():
+        print(f"missing: {name}: {reason.splitlines()[-1] if reason else ''}")
+
+
+def write_chart(samples: Mapping[str, Sample], path: Path) -> None:
+    """Draw the rates as bars, medians with their spread."""
+    rates = [(n, s) for n, s in samples.items() if n.split("/")[0] in _CHARTED and s.values]
+    most = max((max(sample.values) for _, sample in rates), default=1.0)
+    scale, lines = 480 / most, []
+    for row, (name, sample) in enumerate(rates):
+        y, low, high = 20 + row * 24, min(sample.values) * scale, max(sample.values) * scale
+        colour = "#2563eb" if "convotic" in name else "#94a3b8"
+        bar = 'height="16"'
+        lines += [
+            f'<text x="270" y="{y + 12}" text-anchor="end">{escape(name)}</text>',
+            f'<rect x="280" y="{y}" width="{sample.median * scale:.1f}" {bar} fill="{colour}"/>',
+            f'<path d="M{280 + low:.1f} {y + 8}H{280 + high:.1f}" stroke="#111"/>',
+            f'<text x="{288 + high:.1f}" y="{y + 12}">{sample.median:,.0f}/s</text>',
+        ]
+    height = 40 + 24 * len(rates)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="860" height="{height}" '
+    style = 'font-family="sans-serif" font-size="12">'
+    path.write_text("\n".join([head + style, *lines, "</svg>"]) + "\n")
+
+
+_CHARTED = {"throughput", "google", "pools"}
