@@ -74,6 +74,7 @@ def _module_routes(app: ConvoticApp) -> Iterable[Route]:
         endpoint = Endpoint(
             methods,
             app.services,
+            app.lifespans,
             connect=app.connect_publisher,
             max_body_bytes=app.settings.routes_max_body_bytes,
         )
@@ -112,6 +113,7 @@ def _lifespan_of(app: ConvoticApp):  # type: ignore[no-untyped-def]  # noqa: ANN
         try:
             yield
         finally:
+            await app.lifespans.aclose()
             await app.store.aclose()
             await asyncio.to_thread(app.store.close)
 

@@ -7,6 +7,7 @@ import contextlib
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -28,6 +29,7 @@ from convotic_pubsub.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
     from convotic_celery.context.services import Services
+    from convotic_celery.runtime.lifespans import Lifespans
     from convotic_celery.sdk.route import RouteDefinition
 
 __all__ = ["Endpoint"]
@@ -43,6 +45,7 @@ class Endpoint:
     Args:
         routes: By method.
         services: Behind the contexts.
+        lifespans: The modules', entered before a route's first request.
         connect: Connects for publishing, may block; called in a thread before the first request.
         max_body_bytes: More than that is 413.
     """
@@ -51,12 +54,14 @@ class Endpoint:
         self,
         routes: Mapping[str, RouteDefinition],
         services: Services,
+        lifespans: Lifespans,
         *,
         connect: Callable[[], None],
         max_body_bytes: int,
     ) -> None:
         self._routes = routes
         self._services = services
+        self._lifespans = lifespans
         self._connect = connect
         self._connected = False
         self._max_body_bytes = max_body_bytes
@@ -93,6 +98,8 @@ class Endpoint:
             id=call.message_id,
         )
         await self._connect_once()
+        if route.lifespan is not None:
+            call = replace(call, resource=await self._lifespans.enter(route))
         if route.is_async:
             answer = await route.handler(given, self._services.async_context(call))
         else:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from convotic_celery.runtime.loop import process_loop
 
 if TYPE_CHECKING:
-    from convotic_celery.sdk.handler import HandlerDefinition
     from convotic_celery.sdk.lifespan import Lifespan
 
 __all__ = ["Lifespans"]
@@ -23,6 +22,20 @@ logger = logging.getLogger(__name__)
 
 #: How long a lifespan may take to clean up when the worker stops.
 LEAVE_SECONDS = 10.0
+
+
+class HasLifespan(Protocol):
+    """A handler or a route."""
+
+    @property
+    def module(self) -> str:
+        """Its module's name."""
+        ...
+
+    @property
+    def lifespan(self) -> Lifespan | None:
+        """Its module's lifespan."""
+        ...
 
 
 class _Entered:
@@ -58,7 +71,7 @@ class Lifespans:
         """Have plain handlers share what async ones on this loop have."""
         self._home = loop
 
-    async def enter(self, definition: HandlerDefinition) -> Any:
+    async def enter(self, definition: HasLifespan) -> Any:
         """Return what the module's lifespan yields, entering it once on the running loop.
 
         What entering raises passes through, and the next call tries again.
@@ -81,7 +94,7 @@ class Lifespans:
                     del self._entered[key]
             raise
 
-    def enter_sync(self, definition: HandlerDefinition) -> Any:
+    def enter_sync(self, definition: HasLifespan) -> Any:
         """Do what :meth:`enter` does from a thread, on the home loop."""
         home = self._home or process_loop().loop
         return asyncio.run_coroutine_threadsafe(self.enter(definition), home).result()

@@ -150,7 +150,7 @@ class Sdk:
         self._middleware.append(middleware)
 
     def _surround(self, lifespan: Lifespan | None) -> None:
-        """Give the handlers the module's middleware and lifespan, and check that they fit."""
+        """Give the module's middleware to its handlers, its lifespan to all, and check them."""
         if not self._middleware and lifespan is None:
             return
         middleware = tuple(self._middleware)
@@ -158,6 +158,8 @@ class Sdk:
             changed = replace(definition, middleware=middleware, lifespan=lifespan)
             changed.check()
             self._handlers[queue] = changed
+        for key, route in self._routes.items():
+            self._routes[key] = replace(route, lifespan=lifespan)
 
     def _add_route(self, route: RouteDefinition) -> None:
         other = self._routes.setdefault((route.method, route.shape), route)

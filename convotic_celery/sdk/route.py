@@ -18,6 +18,8 @@ from convotic_celery.sdk.signature import HandlerKind, inspect_handler
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from convotic_celery.sdk.lifespan import Lifespan
+
 __all__ = ["METHODS", "RouteDefinition", "define_route"]
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -50,6 +52,8 @@ class RouteDefinition:
     return_type: Any
     #: Where the handler is written: ``path/to/file.py:12``.
     source: str
+    #: The module's; what it yields is ``ctx.resource(...)``.
+    lifespan: Lifespan | None = None
 
     @property
     def name(self) -> str:

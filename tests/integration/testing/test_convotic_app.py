@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from httpx import ASGITransport, AsyncClient
 
 from convotic_celery import (
     ConvoticContext,
@@ -21,10 +22,12 @@ from convotic_celery import (
     ExponentialBackoff,
     PublishRefused,
     Retry,
+    RouteRequest,
     SyncConvoticContext,
     WorkerMessage,
     WorkerMiddleware,
 )
+from convotic_celery.routes import create_asgi_app
 from convotic_celery.testing import convotic_app
 
 
@@ -288,7 +291,7 @@ async def test_middleware_surrounds_the_handler() -> None:
 
 
 async def test_a_lifespan_is_open_while_the_app_is() -> None:
-    """Its object is reachable from ctx, in async and in plain handlers."""
+    """Its object is reachable from ctx: in async and in plain handlers, and in routes."""
     events: list[str] = []
 
     @asynccontextmanager
@@ -308,13 +311,20 @@ async def test_a_lifespan_is_open_while_the_app_is() -> None:
     def handle_plainly(message: WorkerMessage, ctx: SyncConvoticContext) -> None:
         found.append(ctx.resource(Book))
 
+    @module.route("GET", "/pool")
+    async def answer(request: RouteRequest, ctx: ConvoticContext) -> None:
+        found.append(ctx.resource(Book))
+
     async with convotic_app(module) as app:
         await app.publish("topic-a", data=1)
         await app.publish("topic-b", data=1)
         await app.drain()
+        transport = ASGITransport(create_asgi_app(app=app.app))
+        async with AsyncClient(transport=transport, base_url="http://test") as client:
+            assert (await client.get("/pool")).status_code == 204
         assert events == ["open"]
 
-    assert found[0] is found[1]
+    assert found[0] is found[1] is found[2]
     assert events == ["open", "close"]
 
 
