@@ -188,8 +188,15 @@ class KeyGuard:
             yield from waiting.pause(self._run_limit)
         claim.dedup_key = key
         control.fencing_token = int(detail)
-        arguments = (claim.token, self._lease)
-        self._keep(claim, KeptLease(key, lease_scripts.RENEW, arguments, control.lose))
+        lease = KeptLease(
+            keys=(key, self._fence),
+            arguments=(claim.token, self._lease),
+            renewal=lease_scripts.RENEW,
+            taking=lease_scripts.CLAIM,
+            freeing=lease_scripts.RELEASE,
+            on_lost=control.lose,
+        )
+        self._keep(claim, lease)
 
     def _enter(self, claim: Claim, key: str, control: RunControl) -> Steps[None]:
         arguments = (claim.token, self._lease, self._limit)
@@ -200,7 +207,15 @@ class KeyGuard:
         while not (yield from self._ask(question, control)):
             yield from waiting.pause(self._run_limit)
         claim.place_key = key
-        self._keep(claim, KeptLease(key, lease_scripts.STAY, arguments, control.lose))
+        lease = KeptLease(
+            keys=(key,),
+            arguments=arguments,
+            renewal=lease_scripts.STAY,
+            taking=lease_scripts.ENTER,
+            freeing=lease_scripts.LEAVE,
+            on_lost=control.lose,
+        )
+        self._keep(claim, lease)
 
     def _ask(
         self, question: Ask, control: RunControl, *, patience: float | None = None

@@ -32,9 +32,14 @@ _RENEWALS_A_LEASE = 3
 class KeptLease:
     """One lease: how it is renewed, and who is told when another run has it."""
 
-    key: str
-    renewal: Script
+    #: The lease's key first, then what taking it needs beside that.
+    keys: tuple[str, ...]
+    #: The token first.
     arguments: tuple[str, ...]
+    renewal: Script
+    #: Takes it again when the store has lost it, and frees it.
+    taking: Script
+    freeing: Script
     on_lost: Callable[[], None]
     renewed_at: float = field(default_factory=time.monotonic)
 
@@ -73,7 +78,7 @@ class LeaseKeeper:
                 try:
                     self._renew(lease)
                 except Exception:
-                    logger.exception("The lease of %s could not be renewed", lease.key)
+                    logger.exception("The lease of %s could not be renewed", lease.keys[0])
 
     def _wait_for_due(self) -> list[KeptLease]:
         with self._condition:
@@ -87,15 +92,24 @@ class LeaseKeeper:
     def _renew(self, lease: KeptLease) -> None:
         lease.renewed_at = time.monotonic()
         try:
-            answer = self._database.run(lease.renewal, [lease.key], *lease.arguments)
+            answer = self._database.run(lease.renewal, lease.keys[:1], *lease.arguments)
+            if answer == -1 and self._keeps(lease):
+                self._take_again(lease)
         except StoreUnavailable as error:  # it is tried again; meanwhile nobody else gets the key
-            logger.warning("The lease of %s is not renewed: %s", lease.key, error)
+            logger.warning("The lease of %s is not renewed: %s", lease.keys[0], error)
             return
-        with self._condition:
-            is_running = lease in self._leases
-        if answer == 0 and is_running:
+        if answer == 0 and self._keeps(lease):
             self.drop(lease)
-            logger.error("Another run has taken the key %s; this one is stopped", lease.key)
+            logger.error("Another run has taken the key %s; this one is stopped", lease.keys[0])
             lease.on_lost()
-        elif answer == -1 and is_running:
-            logger.warning("The store has lost the lease of %s; the run goes on", lease.key)
+
+    def _take_again(self, lease: KeptLease) -> None:
+        """Take what the store has lost; if another was faster, the next renewal says so."""
+        logger.warning("The store has lost the lease of %s; it is taken again", lease.keys[0])
+        self._database.run(lease.taking, lease.keys, *lease.arguments)
+        if not self._keeps(lease):  # the run has ended meanwhile, and has freed it already
+            self._database.run(lease.freeing, lease.keys[:1], lease.arguments[0])
+
+    def _keeps(self, lease: KeptLease) -> bool:
+        with self._condition:
+            return lease in self._leases

@@ -17,7 +17,7 @@ from convotic_celery.errors import InvalidMessage
 from convotic_celery.runtime.control import RunControl
 from convotic_celery.runtime.key_guard import KeyGuard, KeyStore, Patience, drive_async, drive_sync
 from convotic_celery.runtime.lease_keeper import KeptLease, LeaseKeeper
-from convotic_celery.runtime.lease_scripts import CLAIM, RENEW
+from convotic_celery.runtime.lease_scripts import CLAIM, RELEASE, RENEW
 from convotic_celery.runtime.outcome import Duplicate, Postponed
 from convotic_celery.sdk.message import WorkerMessage
 from tests.support.valkey import ValkeyServer, run_valkey
@@ -207,35 +207,62 @@ async def test_a_success_is_forgotten_after_the_window(keys: KeyStore) -> None:
     assert 3590 < left <= 3600
 
 
+def make_lease(keys: KeyStore, token: str, lost: list[bool]) -> KeptLease:
+    return KeptLease(
+        keys=(f"{keys.prefix}k", f"{keys.prefix}fence"),
+        arguments=(token, "300"),
+        renewal=RENEW,
+        taking=CLAIM,
+        freeing=RELEASE,
+        on_lost=lambda: lost.append(True),
+    )
+
+
+def claim_as(keys: KeyStore, token: str, *, milliseconds: int = 300) -> str:
+    """Take the key of :func:`make_lease`; say what the store answers."""
+    names = [f"{keys.prefix}k", f"{keys.prefix}fence"]
+    return str(keys.synchronous.run(CLAIM, names, token, str(milliseconds))[0])
+
+
 def test_a_lease_is_renewed_until_it_is_dropped(keys: KeyStore) -> None:
     """Far beyond its time to live."""
-    database = keys.synchronous
-    key, fence = f"{keys.prefix}k", f"{keys.prefix}fence"
-    keeper = LeaseKeeper(database, lease_seconds=0.3)
-    database.run(CLAIM, [key, fence], "t", "300")
-    lease = KeptLease(key, RENEW, ("t", "300"), lambda: None)
+    keeper = LeaseKeeper(keys.synchronous, lease_seconds=0.3)
+    claim_as(keys, "mine")
+    lease = make_lease(keys, "mine", [])
     keeper.keep(lease)
     begun = lease.renewed_at
     wait_until(lambda: lease.renewed_at > begun + 0.5)
-    assert database.run(CLAIM, [key, fence], "other", "300")[0] == "busy"
+    assert claim_as(keys, "other") == "busy"
 
     keeper.drop(lease)
 
-    wait_until(lambda: database.run(CLAIM, [key, fence], "other", "300")[0] == "claimed")
+    wait_until(lambda: claim_as(keys, "other") == "claimed")
 
 
 def test_who_lost_a_lease_is_told(keys: KeyStore) -> None:
     """Once; the run is stopped then."""
-    database = keys.synchronous
-    key = f"{keys.prefix}k"
     lost: list[bool] = []
-    keeper = LeaseKeeper(database, lease_seconds=0.15)
-    database.run(CLAIM, [key, f"{keys.prefix}fence"], "other", "60000")
+    claim_as(keys, "other", milliseconds=60_000)
 
-    keeper.keep(KeptLease(key, RENEW, ("mine", "150"), lambda: lost.append(True)))
+    LeaseKeeper(keys.synchronous, lease_seconds=0.15).keep(make_lease(keys, "mine", lost))
 
     wait_until(lambda: lost)
     assert lost == [True]
+
+
+def test_a_lease_that_the_store_has_lost_is_taken_again(keys: KeyStore) -> None:
+    """After an outage that was longer than the lease, say."""
+    lost: list[bool] = []
+    keeper = LeaseKeeper(keys.synchronous, lease_seconds=0.3)
+    lease = make_lease(keys, "mine", lost)
+    client = keys.synchronous._store.sync_client()
+
+    keeper.keep(lease)
+
+    wait_until(lambda: client.hget(lease.keys[0], "token") == "mine")
+    assert claim_as(keys, "other") == "busy"
+    keeper.drop(lease)
+    assert lost == []
 
 
 @pytest.fixture

@@ -85,6 +85,13 @@ async def extend(message: WorkerMessage, ctx) -> None:
     record("extended-end", left=ctx.time_left)
 
 
+@module.worker("probe.long", ack_deadline=1, deadline_grace=1, max_lease_duration=30)
+def take_long(message: WorkerMessage, ctx) -> None:
+    record("long", attempt=ctx.attempt)
+    time.sleep(4)
+    record("long-end", left=ctx.time_left)
+
+
 @module.worker("probe.limited", rate_limit="2/s", concurrency=5)
 async def run_limited(message: WorkerMessage, ctx) -> None:
     record("limited")
@@ -179,13 +186,16 @@ def test_an_extended_deadline_keeps_the_lease(stage: Stage) -> None:
 
 
 def test_prefork_refuses_to_extend(stage: Stage) -> None:
-    """With what to do instead; lifespans are each child's own."""
+    """With what to do instead, which helps; lifespans are each child's own."""
     with stage.worker("-P", "prefork", "-c", "1"):
         stage.publish_json({}, topic="probe.extended")
         (run,) = wait_until(lambda: stage.read_runs("refused"), timeout=30)
         stage.publish_json({"tenant": "a"}, topic="probe.alone")
         wait_until(lambda: stage.read_runs("alone-end"), timeout=30)
+        stage.publish_json({}, topic="probe.long")
+        wait_until(lambda: stage.read_runs("long-end"), timeout=30)
 
+    assert len(stage.read_runs("long")) == 1
     assert "max_lease_duration" in run["error"]
     (opened,), (closed,) = stage.read_runs("open"), stage.read_runs("close")
     assert opened["pid"] == closed["pid"]
