@@ -102,6 +102,7 @@ def run_valkey() -> Iterator[int]:
 def run_broker(name: str, redis_port: int) -> Iterator[dict[str, str]]:
     """Run a broker for the block; yield the variables that point Celery's tests to it."""
     environment = {
+        "WORKER_LOGLEVEL": "INFO",  # as in Celery's tox.ini: some tests read the log
         "TEST_BROKER": f"pubsub://celery-suite-{os.getpid()}",
         "TEST_BACKEND": f"redis://127.0.0.1:{redis_port}/0",
         "REDIS_HOST": "127.0.0.1",

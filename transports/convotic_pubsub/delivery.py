@@ -66,6 +66,9 @@ class Recent:
     def __contains__(self, key: tuple[str, str]) -> bool:
         return key in self._keys
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
 
 @dataclass(slots=True, eq=False)
 class Delivery:
