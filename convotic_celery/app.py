@@ -159,6 +159,7 @@ class ConvoticApp(Celery):
             for name, spec in options["queues"].items()
         }
         self.conf.broker_transport_options = {**options, "queues": queues}
+        self.publisher.forget_session()
 
     def send_task(self, name: str, *args: Any, **kwargs: Any) -> AsyncResult[Any]:
         """Send a task by name; a handler gets a raw message (see ``HandlerTask.apply_async``)."""

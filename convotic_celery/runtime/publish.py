@@ -33,7 +33,7 @@ class SessionPublisher:
     connects on first use.
 
     Args:
-        parameters: Where to publish; asked each time, so that a worker and its handlers share a
+        parameters: Where to publish; asked on first use, so that a worker and its handlers share a
         session. definitions: The handlers known here. may_create: False leaves a missing topic
         missing (``provision`` is ``verify`` or ``off``).
     """
@@ -47,6 +47,8 @@ class SessionPublisher:
     ) -> None:
         self._parameters = parameters
         self._may_create = may_create
+        #: Kept, since reading Celery's settings costs more than a publish.
+        self._session: Session | None = None
         self._queues: dict[str, list[str]] = {}
         for definition in definitions:
             self._queues.setdefault(definition.topic, []).append(definition.queue)
@@ -58,7 +60,7 @@ class SessionPublisher:
 
         The first call connects, which may take seconds while the embedded emulator starts.
         """
-        session = session_for(*self._parameters())
+        session = self._find_session()
         outer: Future[str] = Future()
         outer.set_running_or_notify_cancel()  # what was handed to the transport can't be taken back
 
@@ -79,6 +81,17 @@ class SessionPublisher:
 
         send(on_missing)
         return outer
+
+    def _find_session(self) -> Session:
+        """Return the process's session; a closed one is replaced."""
+        session = self._session
+        if session is None or session.closed:
+            self._session = session = session_for(*self._parameters())
+        return session
+
+    def forget_session(self) -> None:
+        """Ask for the parameters anew at the next publish: they have changed."""
+        self._session = None
 
     def _create(self, session: Session, topic: str, error: TopicNotFound) -> None:
         """Create the subscriptions of the topic's known handlers, and with them the topic."""

@@ -122,6 +122,11 @@ class Session:
         except grpc.aio.AioRpcError as error:
             raise translate(error, f"projects/{self.options.project}") from error
 
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed
+
     # -- start and stop ---------------------------------------------------------------------------
 
     async def _start(self) -> None:
