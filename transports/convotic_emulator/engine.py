@@ -46,6 +46,8 @@ class Engine:
         #: Set to the error when the store has failed: the server must stop.
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self._commit: asyncio.Future[None] | None = None
+        self._nothing: asyncio.Future[None] = self._loop.create_future()
+        self._nothing.set_result(None)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_us = 0
         self._maintenance: asyncio.TimerHandle | None = None
@@ -85,6 +87,8 @@ class Engine:
 
     def committed(self) -> asyncio.Future[None]:
         """Return a future that is done when all that was written until now is committed."""
+        if self._commit is None and not self.store.has_uncommitted and not self.failed.done():
+            return self._nothing  # nobody waits a round of the loop for nothing
         if self._commit is None:
             self._commit = self._loop.create_future()
             self._loop.call_soon(self._flush)

@@ -11,7 +11,7 @@ from convotic_emulator.changes import TOPIC_FIELDS, changed_copy
 from convotic_emulator.naming import check_name, check_project
 from convotic_emulator.paging import page_of
 from convotic_emulator.registry import in_project
-from convotic_emulator.rpc import Context, unary
+from convotic_emulator.rpc import HOT, Context, unary
 from convotic_emulator.schemas import apply_schema, check_schema_settings
 from convotic_emulator.settings import Proto, check_messages, complete_topic
 
@@ -56,7 +56,9 @@ class PublisherService:
             ),
             "Publish": (self.publish, t.PublishRequest.pb(), t.PublishResponse.pb()),
         }
-        return {name: unary(self._engine, *entry) for name, entry in table.items()}
+        return {
+            name: unary(self._engine, *entry, is_hot=name in HOT) for name, entry in table.items()
+        }
 
     async def publish(self, request: Proto, _context: Context) -> Proto:
         """Store messages for all subscriptions of the topic."""

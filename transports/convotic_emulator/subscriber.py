@@ -20,7 +20,7 @@ from convotic_emulator.naming import check_name, check_project
 from convotic_emulator.paging import page_of
 from convotic_emulator.registry import Subscription, in_project
 from convotic_emulator.reply import fill_messages
-from convotic_emulator.rpc import Context, unary
+from convotic_emulator.rpc import HOT, Context, unary
 from convotic_emulator.settings import (
     MAX_ACK_DEADLINE_SECONDS,
     Proto,
@@ -89,7 +89,9 @@ class SubscriberService:
             "ModifyPushConfig": (self.modify_push_config, t.ModifyPushConfigRequest.pb(), _EMPTY),
             **SnapshotMethods(self._engine).table(),
         }
-        handlers = {name: unary(self._engine, *entry) for name, entry in table.items()}
+        handlers = {
+            name: unary(self._engine, *entry, is_hot=name in HOT) for name, entry in table.items()
+        }
         handlers["StreamingPull"] = grpc.stream_stream_rpc_method_handler(
             StreamingPull(self._engine).serve,
             request_deserializer=t.StreamingPullRequest.pb().FromString,
