@@ -47,11 +47,12 @@ def rabbitmq(folder: Path) -> Iterator[str]:
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
         "RABBITMQ_PID_FILE": str(folder / "pid"),
     }
-    with serving([str(_RABBITMQ)], port, folder / "out.log", environment):
-        try:
+    try:
+        with serving([str(_RABBITMQ)], port, folder / "out.log", environment):
             yield f"amqp://guest:guest@127.0.0.1:{port}//"
-        finally:
-            subprocess.run(["epmd", "-port", str(epmd), "-kill"], capture_output=True, check=False)
+    finally:  # epmd is a daemon of its own, and refuses while a node is registered
+        command = ["epmd", "-port", str(epmd), "-kill"]
+        subprocess.run(command, capture_output=True, check=False)
 
 
 @contextlib.contextmanager
