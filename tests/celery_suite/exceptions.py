@@ -28,8 +28,14 @@ _CHORD = (
     "'done' of the first run, so a first task that has run by then is not counted. Where a publish "
     "is confirmed by a server it may have; else hardly"
 )
+_CHANNELS = (
+    "run after test_canvas.py, it finds the result channels that those tests left open in the "
+    "process; the same on Redis"
+)
 
 _EVERYWHERE = {
+    "test_redis_backend::test_pubsub_subscribe_churn_while_draining": _CHANNELS,
+    "test_redis_backend::test_pubsub_reentrant_cancel_from_finalizer": _CHANNELS,
     "test_task_replacement::test_replaced_task_nesting_level_0": _RACE,
     "test_worker::test_pidbox_reset_after_repeated_control_errors": _OTHER_APP,
 }
