@@ -138,6 +138,7 @@ class Plain:
     def worker(self, name: str, *arguments: str) -> Iterator[Child]:
         """Run a worker for the block; it is ready when the block begins."""
         log = self.folder / f"{name}.log"
+        log.unlink(missing_ok=True)  # an earlier worker of this name was ready, this one is not yet
         default = ["worker", "-n", f"{name}@%h", "--loglevel", "INFO", "--concurrency", "2"]
         with self.child(*default, *arguments, log=log.name) as child:
             try:

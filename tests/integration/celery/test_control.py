@@ -89,9 +89,8 @@ def test_two_workers_find_each_other(plain: Plain, worker: object) -> None:
 def test_a_broadcast_reaches_every_worker(plain: Plain, worker: object) -> None:
     """A ``Broadcast`` queue is a fanout: both workers run the task."""
     del worker
-    plain.app.conf.task_queues = [Broadcast("news")]
     with plain.worker("second"):
-        plain.app.send_task("plain.note", ("hello",), queue="news")
+        plain.app.send_task("plain.note", ("hello",), queue=Broadcast("news"))
 
         wait_until(lambda: len(plain.read_notes()) == 2, timeout=15)
 
