@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
 from convotic_celery.sdk.names import TARGET_ATTRIBUTE
+from convotic_pubsub.codec import cut_utf8
 
 __all__ = [
     "MESSAGE_ID_ATTRIBUTE",
@@ -32,9 +33,6 @@ MESSAGE_ID_ATTRIBUTE = "convotic-message-id"
 
 #: How often the message was replayed from a dead-letter topic; absent on a message that was not.
 REPLAY_COUNT_ATTRIBUTE = "convotic-replay-count"
-
-#: Pub/Sub's limit of an attribute's value, https://cloud.google.com/pubsub/quotas#resource_limits
-MAX_VALUE_BYTES = 1024
 
 #: Ours, W3C's trace context, and the name that Google's older clients gave it.
 _OWN_PREFIXES = ("convotic-", "googclient_")
@@ -107,11 +105,3 @@ def dead_letter_attributes(failure: Failure, *, now: datetime | None = None) -> 
         REPLAY_COUNT_ATTRIBUTE: failure.replay_count,
     }
     return {name: cut_utf8(str(value)) for name, value in values.items() if value != ""}
-
-
-def cut_utf8(text: str, max_bytes: int = MAX_VALUE_BYTES) -> str:
-    """Return as much of ``text`` as fits, cut at a character's edge."""
-    encoded = text.encode("utf-8", "replace")
-    if len(encoded) <= max_bytes:
-        return encoded.decode()
-    return encoded[:max_bytes].decode("utf-8", "ignore")

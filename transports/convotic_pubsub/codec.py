@@ -80,9 +80,12 @@ def message_bytes(data: bytes, attributes: Mapping[str, str], ordering_key: str 
 
 
 def cut_utf8(text: str, max_bytes: int = MAX_ATTRIBUTE_VALUE_BYTES) -> str:
-    """Return ``text`` cut on a character's edge to at most ``max_bytes`` of UTF-8."""
+    """Return ``text`` cut on a character's edge to at most ``max_bytes`` of UTF-8.
+
+    A lone surrogate, which has no UTF-8 form, becomes ``?``.
+    """
     raw = text.encode("utf-8", "replace")
-    return text if len(raw) <= max_bytes else raw[:max_bytes].decode("utf-8", "ignore")
+    return raw[:max_bytes].decode("utf-8", "ignore")
 
 
 def fit_attributes(
