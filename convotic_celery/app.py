@@ -28,7 +28,7 @@ from convotic_celery.runtime.publish import HandlerPublisher, SessionPublisher
 from convotic_celery.runtime.registry import kombu_queue, make_execution, make_task, queue_spec
 from convotic_celery.runtime.task import HandlerTask
 from convotic_celery.settings import Settings
-from convotic_pubsub.session import session_for
+from convotic_pubsub.registry import session_for
 
 if TYPE_CHECKING:
     from celery.result import AsyncResult

@@ -12,10 +12,11 @@ from convotic_celery.context.publishing import TopicPublisher, build_message, co
 from convotic_celery.errors import TopicHasNoSubscription
 from convotic_celery.runtime.attributes import TARGET_ATTRIBUTE
 from convotic_pubsub.errors import TopicNotFound
-from convotic_pubsub.session import Session, session_for
+from convotic_pubsub.registry import session_for
 
 if TYPE_CHECKING:
     from convotic_celery.sdk.handler import HandlerDefinition
+    from convotic_pubsub.session import Session
 
 __all__ = ["BrokerParameters", "HandlerPublisher", "SessionPublisher"]
 

@@ -24,7 +24,7 @@ import psutil
 from kombu import Connection, Queue
 
 from convotic_emulator import daemon
-from convotic_pubsub.session import session_for
+from convotic_pubsub.registry import session_for
 from tests.support.pubsub import Harness, make_spec
 
 PROJECT = "pubsub://test-project"

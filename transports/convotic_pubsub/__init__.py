@@ -13,7 +13,8 @@ from convotic_pubsub.plugin import register
 if TYPE_CHECKING:
     from convotic_pubsub.options import TransportOptions, parse_options
     from convotic_pubsub.queue import QueueSpec
-    from convotic_pubsub.session import Session, session_for
+    from convotic_pubsub.registry import session_for
+    from convotic_pubsub.session import Session
     from convotic_pubsub.transport import Transport
 
 __all__ = [
@@ -31,7 +32,7 @@ _HOMES = {
     "Transport": "transport",
     "TransportOptions": "options",
     "parse_options": "options",
-    "session_for": "session",
+    "session_for": "registry",
 }
 
 register()

@@ -170,6 +170,26 @@ class Admin:
         path = subscription_path(self._project, name)
         await _unless_missing(self._rpc().delete_subscription(path), path)
 
+    async def exists(self, spec: QueueSpec) -> bool:
+        """Ask the server whether a queue's subscription exists."""
+        try:
+            await self._rpc().get_subscription(subscription_path(self._project, spec.subscription))
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return False
+            raise
+        return True
+
+    async def purge(self, spec: QueueSpec) -> int:
+        """Acknowledge all that is available now, unread; return how many that were."""
+        path = subscription_path(self._project, spec.subscription)
+        request = pb.PullRequest(subscription=path, max_messages=1000, return_immediately=True)
+        count = 0
+        while messages := (await self._rpc().pull(request, timeout=20)).received_messages:
+            await self._rpc().acknowledge(path, [each.ack_id for each in messages])
+            count += len(messages)
+        return count
+
     async def list_topic_subscriptions(self, topic: str) -> list[str]:
         """Return the short names of a topic's subscriptions in this project."""
         path, token = topic_path(self._project, topic), ""

@@ -63,7 +63,7 @@ class FlowerBroker:
         return await loop.run_in_executor(None, self._read_queues, list(names))
 
     def _read_queues(self, names: list[str]) -> list[dict[str, Any]]:
-        from convotic_pubsub.session import session_for  # noqa: PLC0415  it brings gRPC
+        from convotic_pubsub.registry import session_for  # noqa: PLC0415  it brings gRPC
 
         session = session_for(self._url, self._options)
         specs = [session.spec(name) for name in names]

@@ -1,19 +1,17 @@
 """The process's client: one I/O thread that owns channels, pullers, leases and publishing.
 
 What is outstanding belongs to the process, not to a kombu connection: connections and channels come
-and go (a reconnect, a producer pool) while messages run. A session is made by :func:`open_session`,
-shared by everybody who uses the same options, and never crosses a fork.
+and go (a reconnect, a producer pool) while messages run. A session is shared by everybody who uses
+the same options (``registry.py``), and never crosses a fork.
 """
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import logging
 import os
 import socket
-import threading
 import time
 import uuid
 from collections import Counter
@@ -29,24 +27,23 @@ from convotic_pubsub.delivery import Recent
 from convotic_pubsub.depth import Depth, read_depths
 from convotic_pubsub.envelope import celery_queue
 from convotic_pubsub.errors import BrokerUnavailable, PubsubTransportError
-from convotic_pubsub.fork import watch_forks
 from convotic_pubsub.io_thread import FORKED, IoThread
 from convotic_pubsub.leases import AckBatcher, LeaseTimer
 from convotic_pubsub.naming import subscription_path
-from convotic_pubsub.options import TransportOptions, parse_options
 from convotic_pubsub.publisher import Publisher
 from convotic_pubsub.puller import Puller
 from convotic_pubsub.relay import RelayClient, serve_child
-from convotic_pubsub.rpc import ChannelPool, Rpc, pb, translate
+from convotic_pubsub.rpc import ChannelPool, Rpc, translate
 
 if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from convotic_pubsub.delivery import Delivery
+    from convotic_pubsub.options import TransportOptions
     from convotic_pubsub.queue import QueueSpec
 
-__all__ = ["Session", "open_session", "session_for"]
+__all__ = ["Session"]
 
 logger = logging.getLogger(__name__)
 
@@ -184,9 +181,6 @@ class Session:
         if self._closed or self.pid != os.getpid():
             return
         self._closed = True
-        with _sessions_lock:
-            for key in [key for key, session in _sessions.items() if session is self]:
-                del _sessions[key]
         with contextlib.suppress(PubsubTransportError):
             # First, not last: a process that is killed on the way must not leave these behind.
             self.transient.close()
@@ -235,7 +229,7 @@ class Session:
             return await asyncio.wrap_future(self.publish(*args))
         spec = self.spec(args[0])
         if method == "exists":
-            return await self._exists(spec)
+            return await self.admin.exists(spec)
         return await self.admin.ensure(spec)
 
     def forked(self, sock: socket.socket | None) -> None:
@@ -322,17 +316,7 @@ class Session:
         """Ask the server whether a queue's subscription exists."""
         if self._relay is not None:
             return bool(self._relay.ask("exists", spec.queue).result(30))
-        return self.call(self._exists(spec), timeout=30)
-
-    async def _exists(self, spec: QueueSpec) -> bool:
-        try:
-            path = subscription_path(self.options.project, spec.subscription)
-            await self.rpc.get_subscription(path)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.NOT_FOUND:
-                return False
-            raise
-        return True
+        return self.call(self.admin.exists(spec), timeout=30)
 
     def acker(self, subscription: str) -> AckBatcher:
         """Return the batcher of one subscription (I/O thread)."""
@@ -382,17 +366,9 @@ class Session:
         return self.call(self._purge(spec))
 
     async def _purge(self, spec: QueueSpec) -> int:
-        path = subscription_path(self.options.project, spec.subscription)
         await self.admin.ensure(spec)
         await self.acker(spec.subscription).wait_idle()
-        count = 0
-        while True:
-            request = pb.PullRequest(subscription=path, max_messages=1000, return_immediately=True)
-            messages = (await self.rpc.pull(request, timeout=20)).received_messages
-            if not messages:
-                return count
-            await self.rpc.acknowledge(path, [each.ack_id for each in messages])
-            count += len(messages)
+        return await self.admin.purge(spec)
 
     def delete(self, spec: QueueSpec) -> None:
         """Delete an ordinary queue's subscription and topic."""
@@ -405,63 +381,3 @@ class Session:
 
 def _lease_due(delivery: Delivery, now: float) -> None:
     delivery.consumer.lease_due(delivery, now)
-
-
-_sessions: dict[tuple[object, ...], Session] = {}
-_sessions_lock = threading.Lock()
-_forked_from_user = False
-
-
-def open_session(options: TransportOptions) -> Session:
-    """Return this process's session for ``options``, made on first use. Thread-safe.
-
-    In a process forked from one that has it, it publishes through the parent and does no more.
-
-    Raises:
-        PubsubTransportError: also in a process forked from one that used gRPC otherwise, where a
-            call would hang (https://github.com/grpc/grpc/blob/master/doc/fork_support.md).
-    """
-    key = _key(options)
-    with _sessions_lock:
-        session = _sessions.get(key)
-        if session is None:
-            if _forked_from_user:
-                raise PubsubTransportError(FORKED)
-            session = Session(options)
-            _sessions[key] = session
-        return session
-
-
-def session_for(url: str, transport_options: Mapping[str, Any]) -> Session:
-    """Return this process's session for a broker URL and kombu's ``transport_options``."""
-    return open_session(parse_options(url, transport_options))
-
-
-def _key(options: TransportOptions) -> tuple[object, ...]:
-    """Return what makes two options the same session: equal settings and the same queues."""
-    values = (
-        (name, _hashable(getattr(options, name))) for name in options.__slots__ if name != "queues"
-    )
-    return (*values, tuple(sorted((name, id(spec)) for name, spec in options.queues.items())))
-
-
-def _hashable(value: object) -> object:
-    """Return what stands for a value in a key; credentials and callables stand for themselves."""
-    if isinstance(value, dict):
-        return tuple(sorted(value.items()))
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _close_all() -> None:
-    for session in list(_sessions.values()):
-        session.close(timeout_seconds=5.0)
-
-
-def _forked() -> None:
-    global _forked_from_user, _sessions_lock  # noqa: PLW0603  a fork is a fact of the process
-    _sessions_lock = threading.Lock()
-    _forked_from_user = _forked_from_user or bool(_sessions)
-
-
-atexit.register(_close_all)
-watch_forks(lambda: list(_sessions.values()), _forked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kombu.transport import virtual
 
@@ -13,8 +13,11 @@ from convotic_pubsub.channel import Arrival, Channel
 from convotic_pubsub.errors import BrokerUnavailable, PubsubTransportError
 from convotic_pubsub.integrations import install
 from convotic_pubsub.options import parse_options
-from convotic_pubsub.session import Session, open_session
+from convotic_pubsub.registry import open_session
 from convotic_pubsub.sink import Sink
+
+if TYPE_CHECKING:
+    from convotic_pubsub.session import Session
 
 __all__ = ["Transport"]
 

@@ -15,7 +15,7 @@ from convotic_celery import pubsub
 from convotic_celery.app import ConvoticApp, create_app
 from convotic_celery.errors import PublishManyFailed, PublishRefused
 from convotic_celery.settings import Settings
-from convotic_pubsub.session import session_for
+from convotic_pubsub.registry import session_for
 from tests.support.orphans import end_emulator
 
 MODULE = """
