@@ -25,9 +25,11 @@ _MAX_SLOTS = 1_000
 class Slot:
     """A number that no other live process of this host has."""
 
-    def __init__(self, number: int, descriptor: int) -> None:
+    def __init__(self, number: int, path: Path, descriptor: int) -> None:
         self.number = number
+        self._path = path
         self._descriptor = descriptor
+        self._pid = os.getpid()
 
     @classmethod
     def take_first(cls, scope: str) -> Slot:
@@ -46,17 +48,23 @@ class Slot:
     def take(cls, scope: str, number: int) -> Slot | None:
         """Return a slot if it is free; a killed owner's lock is gone with it."""
         name = hashlib.sha256(scope.encode()).hexdigest()[:16]
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        descriptor = os.open(_folder() / f"{name}-{number}.slot", flags, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        return cls(number, descriptor)
+        path = _folder() / f"{name}-{number}.slot"
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            if _is_at(path, descriptor):
+                return cls(number, path, descriptor)
+            os.close(descriptor)  # its owner has removed it since it was opened
 
     def release(self) -> None:
-        """Give the slot back."""
+        """Give the slot back, and its file. In a forked child: let go of the parent's."""
+        if self._pid == os.getpid():
+            # While the lock is held: a file that is at its path then belongs to nobody else.
+            self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 
@@ -68,6 +76,14 @@ def host_name() -> str:
     """
     host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:60]
     return f"{host}.{_folder_name()}"
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Say whether a descriptor is that of the file at ``path`` now."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _folder() -> Path:
