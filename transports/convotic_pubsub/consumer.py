@@ -97,8 +97,9 @@ class QueueConsumer:
         return not (self.stopping or self.paused or self.waiting >= self.spec.max_waiting_retries)
 
     def starves(self, source: Source) -> bool:
-        """Say whether the server thinks the stream full while there is room here."""
-        return source.outstanding >= source.limit and self._local < self.limit
+        """Say whether the server thinks the stream full, and will, while there is room here."""
+        staying = source.outstanding - source.leaving
+        return staying >= source.limit and self._local < self.limit
 
     def set_concurrency(self, concurrency: int) -> None:
         """Change how many messages may be offered at a time."""
@@ -336,6 +337,7 @@ class QueueConsumer:
             self._offered -= 1
             self.paused = False
         self._local -= 1
+        delivery.source.leaving += state is not State.WAITING
         delivery.state = state
         delivery.payload = None
         if state is State.SETTLING:
@@ -348,6 +350,7 @@ class QueueConsumer:
     def _gone(self, delivery: Delivery, *, acknowledged: bool) -> None:
         if delivery.state is State.GONE:
             return
+        delivery.source.leaving -= delivery.state is not State.WAITING
         delivery.state = State.GONE
         self.session.lease_timer.forget(delivery)
         for behind in self._lines.cut(delivery):

@@ -43,6 +43,8 @@ class Source:
 
     limit: int
     outstanding: int = 0
+    #: Of these, settled here; the server is about to confirm, and then has room for as many.
+    leaving: int = 0
 
 
 class Recent:
