@@ -10,7 +10,6 @@ On the wire: kombu's envelope in ``data``; the attributes ``exchange`` and ``rk`
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections import deque
@@ -279,8 +278,16 @@ class _Subscription:
             if consumer is None or self._spec is None or self._slot is None:
                 return
             self._session.cancel(consumer)
-            with contextlib.suppress(PubsubTransportError):
+            try:
                 self._session.delete_subscription(self._spec)
+            except PubsubTransportError as error:
+                logger.info(
+                    "Control subscription %s could not be deleted; the next process of this host "
+                    "that starts does it: %s",
+                    self._spec.subscription,
+                    error,
+                    extra={"action": "control_left_behind"},
+                )
             self._slot.release()
 
 

@@ -97,6 +97,7 @@ class Plain:
     folder: Path
     environment: dict[str, str]
     prefix: str
+    emulator: str
     app: Any = field(init=False)
 
     def __post_init__(self) -> None:
@@ -171,6 +172,7 @@ def plain(
                 "RECORD": str(folder / "record.txt"),
             },
             prefix,
+            request.param,
         )
         try:
             yield made
