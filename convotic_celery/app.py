@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
-from celery.signals import worker_process_shutdown
+from celery.signals import worker_process_init, worker_process_shutdown
 from kombu import Queue
 
 from convotic_celery.context.attempts import AttemptLog
@@ -21,7 +21,7 @@ from convotic_celery.context.store import Store
 from convotic_celery.hooks import plug_in_services
 from convotic_celery.modules import load_modules
 from convotic_celery.runtime.key_guard import KeyStore
-from convotic_celery.runtime.lifespans import Lifespans
+from convotic_celery.runtime.lifespans import Lifespans, begin_all
 from convotic_celery.runtime.payload import SERIALIZER, register_serializer
 from convotic_celery.runtime.policy import HandlerPolicy
 from convotic_celery.runtime.publish import HandlerPublisher, SessionPublisher
@@ -123,6 +123,7 @@ class ConvoticApp(Celery):
             execution = make_execution(definition, self.services, self.keys, self.lifespans)
             self._tasks[definition.queue] = make_task(execution, publisher)
         if any(definition.lifespan for definition in self.definitions):
+            worker_process_init.connect(self._begin_lifespans)
             worker_process_shutdown.connect(self._leave_lifespans)
 
     @property
@@ -174,6 +175,10 @@ class ConvoticApp(Celery):
         changes: Mapping[str, Any] = self.__reduce_keys__()["changes"]
         kept = {name: value for name, value in changes.items() if name not in _DERIVED}
         return _rebuild, (self.settings, kept, self._services_hook)
+
+    def _begin_lifespans(self, **_: Any) -> None:
+        """Enter the modules' lifespans in a prefork child that starts."""
+        begin_all(self.lifespans, self.definitions)
 
     def _leave_lifespans(self, **_: Any) -> None:
         """Leave the modules' lifespans in a prefork child that ends."""

@@ -19,6 +19,7 @@ from convotic_celery.documents.openapi import build_openapi
 from convotic_celery.documents.page import CONTENT_SECURITY_POLICY, render_openapi
 from convotic_celery.routes.endpoint import Endpoint
 from convotic_celery.routes.problems import describe_http_error, problem_response
+from convotic_celery.runtime.lifespans import one_of_each
 from convotic_celery.sdk.http import Problem
 from convotic_pubsub.errors import BrokerUnavailable
 
@@ -111,6 +112,8 @@ def _lifespan_of(app: ConvoticApp):  # type: ignore[no-untyped-def]  # noqa: ANN
             # Routes that publish answer 503 until it is back; the others work.
             logger.warning("Pub/Sub does not answer yet: %s", error)
         try:
+            for route in one_of_each(app.routes):
+                await app.lifespans.enter(route)
             yield
         finally:
             await app.lifespans.aclose()

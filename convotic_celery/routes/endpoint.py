@@ -45,7 +45,7 @@ class Endpoint:
     Args:
         routes: By method.
         services: Behind the contexts.
-        lifespans: The modules', entered before a route's first request.
+        lifespans: The modules', entered before a route's first request if not at the start.
         connect: Connects for publishing, may block; called in a thread before the first request.
         max_body_bytes: More than that is 413.
     """

@@ -1,6 +1,7 @@
-"""The modules' lifespans in this process: entered before a module's first run, left at the end.
+"""The modules' lifespans in this process: entered when it starts, left when it ends.
 
-Each lives in a task of its own, so that it is left by the task that entered it, as task groups and
+One that was not, or that failed in a prefork child, is entered by the first run that needs it. Each
+lives in a task of its own, so that it is left by the task that entered it, as task groups and
 cancel scopes need. Async handlers share those of their event loop, plain ones the home loop's.
 """
 
@@ -9,14 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from convotic_celery.runtime.loop import process_loop
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from convotic_celery.sdk.lifespan import Lifespan
 
-__all__ = ["Lifespans"]
+__all__ = ["HasLifespan", "Lifespans", "begin_all", "one_of_each", "report_failure"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +62,17 @@ class _Entered:
                 logger.exception("The lifespan of module %s failed at its end", self.module)
             else:
                 self.value.set_exception(error)
+        finally:
+            self.value.cancel()  # without effect unless entering was cancelled
+
+
+def one_of_each(definitions: Iterable[HasLifespan]) -> list[HasLifespan]:
+    """Return the first handler or route of each module that has a lifespan, in order."""
+    found: dict[str, HasLifespan] = {}
+    for definition in definitions:
+        if definition.lifespan is not None:
+            found.setdefault(definition.module, definition)
+    return list(found.values())
 
 
 class Lifespans:
@@ -96,8 +112,12 @@ class Lifespans:
 
     def enter_sync(self, definition: HasLifespan) -> Any:
         """Do what :meth:`enter` does from a thread, on the home loop."""
+        return self.begin(definition).result()
+
+    def begin(self, definition: HasLifespan) -> Future[Any]:
+        """Have the home loop enter the module's lifespan; does not wait. Not for that loop."""
         home = self._home or process_loop().loop
-        return asyncio.run_coroutine_threadsafe(self.enter(definition), home).result()
+        return asyncio.run_coroutine_threadsafe(self.enter(definition), home)
 
     async def aclose(self) -> None:
         """Leave those of the running loop, the last one entered first. Idempotent."""
@@ -107,6 +127,8 @@ class Lifespans:
             entered = [self._entered.pop(key) for key in reversed(mine)]
         for each in entered:
             each.over.set()
+            if not each.value.done():  # it is being entered still
+                each.task.cancel()
             _, pending = await asyncio.wait({each.task}, timeout=LEAVE_SECONDS)
             if pending:
                 logger.warning("The lifespan of module %s does not end", each.module)
@@ -123,3 +145,31 @@ class Lifespans:
                     closing.result(2 * LEAVE_SECONDS)
                 except TimeoutError:
                     logger.warning("The modules' lifespans do not end")
+
+
+def begin_all(lifespans: Lifespans, definitions: Iterable[HasLifespan]) -> None:
+    """Have a prefork child enter them, without waiting: its parent kills a child that is late.
+
+    One that fails is an error in the log, and the first run that needs it tries again: a child that
+    ended itself would be replaced at once, for ever.
+    """
+    for definition in one_of_each(definitions):
+        lifespans.begin(definition).add_done_callback(partial(_report_if_failed, definition))
+
+
+def _report_if_failed(definition: HasLifespan, opening: Future[Any]) -> None:
+    error = None if opening.cancelled() else opening.exception()
+    if error is not None:
+        report_failure(definition, error, "the first run that needs it tries again")
+
+
+def report_failure(definition: HasLifespan, error: BaseException, consequence: str) -> None:
+    """Log that a module's lifespan could not be entered, and what follows from that."""
+    logger.error(
+        "The lifespan of module %s failed, %s: %s: %s",
+        definition.module,
+        consequence,
+        type(error).__name__,
+        error,
+        exc_info=error,
+    )

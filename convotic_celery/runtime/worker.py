@@ -42,6 +42,14 @@ _GIVEN = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
 class HandlerWorker(Worker):
     """``app.Worker``. Made anew for each start; knows its app's handlers."""
 
+    class Blueprint(Worker.Blueprint):
+        """Celery's steps, and ours."""
+
+        default_steps = {  # noqa: RUF012 - Celery's
+            *Worker.Blueprint.default_steps,
+            "convotic_celery.runtime.lifespan_step:OpenLifespans",
+        }
+
     app: ConvoticApp
     concurrency: Any
     consumer: Any
@@ -79,6 +87,7 @@ class HandlerWorker(Worker):
             known = ", ".join(sorted(self.app.amqp.queues))
             text = f"{str(error).splitlines()[0]} The queues are: {known}."
             raise click.UsageError(text) from None
+        self.app.pauses.deselect(self.app)
 
     def extra_info(self) -> str:
         """Return what stands below Celery's banner: the handlers, and Celery's tasks."""
@@ -96,6 +105,7 @@ class HandlerWorker(Worker):
 
     def on_consumer_ready(self, consumer: Any) -> None:
         """Announce the worker; all code it runs is loaded by now."""
+        self.app.pauses.catch_up(consumer)
         calm_garbage_collector()
         super().on_consumer_ready(consumer)
 

@@ -188,8 +188,9 @@ class ConvoticModule:
         version: Shown in logs and listings.
         register: Called with an :class:`Sdk` when the module is loaded; beside or instead of the
             decorator :meth:`worker`.
-        lifespan: Returns an async context manager that is entered once a process, before the first
-            run, and left when the worker stops; ``ctx.resource(kind)`` gives what it yields.
+        lifespan: Returns an async context manager that is entered once a process, when a worker or
+            web server starts, and left when it stops; ``ctx.resource(kind)`` gives what it yields.
+            If it fails, the worker does not start.
         middleware: Around each run of a worker handler, the first one outermost.
 
     """
