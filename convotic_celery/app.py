@@ -22,6 +22,7 @@ from convotic_celery.hooks import plug_in_services
 from convotic_celery.modules import load_modules
 from convotic_celery.runtime.key_guard import KeyStore
 from convotic_celery.runtime.lifespans import Lifespans, begin_all
+from convotic_celery.runtime.pauses import Pauses
 from convotic_celery.runtime.payload import SERIALIZER, register_serializer
 from convotic_celery.runtime.policy import HandlerPolicy
 from convotic_celery.runtime.publish import HandlerPublisher, SessionPublisher
@@ -100,6 +101,7 @@ class ConvoticApp(Celery):
         self.routes = tuple(routes)
         self.store = Store(_store_url(settings), timeout_seconds=settings.store_timeout)
         self.keys = KeyStore(self.store, key_prefix=settings.store_key_prefix)
+        self.pauses = Pauses(self.store, key_prefix=settings.store_key_prefix)
         self.lifespans = Lifespans()
         memory = AttemptLog(self.store, key_prefix=settings.store_key_prefix)
         self._policies = {d.queue: HandlerPolicy(d, memory) for d in self.definitions}

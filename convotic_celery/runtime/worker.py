@@ -23,6 +23,7 @@ from click.core import ParameterSource
 from kombu.utils.imports import symbol_by_name
 
 from convotic_celery.errors import ConfigurationError
+from convotic_celery.runtime import pause_commands
 from convotic_celery.runtime.banner import handler_table
 from convotic_celery.runtime.counters import outcomes
 from convotic_celery.runtime.memory import calm_garbage_collector
@@ -37,6 +38,9 @@ __all__ = ["HandlerWorker"]
 logger = logging.getLogger(__name__)
 
 _GIVEN = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
+#: Imported for what it registers.
+_COMMANDS = pause_commands
+
 
 
 class HandlerWorker(Worker):

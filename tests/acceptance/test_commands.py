@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,22 +10,11 @@ import pytest
 
 from convotic_celery.embedded import store
 from convotic_emulator import daemon
+from tests.acceptance.commands import convotic
 from tests.acceptance.stage import TOPIC, Stage
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
-
-
-def convotic(stage: Stage, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in the stage's folder with the stage's environment."""
-    return subprocess.run(
-        [sys.executable, "-m", "convotic_celery.cli", *arguments],
-        cwd=stage.folder,
-        env=os.environ | stage.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_publish_reaches_a_running_worker(stage: Stage) -> None:

@@ -1,0 +1,86 @@
+"""`convotic pause` and `resume` on a fleet of real workers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.acceptance.commands import convotic
+from tests.acceptance.stage import QUEUE, TOPIC, Stage
+from tests.support.waiting import never, wait_until
+
+pytestmark = pytest.mark.timeout(120)
+
+OTHER = "custom.orders.plain"
+
+
+def read_topics(stage: Stage) -> list[object]:
+    """Return the `of` of what has run, in order."""
+    return [run["data"]["of"] for run in stage.read_runs("end")]
+
+
+def test_a_paused_handler_gets_nothing_until_it_is_resumed(stage: Stage) -> None:
+    """Two workers stop pulling one handler; the other goes on; what waited runs on resume, once."""
+    with stage.worker("-n", "one@%h"), stage.worker("-n", "two@%h"):
+        paused = convotic(stage, "pause", QUEUE, "--json")
+        for number in range(3):
+            stage.publish_json({"of": "paused", "id": number})
+        stage.publish_json({"of": "other"}, topic=OTHER)
+        wait_until(lambda: "other" in read_topics(stage), timeout=15)
+        never(lambda: "paused" in read_topics(stage), for_=1.5)
+        resumed = convotic(stage, "resume", TOPIC)
+
+        wait_until(lambda: read_topics(stage).count("paused") == 3, timeout=15)
+        never(lambda: len(read_topics(stage)) > 4, for_=0.5)
+
+    assert paused.returncode == 0, paused.stderr
+    answer = json.loads(paused.stdout)
+    assert (answer["handler"], answer["paused"]) == (QUEUE, True)
+    assert {node.split("@")[0]: text for node, text in answer["workers"].items()} == {
+        "one": "paused",
+        "two": "paused",
+    }
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.count("resumed") == 2
+
+
+def test_a_worker_that_starts_later_keeps_to_the_pause(embedded_stage: Stage) -> None:
+    """The pause is in the store: with no worker there it is kept, and said with exit code 1."""
+    stage = embedded_stage
+    paused = convotic(stage, "pause", QUEUE, "--timeout", "0.5")
+    listed = convotic(stage, "pause", "--json")
+
+    with stage.worker() as worker:
+        stage.publish_json({"of": "paused"})
+        stage.publish_json({"of": "other"}, topic=OTHER)
+        wait_until(lambda: read_topics(stage) == ["other"], timeout=15)
+        assert f"{QUEUE} is paused" in worker.read_log()
+        convotic(stage, "resume", QUEUE)
+        wait_until(lambda: read_topics(stage) == ["other", "paused"], timeout=15)
+
+    assert paused.returncode == 1
+    assert "No worker answered" in paused.stderr
+    assert json.loads(listed.stdout) == [QUEUE]
+    assert convotic(stage, "pause").stdout == "nothing is paused\n"
+
+
+def test_resume_adds_no_queue_to_a_worker_that_does_not_serve_it(embedded_stage: Stage) -> None:
+    """What `-Q` has left out stays out; with no other worker the exit code is 1."""
+    stage = embedded_stage
+    with stage.worker("-Q", f"{OTHER}.shop"):
+        resumed = convotic(stage, "resume", QUEUE)
+        stage.publish_json({"of": "other"}, topic=OTHER)
+        wait_until(lambda: read_topics(stage) == ["other"], timeout=15)
+
+    assert resumed.returncode == 1
+    assert "does not consume it" in resumed.stdout
+    assert f"No worker consumes {QUEUE}" in resumed.stderr
+
+
+def test_an_unknown_handler_is_an_error_with_a_suggestion(embedded_stage: Stage) -> None:
+    """Nothing is asked of anybody; exit code 2."""
+    done = convotic(embedded_stage, "pause", "custom.orders.new.shp")
+
+    assert done.returncode == 2
+    assert f"did you mean '{QUEUE}'?" in done.stderr
