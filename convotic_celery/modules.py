@@ -15,6 +15,8 @@ from pydantic import ValidationError
 
 from convotic_celery.discovery import explain_errors, find_modules
 from convotic_celery.errors import ConfigurationError, DuplicateHandler, DuplicateRoute, ModuleError
+from convotic_celery.hooks import find_middleware
+from convotic_celery.sdk.middleware import RouteMiddleware, WorkerMiddleware
 from convotic_celery.sdk.module import describe_options
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from convotic_celery.sdk.route import RouteDefinition
     from convotic_celery.settings import Settings
 
-__all__ = ["LoadedModule", "apply_settings", "load_modules"]
+__all__ = ["LoadedModule", "apply_settings", "load_modules", "surround_routes"]
 
 logger = getLogger(__name__)
 
@@ -38,7 +40,7 @@ class LoadedModule:
     version: str
     #: Where it was found: a file, a dotted name or an entry point.
     origin: str
-    #: With the settings' defaults and ``handler_options`` applied.
+    #: With the settings' defaults, ``handler_options`` and ``middleware`` applied.
     handlers: tuple[HandlerDefinition, ...]
     routes: tuple[RouteDefinition, ...] = ()
 
@@ -55,7 +57,11 @@ def load_modules(settings: Settings) -> list[LoadedModule]:
     found = find_modules(settings.modules_dir, settings.modules)
     loaded = [_collect(module, origin) for module, origin in _unique(found)]
     loaded = [
-        replace(module, handlers=tuple(apply_settings(settings, module.handlers)))
+        replace(
+            module,
+            handlers=tuple(apply_settings(settings, module.handlers)),
+            routes=tuple(surround_routes(settings, module.routes)),
+        )
         for module in loaded
     ]
     handlers = [handler for module in loaded for handler in module.handlers]
@@ -89,11 +95,29 @@ def _collect(module: ConvoticModule, origin: str) -> LoadedModule:
 def apply_settings(
     settings: Settings, handlers: Iterable[HandlerDefinition]
 ) -> list[HandlerDefinition]:
-    """Return the handlers with the settings' defaults and ``handler_options`` applied.
+    """Return the handlers with the settings' defaults, ``handler_options`` and middleware.
 
-    Raises ConfigurationError for options that are wrong.
+    Raises ConfigurationError for options or middleware that are wrong, and ModuleError for
+    middleware that can't be around a handler.
     """
-    return [_apply(settings, handler) for handler in handlers]
+    found = find_middleware(settings.middleware)
+    around = tuple(each for each in found if isinstance(each, WorkerMiddleware))
+    return [
+        _apply(settings, replace(handler, middleware=around + handler.middleware))
+        for handler in handlers
+    ]
+
+
+def surround_routes(
+    settings: Settings, routes: Iterable[RouteDefinition]
+) -> Iterator[RouteDefinition]:
+    """Yield the routes inside the settings' middleware; raises as :func:`apply_settings` does."""
+    found = find_middleware(settings.middleware)
+    around = tuple(each for each in found if isinstance(each, RouteMiddleware))
+    for route in routes:
+        surrounded = replace(route, middleware=around + route.middleware)
+        surrounded.check()
+        yield surrounded
 
 
 def _apply(settings: Settings, handler: HandlerDefinition) -> HandlerDefinition:

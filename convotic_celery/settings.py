@@ -86,6 +86,11 @@ class Settings(BaseSettings):
         description="Function that plugs in services of your own, 'package.file:function'; called "
         "once a process with the Services.",
     )
+    middleware: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Middleware around all handlers and routes, outside the modules' own, the "
+        "first outermost: 'package.file:name'; a JSON list or separated by commas.",
+    )
     handler_options: Annotated[dict[str, dict[str, Any]], NoDecode] = Field(
         default_factory=dict,
         description="Worker options by topic or queue, over those in the code; JSON, "
@@ -176,9 +181,9 @@ class Settings(BaseSettings):
             except ValidationError as error:
                 raise ConfigurationError(_describe(error)) from None
 
-    @field_validator("modules", mode="before")
+    @field_validator("modules", "middleware", mode="before")
     @classmethod
-    def _split_modules(cls, value: object) -> object:
+    def _split_names(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         if value.lstrip().startswith("["):
@@ -200,6 +205,13 @@ class Settings(BaseSettings):
     def _check_services(cls, value: str | None) -> str | None:
         if value is not None and not all(value.partition(":")):
             raise ValueError("name a function: package.file:function")
+        return value
+
+    @field_validator("middleware")
+    @classmethod
+    def _check_middleware(cls, value: list[str]) -> list[str]:
+        if not all(all(name.partition(":")) for name in value):
+            raise ValueError("name classes or objects: package.file:name")
         return value
 
     @field_validator("broker_url")

@@ -1,8 +1,9 @@
-"""What a route's handler returns, as the answer that is sent."""
+"""What a route's handler returns, as an answer with status, and as what is sent."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
@@ -13,27 +14,25 @@ from convotic_celery.sdk.http import RouteResponse
 if TYPE_CHECKING:
     from convotic_celery.sdk.route import RouteDefinition
 
-__all__ = ["to_response"]
+__all__ = ["encode_answer", "to_answer"]
 
 #: Answers that never have a body.
 _WITHOUT_BODY = frozenset({204, 205, 304})
 _NO_CONTENT = 204
 
 
-def to_response(route: RouteDefinition, answer: object) -> Response:
-    """Return the answer to send.
+def to_answer(route: RouteDefinition, returned: object) -> RouteResponse[Any]:
+    """Return what a handler returned as an answer that has a status.
 
     Raises:
         TypeError: A mapping is not ``{"status": ..., "body": ..., "headers": ...}``.
-        PublishRefused: The body has no JSON form.
     """
-    if answer is None:
-        return Response(status_code=_NO_CONTENT)
-    if isinstance(answer, Mapping):
-        answer = _from_mapping(route, answer)
-    elif not isinstance(answer, RouteResponse):
-        answer = RouteResponse(answer)
-    return _encode(answer, route.status)
+    if returned is None:
+        return RouteResponse(None, _NO_CONTENT)
+    if isinstance(returned, Mapping):
+        return _from_mapping(route, returned)
+    answer = returned if isinstance(returned, RouteResponse) else RouteResponse(returned)
+    return replace(answer, status=route.status) if answer.status is None else answer
 
 
 def _from_mapping(route: RouteDefinition, answer: Mapping[str, Any]) -> RouteResponse[Any]:
@@ -46,8 +45,14 @@ def _from_mapping(route: RouteDefinition, answer: Mapping[str, Any]) -> RouteRes
     return RouteResponse(answer.get("body"), answer["status"], answer.get("headers") or {})
 
 
-def _encode(answer: RouteResponse[Any], default_status: int) -> Response:
-    status = default_status if answer.status is None else answer.status
+def encode_answer(answer: RouteResponse[Any]) -> Response:
+    """Return the answer to send.
+
+    Raises:
+        TypeError: Its status is none.
+        PublishRefused: The body has no JSON form.
+    """
+    status = answer.status
     if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status < 600:  # noqa: PLR2004 - HTTP's numbers
         raise TypeError(f"the status of an answer is a number from 200 to 599, not {status!r}")
     headers = {str(name): str(value) for name, value in answer.headers.items()}

@@ -18,7 +18,8 @@ from starlette.responses import Response
 
 from convotic_celery.context.delivery import RouteCall
 from convotic_celery.context.logger import build_logger
-from convotic_celery.routes.answers import to_response
+from convotic_celery.routes.answers import encode_answer
+from convotic_celery.routes.call import call_async, call_sync
 from convotic_celery.routes.problems import (
     describe_error,
     describe_invalid_body,
@@ -101,11 +102,11 @@ class Endpoint:
         if route.lifespan is not None:
             call = replace(call, resource=await self._lifespans.enter(route))
         if route.is_async:
-            answer = await route.handler(given, self._services.async_context(call))
+            answer = await call_async(route, given, self._services.async_context(call))
         else:
             ctx = self._services.sync_context(call)
-            answer = await run_in_threadpool(route.handler, given, ctx)
-        return to_response(route, answer)
+            answer = await run_in_threadpool(call_sync, route, given, ctx)
+        return encode_answer(answer)
 
     async def _connect_once(self) -> None:
         """Connect in a thread, so that a publish does not block the loop while it does that."""

@@ -7,7 +7,7 @@ from convotic_celery.sdk.handler import HandlerDefinition
 from convotic_celery.sdk.http import Problem, RouteRequest, RouteResponse
 from convotic_celery.sdk.lifespan import Lifespan
 from convotic_celery.sdk.message import WorkerMessage
-from convotic_celery.sdk.middleware import WorkerMiddleware
+from convotic_celery.sdk.middleware import RouteMiddleware, WorkerMiddleware
 from convotic_celery.sdk.module import ConvoticModule, Sdk
 from convotic_celery.sdk.names import TARGET_ATTRIBUTE
 from convotic_celery.sdk.options import WorkerOptions, WorkerOptionsDict
@@ -30,6 +30,7 @@ __all__ = [
     "Problem",
     "Retry",
     "RouteDefinition",
+    "RouteMiddleware",
     "RouteRequest",
     "RouteResponse",
     "Sdk",

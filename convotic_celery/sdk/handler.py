@@ -62,7 +62,7 @@ class HandlerDefinition:
     source: str
     #: The ``name=`` it was registered with.
     name: str | None = None
-    #: The module's, in order.
+    #: The deployment's, then the module's, in order.
     middleware: tuple[WorkerMiddleware, ...] = ()
     #: The module's; what it yields is ``ctx.resource(...)``.
     lifespan: Lifespan | None = None

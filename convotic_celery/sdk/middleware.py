@@ -1,4 +1,4 @@
-"""Code around every handler of a module: :class:`WorkerMiddleware`.
+"""Code around handlers: :class:`WorkerMiddleware`, and :class:`RouteMiddleware` around routes.
 
 ::
 
@@ -21,13 +21,16 @@ from typing import TYPE_CHECKING, Any
 from convotic_celery.errors import ModuleError
 
 if TYPE_CHECKING:
+    from convotic_celery.sdk.http import RouteRequest, RouteResponse
     from convotic_celery.sdk.message import WorkerMessage
 
 __all__ = [
+    "RouteMiddleware",
     "WorkerMiddleware",
     "check_middleware",
     "compose_async",
     "compose_sync",
+    "settle",
     "tell_error_async",
     "tell_error_sync",
 ]
@@ -57,11 +60,37 @@ class WorkerMiddleware:
         """
 
 
+class RouteMiddleware:
+    """Hooks around each call of a route's handler; override those you want.
+
+    They are ``def`` or ``async def``; a module with plain ``def`` routes takes plain hooks only.
+    One object serves all requests at once: keep nothing of a request in it, use ``contextvars``.
+    What is refused before a handler is called (404, a body that does not fit) is not seen here:
+    for that, give Starlette's middleware to ``create_asgi_app``.
+    """
+
+    def before(self, request: RouteRequest[Any], ctx: Any) -> Awaitable[None] | None:
+        """Run before the handler; ``raise Problem(401)`` answers instead of it."""
+
+    def after(
+        self, request: RouteRequest[Any], ctx: Any, response: RouteResponse[Any]
+    ) -> Awaitable[None] | None:
+        """Run when the handler has returned, with its answer; what it raises is answered."""
+
+    def on_error(
+        self, request: RouteRequest[Any], ctx: Any, error: Exception
+    ) -> Awaitable[None] | None:
+        """Run when handler or hook has raised, ``Problem`` too; raising replaces the error."""
+
+
 def check_middleware(middleware: Sequence[object], *, is_async: bool, where: str) -> None:
     """Raise ModuleError for what is no middleware, or has async hooks for a plain handler."""
     for each in middleware:
-        if not isinstance(each, WorkerMiddleware):
-            raise ModuleError(f"{where}: {each!r} is no WorkerMiddleware; derive it from that.")
+        if not isinstance(each, WorkerMiddleware | RouteMiddleware):
+            raise ModuleError(
+                f"{where}: {each!r} is neither a WorkerMiddleware nor a RouteMiddleware; derive "
+                "it from one of them."
+            )
         hooks = [h for h in _HOOKS if inspect.iscoroutinefunction(getattr(each, h))]
         if hooks and not is_async:
             raise ModuleError(
@@ -79,10 +108,10 @@ def compose_async(
 
     async def call(message: WorkerMessage[Any], ctx: Any) -> None:
         for each in middleware:
-            await _settle(each.before(message, ctx))
+            await settle(each.before(message, ctx))
         await handler(message, ctx)
         for each in reversed(middleware):
-            await _settle(each.after(message, ctx))
+            await settle(each.after(message, ctx))
 
     return call
 
@@ -112,7 +141,7 @@ async def tell_error_async(
 ) -> None:
     """Call each ``on_error``, the last one first."""
     for each in reversed(middleware):
-        await _settle(each.on_error(message, ctx, error))
+        await settle(each.on_error(message, ctx, error))
 
 
 def tell_error_sync(
@@ -126,6 +155,7 @@ def tell_error_sync(
         each.on_error(message, ctx, error)
 
 
-async def _settle(result: Awaitable[None] | None) -> None:
+async def settle(result: Awaitable[None] | None) -> None:
+    """Await what a hook has returned, if it is async."""
     if result is not None:
         await result

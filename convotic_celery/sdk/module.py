@@ -23,6 +23,7 @@ from convotic_celery.errors import DuplicateHandler, DuplicateRoute, ModuleError
 from convotic_celery.sdk.handler import HandlerDefinition, define_handler
 from convotic_celery.sdk.http import RouteRequest
 from convotic_celery.sdk.message import WorkerMessage
+from convotic_celery.sdk.middleware import RouteMiddleware, WorkerMiddleware, check_middleware
 from convotic_celery.sdk.names import check_module_name
 from convotic_celery.sdk.options import WorkerOptions, WorkerOptionsDict
 from convotic_celery.sdk.route import RouteDefinition, define_route
@@ -30,7 +31,6 @@ from convotic_celery.sdk.workflow import build_workflow, workflow_topic
 
 if TYPE_CHECKING:
     from convotic_celery.sdk.lifespan import Lifespan
-    from convotic_celery.sdk.middleware import WorkerMiddleware
 
 __all__ = ["ConvoticModule", "Sdk"]
 
@@ -49,7 +49,7 @@ class Sdk:
         self._version = version
         self._handlers: dict[str, HandlerDefinition] = {}
         self._routes: dict[tuple[str, str], RouteDefinition] = {}
-        self._middleware: list[WorkerMiddleware] = []
+        self._middleware: list[WorkerMiddleware | RouteMiddleware] = []
 
     @property
     def handlers(self) -> tuple[HandlerDefinition, ...]:
@@ -145,21 +145,28 @@ class Sdk:
         self._add_route(route)
         return route
 
-    def use(self, middleware: WorkerMiddleware) -> None:
-        """Put ``middleware`` around all worker handlers of the module, inside what is there."""
+    def use(self, middleware: WorkerMiddleware | RouteMiddleware) -> None:
+        """Put ``middleware`` around all handlers or all routes, inside what is there already.
+
+        Raises ModuleError for what is no middleware.
+        """
+        check_middleware([middleware], is_async=True, where=f"module {self._module!r}")
         self._middleware.append(middleware)
 
     def _surround(self, lifespan: Lifespan | None) -> None:
-        """Give the module's middleware to its handlers, its lifespan to all, and check them."""
+        """Give the module's middleware and lifespan to its handlers and routes, and check them."""
         if not self._middleware and lifespan is None:
             return
-        middleware = tuple(self._middleware)
+        around = tuple(each for each in self._middleware if isinstance(each, WorkerMiddleware))
         for queue, definition in self._handlers.items():
-            changed = replace(definition, middleware=middleware, lifespan=lifespan)
+            changed = replace(definition, middleware=around, lifespan=lifespan)
             changed.check()
             self._handlers[queue] = changed
+        outside = tuple(each for each in self._middleware if isinstance(each, RouteMiddleware))
         for key, route in self._routes.items():
-            self._routes[key] = replace(route, lifespan=lifespan)
+            surrounded = replace(route, middleware=outside, lifespan=lifespan)
+            surrounded.check()
+            self._routes[key] = surrounded
 
     def _add_route(self, route: RouteDefinition) -> None:
         other = self._routes.setdefault((route.method, route.shape), route)
@@ -191,7 +198,8 @@ class ConvoticModule:
         lifespan: Returns an async context manager that is entered once a process, when a worker or
             web server starts, and left when it stops; ``ctx.resource(kind)`` gives what it yields.
             If it fails, the worker does not start.
-        middleware: Around each run of a worker handler, the first one outermost.
+        middleware: Around each run of a worker handler, or each call of a route (by its type); the
+            first one outermost.
 
     """
 
@@ -202,13 +210,14 @@ class ConvoticModule:
         register: Callable[[Sdk], None] | None = None,
         *,
         lifespan: Lifespan | None = None,
-        middleware: Sequence[WorkerMiddleware] = (),
+        middleware: Sequence[WorkerMiddleware | RouteMiddleware] = (),
     ) -> None:
         self.name = check_module_name(name)
         self.version = version
         self._register = register
         self._decorated = Sdk(name, version)
-        self._decorated._middleware.extend(middleware)
+        for each in middleware:
+            self._decorated.use(each)
         self._lifespan = lifespan
 
     def __repr__(self) -> str:
@@ -255,8 +264,8 @@ class ConvoticModule:
         """Register a workflow; means and raises what :meth:`Sdk.register_workflow` does."""
         self._decorated.register_workflow(name=name, steps=steps, options=options)
 
-    def use(self, middleware: WorkerMiddleware) -> None:
-        """Put ``middleware`` around all worker handlers of the module, inside what is there."""
+    def use(self, middleware: WorkerMiddleware | RouteMiddleware) -> None:
+        """Put ``middleware`` around all handlers or all routes; means what :meth:`Sdk.use` does."""
         self._decorated.use(middleware)
 
     def collect(self) -> Sdk:

@@ -13,12 +13,14 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 
 from convotic_celery.errors import HandlerSignatureError, ModuleError
 from convotic_celery.sdk.http import RouteRequest
+from convotic_celery.sdk.middleware import check_middleware
 from convotic_celery.sdk.signature import HandlerKind, inspect_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from convotic_celery.sdk.lifespan import Lifespan
+    from convotic_celery.sdk.middleware import RouteMiddleware
 
 __all__ = ["METHODS", "RouteDefinition", "define_route"]
 
@@ -54,6 +56,12 @@ class RouteDefinition:
     source: str
     #: The module's; what it yields is ``ctx.resource(...)``.
     lifespan: Lifespan | None = None
+    #: The deployment's, then the module's, in order.
+    middleware: tuple[RouteMiddleware, ...] = ()
+
+    def check(self) -> None:
+        """Raise ModuleError for middleware that can't be around this handler."""
+        check_middleware(self.middleware, is_async=self.is_async, where=self.source)
 
     @property
     def name(self) -> str:

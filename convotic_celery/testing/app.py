@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from convotic_celery.app import ConvoticApp
 from convotic_celery.context.delivery import Delivery
-from convotic_celery.modules import apply_settings
+from convotic_celery.modules import apply_settings, surround_routes
 from convotic_celery.runtime.attributes import (
     MESSAGE_ID_ATTRIBUTE,
     REPLAY_COUNT_ATTRIBUTE,
@@ -163,7 +163,7 @@ async def convotic_app(
     app = ConvoticApp(
         configured,
         apply_settings(configured, [d for sdk in collected for d in sdk.handlers]),
-        routes=[route for sdk in collected for route in sdk.routes],
+        routes=[*surround_routes(configured, [r for sdk in collected for r in sdk.routes])],
         services_hook=services,
         set_as_current=False,
     )

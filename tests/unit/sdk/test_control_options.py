@@ -80,11 +80,9 @@ def test_async_middleware_of_a_plain_handler_is_refused() -> None:
 def test_what_is_no_middleware_is_refused() -> None:
     """A class instead of an object, most likely."""
     module = ConvoticModule(name="shop", version="1")
-    module.use(AsyncHook)  # type: ignore[arg-type]  # that is the slip
-    module.worker("orders")(plain)
 
-    with pytest.raises(ModuleError, match="is no WorkerMiddleware"):
-        module.collect()
+    with pytest.raises(ModuleError, match="neither a WorkerMiddleware nor a RouteMiddleware"):
+        module.use(AsyncHook)  # type: ignore[arg-type]  # that is the slip
 
 
 def test_an_async_hook_of_a_plain_handler_is_refused() -> None:
