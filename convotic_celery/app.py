@@ -118,6 +118,9 @@ class ConvoticApp(Celery):
             key_prefix=settings.store_key_prefix,
             publish_timeout_seconds=settings.publish_timeout,
             max_value_bytes=settings.storage_max_value_bytes,
+            sent_messages_topic=(
+                None if settings.sent_messages_topic == "off" else settings.sent_messages_topic
+            ),
         )
         plug_in_services(self.services, settings.services, services_hook)
         publisher = HandlerPublisher(self.publisher, settings.publish_timeout)

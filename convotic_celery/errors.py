@@ -21,6 +21,7 @@
     │   ├── InvalidTopic
     │   ├── InvalidAttribute
     │   ├── InvalidOrderingKey
+    │   ├── InvalidDelay
     │   └── TopicHasNoSubscription
     └── ContextError                     a context service says no
         ├── ContactExists
@@ -55,6 +56,7 @@ __all__ = [
     "EmptyMessage",
     "HandlerSignatureError",
     "InvalidAttribute",
+    "InvalidDelay",
     "InvalidField",
     "InvalidMessage",
     "InvalidOrderingKey",
@@ -221,6 +223,10 @@ class InvalidAttribute(PublishRefused):
 
 class InvalidOrderingKey(PublishRefused):
     """The ordering key exceeds 1,024 bytes or is not a string."""
+
+
+class InvalidDelay(PublishRefused):
+    """The delay is no number of seconds or timedelta, or not within 0 to 365 days."""
 
 
 class TopicHasNoSubscription(PublishRefused):

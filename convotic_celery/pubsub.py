@@ -6,6 +6,8 @@
 
     pubsub.publish("custom.orders.new", data={"id": 1, "customer_id": "c-1"})
     await pubsub.apublish("custom.orders.new", data=order)
+    later = pubsub.publish("custom.orders.remind", data=order, delay=3600)
+    pubsub.cancel(later)
 
 Handlers and routes have the same as ``ctx.pubsub``, which also passes on the trace context. Where
 to publish is the environment's to say (``CONVOTIC_*``), or :func:`use`. The first call loads the
@@ -24,9 +26,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from convotic_celery.app import ConvoticApp
+    from convotic_celery.context import AsyncPubsub, SyncPubsub
+    from convotic_celery.context.scheduled import Delay
     from convotic_celery.settings import Settings
 
-__all__ = ["apublish", "apublish_many", "publish", "publish_many", "use"]
+__all__ = [
+    "acancel",
+    "apublish",
+    "apublish_many",
+    "cancel",
+    "publish",
+    "publish_many",
+    "use",
+]
 
 #: Reentrant: a module that publishes while it is loaded is a bad idea, but must not hang.
 _lock = threading.RLock()
@@ -42,31 +54,32 @@ def publish(
     data: Any = None,
     attributes: Mapping[str, str] | None = None,
     ordering_key: str = "",
+    delay: Delay | None = None,
 ) -> str:
     """Publish and return the message id, once the server has confirmed it. Blocks.
 
+    With a ``delay`` (seconds or a timedelta) it is kept until then, and a schedule id returned.
     Means what ``ctx.pubsub.publish`` means, and raises the same; also ConfigurationError and
     ModuleError on the first call.
     """
-    from convotic_celery.context import SyncPubsub  # noqa: PLC0415 - the façade imports nothing
-
-    app = _find_app()
-    pubsub = SyncPubsub(app.services.publisher, timeout_seconds=_timeout(app), trace={})
-    return pubsub.publish(
-        topic, message, data=data, attributes=attributes, ordering_key=ordering_key
+    return _pubsub().publish(
+        topic, message, data=data, attributes=attributes, ordering_key=ordering_key, delay=delay
     )
 
 
-def publish_many(topic: str, messages: Iterable[Mapping[str, Any]]) -> list[str]:
+def publish_many(
+    topic: str, messages: Iterable[Mapping[str, Any]], *, delay: Delay | None = None
+) -> list[str]:
     """Publish many and return their ids, in order, once all are confirmed. Blocks.
 
     Raises PublishManyFailed that says which failed; see ``ctx.pubsub.publish_many``.
     """
-    from convotic_celery.context import SyncPubsub  # noqa: PLC0415 - as above
+    return _pubsub().publish_many(topic, messages, delay=delay)
 
-    app = _find_app()
-    pubsub = SyncPubsub(app.services.publisher, timeout_seconds=_timeout(app), trace={})
-    return pubsub.publish_many(topic, messages)
+
+def cancel(schedule_id: str) -> bool:
+    """Cancel a delayed message; True if it was still waiting. Blocks; see ``ctx.pubsub.cancel``."""
+    return _pubsub().cancel(schedule_id)
 
 
 async def apublish(
@@ -76,24 +89,27 @@ async def apublish(
     data: Any = None,
     attributes: Mapping[str, str] | None = None,
     ordering_key: str = "",
+    delay: Delay | None = None,
 ) -> str:
     """Do what :func:`publish` does, without blocking the event loop."""
-    from convotic_celery.context import AsyncPubsub  # noqa: PLC0415 - as above
-
-    app = await _connect()
-    pubsub = AsyncPubsub(app.services.publisher, timeout_seconds=_timeout(app), trace={})
+    pubsub = await _async_pubsub()
     return await pubsub.publish(
-        topic, message, data=data, attributes=attributes, ordering_key=ordering_key
+        topic, message, data=data, attributes=attributes, ordering_key=ordering_key, delay=delay
     )
 
 
-async def apublish_many(topic: str, messages: Iterable[Mapping[str, Any]]) -> list[str]:
+async def apublish_many(
+    topic: str, messages: Iterable[Mapping[str, Any]], *, delay: Delay | None = None
+) -> list[str]:
     """Do what :func:`publish_many` does, without blocking the event loop."""
-    from convotic_celery.context import AsyncPubsub  # noqa: PLC0415 - as above
+    pubsub = await _async_pubsub()
+    return await pubsub.publish_many(topic, messages, delay=delay)
 
-    app = await _connect()
-    pubsub = AsyncPubsub(app.services.publisher, timeout_seconds=_timeout(app), trace={})
-    return await pubsub.publish_many(topic, messages)
+
+async def acancel(schedule_id: str) -> bool:
+    """Do what :func:`cancel` does, without blocking the event loop."""
+    pubsub = await _async_pubsub()
+    return await pubsub.cancel(schedule_id)
 
 
 def use(where: ConvoticApp | Settings | None) -> None:
@@ -158,5 +174,10 @@ async def _connect() -> ConvoticApp:
     return app
 
 
-def _timeout(app: ConvoticApp) -> float:
-    return app.services.publish_timeout_seconds
+def _pubsub() -> SyncPubsub:
+    return _find_app().services.sync_pubsub()
+
+
+async def _async_pubsub() -> AsyncPubsub:
+    app = await _connect()
+    return app.services.async_pubsub()

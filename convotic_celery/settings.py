@@ -127,6 +127,12 @@ class Settings(BaseSettings):
     publish_timeout: float = Field(
         default=60.0, gt=0, description="Seconds to wait for a publish to be confirmed."
     )
+    sent_messages_topic: str = Field(
+        default="messages.sent",
+        pattern=r"^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$",
+        description="Topic on which ctx.messages.send announces what was sent, if it exists; "
+        "'off' announces nothing.",
+    )
     result_expires: float = Field(
         default=_DAY, gt=0, description="Seconds that results of Celery tasks are kept."
     )

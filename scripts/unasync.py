@@ -24,7 +24,7 @@ REPLACEMENTS = (
     (r"\bawait ", ""),
     (r"\bAsync([A-Z])", r"Sync\1"),
     (r"\bConvoticContext\b", "SyncConvoticContext"),
-    (r"\basync_(?=contacts|conversations|messages|storage|workflows)", "sync_"),
+    (r"\basync_(?=contacts|conversations|messages|pubsub|schedule|storage|workflows)", "sync_"),
     (r"\b(confirm|publish_many)_async\b", r"\1_sync"),
     (r"\b_async\b", "_sync"),
 )

@@ -16,22 +16,30 @@ __all__ = ["command"]
     "--attribute", "-a", "attributes", multiple=True, metavar="KEY=VALUE", help="Repeatable."
 )
 @click.option("--ordering-key", default="", help="Keep order among messages of this key.")
-def command(topic: str, data: str, attributes: tuple[str, ...], ordering_key: str) -> None:
-    """Publish JSON to TOPIC and print the message's id once the server has confirmed it."""
+@click.option(
+    "--delay", type=float, metavar="SECONDS", help="Have a worker publish it so much later."
+)
+def command(
+    topic: str, data: str, attributes: tuple[str, ...], ordering_key: str, delay: float | None
+) -> None:
+    """Publish JSON to TOPIC and print the message's id once the server has confirmed it.
+
+    With --delay it is the schedule id, by which pubsub.cancel takes it back.
+    """
     try:
         payload = json.loads(data)
     except ValueError as error:
         raise click.BadParameter(f"not JSON: {error}", param_hint="JSON") from None
     pairs = dict(_split(attribute) for attribute in attributes)
     from convotic_celery.app import create_app
-    from convotic_celery.context import SyncPubsub
     from convotic_celery.settings import Settings
 
-    settings = Settings()
-    app = create_app(settings)
+    app = create_app(Settings())
     try:
-        pubsub = SyncPubsub(app.publisher, timeout_seconds=settings.publish_timeout, trace={})
-        click.echo(pubsub.publish(topic, data=payload, attributes=pairs, ordering_key=ordering_key))
+        published = app.services.sync_pubsub().publish(
+            topic, data=payload, attributes=pairs, ordering_key=ordering_key, delay=delay
+        )
+        click.echo(published)
     finally:
         app.close()
 

@@ -12,6 +12,8 @@ class Keys:
         self.prefix = prefix
         self.contacts = f"{prefix}contacts"
         self.contacts_by_external_id = f"{prefix}contacts:by-external-id"
+        self.schedule = f"{prefix}schedule"
+        self.schedule_watch = f"{prefix}schedule:watch"
 
     def contacts_by_email(self, email: str) -> str:
         """Return the key of the sorted set of contacts with this address."""
@@ -44,6 +46,10 @@ class Keys:
     def message(self, message_id: str) -> str:
         """Return the key of the message's hash."""
         return f"{self.prefix}message:{message_id}"
+
+    def scheduled(self, schedule_id: str) -> str:
+        """Return the key of the hash of a delayed message."""
+        return f"{self.prefix}scheduled:{schedule_id}"
 
     def workflow_run(self, run_id: str) -> str:
         """Return the key of the hash of a workflow's run."""

@@ -193,16 +193,23 @@ redis.call('HSET', KEYS[1], 'status', 'closed')
 return redis.call('HGETALL', KEYS[1])
 """)
 
-#: KEYS conversation, its messages, sent; ARGV id, idempotency key or "", prefix of messages, then
-#: the hash. Gives the message's hash, the first one's for a known key, empty if no conversation.
+#: KEYS conversation, its messages, sent, schedule; ARGV id, idempotency key or "", prefix of
+#: messages, prefix of scheduled messages, the announcement's schedule id, topic and data (or "",
+#: "", ""), then the hash. Gives the message's hash, the first one's for a known key, empty if no
+#: conversation. The announcement is due at once (since ever).
 SEND_MESSAGE = Script("""
-local id, key, messages = ARGV[1], ARGV[2], ARGV[3]
+local id, key, messages, announcement = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 if redis.call('EXISTS', KEYS[1]) == 0 then return {} end
 if key ~= '' and redis.call('HSETNX', KEYS[3], key, id) == 0 then
   return redis.call('HGETALL', messages .. redis.call('HGET', KEYS[3], key))
 end
+if redis.call('EXISTS', messages .. id) == 0 and announcement ~= '' then
+  redis.call('HSET', ARGV[4] .. announcement, 'topic', ARGV[6], 'data', ARGV[7],
+    'attributes', '{}', 'ordering_key', '', 'optional', '1')
+  redis.call('ZADD', KEYS[4], 0, announcement)
+end
 redis.call('ZADD', KEYS[2], 0, id)
-redis.call('HSET', messages .. id, unpack(ARGV, 4))
+redis.call('HSET', messages .. id, unpack(ARGV, 8))
 return redis.call('HGETALL', messages .. id)
 """)
 

@@ -27,6 +27,7 @@ from convotic_celery.runtime import pause_commands
 from convotic_celery.runtime.banner import handler_table
 from convotic_celery.runtime.counters import outcomes
 from convotic_celery.runtime.memory import calm_garbage_collector
+from convotic_celery.runtime.mover import ScheduleMover
 from convotic_celery.runtime.pool import TaskPool
 from convotic_celery.runtime.task import HandlerTask
 
@@ -72,6 +73,7 @@ class HandlerWorker(Worker):
             logger.warning("Using spawn instead of fork: gRPC does not survive a fork")
         kwargs["pool_start_method"] = "spawn"
         super().setup_defaults(*args, **kwargs)
+        self.mover = ScheduleMover(self.app.services)
         self.pool_cls = choose_pool(self.pool_cls)
         if issubclass(self.pool_cls, TaskPool) and not self.concurrency:
             self.concurrency = self.app.total_concurrency
@@ -108,9 +110,10 @@ class HandlerWorker(Worker):
         return stats
 
     def on_consumer_ready(self, consumer: Any) -> None:
-        """Announce the worker; all code it runs is loaded by now."""
+        """Announce the worker; all code it runs is loaded by now, and its subscriptions exist."""
         self.app.pauses.catch_up(consumer)
         calm_garbage_collector()
+        self.mover.start()
         super().on_consumer_ready(consumer)
 
     def on_stopped(self) -> None:
@@ -124,6 +127,7 @@ class HandlerWorker(Worker):
                 dispatcher.flush()
             except Exception:
                 logger.warning("The last events could not be sent", exc_info=True)
+        self.mover.stop()
         self.app.lifespans.close()
         super().on_stopped()
 

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from convotic_celery.app import ConvoticApp
@@ -26,6 +27,7 @@ from convotic_celery.testing.store import shared_store_url
 if TYPE_CHECKING:
     from convotic_celery.context import ConvoticContext, ServicesHook, SyncConvoticContext
     from convotic_celery.sdk.module import ConvoticModule
+    from convotic_celery.testing.broker import Pending
 
 __all__ = ["AppUnderTest", "convotic_app"]
 
@@ -38,11 +40,13 @@ class AppUnderTest:
 
     def __init__(self, app: ConvoticApp, clock: MovingClock) -> None:
         self.app = app
-        #: Moves retries, ``published_at`` and ``max_message_age``.
+        #: Moves retries, delayed messages, ``published_at`` and ``max_message_age``.
         self.clock = clock
         self._broker = MemoryBroker(app.definitions, clock)
         self._runner = Runner(app, self._broker, clock)
         app.services.publisher = self._broker
+        self._schedule = app.services.async_schedule
+        app.services.async_schedule.now = app.services.sync_schedule.now = clock.now
         publisher = HandlerPublisher(self._broker, app.settings.publish_timeout)
         for definition in app.definitions:
             app.tasks[definition.queue].publisher = publisher  # type: ignore[attr-defined]  # HandlerTask's
@@ -78,10 +82,16 @@ class AppUnderTest:
         data: Any = None,
         attributes: Mapping[str, str] | None = None,
         ordering_key: str = "",
+        delay: float | timedelta | None = None,
     ) -> str:
         """Publish as ``ctx.pubsub.publish`` does, with the same refusals; return the id."""
         return await self.ctx.pubsub.publish(
-            topic, message, data=data, attributes=attributes, ordering_key=ordering_key
+            topic,
+            message,
+            data=data,
+            attributes=attributes,
+            ordering_key=ordering_key,
+            delay=delay,
         )
 
     async def publish_raw(self, topic: str, data: bytes, **attributes: str) -> str:
@@ -95,7 +105,7 @@ class AppUnderTest:
         retry: move :attr:`clock`, and call this again.
         """
         first = len(self.runs)
-        while due := self._broker.take_due():
+        while due := await self._take_due():
             for pending in due:
                 await self._runner.run(pending)
                 if len(self.runs) - first > MAX_RUNS:
@@ -103,18 +113,34 @@ class AppUnderTest:
         return self.runs[first:]
 
     async def drain(self) -> list[RunSeen]:
-        """Run until no message is left, moving the clock to each retry; return what became of all.
+        """Run until no message is left; return what became of all.
 
+        Moves the clock to each retry and to each delayed message that is due next.
         Afterwards each message has succeeded, was dropped, or is in :attr:`dead_letters`.
         """
         first = len(self.runs)
         await self.run_due()
-        while (due_at := self._broker.next_due()) is not None:
+        while (due_at := await self._next_due()) is not None:
             self.clock.move_to(due_at)
             await self.run_due()
             if len(self.runs) - first > MAX_RUNS:
                 raise AssertionError(f"more than {MAX_RUNS} deliveries, and no end")
         return self.runs[first:]
+
+    async def _take_due(self) -> list[Pending]:
+        """Publish the delayed messages that are due, and take what is to be run now."""
+        while taken := (await self._schedule.take_due("test", limit=MAX_RUNS)).messages:
+            for each in taken:
+                outgoing = each.message
+                self._broker.publish(
+                    outgoing.topic, outgoing.data, outgoing.attributes, outgoing.ordering_key
+                ).result()
+            await self._schedule.settle(each.id for each in taken)
+        return self._broker.take_due()
+
+    async def _next_due(self) -> datetime | None:
+        found = [self._broker.next_due(), await self._schedule.next_due()]
+        return min((due_at for due_at in found if due_at is not None), default=None)
 
     async def replay(self, dead_letter: DeadLetterSeen) -> str:
         """Publish a dead letter again for its handler alone, as an operator does."""

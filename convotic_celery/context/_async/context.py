@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, TypeVar
 
-from convotic_celery.context._async.pubsub import AsyncPubsub
 from convotic_celery.context.logger import build_logger
 from convotic_celery.errors import DeadlineNotExtendable, ServiceNotProvided
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
         AsyncStorageService,
         AsyncWorkflowService,
     )
+    from convotic_celery.context._async.pubsub import AsyncPubsub
     from convotic_celery.context.delivery import Delivery
     from convotic_celery.context.logger import HandlerLogger
     from convotic_celery.context.services import Services
@@ -40,11 +40,7 @@ class ConvoticContext:
         self.conversations: AsyncConversationService = services.async_conversations
         self.messages: AsyncMessageService = services.async_messages
         self.storage: AsyncStorageService = services.async_storage(delivery.module)
-        self.pubsub = AsyncPubsub(
-            services.publisher,
-            timeout_seconds=services.publish_timeout_seconds,
-            trace=delivery.trace,
-        )
+        self.pubsub: AsyncPubsub = services.async_pubsub(delivery.trace)
         self.logger: HandlerLogger = build_logger(**delivery.log_fields())
 
     @property

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from convotic_celery.context.database import AsyncDatabase
     from convotic_celery.context.keys import Keys
     from convotic_celery.context.models import Direction, Message, Page
+    from convotic_celery.context.scheduled import Announcements
 
 __all__ = ["AsyncMessages"]
 
@@ -24,9 +25,12 @@ class AsyncMessages:
     All methods raise StoreUnavailable while the store does not answer.
     """
 
-    def __init__(self, database: AsyncDatabase, keys: Keys) -> None:
+    def __init__(
+        self, database: AsyncDatabase, keys: Keys, announcements: Announcements | None = None
+    ) -> None:
         self._database = database
         self._keys = keys
+        self._announcements = announcements
 
     async def send(
         self,
@@ -42,20 +46,28 @@ class AsyncMessages:
         key sends nothing and returns the first message. ``content`` is the same as a mapping:
         ``send(conversation.id, {"text": "Hello"})``.
 
+        What was sent is announced on the topic that CONVOTIC_SENT_MESSAGES_TOPIC names, by a worker
+        and at least once: a :class:`Message` as data. It is kept together with the message, so that
+        neither is there without the other, and no trouble with the topic reaches the caller.
+
         Raises ConversationNotFound, and InvalidField without a text.
         """
         given = fields.message_content(content, text, idempotency_key)
-        return await self._add(conversation_id, given, "outbound")
+        return await self._add(conversation_id, given, "outbound", self._announcements)
 
     async def receive(
         self, conversation_id: str, *, text: str, idempotency_key: str | None = None
     ) -> Message:
         """Keep a message that the contact sent, once for each ``idempotency_key``; as ``send``."""
         given = fields.message_content(None, text, idempotency_key)
-        return await self._add(conversation_id, given, "inbound")
+        return await self._add(conversation_id, given, "inbound", None)
 
     async def _add(
-        self, conversation_id: str, given: fields.MessageContent, direction: Direction
+        self,
+        conversation_id: str,
+        given: fields.MessageContent,
+        direction: Direction,
+        announcements: Announcements | None,
     ) -> Message:
         message_id = records.new_id()
         kept = {
@@ -71,14 +83,19 @@ class AsyncMessages:
                 self._keys.conversation(conversation_id),
                 self._keys.messages_of(conversation_id),
                 self._keys.sent(conversation_id),
+                self._keys.schedule,
             ],
             message_id,
             fields.idempotency_field(given.idempotency_key),
             self._keys.message(""),
+            self._keys.scheduled(""),
+            *(announcements.encode(message_id, kept) if announcements else ("", "", "")),
             *records.flatten(kept),
         )
         if not found:
             raise ConversationNotFound(conversation_id)
+        if announcements:
+            announcements.changed.set()
         return records.parse_message(found)
 
     async def list(

@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, TypeVar
 
-from convotic_celery.context._sync.pubsub import SyncPubsub
 from convotic_celery.context.logger import build_logger
 from convotic_celery.errors import DeadlineNotExtendable, ServiceNotProvided
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
         SyncStorageService,
         SyncWorkflowService,
     )
+    from convotic_celery.context._sync.pubsub import SyncPubsub
     from convotic_celery.context.delivery import Delivery
     from convotic_celery.context.logger import HandlerLogger
     from convotic_celery.context.services import Services
@@ -42,11 +42,7 @@ class SyncConvoticContext:
         self.conversations: SyncConversationService = services.sync_conversations
         self.messages: SyncMessageService = services.sync_messages
         self.storage: SyncStorageService = services.sync_storage(delivery.module)
-        self.pubsub = SyncPubsub(
-            services.publisher,
-            timeout_seconds=services.publish_timeout_seconds,
-            trace=delivery.trace,
-        )
+        self.pubsub: SyncPubsub = services.sync_pubsub(delivery.trace)
         self.logger: HandlerLogger = build_logger(**delivery.log_fields())
 
     @property

@@ -1,4 +1,4 @@
-"""Publishing to topics, confirmed."""
+"""Publishing to topics: now and confirmed, or later and kept in the store until then."""
 
 # Generated from _async/pubsub.py by scripts/unasync.py; edit that.
 
@@ -16,7 +16,9 @@ from convotic_celery.context.publishing_many import publish_many_sync
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from convotic_celery.context._sync.schedule import SyncSchedule
     from convotic_celery.context.publishing import TopicPublisher
+    from convotic_celery.context.scheduled import Delay
 
 __all__ = ["SyncPubsub"]
 
@@ -25,9 +27,15 @@ class SyncPubsub:
     """Publishes raw messages: JSON data and string attributes, to every subscription of a topic."""
 
     def __init__(
-        self, publisher: TopicPublisher, *, timeout_seconds: float, trace: Mapping[str, str]
+        self,
+        publisher: TopicPublisher,
+        schedule: SyncSchedule,
+        *,
+        timeout_seconds: float,
+        trace: Mapping[str, str],
     ) -> None:
         self._publisher = publisher
+        self._schedule = schedule
         self._timeout_seconds = timeout_seconds
         self._trace = trace
 
@@ -39,6 +47,7 @@ class SyncPubsub:
         data: Any = None,
         attributes: Mapping[str, str] | None = None,
         ordering_key: str = "",
+        delay: Delay | None = None,
     ) -> str:
         """Publish and return the message id, once the server has confirmed it.
 
@@ -49,6 +58,11 @@ class SyncPubsub:
         Delivered at least once; a publish that is repeated after an error may arrive twice, with
         two ids. Raises PublishRefused before anything is sent, PublishNotConfirmed, or what the
         publisher reports (an unknown topic, a lost connection).
+
+        With a ``delay`` (seconds or a timedelta, 0 to 365 days) the message is checked, kept in the
+        store, and published by a running worker when it is due, at most a second late; what is
+        returned is a schedule id, for :meth:`cancel`. Whether the topic exists shows only then.
+        Raises StoreUnavailable while the store does not answer; then nothing was kept, or all.
         """
         outgoing = build_message(
             topic,
@@ -58,19 +72,39 @@ class SyncPubsub:
             ordering_key=ordering_key,
             trace=self._trace,
         )
+        if delay is not None:
+            (schedule_id,) = self._schedule.add([outgoing], delay)
+            return schedule_id
         future = self._publisher.publish(
             outgoing.topic, outgoing.data, outgoing.attributes, outgoing.ordering_key
         )
         return confirm_sync(future, topic, self._timeout_seconds)
 
-    def publish_many(self, topic: str, messages: Iterable[Mapping[str, Any]]) -> list[str]:
+    def cancel(self, schedule_id: str) -> bool:
+        """Cancel a delayed message; True if it was still waiting, and so is never published.
+
+        False: it was published already, or may have been; it is not tried again. Raises ValueError
+        for what is no schedule id, and StoreUnavailable.
+        """
+        return self._schedule.cancel(schedule_id)
+
+    def publish_many(
+        self,
+        topic: str,
+        messages: Iterable[Mapping[str, Any]],
+        *,
+        delay: Delay | None = None,
+    ) -> list[str]:
         """Publish many messages and return their ids, in order, once all are confirmed.
 
         Each message is a mapping: ``{"data": ..., "attributes": {...}, "ordering_key": "..."}``.
-        All are checked before the first is sent. The timeout is for each thousand of them.
+        All are checked before the first is sent. The timeout is for each thousand of them. With a
+        ``delay`` all are kept or none (at most 10,000 of 50 MB), and their schedule ids returned.
 
         Raises PublishRefused that names the message, and PublishManyFailed that says which are
         published and which to publish again.
         """
         outgoing = build_messages(topic, messages, trace=self._trace)
+        if delay is not None:
+            return self._schedule.add(outgoing, delay)
         return publish_many_sync(self._publisher, topic, outgoing, self._timeout_seconds)

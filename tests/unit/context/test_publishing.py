@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from convotic_celery.context import AsyncPubsub, SyncPubsub
+from convotic_celery.context import AsyncPubsub, Services, Store, SyncPubsub
 from convotic_celery.context.publishing import encode_json
 from convotic_celery.errors import (
     EmptyMessage,
@@ -27,6 +27,8 @@ from convotic_celery.errors import (
 )
 
 TOPIC = "custom.orders.new"
+#: Nobody answers there, and nothing that is published at once asks it.
+NO_STORE = Store("redis://127.0.0.1:1")
 
 
 @dataclass
@@ -50,7 +52,12 @@ class FakePublisher:
 
 
 def build(publisher: FakePublisher, *, timeout: float = 5, **trace: str) -> SyncPubsub:
-    return SyncPubsub(publisher, timeout_seconds=timeout, trace=trace)
+    services = Services(NO_STORE, publisher, publish_timeout_seconds=timeout)
+    return services.sync_pubsub(trace)
+
+
+def build_async(publisher: FakePublisher, *, timeout: float = 5) -> AsyncPubsub:
+    return Services(NO_STORE, publisher, publish_timeout_seconds=timeout).async_pubsub()
 
 
 class Order(BaseModel):
@@ -83,11 +90,11 @@ def test_message_may_be_one_mapping() -> None:
 async def test_async_publish_waits_for_the_confirmation() -> None:
     """The publisher's own errors pass through."""
     publisher = FakePublisher()
-    assert await AsyncPubsub(publisher, timeout_seconds=5, trace={}).publish(TOPIC, data=1) == "17"
+    assert await build_async(publisher).publish(TOPIC, data=1) == "17"
 
     publisher = FakePublisher(error=TimeoutError("the server's"))
     with pytest.raises(TimeoutError, match="the server's"):
-        await AsyncPubsub(publisher, timeout_seconds=5, trace={}).publish(TOPIC, data=1)
+        await build_async(publisher).publish(TOPIC, data=1)
 
 
 async def test_publish_without_confirmation_is_an_error() -> None:
@@ -95,7 +102,7 @@ async def test_publish_without_confirmation_is_an_error() -> None:
     publisher = FakePublisher(confirm=False)
 
     with pytest.raises(PublishNotConfirmed, match="may or may not"):
-        await AsyncPubsub(publisher, timeout_seconds=0.01, trace={}).publish(TOPIC, data=1)
+        await build_async(publisher, timeout=0.01).publish(TOPIC, data=1)
     with pytest.raises(PublishNotConfirmed, match="may or may not"):
         build(publisher, timeout=0.01).publish(TOPIC, data=1)
 
@@ -103,7 +110,7 @@ async def test_publish_without_confirmation_is_an_error() -> None:
 async def test_cancelled_handler_does_not_cancel_the_publish() -> None:
     """The publisher can still complete its future."""
     publisher = FakePublisher(confirm=False)
-    pubsub = AsyncPubsub(publisher, timeout_seconds=5, trace={})
+    pubsub = build_async(publisher)
     task = asyncio.create_task(pubsub.publish(TOPIC, data=1))
     await asyncio.sleep(0)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from convotic_celery.context import AsyncPubsub, SyncPubsub
+from convotic_celery.context import Services, Store
 from convotic_celery.errors import InvalidAttribute, PublishManyFailed, PublishRefused
 
 TOPIC = "custom.orders.new"
@@ -34,10 +34,11 @@ class FakePublisher:
 
 
 async def publish_many(kind: str, publisher: FakePublisher, messages: Any) -> list[str]:
+    store = Store("redis://127.0.0.1:1")  # nobody answers there, and nothing asks it
+    services = Services(store, publisher, publish_timeout_seconds=0.05)
     if kind == "async":
-        pubsub = AsyncPubsub(publisher, timeout_seconds=0.05, trace={})
-        return await pubsub.publish_many(TOPIC, messages)
-    return SyncPubsub(publisher, timeout_seconds=0.05, trace={}).publish_many(TOPIC, messages)
+        return await services.async_pubsub().publish_many(TOPIC, messages)
+    return services.sync_pubsub().publish_many(TOPIC, messages)
 
 
 both = pytest.mark.parametrize("kind", ["async", "sync"])

@@ -1,0 +1,142 @@
+"""Delayed messages in the store: kept, cancelled, and taken by those who publish them."""
+
+# Generated from _async/schedule.py by scripts/unasync.py; edit that.
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from convotic_celery.context import records, scheduled
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime
+
+    from convotic_celery.context.database import SyncDatabase
+    from convotic_celery.context.keys import Keys
+    from convotic_celery.context.publishing import OutgoingMessage
+    from convotic_celery.context.scheduled import Delay, DueMessages, ScheduledMessage
+
+__all__ = ["SyncSchedule"]
+
+
+class SyncSchedule:
+    """The messages that wait until they are due, in the store.
+
+    Workers take them with :meth:`take_due` and publish them. All methods raise StoreUnavailable
+    while the store does not answer.
+    """
+
+    def __init__(self, database: SyncDatabase, keys: Keys, changed: threading.Event) -> None:
+        self._database = database
+        self._keys = keys
+        self._changed = changed
+        #: None: the store's clock. Tests have one that they move.
+        self.now: Callable[[], datetime] | None = None
+
+    def add(self, messages: Sequence[OutgoingMessage], delay: Delay) -> list[str]:
+        """Keep the messages until ``delay`` is over and return their schedule ids; all or none.
+
+        Raises InvalidDelay, and PublishRefused if they are too many for one call.
+        """
+        milliseconds = scheduled.delay_milliseconds(delay)
+        scheduled.check_amount(messages)
+        ids = [f"{scheduled.ID_PREFIX}{records.new_id()}" for _ in messages]
+        encoded = [
+            text
+            for schedule_id, message in zip(ids, messages, strict=True)
+            for text in scheduled.encode_scheduled(schedule_id, message)
+        ]
+        self._database.run(
+            scheduled.SCHEDULE,
+            [self._keys.schedule],
+            self._clock(),
+            str(milliseconds),
+            self._keys.scheduled(""),
+            *encoded,
+        )
+        self._changed.set()
+        return ids
+
+    def cancel(self, schedule_id: str) -> bool:
+        """Have it not published; True if it was still waiting. Raises ValueError for no such id."""
+        done = self._database.run(
+            scheduled.CANCEL,
+            [self._keys.schedule, self._keys.scheduled(scheduled.check_schedule_id(schedule_id))],
+            schedule_id,
+            records.new_token(),
+            str(scheduled.CANCELLED_SECONDS),
+        )
+        return bool(done)
+
+    def take_due(
+        self, token: str, *, limit: int, lease_seconds: float = scheduled.LEASE_SECONDS
+    ) -> DueMessages:
+        """Take up to ``limit`` messages that are due; nobody else gets them while the lease lasts.
+
+        ``token`` names the mover, who is to :meth:`settle`, :meth:`postpone` or :meth:`renew` them.
+        """
+        answer = self._database.run(
+            scheduled.TAKE_DUE,
+            [self._keys.schedule, self._keys.schedule_watch],
+            self._clock(),
+            self._keys.scheduled(""),
+            token,
+            str(limit),
+            str(scheduled.MAX_TAKEN_BYTES),
+            _milliseconds(lease_seconds),
+            _milliseconds(scheduled.IDLE_SECONDS),
+        )
+        return scheduled.parse_due(answer)
+
+    def renew(
+        self,
+        token: str,
+        schedule_ids: Iterable[str],
+        *,
+        lease_seconds: float = scheduled.LEASE_SECONDS,
+    ) -> None:
+        """Keep for another lease what is still ours."""
+        self._database.run(
+            scheduled.RENEW,
+            [self._keys.schedule],
+            self._clock(),
+            self._keys.scheduled(""),
+            token,
+            _milliseconds(lease_seconds),
+            *schedule_ids,
+        )
+
+    def settle(self, schedule_ids: Iterable[str]) -> None:
+        """Forget messages that are published; idempotent."""
+        self._database.run(
+            scheduled.SETTLE, [self._keys.schedule], self._keys.scheduled(""), *schedule_ids
+        )
+
+    def postpone(
+        self, token: str, message: ScheduledMessage, delay_seconds: float, *, is_certain: bool
+    ) -> None:
+        """Have a message tried again later; ``is_certain``: it was not published this time."""
+        self._database.run(
+            scheduled.POSTPONE,
+            [self._keys.schedule, self._keys.scheduled(message.id)],
+            self._clock(),
+            message.id,
+            token,
+            str(message.failures + 1),
+            _milliseconds(delay_seconds),
+            "1" if is_certain else "",
+        )
+
+    def next_due(self) -> datetime | None:
+        """Return when the next message is due, timezone-aware; None if none waits."""
+        found = self._database.run(scheduled.NEXT_DUE, [self._keys.schedule])
+        return scheduled.parse_next_due(found)
+
+    def _clock(self) -> str:
+        return "" if self.now is None else _milliseconds(self.now().timestamp())
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f}"
