@@ -22,10 +22,12 @@ __all__ = [
     "Dropped",
     "Duplicate",
     "GiveUp",
+    "GivenUp",
     "HandlerExited",
     "Later",
     "Postponed",
     "Verdict",
+    "count_hook_losses",
     "error_type",
     "judge",
     "reason_of",
@@ -33,6 +35,9 @@ __all__ = [
 
 #: A lapse can't be shorter.
 MIN_DELAY_SECONDS = 1.0
+
+#: A message whose ``on_dead_letter`` takes so many processes down is given up without it.
+_MAX_HOOK_LOSSES = 3
 
 _DEADLINE_ERRORS = (AckDeadlineExceeded, SoftTimeLimitExceeded, TimeLimitExceeded)
 
@@ -51,6 +56,18 @@ class Postponed(ConvoticError):
 
     def __str__(self) -> str:
         return f"not run, {self.reason}; again in {self.delay_seconds:g} s"
+
+
+class GivenUp(ConvoticError):
+    """The message is given up without another run: what became of the earlier ones says so."""
+
+    def __init__(self, reason: DeadLetterReason, attempts: int) -> None:
+        super().__init__(reason, attempts)
+        self.reason = reason
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        return f"given up after {self.attempts} deliveries: {self.reason}"
 
 
 class Duplicate(celery_exceptions.Ignore):
@@ -154,16 +171,22 @@ def reason_of(error: BaseException, options: WorkerOptions | None = None) -> Dea
             return "invalid"
         case WorkerLostError():
             return "worker-lost"
+        case GivenUp():
+            return error.reason
     if is_deadline(error):
         return "ack-deadline-exceeded"
-    if options is not None and not is_worth_retrying(error, options):
-        return "rejected"
-    return "max-retries-exceeded"
+    is_refused = options is not None and not is_worth_retrying(error, options)
+    return "rejected" if is_refused else "max-retries-exceeded"
 
 
 def is_deadline(error: BaseException) -> bool:
     """Say whether a run was stopped for having taken too long."""
     return isinstance(error, _DEADLINE_ERRORS)
+
+
+def count_hook_losses(options: WorkerOptions) -> int:
+    """Return how many processes a message may take down while its hook is told; 0: no hook."""
+    return 0 if options.on_dead_letter is None else _MAX_HOOK_LOSSES
 
 
 def error_type(error: BaseException) -> str:

@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha1
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from kombu.serialization import register
 
@@ -33,6 +33,7 @@ from convotic_celery.runtime.attributes import (
 )
 
 if TYPE_CHECKING:
+    from convotic_celery.runtime.attributes import DeadLetterReason
     from convotic_pubsub.queue import PayloadDict, Received
 
 __all__ = [
@@ -77,6 +78,8 @@ class MessageFacts(TypedDict):
     empty: bool
     #: W3C trace context of the publisher, if it sent one.
     trace: dict[str, str]
+    #: The reason, if this run is only to call ``on_dead_letter``: the message is given up.
+    give_up: NotRequired[DeadLetterReason]
 
 
 def register_serializer() -> None:
@@ -123,8 +126,15 @@ class PayloadBuilder:
         """Return a builder that names this process as the origin."""
         return cls(queue, subscription, f"pubsub{os.getpid()}@{socket.gethostname()}")
 
-    def build(self, received: Received, *, attempt: int, losses: int) -> PayloadDict:
-        """Return the kombu payload of a delivery."""
+    def build(
+        self,
+        received: Received,
+        *,
+        attempt: int,
+        losses: int,
+        give_up: DeadLetterReason | None = None,
+    ) -> PayloadDict:
+        """Return the kombu payload of a delivery; ``give_up``: for its dead-letter hook alone."""
         replays = replay_count(received.attributes) if received.attributes else 0
         message_id = first_message_id(received)
         task_id = task_id_of(self.subscription, message_id, replays)
@@ -140,6 +150,8 @@ class PayloadBuilder:
             "empty": not received.data,
             "trace": trace_attributes(received.attributes) if received.attributes else {},
         }
+        if give_up is not None:
+            facts["give_up"] = give_up
         return {
             "body": received.data or _NO_DATA,
             "content-type": CONTENT_TYPE,

@@ -20,6 +20,7 @@ from convotic_celery.runtime.attributes import (
     replay_count,
 )
 from convotic_celery.runtime.counters import outcomes
+from convotic_celery.runtime.outcome import count_hook_losses
 from convotic_celery.runtime.payload import PayloadBuilder, first_message_id
 from convotic_pubsub.queue import (
     Acknowledge,
@@ -76,6 +77,7 @@ class HandlerPolicy:
         self._topic = definition.topic
         self._max_runs = definition.options.max_retries + 1
         self._max_losses = definition.options.max_worker_losses
+        self._hook_losses = count_hook_losses(definition.options)
         age = definition.options.max_message_age
         self._max_age = None if age is None else timedelta(seconds=age)
         self._now = now
@@ -126,20 +128,26 @@ class HandlerPolicy:
         if history is None:
             attempt, losses = earlier + 1, 0
             # Every earlier delivery was a failure or a loss, and we can't say which.
-            exhausted = earlier >= self._max_runs + self._max_losses
+            beyond = earlier - self._max_runs - self._max_losses
         else:
             attempt = history.failures + 1
             losses = max(0, earlier - history.failures - history.hand_backs)
-            exhausted = losses >= self._max_losses
+            beyond = losses - self._max_losses
+        reason: DeadLetterReason
         if history is not None and history.failures >= self._max_runs:
             # The process died after the last failure was counted and before its dead letter was
-            # out.
-            return DeadLetter(
-                self._give_up(received, "max-retries-exceeded", attempts=history.failures)
+            # out; or the hook is still to be told of a run that prefork had to kill.
+            reason, attempts = "max-retries-exceeded", history.failures
+        elif beyond >= 0:
+            reason, attempts = "worker-lost", earlier
+        else:
+            return Deliver(self._payloads.build(received, attempt=attempt, losses=losses))
+        if beyond < self._hook_losses and self._hook_losses:
+            # A run that only calls the hook, and raises GivenUp then.
+            return Deliver(
+                self._payloads.build(received, attempt=attempts, losses=losses, give_up=reason)
             )
-        if exhausted:
-            return DeadLetter(self._give_up(received, "worker-lost", attempts=earlier))
-        return Deliver(self._payloads.build(received, attempt=attempt, losses=losses))
+        return DeadLetter(self._give_up(received, reason, attempts=attempts))
 
     def _give_up(
         self, received: Received, reason: DeadLetterReason, *, attempts: int

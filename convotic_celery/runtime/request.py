@@ -31,10 +31,17 @@ from kombu.utils.encoding import safe_repr, safe_str
 
 from convotic_celery.runtime.attributes import Failure, cut_utf8, dead_letter_attributes
 from convotic_celery.runtime.counters import Outcome, outcomes
-from convotic_celery.runtime.outcome import Duplicate, Postponed, error_type, reason_of
+from convotic_celery.runtime.outcome import (
+    Duplicate,
+    Postponed,
+    count_hook_losses,
+    error_type,
+    reason_of,
+)
 from convotic_celery.runtime.payload import CONTENT_TYPE
 
 if TYPE_CHECKING:
+    from convotic_celery.runtime.attributes import DeadLetterReason
     from convotic_celery.runtime.payload import MessageFacts
     from convotic_celery.sdk.handler import HandlerDefinition
 
@@ -206,7 +213,7 @@ class HandlerRequest(Request):
         state.task_ready(self)
         options = self._definition.options
         losses = self._facts["losses"] + 1 if self._facts else 1
-        if losses >= options.max_worker_losses:
+        if losses >= options.max_worker_losses + count_hook_losses(options):
             self._fail(exc_info, lost, recorded=False)
             return
         logger.error(
@@ -222,7 +229,9 @@ class HandlerRequest(Request):
 
     def _on_hard_limit(self, exc_info: ExceptionInfo, error: TimeLimitExceeded) -> None:
         state.task_ready(self)
-        if self._attempt > self._definition.options.max_retries:
+        options = self._definition.options
+        is_last = self._attempt > options.max_retries and options.on_dead_letter is None
+        if is_last or self._gives_up:
             self._fail(exc_info, error, recorded=False)
             return
         logger.error("Hard time limit exceeded for %s[%s]: %s", self.name, self.id, error)
@@ -240,7 +249,9 @@ class HandlerRequest(Request):
         state.task_ready(self)
         if self.acknowledged:
             return
-        self._dead_letter(error, reason_of(error, self._definition.options))
+        # A run that was only to call the hook has its reason already, however it ended.
+        reason = self._gives_up or reason_of(error, self._definition.options)
+        self._dead_letter(error, reason)
         if not recorded:
             self._record_failure(exc_info, error)
         if announced:
@@ -325,6 +336,11 @@ class HandlerRequest(Request):
         """What Pub/Sub said; None for a message in Celery's own envelope, which can't be run."""
         facts: MessageFacts | None = self.request_dict.get("convotic")
         return facts
+
+    @property
+    def _gives_up(self) -> DeadLetterReason | None:
+        """Why the message is given up, if this run only calls ``on_dead_letter``."""
+        return self._facts.get("give_up") if self._facts else None
 
     @property
     def _elapsed_seconds(self) -> float:

@@ -29,6 +29,7 @@ from convotic_celery.runtime.outcome import (
     Again,
     Dropped,
     Duplicate,
+    GivenUp,
     GiveUp,
     HandlerExited,
     Later,
@@ -98,7 +99,7 @@ class HandlerTask(Task[Any, Any]):
     ignore_result = True
     typing = False
     #: Expected: no traceback in the log.
-    throws = (DeadLetter, InvalidMessage)
+    throws = (DeadLetter, GivenUp, InvalidMessage)
 
     definition: ClassVar[HandlerDefinition]
     execution: ClassVar[Execution]
@@ -114,6 +115,8 @@ class HandlerTask(Task[Any, Any]):
         facts: MessageFacts | None = self.request.get("convotic")
         if facts is None:
             return self._call_directly(*args, **kwargs)
+        if "give_up" in facts:
+            self._give_up(args[0], facts)
         begun = time.monotonic()
         try:
             self._run(args[0], facts, partial(hold_lease, str(self.request.id)))
@@ -199,6 +202,12 @@ class HandlerTask(Task[Any, Any]):
             case GiveUp(error=final):
                 self._tell_dead_letter(final, raw, facts)
                 raise final if final is error else final.with_traceback(error.__traceback__)
+
+    def _give_up(self, raw: bytes, facts: MessageFacts) -> NoReturn:
+        """Do not run the handler: call ``on_dead_letter``, and raise what the message ends with."""
+        error = GivenUp(facts["give_up"], facts["attempt"])
+        self._tell_dead_letter(error, raw, facts)
+        raise error
 
     def _tell_dead_letter(self, error: Exception, raw: bytes, facts: MessageFacts) -> None:
         if self.definition.options.on_dead_letter is None:

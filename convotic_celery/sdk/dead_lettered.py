@@ -20,9 +20,10 @@ class DeadLettered:
     data: bytes = field(repr=False)
     attributes: Mapping[str, str]
     published_at: datetime
-    #: Runs that it had.
+    #: Runs that it had; for ``worker-lost``, its deliveries.
     attempts: int
-    #: ``convotic-dead-letter-reason``: ``max-retries-exceeded``, ``invalid``, ``rejected`` or
-    #: ``ack-deadline-exceeded``.
+    #: ``convotic-dead-letter-reason``: ``max-retries-exceeded``, ``invalid``, ``rejected``,
+    #: ``ack-deadline-exceeded`` or ``worker-lost``.
     reason: str
+    #: What the last run raised; for ``worker-lost``, an error that says so.
     error: Exception

@@ -13,6 +13,7 @@ from celery.worker.request import (  # type: ignore[attr-defined]  # not in cele
 )
 
 from convotic_celery.app import ConvoticApp
+from convotic_celery.runtime.attributes import DeadLetterReason
 from convotic_celery.runtime.payload import PayloadBuilder
 from convotic_celery.runtime.request import HandlerRequest
 from convotic_celery.sdk.handler import HandlerDefinition, define_handler
@@ -147,10 +148,11 @@ def make_request(
     *,
     attempt: int = 1,
     losses: int = 0,
+    give_up: DeadLetterReason | None = None,
 ) -> tuple[Any, RecordingMessage, RecordingEventer]:
     """Return Celery's request for a delivery, with its message and events."""
     builder = PayloadBuilder.for_queue(definition.queue, definition.subscription)
-    payload = builder.build(received or receive(), attempt=attempt, losses=losses)
+    payload = builder.build(received or receive(), attempt=attempt, losses=losses, give_up=give_up)
     message, eventer = RecordingMessage(payload), RecordingEventer()
     task = app.tasks[definition.queue]
     request_class = create_request_cls(HandlerRequest, task, pool, "unit", eventer, app=app)

@@ -83,6 +83,49 @@ def test_without_a_store_the_service_counts() -> None:
     assert reason(decide(7)) == ("worker-lost", "6")
 
 
+def tell(dead: Any, ctx: Any) -> None:
+    """Stand for a hook."""
+
+
+def decide_with_hook(delivery_attempt: int, history: History | None) -> Decision:
+    definition = define(max_retries=2, max_worker_losses=3, on_dead_letter=tell)
+    return HandlerPolicy(definition, None).decide(
+        receive(delivery_attempt=delivery_attempt), history
+    )
+
+
+@pytest.mark.parametrize(
+    ("delivery_attempt", "history", "reason", "attempts"),
+    [
+        (4, History(), "worker-lost", 3),
+        (6, History(), "worker-lost", 5),
+        (7, None, "worker-lost", 6),
+        (4, History(failures=3), "max-retries-exceeded", 3),
+        (9, History(failures=3, hand_backs=1), "max-retries-exceeded", 3),
+    ],
+)
+def test_with_a_hook_there_is_one_more_run_that_calls_it(
+    delivery_attempt: int, history: History | None, reason: str, attempts: int
+) -> None:
+    """Whoever gives up a message that no run decided on has its hook told in the pool."""
+    decision = decide_with_hook(delivery_attempt, history)
+
+    assert isinstance(decision, Deliver)
+    header = decision.payload["headers"]["convotic"]
+    assert (header["give_up"], header["attempt"]) == (reason, attempts)
+
+
+@pytest.mark.parametrize(
+    ("delivery_attempt", "history"),
+    [(7, History()), (10, None), (10, History(failures=3))],
+)
+def test_a_hook_that_takes_processes_down_is_left_out(
+    delivery_attempt: int, history: History | None
+) -> None:
+    """After three of them: nothing keeps a message from its dead-letter topic."""
+    assert isinstance(decide_with_hook(delivery_attempt, history), DeadLetter)
+
+
 @pytest.mark.parametrize(("target", "runs"), [("orders.new.shop", True), ("orders.new.crm", False)])
 def test_a_message_for_another_handler_is_acknowledged(target: str, runs: bool) -> None:
     """Google's emulator does not apply filters."""
