@@ -134,8 +134,9 @@ class TaskPool(BasePool):
         if job is None:
             return
         job.stop_reason = "terminated"
-        if job.task is not None:
-            self._loop_thread.loop.call_soon_threadsafe(job.task.cancel)
+        task = job.task  # read once: the loop's thread forgets it when the job ends
+        if task is not None:
+            self._loop_thread.loop.call_soon_threadsafe(task.cancel)
         elif job.started:
             logger.warning("%r runs in a thread and can't be stopped; its outcome is ignored", job)
         with self._changed:
@@ -235,6 +236,9 @@ class TaskPool(BasePool):
             job.succeed(result)
         finally:
             self._forget(job)
+            # The task's context refers to the job; a ring would keep all of a message's objects
+            # until the garbage collector comes.
+            job.task = None
 
     async def _run_limited(self, job: Job) -> Any:
         loop = self._loop_thread.loop

@@ -36,10 +36,12 @@ class _Suspendable(greenlet):  # type: ignore[misc]  # as above
     finished = False
     error: BaseException | None = None
 
-    def run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def run(self) -> None:
         """Run functions; what each returns goes to the parent, which brings the next one."""
-        outcome: Any
+        outcome: Any = None
         while True:
+            function, args = self.parent.switch(outcome)
+            self.finished = False
             try:
                 outcome = function(*args)
             except GreenletExit:
@@ -48,8 +50,6 @@ class _Suspendable(greenlet):  # type: ignore[misc]  # as above
                 outcome, self.error = None, exc
             self.finished = True
             del function, args  # an idle greenlet keeps nothing alive
-            function, args = self.parent.switch(outcome)
-            del outcome
 
 
 class _Idle(threading.local):
@@ -106,9 +106,11 @@ def _take_idle() -> _Suspendable:
     while _idle.greenlets:
         job = _idle.greenlets.pop()
         if not job.dead and job.parent is here:
-            job.finished = False
             return job
-    return _Suspendable()
+    job = _Suspendable()
+    # Started without a function: what it is started with it would keep for good.
+    job.switch()
+    return job
 
 
 def wait_for(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
+from weakref import ref
 
 import pytest
 from billiard.einfo import ExceptionInfo
@@ -404,3 +406,36 @@ def test_a_blocked_loop_is_named(app: Celery[Any], caplog: pytest.LogCaptureFixt
 
     assert "in block_the_loop" in caplog.text
     assert caplog.text.count("blocked the event loop") == 1
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+def test_a_job_that_has_ended_is_freed_without_the_collector(
+    pool: TaskPool, app: Celery[Any], is_async: bool
+) -> None:
+    """No ring of references keeps a message's objects: collecting them would take much time."""
+
+    @app.task(shared=False)
+    async def wait() -> None:
+        await asyncio.sleep(0)
+
+    @app.task(shared=False)
+    def do() -> None:
+        pass
+
+    pool.app = app
+    task = wait if is_async else do
+    body: tuple[Any, ...] = ((), {}, None)
+    gc.collect()
+    gc.disable()
+    try:
+        jobs = [
+            ref(
+                pool.apply_async(
+                    trace_task_ret, args=(task.name, "1", {"id": "1"}, body, None, None)
+                )
+            )
+            for _ in range(10)
+        ]
+        wait_until(lambda: sum(job() is not None for job in jobs) <= 1)  # a thread keeps its last
+    finally:
+        gc.enable()
