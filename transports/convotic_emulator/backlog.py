@@ -72,6 +72,8 @@ class Backlog:
         self.cursor = 0
         #: Whether nothing is beyond the cursor.
         self.caught_up = False
+        #: While set nothing is delivered, and lapsed messages can't be acknowledged.
+        self.is_held = False
         self._number = number
         self._outstanding = outstanding
         self._ready_bytes = 0
@@ -94,6 +96,8 @@ class Backlog:
 
     def is_deliverable(self) -> bool:
         """Say whether a consumer with room would probably get something. May read a page."""
+        if self.is_held:
+            return False
         return bool(self.again or self.runnable or self.ready or self._read_page())
 
     def waiting_in_memory(self) -> int:
@@ -132,7 +136,7 @@ class Backlog:
     def pop_next(self, now_us: int, taker: object, room: int | None) -> Message | None:
         """Pop the next deliverable message, unless it has more than ``room`` bytes."""
         oldest_us = now_us - self.rules.retention_us
-        while True:
+        while not self.is_held:
             fresh = self.ready[0] if self.ready or self._read_page() else None
             message = None
             if fresh is None or self._again_turn or len(self.again) > MAX_AGAIN:
@@ -147,9 +151,13 @@ class Backlog:
             else:
                 self._pop_again(message)
             if message.published_us < oldest_us:
-                self._journal.remove(self._number, [message.seq], retain=False)
+                if message is fresh:
+                    self._pass_expired(oldest_us)
+                else:
+                    self._journal.remove(self._number, [message.seq], retain=False)
             elif message is not fresh or not self._passes_over(message, now_us, taker):
                 return message
+        return None
 
     def queue_again(self, message: Message, now_us: int) -> None:
         """Take back a message that is to be delivered again, now or when it is due."""
@@ -165,7 +173,7 @@ class Backlog:
 
     def unqueue(self, seq: int, generation: int) -> Message | None:
         """Take a lapsed message back that was not given out again, by the ack id of its lease."""
-        row = self._journal.find(self._number, seq)
+        row = None if self.is_held else self._journal.find(self._number, seq)
         if row is None or row.generation != generation + 1 or seq in self._outstanding:
             return None
         self.again.pop(seq, None)
@@ -267,6 +275,13 @@ class Backlog:
             self.ready.extend(m for m in page if not self._is_known(m))
             self._ready_bytes = sum(m.size for m in self.ready)
         return bool(self.ready)
+
+    def _pass_expired(self, oldest_us: int) -> None:
+        """Go on behind what is past its retention; its rows are for maintenance to delete."""
+        while self.ready and self.ready[0].published_us < oldest_us:
+            self._ready_bytes -= self.ready.popleft().size
+        if not self.ready:
+            self.cursor = max(self.cursor, self._journal.last_before(self._number, oldest_us))
 
     def _is_known(self, row: Message) -> bool:
         """Say whether a row is in memory elsewhere; only so after a restart or a seek."""

@@ -14,11 +14,12 @@ from convotic_emulator.clock import SECOND_US, Clock
 from convotic_emulator.lease import Message, Timers
 from convotic_emulator.naming import project_of, short_name
 from convotic_emulator.registry import Registry, Snapshot, Subscription, Topic
+from convotic_emulator.replay_rows import Seek
 from convotic_emulator.settings import Proto, duration_us, rules_of
 from convotic_emulator.state import SubscriptionState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from convotic_emulator.store import Store
 
@@ -51,8 +52,10 @@ class Broker:
         )
         for number, leases in store.read_leases().items():
             subscription = self.registry.by_number.get(number)
-            if subscription is not None:
+            if subscription is not None and not subscription.proto.detached:
                 subscription.state.restore(leases)
+        for seek in store.unfinished_seeks():
+            self.registry.by_number[seek.number].state.hold()
         self.fire_due()
 
     def fire_due(self) -> None:
@@ -149,45 +152,71 @@ class Broker:
         self.publish(topic, [forwarded])
         return True
 
-    def seek_to_time(self, subscription: Subscription, time_us: int) -> None:
-        """Acknowledge what was published before a time, and bring back what is retained since."""
-        state, number = subscription.state, subscription.row.number
-        retain = subscription.proto.retain_acked_messages
-        generation = self._start_seek(subscription)
-        self.store.acknowledge_before(number, time_us, retain=retain)
-        self.store.restore_since(number, time_us, generation)
-        topic = self.registry.topics.get(subscription.proto.topic)
-        if topic is not None and topic.retains:
-            rows = self.store.scan(topic.row.number, time_us)
-            self.store.insert_missing(number, self._wanted(subscription, rows), generation)
-        state.reload(self.store.existing(number, state.outstanding))
-
-    def _start_seek(self, subscription: Subscription) -> int:
-        """Return the generation of what this seek brings back."""
+    def begin_seek(
+        self, subscription: Subscription, *, time_us: int | None, source: Topic | Snapshot | None
+    ) -> Seek:
+        """Write down a seek, to a time or to a snapshot, and hold deliveries until it is done."""
         subscription.row.seeks += 1
         self.registry.save(subscription)
-        return subscription.row.seeks * _GENERATIONS_PER_SEEK
-
-    def _wanted(
-        self, subscription: Subscription, rows: Iterable[tuple[int, int, str | None, bytes]]
-    ) -> Iterator[tuple[int, int, str | None, bytes]]:
-        """Yield those rows that pass the subscription's filter."""
-        matches = subscription.matches
-        for row in rows:
-            if matches is None or matches(_MESSAGE.FromString(row[3]).attributes):
-                yield row
-
-    def seek_to_snapshot(self, subscription: Subscription, snapshot: Snapshot) -> None:
-        """Make exactly the snapshot's messages unacknowledged (those that pass the filter)."""
-        number = subscription.row.number
-        generation = self._start_seek(subscription)
-        self.store.acknowledge_others(
-            number, snapshot.row.number, retain=subscription.proto.retain_acked_messages
+        seek = Seek(
+            number=subscription.row.number,
+            generation=subscription.row.seeks * _GENERATIONS_PER_SEEK,
+            last_seq=self.store.last_seq,
+            retain=subscription.proto.retain_acked_messages,
+            time_us=time_us,
+            source=0 if source is None else source.row.number,
         )
-        rows = self.store.scan(snapshot.row.number, 0)
-        self.store.insert_missing(number, self._wanted(subscription, rows), generation)
+        self.store.begin_seek(seek)
+        subscription.state.hold()
+        return seek
+
+    def seek(self, seek: Seek) -> Iterator[None]:
+        """Do a seek that has begun, a slice at a time; give up if the subscription is gone."""
+        subscription = self.registry.by_number.get(seek.number)
+        if subscription is None:
+            return
+        matches = subscription.matches
+
+        def is_wanted(body: bytes) -> bool:
+            return matches is None or matches(_MESSAGE.FromString(body).attributes)
+
+        for _ in self.store.seek(seek, is_wanted):
+            yield
+            if subscription.is_gone:
+                return
+        self.store.end_seek(seek.number)
         state = subscription.state
-        state.reload(self.store.existing(number, state.outstanding))
+        state.reload(self.store.existing(seek.number, state.outstanding))
+
+    def copy(self, subscription: Subscription, snapshot: Snapshot) -> Iterator[None]:
+        """Fill a new snapshot, a slice at a time; give up if one of the two is gone.
+
+        What is acknowledged meanwhile may be in it. It gets what is published from now on anyway.
+        """
+        number, last_seq = snapshot.row.number, self.store.last_seq
+        snapshot.is_complete = False
+        self.store.begin_copy(number)
+        for _ in self.store.copy(subscription.row.number, number, last_seq):
+            yield
+            if self.registry.snapshots.get(snapshot.row.name) is not snapshot:
+                return
+            if subscription.is_gone:
+                self.registry.delete_snapshot(snapshot.row.name)
+                return
+        self.store.end_copy(number)
+        snapshot.is_complete = True
+
+    def trim(self) -> bool:
+        """Delete some of what is past its retention; say whether there may be more."""
+        now_us, more = self.clock.now_us(), False
+        for subscription in self.registry.subscriptions.values():
+            state = subscription.state
+            oldest_us = now_us - state.rules.retention_us
+            more |= self.store.trim(subscription.row.number, oldest_us, state.outstanding)
+        for topic in self.registry.topics.values():
+            oldest_us = now_us - duration_us(topic.proto.message_retention_duration)
+            more |= self.store.trim(topic.row.number, oldest_us)
+        return more
 
     def maintain(self, in_use: Callable[[SubscriptionState], bool]) -> list[str]:
         """Forget what is past; return the names of subscriptions that have expired."""
@@ -196,8 +225,6 @@ class Broker:
         expired: list[str] = []
         for subscription in self.registry.subscriptions.values():
             state = subscription.state
-            oldest_us = now_us - state.rules.retention_us
-            self.store.trim(subscription.row.number, oldest_us, state.outstanding)
             if in_use(state):
                 subscription.used_us = now_us
                 continue
@@ -205,9 +232,6 @@ class Broker:
             ttl = subscription.proto.expiration_policy.ttl
             if ttl.seconds and now_us - subscription.used_us > duration_us(ttl):
                 expired.append(subscription.row.name)
-        for topic in self.registry.topics.values():
-            retention_us = duration_us(topic.proto.message_retention_duration)
-            self.store.trim(topic.row.number, now_us - retention_us)
         for snapshot in list(self.registry.snapshots.values()):
             if snapshot.proto.expire_time.seconds * SECOND_US < now_us:
                 self.registry.delete_snapshot(snapshot.row.name)

@@ -20,13 +20,20 @@ __all__ = ["Database"]
 
 #: "CVPS": tells our files from any other SQLite database.
 APPLICATION_ID = 0x43565053
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 #: Files up to this size are checked completely when opened (about 1 s for each GB).
 _CHECKED_BYTES = 256 * 1024 * 1024
 
-#: 16 MB of log between checkpoints: a checkpoint syncs, and blocks for that long.
-_CHECKPOINT_PAGES = 4000
+#: 8 MB of log between checkpoints: a checkpoint syncs, and blocks for that long (20 to 60 ms).
+_CHECKPOINT_PAGES = 2000
+
+#: A file of less than 16 MB free pages is not worth shrinking.
+_KEPT_PAGES = 4000
+#: Some milliseconds of work.
+_SHRUNK_PAGES = 500
+#: The file is cut after so many slices: to cut off a GB takes a second.
+_CUT_SLICES = 16
 
 _SCHEMA = """
 CREATE TABLE backlog (
@@ -47,6 +54,9 @@ CREATE TABLE resource (
     name TEXT PRIMARY KEY, kind TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL,
     created_us INTEGER NOT NULL, seeks INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE backlog_count (
+    number INTEGER PRIMARY KEY, messages INTEGER NOT NULL, dead_lettered INTEGER NOT NULL
+);
 CREATE TABLE policy (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
@@ -66,6 +76,7 @@ class Database:
         self._connection = _open(path)
         self._connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
         self._in_transaction = False
+        self._shrunk = 0
 
     @property
     def has_uncommitted(self) -> bool:
@@ -83,17 +94,18 @@ class Database:
         self.commit()
         self._connection.close()
 
-    def write(self, statement: str, parameters: Sequence[str | int | bytes | None]) -> None:
-        """Execute a statement in the open transaction; begin one if there is none."""
-        self._begin()
-        self._connection.execute(statement, parameters)
+    def write(self, statement: str, parameters: Sequence[str | int | bytes | None]) -> int:
+        """Execute a statement in the open transaction; begin one if there is none.
 
-    def write_many(
-        self, statement: str, rows: Iterable[Sequence[str | int | bytes | None]]
-    ) -> None:
+        Returns how many rows it has changed.
+        """
+        self._begin()
+        return self._connection.execute(statement, parameters).rowcount
+
+    def write_many(self, statement: str, rows: Iterable[Sequence[str | int | bytes | None]]) -> int:
         """Execute a statement for each row, as :meth:`write` does."""
         self._begin()
-        self._connection.executemany(statement, rows)
+        return self._connection.executemany(statement, rows).rowcount
 
     def read(self, query: str, parameters: Sequence[str | int] = ()) -> sqlite3.Cursor:
         """Return the rows of a query; it sees what is not committed yet."""
@@ -107,6 +119,27 @@ class Database:
     def write_meta(self, key: str, value: str | int) -> None:
         """Set a value that concerns the whole file."""
         self.write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def shrink(self) -> bool:
+        """Give some free pages back if most of a large file is free; say whether there are more.
+
+        Waits for the end of an open transaction: it is one of its own.
+        """
+        free, pages = self._pragma("freelist_count"), self._pragma("page_count")
+        is_due = free > max(_KEPT_PAGES, pages // 2)
+        if self._in_transaction:
+            return is_due
+        if is_due:
+            # execute() would stop at the first page.
+            self._connection.executescript(f"PRAGMA incremental_vacuum({_SHRUNK_PAGES})")
+            self._shrunk += 1
+        if self._shrunk >= _CUT_SLICES or (self._shrunk and not is_due):
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # this cuts the file
+            self._shrunk = 0
+        return is_due
+
+    def _pragma(self, name: str) -> int:
+        return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
     def _begin(self) -> None:
         if not self._in_transaction:
@@ -138,6 +171,7 @@ def _check(connection: sqlite3.Connection, path: Path | str) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if empty and not version and not application:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only a new file can have it
         connection.executescript(
             f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
             f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"

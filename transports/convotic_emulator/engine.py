@@ -16,6 +16,7 @@ from convotic_emulator.clock import SECOND_US, Clock, ManualClock
 from convotic_emulator.delivery import Dispatcher
 from convotic_emulator.errors import NotFound, Unavailable
 from convotic_emulator.push import Pushers
+from convotic_emulator.replays import Replays
 
 if TYPE_CHECKING:
     from convotic_emulator.lease import Timed
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 #: Retention, expiration and the tidying of leases; none of them is urgent.
 MAINTENANCE_SECONDS = 10.0
-#: Between two slices of a large deletion, so that other work goes on.
+#: Between two slices of tidying, so that other work goes on.
 SWEEP_SECONDS = 0.005
 
 
@@ -43,6 +44,7 @@ class Engine:
         self.broker = Broker(store, clock, self.dispatcher.wake)
         self.registry = self.broker.registry
         self.pushers = Pushers(self)
+        self.replays = Replays(self)
         #: Set to the error when the store has failed: the server must stop.
         self.failed: asyncio.Future[None] = self._loop.create_future()
         self._commit: asyncio.Future[None] | None = None
@@ -62,6 +64,7 @@ class Engine:
         self._maintain()
         for subscription in self.registry.subscriptions.values():
             self.pushers.refresh(subscription)
+        self.replays.resume()
         self.committed()
 
     def stop(self) -> None:
@@ -74,6 +77,7 @@ class Engine:
         for handle in (self._timer, self._maintenance):
             if handle is not None:
                 handle.cancel()
+        self.replays.stop()
         self.refuse_waiters()
         self._flush()
         if not self.failed.done():
@@ -105,6 +109,7 @@ class Engine:
         subscription = self.registry.subscription(name)
         self.registry.detach(subscription)
         self._send_away(subscription)
+        self._sweep()
 
     def fail(self, error: sqlite3.Error) -> None:
         """Stop serving: memory may be ahead of the file, which holds all that was confirmed."""
@@ -183,19 +188,27 @@ class Engine:
         self._set_timer()
 
     def _sweep(self) -> None:
-        """Delete the messages of deleted resources, a little at a time."""
+        """Tidy up, a little at a time."""
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()  # one at a time: maintenance may come in between
+        if self.sweep():
+            self._sweep_timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def sweep(self) -> bool:
+        """Do some milliseconds of tidying; say whether there may be more of it.
+
+        It is about messages of deleted subscriptions, those past their retention, and free space.
+        """
         if self._stopped or self.failed.done():
-            return
+            return False
         try:
-            more = self.store.sweep()
+            more = self.store.sweep() or self.broker.trim() or self.store.shrink()
         except sqlite3.Error as error:
             self.fail(error)
-            return
-        if more:
+            return False
+        if self.store.has_uncommitted:
             self.committed()
-            self._sweep_timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        return more
 
     def _maintain(self) -> None:
         self._maintenance = self._loop.call_later(MAINTENANCE_SECONDS, self._maintain)

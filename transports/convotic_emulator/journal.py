@@ -35,6 +35,14 @@ class Journal(Protocol):
         """Return one row without its data."""
         ...
 
+    def last_before(self, number: int, time_us: int) -> int:
+        """Return a seq up to which all rows were published before a time."""
+        ...
+
+    def add_dead_letters(self, number: int, messages: int) -> None:
+        """Count messages that were forwarded to the dead-letter topic."""
+        ...
+
     def remove(self, number: int, seqs: Sequence[int], *, retain: bool) -> None:
         """Take out rows for good; ``retain`` keeps them for a later seek."""
         ...

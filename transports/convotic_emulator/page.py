@@ -185,7 +185,7 @@ class Page:
             topic=subscription.proto.topic,
             available=count - outstanding,
             outstanding=outstanding,
-            dead_lettered=state.dead_lettered,
+            dead_lettered=self._engine.store.count_dead_letters(number),
             oldest_seconds=None if age_us is None else age_us / 1e6,
         )
 

@@ -40,7 +40,6 @@ class Overview:
     topic: str
     available: int
     outstanding: int
-    #: Since the server has started.
     dead_lettered: int
     oldest_seconds: float | None
 
@@ -76,7 +75,7 @@ def render_overview(
         f"""{notice}
 <h2>Subscriptions</h2>
 <table><thead><tr><th>Name</th><th>Topic</th><th class="n">Available</th>
-<th class="n">Outstanding</th><th class="n" title="since the server has started">Dead-lettered</th>
+<th class="n">Outstanding</th><th class="n">Dead-lettered</th>
 <th class="n">Oldest</th></tr></thead><tbody>{rows or _nothing(6)}</tbody></table>
 <h2>Topics</h2>
 <table><thead><tr><th>Name</th><th class="n">Subscriptions</th></tr></thead>

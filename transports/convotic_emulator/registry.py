@@ -62,6 +62,14 @@ class Subscription:
         self.state = create_state(self)
         #: When a subscriber last did something. Time that the server was off does not count.
         self.used_us = 0
+        self.is_deleted = False
+        if self.proto.detached:
+            self.state.hold()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nobody will get its messages any more."""
+        return self.is_deleted or bool(self.proto.detached)
 
     def changed(self) -> None:
         """Bring row and rules in line with ``proto``."""
@@ -75,6 +83,8 @@ class Snapshot:
     def __init__(self, row: ResourceRow) -> None:
         self.row = row
         self.proto: Proto = SNAPSHOT.FromString(row.body)
+        #: Whether its messages are all there.
+        self.is_complete = True
 
 
 class Schema:
@@ -175,6 +185,7 @@ class Registry:
         subscription = self.subscription(name)
         del self.subscriptions[name]
         del self.by_number[subscription.row.number]
+        subscription.is_deleted = True
         topic = self.topics.get(subscription.proto.topic)
         if topic is not None:
             topic.subscriptions.pop(name, None)
@@ -186,6 +197,7 @@ class Registry:
         """Delete a snapshot."""
         snapshot = self.snapshot(name)
         del self.snapshots[name]
+        self._store.end_copy(snapshot.row.number)
         topic = self.topics.get(snapshot.proto.topic)
         if topic is not None:
             topic.snapshots.pop(name, None)
@@ -206,7 +218,9 @@ class Registry:
             topic.subscriptions.pop(subscription.row.name, None)
         subscription.proto.detached = True
         self._store.drop_backlog(subscription.row.number)
+        self._store.end_seek(subscription.row.number)
         subscription.state.reload(())
+        subscription.state.hold()
         self.save(subscription)
 
     def _forget(self, resource: Topic | Subscription | Snapshot | Schema) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from convotic_emulator.database import Database
+from convotic_emulator.counts import CountedDatabase
 from convotic_emulator.lease import Message
 
 if TYPE_CHECKING:
@@ -23,35 +23,14 @@ SEQ_BITS = 40
 _SEQ_MASK = (1 << SEQ_BITS) - 1
 
 _SCAN_MESSAGES = 1000
-_SCAN_BYTES = 4 * 1024 * 1024
-#: Some milliseconds of work.
-_SLICE_MESSAGES = 2000
+#: Some milliseconds of work: what is done to many rows is done to so many at a time.
+_SLICE_MESSAGES = 1000
+_SLICE_BYTES = 4 * 1024 * 1024
 
 _INSERT = "INSERT INTO backlog VALUES (?, ?, 0, 0, 0, ?, ?)"
-_INSERT_MISSING = "INSERT OR IGNORE INTO backlog VALUES (?, ?, 0, ?, 0, ?, ?)"
-_COPY = (
-    "INSERT OR IGNORE INTO backlog SELECT id + ?, published_us, 0, 0, 0, key, body FROM backlog"
-    " WHERE id BETWEEN ? AND ?"
-)
 _DELETE = "DELETE FROM backlog WHERE id BETWEEN ? AND ?"
 _RETAIN = "INSERT OR REPLACE INTO acknowledged SELECT * FROM backlog WHERE id BETWEEN ? AND ?"
-_RESTORE = (
-    "INSERT OR IGNORE INTO backlog SELECT id, published_us, 0, ?, 0, key, body FROM acknowledged"
-    " WHERE id BETWEEN ? AND ?"
-)
 _FORGET = "DELETE FROM acknowledged WHERE id BETWEEN ? AND ?"
-_FORGET_RESTORED = (
-    "DELETE FROM acknowledged WHERE id BETWEEN ? AND ?"
-    " AND EXISTS (SELECT 1 FROM backlog WHERE backlog.id = acknowledged.id)"
-)
-_RETAIN_OTHERS = (
-    "INSERT OR REPLACE INTO acknowledged SELECT * FROM backlog WHERE id BETWEEN ? AND ?"
-    " AND NOT EXISTS (SELECT 1 FROM backlog AS kept WHERE kept.id = backlog.id + ?)"
-)
-_DELETE_OTHERS = (
-    "DELETE FROM backlog WHERE id BETWEEN ? AND ?"
-    " AND NOT EXISTS (SELECT 1 FROM backlog AS kept WHERE kept.id = backlog.id + ?)"
-)
 _PAGE = "SELECT * FROM backlog WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
 _FIND = (
     "SELECT id, published_us, attempts, generation, due_us, key, length(body) FROM backlog"
@@ -70,21 +49,24 @@ _SEARCH = {
     ),
 }
 _SLICE = {
-    "backlog": "SELECT id FROM backlog WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
-    "acknowledged": "SELECT id FROM acknowledged WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
+    "backlog": (
+        "SELECT id, length(body) FROM backlog WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
+    ),
+    "acknowledged": (
+        "SELECT id, length(body) FROM acknowledged WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
+    ),
 }
 _NEWEST = "SELECT published_us FROM backlog WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1"
 
 
-class BacklogRows(Database):
+class BacklogRows(CountedDatabase):
     """The rows of all backlogs, by the backlog's number and the message's seq."""
 
     def append(self, number: int, entries: Iterable[tuple[int, int, str | None, bytes]]) -> None:
         """Add messages to a backlog: ``(seq, published_us, key, body)``."""
         base = number << SEQ_BITS
-        self.write_many(
-            _INSERT, [(base | seq, at_us, key, body) for seq, at_us, key, body in entries]
-        )
+        rows = [(base | seq, at_us, key, body) for seq, at_us, key, body in entries]
+        self._add(number, self.write_many(_INSERT, rows))
 
     def read_page(
         self, number: int, after_seq: int, max_messages: int, max_bytes: int
@@ -134,7 +116,7 @@ class BacklogRows(Database):
         runs = list(_runs(number << SEQ_BITS, seqs))
         if retain:
             self.write_many(_RETAIN, runs)
-        self.write_many(_DELETE, runs)
+        self._add(number, -self.write_many(_DELETE, runs))
 
     def record_redelivery(self, number: int, messages: Sequence[Message]) -> None:
         """Write down attempts, generation and due time."""
@@ -144,78 +126,39 @@ class BacklogRows(Database):
                 _UPDATE, [(m.attempts, m.generation, m.due_us, base | m.seq) for m in messages]
             )
 
-    def drop_backlog(self, number: int) -> None:
-        """Delete all messages of a backlog, acknowledged ones too."""
-        self.write(_DELETE, _range(number, 0))
-        self.write(_FORGET, _range(number, 0))
-
     def drop_slice(self, number: int) -> int:
-        """Delete some thousand messages of a backlog; return how many."""
+        """Delete some messages of a backlog that nobody uses any more; return how many."""
         dropped = 0
-        for table in ("backlog", "acknowledged"):
-            rows = self.read(_SLICE[table], (*_range(number, 0), _SLICE_MESSAGES)).fetchall()
-            dropped += len(rows)
-            if rows:
-                statement = _DELETE if table == "backlog" else _FORGET
-                self.write(statement, (rows[0][0], rows[-1][0]))
+        for table, statement in (("backlog", _DELETE), ("acknowledged", _FORGET)):
+            bounds = self._slice(table, *_range(number, 0))
+            if bounds is not None:
+                dropped += self.write(statement, bounds)
         return dropped
 
-    def trim(self, number: int, before_us: int, leased: Iterable[int] = ()) -> None:
-        """Delete what was published before a time, leased messages aside."""
+    def trim(self, number: int, before_us: int, leased: Iterable[int] = ()) -> bool:
+        """Delete some of what was published before a time, leased messages aside.
+
+        Returns whether there may be more.
+        """
         low, _ = _range(number, 0)
-        end = self._first_since(number, before_us, "acknowledged") - 1
-        if end >= low:
-            self.write(_FORGET, (low, end))
-        end = self._first_since(number, before_us, "backlog") - 1
-        if end < low:
-            return
-        for row in sorted(low | seq for seq in leased):
-            if low <= row <= end:
-                self.write(_DELETE, (low, row - 1))
-                low = row + 1
-        self.write(_DELETE, (low, end))
-
-    def acknowledge_before(self, number: int, time_us: int, *, retain: bool) -> None:
-        """Remove what was published before a time."""
-        bounds = (_range(number, 0)[0], self._first_since(number, time_us, "backlog") - 1)
-        if retain:
-            self.write(_RETAIN, bounds)
-        self.write(_DELETE, bounds)
-
-    def acknowledge_others(self, number: int, kept: int, *, retain: bool) -> None:
-        """Remove what is not in the backlog ``kept`` (a snapshot's)."""
-        parameters = (*_range(number, 0), (kept - number) << SEQ_BITS)
-        if retain:
-            self.write(_RETAIN_OTHERS, parameters)
-        self.write(_DELETE_OTHERS, parameters)
-
-    def restore_since(self, number: int, time_us: int, generation: int) -> None:
-        """Make retained acknowledged messages available that were published at a time or later."""
-        bounds = (self._first_since(number, time_us, "acknowledged"), _range(number, 0)[1])
-        self.write(_RESTORE, (generation, *bounds))
-        self.write(_FORGET, bounds)
-
-    def copy_backlog(self, source: int, target: int) -> None:
-        """Copy a backlog's unacknowledged messages (for a snapshot)."""
-        self.write(_COPY, ((target - source) << SEQ_BITS, *_range(source, 0)))
-
-    def insert_missing(
-        self, number: int, rows: Iterable[tuple[int, int, str | None, bytes]], generation: int
-    ) -> None:
-        """Add messages to a backlog that does not have them."""
-        base = number << SEQ_BITS
-        self.write_many(
-            _INSERT_MISSING,
-            ((base | seq, at_us, generation, key, body) for seq, at_us, key, body in rows),
-        )
-        self.write(_FORGET_RESTORED, _range(number, 0))
+        end = (number << SEQ_BITS) + self.last_before(number, before_us, "acknowledged")
+        bounds = self._slice("acknowledged", low, end)
+        more = bounds is not None and self.write(_FORGET, bounds) > 0
+        end = (number << SEQ_BITS) + self.last_before(number, before_us)
+        for row in [*sorted(low | seq for seq in leased if low | seq <= end), end + 1]:
+            bounds = self._slice("backlog", low, row - 1)
+            if bounds is not None:
+                self._add(number, -self.write(_DELETE, bounds))
+                return True
+            low = row + 1
+        return more
 
     def scan(self, number: int, since_us: int) -> Iterator[tuple[int, int, str | None, bytes]]:
         """Yield ``(seq, published_us, key, body)`` of a backlog in order, a page at a time."""
-        after = (self._first_since(number, since_us, "backlog") & _SEQ_MASK) - 1
+        after = self.last_before(number, since_us)
         more = True
         while more:
-            page, more = self.read_page(number, after, _SCAN_MESSAGES, _SCAN_BYTES)
+            page, more = self.read_page(number, after, _SCAN_MESSAGES, _SLICE_BYTES)
             for message in page:
                 assert message.body is not None
                 yield message.seq, message.published_us, message.key, message.body
@@ -231,10 +174,21 @@ class BacklogRows(Database):
         row = self.read(_NEWEST, _range(number, 0)).fetchone()
         return 0 if row is None else int(row[0])
 
-    def count(self, number: int) -> int:
-        """Return how many messages a backlog has; reads all its keys."""
-        query = "SELECT count(*) FROM backlog WHERE id BETWEEN ? AND ?"
-        return int(self.read(query, _range(number, 0)).fetchone()[0])
+    def last_before(self, number: int, time_us: int, table: str = "backlog") -> int:
+        """Return a seq up to which all rows were published before a time."""
+        return (self._first_since(number, time_us, table) & _SEQ_MASK) - 1
+
+    def _slice(self, table: str, low: int, high: int) -> tuple[int, int] | None:
+        """Return the first and last key of some neighbouring rows, few enough for one go."""
+        if high < low:
+            return None
+        rows = self.read(_SLICE[table], (low, high, _SLICE_MESSAGES)).fetchall()
+        size = 0
+        for identifier, length in rows:
+            size += length
+            if size >= _SLICE_BYTES:
+                return rows[0][0], identifier
+        return (rows[0][0], rows[-1][0]) if rows else None
 
     def _first_since(self, number: int, time_us: int, table: str) -> int:
         """Return the first row key published at ``time_us`` or later, by binary search.

@@ -10,7 +10,7 @@ from google.pubsub_v1.types import pubsub as t
 
 from convotic_emulator.changes import SNAPSHOT_FIELDS, changed_copy
 from convotic_emulator.clock import SECOND_US
-from convotic_emulator.errors import FailedPrecondition, InvalidArgument
+from convotic_emulator.errors import FailedPrecondition, InvalidArgument, NotFound
 from convotic_emulator.naming import DELETED_TOPIC, check_name, check_project, project_of
 from convotic_emulator.paging import page_of
 from convotic_emulator.registry import in_project
@@ -76,8 +76,7 @@ class SnapshotMethods:
             raise FailedPrecondition("The snapshot would expire in less than one hour.")
         snapshot.expire_time.seconds, micros = divmod(expires_us, SECOND_US)
         snapshot.expire_time.nanos = micros * 1000
-        number = self._registry.create("snapshot", snapshot)
-        self._engine.store.copy_backlog(subscription.row.number, number)
+        await self._engine.replays.create_snapshot(subscription, snapshot)
         return snapshot
 
     async def get(self, request: Proto, _context: Context) -> Proto:
@@ -111,12 +110,16 @@ class SnapshotMethods:
         target = request.WhichOneof("target")
         if target == "time":
             time_us = request.time.seconds * SECOND_US + request.time.nanos // 1000
-            self._engine.broker.seek_to_time(subscription, time_us)
+            topic = self._registry.topics.get(subscription.proto.topic)
+            source = topic if topic is not None and topic.retains else None
+            await self._engine.replays.seek(subscription, time_us=time_us, source=source)
         elif target == "snapshot":
             snapshot = self._registry.snapshot(check_name(request.snapshot, "snapshots"))
             if snapshot.proto.topic != subscription.proto.topic:
                 raise InvalidArgument("The snapshot is of another topic than the subscription.")
-            self._engine.broker.seek_to_snapshot(subscription, snapshot)
+            if not snapshot.is_complete:
+                raise NotFound.of(snapshot.row.name)  # its creation is not confirmed yet
+            await self._engine.replays.seek(subscription, time_us=None, source=snapshot)
         else:
             raise InvalidArgument("Invalid seek target: a time or a snapshot is required.")
         return _SOUGHT()

@@ -52,8 +52,6 @@ class SubscriptionState:
         self.number = number
         self.ack_prefix = f"{token}-{number}-"
         self.outstanding: dict[int, Message] = {}
-        #: Messages forwarded to the dead-letter topic since the start.
-        self.dead_lettered = 0
         self.backlog = Backlog(
             number,
             rules,
@@ -81,13 +79,21 @@ class SubscriptionState:
         self.backlog.add(messages)
         self._wake(self)
 
+    def hold(self) -> None:
+        """Deliver nothing until :meth:`reload`: the rows are about to change."""
+        self.backlog.is_held = True
+
     def reload(self, remaining: Iterable[int]) -> None:
-        """Start over from the journal, after a seek; ``remaining`` leases stay as they are."""
+        """Start over from the journal, after a seek; ``remaining`` leases stay as they are.
+
+        Ends a :meth:`hold`.
+        """
         keep = set(remaining)
         for seq in [seq for seq in self.outstanding if seq not in keep]:
             self._end_lease(self.outstanding.pop(seq))
         self.backlog.clear()
         self.backlog.rejoin_lanes()
+        self.backlog.is_held = False
         self._wake(self)
 
     def restore(self, leases: Mapping[int, list[Message]]) -> None:
@@ -199,6 +205,7 @@ class SubscriptionState:
         """End leases that were not acknowledged: redeliver, or forward to the dead-letter topic."""
         kept: list[Message] = []
         gone: list[int] = []
+        forwarded = 0
         for message in messages:
             del self.outstanding[message.seq]
             self._end_lease(message)
@@ -207,12 +214,13 @@ class SubscriptionState:
             limit = self.rules.max_delivery_attempts
             if limit and message.attempts >= limit and self._forward(self, message):
                 gone += self.backlog.leave_lane(message.key, message.seq, drop=True)
-                self.dead_lettered += 1
+                forwarded += 1
                 continue
             message.due_us = now_us + self._backoff_us(message) if self.rules.max_backoff_us else 0
             kept.append(message)
         self._journal.record_redelivery(self.number, kept)
-        if gone:
+        if forwarded:
+            self._journal.add_dead_letters(self.number, forwarded)
             self._journal.remove(self.number, gone, retain=False)
         for message in kept:
             self.backlog.queue_again(message, now_us)

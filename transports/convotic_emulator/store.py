@@ -7,10 +7,10 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from convotic_emulator.rows import BacklogRows
+from convotic_emulator.replay_rows import ReplayRows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from convotic_emulator.lease import Message
@@ -38,7 +38,7 @@ class ResourceRow:
     seeks: int = 0
 
 
-class Store(BacklogRows):
+class Store(ReplayRows):
     """One data file. Implements the state machine's Journal.
 
     Args:
@@ -59,6 +59,7 @@ class Store(BacklogRows):
         self._reserved_seq = self._next_seq
         row = self.read("SELECT coalesce(max(position), 0) FROM lease").fetchone()
         self._next_position = int(row[0]) + 1
+        self._drop_unfinished_copies()
 
     # Numbers
 
@@ -70,6 +71,11 @@ class Store(BacklogRows):
             self._reserved_seq = self._next_seq + _SEQ_BLOCK
             self.write_meta("next_seq", self._reserved_seq)
         return first
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the last message that was published."""
+        return self._next_seq - 1
 
     def take_number(self) -> int:
         """Return a number that no backlog has had."""
@@ -90,7 +96,7 @@ class Store(BacklogRows):
         """Return all resources, oldest first."""
         rows = self.read(
             "SELECT name, kind, number, body, created_us, seeks FROM resource"
-            " WHERE kind <> 'garbage' ORDER BY number"
+            " WHERE kind IN ('topic', 'subscription', 'snapshot', 'schema') ORDER BY number"
         )
         return [ResourceRow(*row) for row in rows]
 
@@ -102,27 +108,54 @@ class Store(BacklogRows):
         )
 
     def delete_resource(self, row: ResourceRow) -> None:
-        """Forget a resource with its leases and access policy; :meth:`sweep` takes its messages.
+        """Forget a resource with its access policy; :meth:`sweep` takes its messages.
 
         Its number is never used again, so nobody sees them meanwhile. A million rows at once would
         stop the server for seconds.
         """
-        self.write("DELETE FROM lease WHERE number = ?", (row.number,))
-        self.write(
-            "INSERT INTO resource VALUES (?, 'garbage', ?, x'', 0, 0)",
-            (f"garbage/{row.number}", row.number),
-        )
+        self.drop_backlog(row.number)
+        self._forget_counts(row.number)
+        self.end_seek(row.number)
         self.write("DELETE FROM resource WHERE name = ?", (row.name,))
         self.write("DELETE FROM policy WHERE name = ?", (row.name,))
 
-    def sweep(self) -> bool:
-        """Delete some messages of deleted resources; say whether there may be more."""
-        row = self.read("SELECT name, number FROM resource WHERE kind = 'garbage'").fetchone()
-        if row is None:
-            return False
-        if not self.drop_slice(row[1]):
-            self.write("DELETE FROM resource WHERE name = ?", (row[0],))
-        return True
+    def drop_backlog(self, number: int) -> None:
+        """Let :meth:`sweep` take the messages and leases of a backlog; nobody may use it again."""
+        self._reset_count(number)
+        self.write(
+            "INSERT OR IGNORE INTO resource VALUES (?, 'garbage', ?, x'', 0, 0)",
+            (f"garbage/{number}", number),
+        )
+
+    def sweep(self, spared: Collection[int] = ()) -> bool:
+        """Delete some messages of dropped backlogs, other than ``spared``; say whether any were."""
+        rows = self.read("SELECT name, number FROM resource WHERE kind = 'garbage'").fetchall()
+        for name, number in rows:
+            if number not in spared:
+                if not self.drop_slice(number):
+                    self.write("DELETE FROM lease WHERE number = ?", (number,))
+                    self.write("DELETE FROM resource WHERE name = ?", (name,))
+                return True
+        return False
+
+    def begin_copy(self, number: int) -> None:
+        """Note that a snapshot is not complete: without :meth:`end_copy` it ends at a restart."""
+        self.write(
+            "INSERT INTO resource VALUES (?, 'copy', ?, x'', 0, 0)", (f"copy/{number}", number)
+        )
+
+    def end_copy(self, number: int) -> None:
+        """Note that a snapshot is complete, or gone."""
+        self.write("DELETE FROM resource WHERE name = ?", (f"copy/{number}",))
+
+    def _drop_unfinished_copies(self) -> None:
+        rows = self.read("SELECT number FROM resource WHERE kind = 'copy'").fetchall()
+        unfinished = {row[0] for row in rows}
+        for resource in self.resources() if unfinished else ():
+            if resource.number in unfinished:
+                self.delete_resource(resource)
+        for number in unfinished:
+            self.end_copy(number)
 
     def read_policy(self, name: str) -> bytes | None:
         """Return the serialized access policy of a resource."""

@@ -96,8 +96,11 @@ class EmulatorThread:
         self.stop()
 
     async def _maintain(self) -> None:
-        self.server.engine.tick()
-        self.server.engine.maintain()
+        engine = self.server.engine
+        engine.tick()
+        engine.maintain()
+        while engine.sweep():
+            await engine.committed()
 
 
 class _Loop:

@@ -130,6 +130,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
     @rule()
     def tidy(self) -> None:
         self.broker.maintain(lambda _state: False)
+        self.broker.trim()
 
     @invariant()
     def rows_are_the_live_messages(self) -> None:
@@ -153,6 +154,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         ]
         assert sum(map(len, places)) == len(set().union(*places)), places
         assert not set().union(*places) - rows - dead
+        assert self.store.count(state.number) == len(rows)
 
     def take(self, count: int) -> list[Delivery]:
         taken = self.state.take(
@@ -198,6 +200,8 @@ class SubscriptionMachine(RuleBasedStateMachine):
             dead.add(seq)
         total = sum(k.state == "dead" for k in self.known.values())
         assert total == len(copies), "a message is gone without acknowledgement or dead letter"
+        assert total == self.store.count(number)
+        assert total == self.store.count_dead_letters(self.state.number)
         return dead
 
     def teardown(self) -> None:

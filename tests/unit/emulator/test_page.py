@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
+from google.pubsub_v1.types import pubsub as t
 
 from convotic_emulator.page import Page
 from convotic_emulator.server import EmulatorServer
@@ -122,3 +124,25 @@ async def test_limits_hold_here_too(client: Client, browser: httpx.AsyncClient) 
     for form in ({"topic": TOPIC}, {"topic": TOPIC, "data": "x", "attributes": "nothing"}):
         answer = await browser.post("/publish", data=form, headers=origin(browser))
         assert answer.status_code == 400
+
+
+async def test_dead_letters_are_counted_over_restarts(tmp_path: Path) -> None:
+    """The overview has them, and what is left."""
+    policy = {"dead_letter_topic": "projects/p/topics/dead", "max_delivery_attempts": 5}
+    for first_run in (True, False):
+        async with EmulatorServer(tmp_path / "data") as server, Client(server) as client:
+            if first_run:
+                dead = t.Topic.pb()(name=policy["dead_letter_topic"])
+                await client.call("Publisher/CreateTopic", dead, t.Topic.pb())
+                await client.create(dead_letter_policy=policy)
+                await client.publish(b"x")
+                for _ in range(5):
+                    await client.modify(await client.pull(), 0)
+                await client.publish(b"y")
+            page = Page(server.engine)
+            await page.start()
+            async with httpx.AsyncClient(base_url=page.url, trust_env=False) as browser:
+                shown = (await browser.get("/")).text
+            await page.stop()
+            # Available, outstanding, dead-lettered.
+            assert "".join(f'<td class="n">{n}</td>' for n in (1, 0, 1)) in shown

@@ -111,7 +111,47 @@ def test_messages_are_found_by_time() -> None:
     store = Store(MEMORY)
     store.append(1, [(seq, seq * 10, None, b"x") for seq in range(1, 11)])
 
-    store.trim(1, 65, leased=[3])
+    while store.trim(1, 65, leased=[3]):
+        pass
 
     assert store.existing(1, range(1, 11)) == {3, 7, 8, 9, 10}
+    store.close()
+
+
+def test_counts_survive_a_crash(tmp_path: Path) -> None:
+    """They are committed with the rows; what was not committed is not counted."""
+    path = tmp_path / "data"
+    first = Store(path)
+    first.append(1, [(seq, 0, None, b"x") for seq in range(1, 11)])
+    first.append(2, [(11, 0, None, b"x")])
+    first.remove(1, [2, 3, 99], retain=True)
+    first.add_dead_letters(1, 3)
+    first.commit()
+    # No close(): the process is killed.
+    second = Store(path)
+
+    assert (second.count(1), second.count(2), second.count(3)) == (8, 1, 0)
+    assert second.count_dead_letters(1) == 3
+    first.close()
+    second.close()
+
+
+def test_a_file_shrinks_when_most_of_it_is_free(tmp_path: Path) -> None:
+    """In steps; what is left is still there."""
+    path = tmp_path / "data"
+    store = Store(path)
+    store.append(1, [(seq, 0, None, b"x" * 1_000_000) for seq in range(1, 41)])
+    store.append(2, [(41, 0, None, b"kept")])
+    store.commit()
+    assert not store.shrink()
+    store.remove(1, range(1, 41), retain=False)
+    store.commit()
+
+    steps = 0
+    while store.shrink():
+        steps += 1
+
+    assert steps > 1
+    assert path.stat().st_size < 20_000_000
+    assert store.existing(2, [41]) == {41}
     store.close()
