@@ -52,6 +52,8 @@ class Features:
     update_labels: bool = False
     #: Refuses what it does not support with UNIMPLEMENTED.
     refuses_unsupported: bool = False
+    #: A schema's new revision must be compatible with the one before.
+    schema_compatibility: bool = False
     #: Pushes to this machine (the service can't).
     local_push: bool = True
     #: What only our server promises.
@@ -73,6 +75,7 @@ OURS = Features(
     iam=True,
     update_labels=True,
     refuses_unsupported=True,
+    schema_compatibility=True,
     is_ours=True,
 )
 

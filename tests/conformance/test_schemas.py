@@ -37,6 +37,11 @@ def topic_with(broker: Broker, schema: Any, encoding: int) -> str:
     return broker.topic(schema_settings=settings)
 
 
+def commit(broker: Broker, schema: Any, text: str) -> Any:
+    wanted = s.Schema.pb()(name=schema.name, type_=AVRO, definition=text)
+    return broker.call("CommitSchema", name=schema.name, schema=wanted)
+
+
 def code_of(call: Callable[[], object]) -> grpc.StatusCode:
     with pytest.raises(grpc.RpcError) as refused:
         call()
@@ -77,10 +82,9 @@ def test_a_topic_takes_only_what_fits(
 def test_revisions(broker: Broker) -> None:
     """Committed, listed (in no documented order), rolled back, deleted."""
     first = make(broker)
-    wanted = s.Schema.pb()(name=first.name, type_=AVRO, definition=definition("number", "more"))
-    second = broker.call("CommitSchema", name=first.name, schema=wanted)
+    second = commit(broker, first, definition("number", "more"))
     assert second.revision_id != first.revision_id
-    assert broker.call("GetSchema", name=first.name, view=2).definition == wanted.definition
+    assert broker.call("GetSchema", name=first.name, view=2).definition == second.definition
     old = broker.call("GetSchema", name=f"{first.name}@{first.revision_id}", view=2)
     assert old.definition == first.definition
 
@@ -100,18 +104,29 @@ def test_revisions(broker: Broker) -> None:
 
 def test_a_message_may_fit_any_revision(broker: Broker) -> None:
     """The newest that it fits is named."""
-    schema = make(broker, json.dumps("int"))
-    topic = topic_with(broker, schema, JSON)
+    schema = make(broker)
+    topic = topic_with(broker, schema, BINARY)
     subscription = broker.subscription(topic)
-    wanted = s.Schema.pb()(name=schema.name, type_=AVRO, definition=json.dumps("string"))
-    broker.needs("limits", "refuses a revision that is not compatible")
-    newer = broker.call("CommitSchema", name=schema.name, schema=wanted)
+    newer = commit(broker, schema, definition("number", "more"))
 
-    broker.publish(topic, b"1", b'"text"')
+    broker.publish(topic, b"\x02", b"\x02\x04")
 
     received = broker.pull_all(subscription, 2)
     revisions = [m.message.attributes["googclient_schemarevisionid"] for m in received]
     assert revisions == [schema.revision_id, newer.revision_id]
+
+
+def test_a_revision_must_be_compatible(broker: Broker) -> None:
+    """As reader and as writer of what was before: new and dropped fields need a default."""
+    broker.needs("schema_compatibility", "accepts any revision")
+    schema = make(broker)
+    required = {"name": "more", "type": "int"}
+    record = {"type": "record", "name": "Order", "fields": [required]}
+
+    for text in (json.dumps(record), json.dumps("int")):
+        assert code_of(lambda: commit(broker, schema, text)) is INVALID  # noqa: B023  # called now
+
+    commit(broker, schema, definition("number", "more"))
 
 
 def test_validation_without_a_topic(broker: Broker) -> None:

@@ -12,6 +12,7 @@ from google.protobuf import empty_pb2
 from google.pubsub_v1.types import schema as t
 
 from convotic_emulator.avro import is_valid_message, parse_definition
+from convotic_emulator.avro_compatibility import can_read
 from convotic_emulator.clock import SECOND_US
 from convotic_emulator.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from convotic_emulator.naming import check_name, check_project, short_name
@@ -109,6 +110,8 @@ class SchemaService:
         schema = self._schema(request.name)
         if request.schema.type_ != _revision(schema).type_:
             raise InvalidArgument("A revision must have the type of the schema.")
+        _check_definition(request.schema)
+        _check_compatible(_revision(schema), request.schema)
         return self._add_revision(schema, self._new_revision(request.name, request.schema))
 
     async def rollback(self, request: Proto, _context: Context) -> Proto:
@@ -240,6 +243,19 @@ def _check_definition(schema: Proto) -> None:
     if len(schema.definition.encode()) > MAX_DEFINITION_BYTES:
         raise InvalidArgument(f"A definition has at most {MAX_DEFINITION_BYTES} bytes.")
     parse_definition(schema.definition)
+
+
+def _check_compatible(old: Proto, new: Proto) -> None:
+    """Refuse a revision that can't be read as the one before, or the other way round.
+
+    https://cloud.google.com/pubsub/docs/commit-schema-revision
+    """
+    before, after = parse_definition(old.definition), parse_definition(new.definition)
+    if not (can_read(after, before) and can_read(before, after)):
+        raise InvalidArgument(
+            "Incompatible schema: by Avro's rules of schema resolution it must be able to read what"
+            f" revision {old.revision_id} has written, and the other way round."
+        )
 
 
 def _check_encoding(encoding: int) -> None:
