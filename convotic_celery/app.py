@@ -20,6 +20,7 @@ from convotic_celery.context.services import Services, ServicesHook
 from convotic_celery.context.store import Store
 from convotic_celery.hooks import plug_in_services
 from convotic_celery.modules import load_modules
+from convotic_celery.runtime.canvas import CeleryCanvas
 from convotic_celery.runtime.key_guard import KeyStore
 from convotic_celery.runtime.lifespans import Lifespans, begin_all
 from convotic_celery.runtime.pauses import Pauses
@@ -28,6 +29,7 @@ from convotic_celery.runtime.policy import HandlerPolicy
 from convotic_celery.runtime.publish import HandlerPublisher, SessionPublisher
 from convotic_celery.runtime.registry import kombu_queue, make_execution, make_task, queue_spec
 from convotic_celery.runtime.task import HandlerTask
+from convotic_celery.sdk.workflow import CanvasStarter
 from convotic_celery.settings import Settings
 from convotic_pubsub.registry import session_for
 
@@ -122,6 +124,7 @@ class ConvoticApp(Celery):
                 None if settings.sent_messages_topic == "off" else settings.sent_messages_topic
             ),
         )
+        self.services.provide(CanvasStarter, CeleryCanvas(self, self.services))
         plug_in_services(self.services, settings.services, services_hook)
         publisher = HandlerPublisher(self.publisher, settings.publish_timeout)
         for definition in self.definitions:

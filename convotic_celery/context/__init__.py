@@ -36,7 +36,7 @@ from convotic_celery.context.publishing import TopicPublisher
 from convotic_celery.context.services import Services, ServicesHook
 from convotic_celery.context.storage import StorageItem
 from convotic_celery.context.store import Store
-from convotic_celery.context.workflow_runs import WorkflowRun
+from convotic_celery.context.workflow_runs import WorkflowRun, WorkflowRunSummary
 
 __all__ = [
     "AsyncContactService",
@@ -78,4 +78,5 @@ __all__ = [
     "SyncWorkflows",
     "TopicPublisher",
     "WorkflowRun",
+    "WorkflowRunSummary",
 ]

@@ -12,6 +12,9 @@ class Keys:
         self.prefix = prefix
         self.contacts = f"{prefix}contacts"
         self.contacts_by_external_id = f"{prefix}contacts:by-external-id"
+        #: What the keys of workflows' runs, and of the indexes of runs, begin with.
+        self.workflow_runs = f"{prefix}workflow:"
+        self.workflow_indexes = f"{prefix}workflows:"
         self.schedule = f"{prefix}schedule"
         self.schedule_watch = f"{prefix}schedule:watch"
 
@@ -53,7 +56,11 @@ class Keys:
 
     def workflow_run(self, run_id: str) -> str:
         """Return the key of the hash of a workflow's run."""
-        return f"{self.prefix}workflow:{run_id}"
+        return f"{self.workflow_runs}{run_id}"
+
+    def workflow_index(self, name: str, status: str) -> str:
+        """Return the key of the sorted set of a workflow's runs in a state; "" for any."""
+        return f"{self.workflow_indexes}{name}:{status}"
 
     def storage_item(self, module: str, key: str) -> str:
         """Return the key of the hash of one item of the module's storage."""

@@ -27,7 +27,7 @@ from convotic_celery.sdk.middleware import RouteMiddleware, WorkerMiddleware, ch
 from convotic_celery.sdk.names import check_module_name
 from convotic_celery.sdk.options import WorkerOptions, WorkerOptionsDict
 from convotic_celery.sdk.route import RouteDefinition, define_route
-from convotic_celery.sdk.workflow import build_workflow, workflow_topic
+from convotic_celery.sdk.workflow import WorkflowStep, build_workflow, workflow_topic
 
 if TYPE_CHECKING:
     from convotic_celery.sdk.lifespan import Lifespan
@@ -96,15 +96,16 @@ class Sdk:
         self,
         *,
         name: str,
-        steps: Sequence[Callable[[Any, Any], object]],
+        steps: Sequence[WorkflowStep],
         options: Mapping[str, Any] | None = None,
     ) -> HandlerDefinition:
         """Have ``ctx.workflows.start(name, ...)`` do ``steps``, one after the other.
 
         Args:
             name: A letter, then letters, digits, ``_`` and ``-``; its topic is ``workflow.NAME``.
-            steps: Functions ``(run, ctx)``, all ``async def`` or all ``def``; what one returns is
-                JSON and kept under its name in ``run.results``. Each may be run more than once.
+            steps: Functions ``(run, ctx)``, all ``async def`` or all ``def``, or Celery canvas: a
+                task, a signature, ``("name", group(...))``. What one returns is JSON and kept under
+                its name in ``run.results``. Each may be run more than once.
             options: Those of a handler; they hold for each step.
 
         Raises ModuleError that says the rule.
@@ -258,7 +259,7 @@ class ConvoticModule:
         self,
         name: str,
         *,
-        steps: Sequence[Callable[[Any, Any], object]],
+        steps: Sequence[WorkflowStep],
         **options: Unpack[WorkerOptionsDict],
     ) -> None:
         """Register a workflow; means and raises what :meth:`Sdk.register_workflow` does."""

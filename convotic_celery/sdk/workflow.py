@@ -4,14 +4,17 @@ A workflow is a handler on the topic ``workflow.NAME``. A message names a run an
 
     {"run_id": "0199...", "step": 1}
 
-Its retries, deadline and dead letter are the step's; what the run has so far is in the store.
+Its retries, deadline and dead letter are the step's; what the run has so far is in the store. A
+step that is Celery canvas is only started there; the canvas's own end writes its result.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
@@ -24,10 +27,54 @@ from convotic_celery.sdk.outcomes import DeadLetter
 if TYPE_CHECKING:
     from convotic_celery.sdk.dead_lettered import DeadLettered
 
-__all__ = ["StepMessage", "build_workflow", "workflow_topic"]
+__all__ = [
+    "Canvas",
+    "CanvasStart",
+    "CanvasStarter",
+    "StepMessage",
+    "WorkflowStep",
+    "build_workflow",
+    "describe_failure",
+    "workflow_topic",
+]
 
 #: What the workflow itself needs of its handler.
 _OWN_OPTIONS = ("concurrency_key", "concurrency_key_limit", "deduplicate", "on_dead_letter")
+
+
+class Canvas(Protocol):
+    """A Celery task, signature, chain, group or chord."""
+
+    def apply_async(self, *args: Any, **kwargs: Any) -> Any:
+        """Publish it."""
+        ...
+
+
+#: A function ``(run, ctx)`` or Celery canvas; with a name of its own: ``("notify", group(...))``.
+WorkflowStep: TypeAlias = (
+    Callable[[Any, Any], object] | Canvas | tuple[str, Callable[[Any, Any], object] | Canvas]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanvasStart:
+    """What is started, and which step of which run it is."""
+
+    canvas: Canvas
+    #: What the step before has returned; the run's input for the first.
+    argument: object
+    run_id: str
+    step: int
+    name: str
+    is_last: bool
+
+
+class CanvasStarter:
+    """Starts Celery canvas as steps; the app provides one to ``ctx.service``."""
+
+    def start(self, wanted: CanvasStart) -> None:
+        """Publish the canvas, and see to it that the run hears of its end. Blocks."""
+        raise NotImplementedError
 
 
 class StepMessage(BaseModel):
@@ -39,13 +86,51 @@ class StepMessage(BaseModel):
     step: int = Field(ge=0)
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    name: str
+    function: Callable[..., Any] | None
+    canvas: Canvas | None
+
+
+class _Steps:
+    """The steps of one workflow."""
+
+    def __init__(self, steps: Sequence[_Step]) -> None:
+        self._steps = steps
+
+    def name_of(self, number: int) -> str:
+        return self._steps[number].name if number < len(self._steps) else ""
+
+    def find(self, number: int) -> _Step:
+        if number >= len(self._steps):
+            raise DeadLetter(
+                f"the workflow has {len(self._steps)} steps, and the run is at {number}"
+            )
+        return self._steps[number]
+
+    def is_last(self, number: int) -> bool:
+        return number + 1 == len(self._steps)
+
+    def describe_start(self, run: Any, step: _Step) -> CanvasStart:
+        argument = run.results.get(self._steps[run.step - 1].name) if run.step else run.input
+        return CanvasStart(
+            canvas=cast("Canvas", step.canvas),
+            argument=argument,
+            run_id=run.id,
+            step=run.step,
+            name=step.name,
+            is_last=self.is_last(run.step),
+        )
+
+
 def workflow_topic(name: str) -> str:
     """Return the topic of the workflow's steps; raises ModuleError for a name that is none."""
     return f"workflow.{check_handler_name(name)}"
 
 
 def build_workflow(
-    name: str, steps: Sequence[Callable[..., Any]], options: dict[str, Any]
+    name: str, steps: Sequence[WorkflowStep], options: dict[str, Any]
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
     """Return the handler that does a workflow's steps, and its options.
 
@@ -54,65 +139,84 @@ def build_workflow(
     own = [option for option in _OWN_OPTIONS if option in options]
     if own:
         raise ModuleError(f"workflow {name!r}: {own[0]} is the workflow's own option.")
-    names = [getattr(step, "__name__", "") for step in steps]
-    if not steps or len(set(names)) != len(names):
-        raise ModuleError(f"workflow {name!r}: steps are functions of different names: {names}.")
-    kinds = {inspect.iscoroutinefunction(step) for step in steps}
+    parsed = [_parse(name, step) for step in steps]
+    names = [step.name for step in parsed]
+    if not parsed or len(set(names)) != len(names):
+        raise ModuleError(f"workflow {name!r}: steps have different names: {names}.")
+    kinds = {inspect.iscoroutinefunction(step.function) for step in parsed if step.function}
     if len(kinds) > 1:
         raise ModuleError(f"workflow {name!r}: its steps are all async def, or all plain def.")
-    is_async = kinds.pop()
+    is_async = not kinds or kinds.pop()
     needed = {
         "concurrency_key": "data.run_id",
         "on_dead_letter": _fail if is_async else _fail_plainly,
     }
     build = _build_async if is_async else _build_plain
-    return build(tuple(steps)), {**options, **needed}
+    return build(_Steps(tuple(parsed))), {**options, **needed}
 
 
-def _build_async(steps: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+def _parse(workflow: str, given: WorkflowStep) -> _Step:
+    name, step = given if isinstance(given, tuple) else ("", given)
+    if not hasattr(step, "apply_async"):
+        function = cast("Callable[..., Any]", step)
+        return _Step(name or getattr(function, "__name__", ""), function, None)
+    # A signature is a mapping; a task has its name as an attribute.
+    task = str(step["task"] if isinstance(step, Mapping) else getattr(step, "name", ""))
+    if not name and task.startswith("celery."):
+        raise ModuleError(
+            f"workflow {workflow!r}: a {task.removeprefix('celery.')} has no name of its own; give "
+            f'it one: steps=[..., ("name", {task.removeprefix("celery.")}(...))].'
+        )
+    return _Step(name or task.rpartition(".")[2], None, step)
+
+
+def _build_async(steps: _Steps) -> Callable[..., Any]:
     async def advance(message: WorkerMessage[StepMessage], ctx: Any) -> None:
         """Do a workflow's next step."""
         wanted = message.data
-        run = await ctx.workflows.begin_step(wanted.run_id, wanted.step, resume=ctx.is_replay)
-        if run is not None:
-            step = _find(steps, run.step)
-            result = await step(run, ctx)
-            is_last = run.step + 1 == len(steps)
-            await ctx.workflows.end_step(run, step.__name__, result, is_last=is_last)
+        name = steps.name_of(wanted.step)
+        run = await ctx.workflows.begin_step(wanted.run_id, wanted.step, name, resume=ctx.is_replay)
+        if run is None:
+            return
+        step = steps.find(run.step)
+        if step.function is None:
+            starter = ctx.service(CanvasStarter)
+            await asyncio.to_thread(starter.start, steps.describe_start(run, step))
+            return
+        result = await step.function(run, ctx)
+        await ctx.workflows.end_step(run, step.name, result, is_last=steps.is_last(run.step))
 
     return advance
 
 
-def _build_plain(steps: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+def _build_plain(steps: _Steps) -> Callable[..., Any]:
     def advance(message: WorkerMessage[StepMessage], ctx: Any) -> None:
         """Do a workflow's next step."""
         wanted = message.data
-        run = ctx.workflows.begin_step(wanted.run_id, wanted.step, resume=ctx.is_replay)
-        if run is not None:
-            step = _find(steps, run.step)
-            result = step(run, ctx)
-            is_last = run.step + 1 == len(steps)
-            ctx.workflows.end_step(run, step.__name__, result, is_last=is_last)
+        name = steps.name_of(wanted.step)
+        run = ctx.workflows.begin_step(wanted.run_id, wanted.step, name, resume=ctx.is_replay)
+        if run is None:
+            return
+        step = steps.find(run.step)
+        if step.function is None:
+            ctx.service(CanvasStarter).start(steps.describe_start(run, step))
+            return
+        result = step.function(run, ctx)
+        ctx.workflows.end_step(run, step.name, result, is_last=steps.is_last(run.step))
 
     return advance
-
-
-def _find(steps: Sequence[Callable[..., Any]], number: int) -> Callable[..., Any]:
-    if number >= len(steps):
-        raise DeadLetter(f"the workflow has {len(steps)} steps, and the run is at {number}")
-    return steps[number]
 
 
 async def _fail(dead: DeadLettered, ctx: Any) -> None:
     wanted = _step_of(dead)
     if wanted is not None:
-        await ctx.workflows.fail(wanted.run_id, wanted.step, _text_of(dead.error))
+        await ctx.workflows.fail(wanted.run_id, wanted.step, describe_failure(dead.error))
 
 
 def _fail_plainly(dead: DeadLettered, ctx: Any) -> None:
     wanted = _step_of(dead)
     if wanted is not None:
-        ctx.workflows.fail(wanted.run_id, wanted.step, _text_of(dead.error))
+        ctx.workflows.fail(wanted.run_id, wanted.step, describe_failure(dead.error))
 
 
 def _step_of(dead: DeadLettered) -> StepMessage | None:
@@ -123,5 +227,6 @@ def _step_of(dead: DeadLettered) -> StepMessage | None:
         return None
 
 
-def _text_of(error: Exception) -> str:
+def describe_failure(error: BaseException) -> str:
+    """Return what a run keeps of the error that ended it."""
     return f"{type(error).__name__}: {error}"[:1000]

@@ -18,8 +18,10 @@ from convotic_celery.runtime.attributes import (
     TARGET_ATTRIBUTE,
 )
 from convotic_celery.runtime.publish import HandlerPublisher
+from convotic_celery.sdk.workflow import CanvasStarter
 from convotic_celery.settings import Settings
 from convotic_celery.testing.broker import DeadLetterSeen, MemoryBroker, PublishedMessage, RunSeen
+from convotic_celery.testing.canvas import EagerCanvas
 from convotic_celery.testing.clock import MovingClock
 from convotic_celery.testing.runner import Runner
 from convotic_celery.testing.store import shared_store_url
@@ -47,6 +49,7 @@ class AppUnderTest:
         app.services.publisher = self._broker
         self._schedule = app.services.async_schedule
         app.services.async_schedule.now = app.services.sync_schedule.now = clock.now
+        app.services.provide(CanvasStarter, EagerCanvas(app))
         publisher = HandlerPublisher(self._broker, app.settings.publish_timeout)
         for definition in app.definitions:
             app.tasks[definition.queue].publisher = publisher  # type: ignore[attr-defined]  # HandlerTask's

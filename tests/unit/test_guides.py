@@ -56,7 +56,11 @@ def test_workflows_register() -> None:
     _, scope = run_blocks("workflows.md")
 
     handlers = scope["module"].collect_handlers()
-    assert [handler.topic for handler in handlers] == ["workflow.fulfil-order", "custom.orders.new"]
+    assert [handler.topic for handler in handlers] == [
+        "workflow.fulfil-order",
+        "custom.orders.new",
+        "workflow.pack-order",
+    ]
     assert (handlers[0].options.max_retries, handlers[0].options.ack_deadline) == (3, 60)
 
 

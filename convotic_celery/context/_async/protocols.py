@@ -24,7 +24,11 @@ if TYPE_CHECKING:
         Page,
     )
     from convotic_celery.context.storage import StorageItem
-    from convotic_celery.context.workflow_runs import WorkflowRun
+    from convotic_celery.context.workflow_runs import (
+        WorkflowRun,
+        WorkflowRunSummary,
+        WorkflowStatus,
+    )
 
 __all__ = [
     "AsyncContactService",
@@ -203,6 +207,17 @@ class AsyncWorkflowService(Protocol):
         """Return the run; raises WorkflowRunNotFound."""
         ...
 
+    async def list(
+        self,
+        name: str | None = None,
+        *,
+        status: WorkflowStatus | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[WorkflowRunSummary]:
+        """Return a page of runs, newest first."""
+        ...
+
     async def resume(self, run_id: str) -> WorkflowRun:
         """Have a run go on, also one that failed."""
         ...
@@ -211,6 +226,7 @@ class AsyncWorkflowService(Protocol):
         self,
         run_id: str,
         step: int,
+        name: str,
         *,
         resume: bool = False,
     ) -> WorkflowRun | None:

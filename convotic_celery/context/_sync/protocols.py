@@ -26,7 +26,11 @@ if TYPE_CHECKING:
         Page,
     )
     from convotic_celery.context.storage import StorageItem
-    from convotic_celery.context.workflow_runs import WorkflowRun
+    from convotic_celery.context.workflow_runs import (
+        WorkflowRun,
+        WorkflowRunSummary,
+        WorkflowStatus,
+    )
 
 __all__ = [
     "SyncContactService",
@@ -205,6 +209,17 @@ class SyncWorkflowService(Protocol):
         """Return the run; raises WorkflowRunNotFound."""
         ...
 
+    def list(
+        self,
+        name: str | None = None,
+        *,
+        status: WorkflowStatus | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[WorkflowRunSummary]:
+        """Return a page of runs, newest first."""
+        ...
+
     def resume(self, run_id: str) -> WorkflowRun:
         """Have a run go on, also one that failed."""
         ...
@@ -213,6 +228,7 @@ class SyncWorkflowService(Protocol):
         self,
         run_id: str,
         step: int,
+        name: str,
         *,
         resume: bool = False,
     ) -> WorkflowRun | None:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from convotic_celery.context import records, workflow_runs
+from convotic_celery.context import records, workflow_runs, workflow_scripts
+from convotic_celery.context.paging import Paging
 from convotic_celery.context.scripts import READ_HASH
 from convotic_celery.errors import WorkflowRunNotFound
 from convotic_celery.sdk.workflow import workflow_topic
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
     from convotic_celery.context._sync.pubsub import SyncPubsub
     from convotic_celery.context.database import SyncDatabase
     from convotic_celery.context.keys import Keys
-    from convotic_celery.context.workflow_runs import WorkflowRun
+    from convotic_celery.context.models import Page
+    from convotic_celery.context.workflow_runs import (
+        WorkflowRun,
+        WorkflowRunSummary,
+        WorkflowStatus,
+    )
 
 __all__ = ["SyncWorkflows"]
 
@@ -61,8 +67,15 @@ class SyncWorkflows:
             "created_at": now,
             "updated_at": now,
         }
-        key = self._keys.workflow_run(fields["id"])
-        found = self._database.run(workflow_runs.CREATE_RUN, [key], *records.flatten(fields))
+        found = self._database.run(
+            workflow_scripts.CREATE_RUN,
+            [self._keys.workflow_run(fields["id"])],
+            self._keys.workflow_indexes,
+            self._keys.workflow_runs,
+            name,
+            f"{records.new_id()}:{fields['id']}",
+            *records.flatten(fields),
+        )
         run = _expect(fields["id"], workflow_runs.parse_run(found))
         if run.status == "running" and run.step == 0:
             self._pubsub.publish(topic, data={"run_id": run.id, "step": 0})
@@ -75,6 +88,30 @@ class SyncWorkflows:
         """
         found = self._database.run(READ_HASH, [self._keys.workflow_run(run_id)])
         return _expect(run_id, workflow_runs.parse_run(found))
+
+    def list(
+        self,
+        name: str | None = None,
+        *,
+        status: WorkflowStatus | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[WorkflowRunSummary]:
+        """Return a page of runs, newest first: all, a workflow's, those in a state, or both.
+
+        They come without inputs and results, which :meth:`get` returns. ``limit`` is 1 to 1000,
+        else InvalidField.
+        """
+        start, count, *_ = Paging(limit, cursor, newest_first=True).arguments("")
+        found = self._database.run(
+            workflow_scripts.LIST_RUNS,
+            [self._keys.workflow_index(name or "", status or "")],
+            start,
+            count,
+            self._keys.workflow_runs,
+            *workflow_runs.SUMMARY_FIELDS,
+        )
+        return workflow_runs.parse_summaries(found, limit)
 
     def resume(self, run_id: str) -> WorkflowRun:
         """Have a run go on with its next step, also one that failed; raises WorkflowRunNotFound.
@@ -90,16 +127,25 @@ class SyncWorkflows:
         self,
         run_id: str,
         step: int,
+        name: str,
         *,
         resume: bool = False,
     ) -> WorkflowRun | None:
         """Return the run if this is its next step, else None; for the workflow's own handler.
 
-        A step that was done already, but whose successor may not have been published, is made up
-        for. ``resume`` has a failed run go on.
+        The run remembers the step's name. A step that was done already, but whose successor may not
+        have been published, is made up for. ``resume`` has a failed run go on.
         """
-        reading = self._resume(run_id) if resume else self.get(run_id)
-        run = reading
+        if resume:
+            self._resume(run_id)
+        found = self._database.run(
+            workflow_scripts.BEGIN_STEP,
+            [self._keys.workflow_run(run_id)],
+            str(step),
+            name,
+            records.utc_now(),
+        )
+        run = _expect(run_id, workflow_runs.parse_run(found))
         if run.status != "running" or step > run.step:
             return None
         if step < run.step:
@@ -120,6 +166,7 @@ class SyncWorkflows:
         Does nothing if another run of the step was faster.
         """
         arguments = [
+            self._keys.workflow_indexes,
             str(run.step),
             f"result:{name}",
             workflow_runs.encode_value(f"the result of step {name}", result),
@@ -128,7 +175,7 @@ class SyncWorkflows:
             str(workflow_runs.KEPT_SECONDS * 1000) if is_last else "",
         ]
         key = self._keys.workflow_run(run.id)
-        done = self._database.run(workflow_runs.END_STEP, [key], *arguments)
+        done = self._database.run(workflow_scripts.END_STEP, [key], *arguments)
         if done == 1 and not is_last:
             self._pubsub.publish(
                 workflow_topic(run.name), data={"run_id": run.id, "step": run.step + 1}
@@ -136,13 +183,23 @@ class SyncWorkflows:
 
     def fail(self, run_id: str, step: int, error: str) -> None:
         """Note that a run was given up at this step; for the workflow's own handler."""
-        arguments = [str(step), error, records.utc_now(), str(workflow_runs.KEPT_SECONDS * 1000)]
+        arguments = [
+            self._keys.workflow_indexes,
+            str(step),
+            error,
+            records.utc_now(),
+            str(workflow_runs.KEPT_SECONDS * 1000),
+        ]
         key = self._keys.workflow_run(run_id)
-        self._database.run(workflow_runs.FAIL_RUN, [key], *arguments)
+        self._database.run(workflow_scripts.FAIL_RUN, [key], *arguments)
 
     def _resume(self, run_id: str) -> WorkflowRun:
-        key = self._keys.workflow_run(run_id)
-        found = self._database.run(workflow_runs.RESUME_RUN, [key], records.utc_now())
+        found = self._database.run(
+            workflow_scripts.RESUME_RUN,
+            [self._keys.workflow_run(run_id)],
+            self._keys.workflow_indexes,
+            records.utc_now(),
+        )
         return _expect(run_id, workflow_runs.parse_run(found))
 
     def _publish_next(self, run: WorkflowRun) -> None:

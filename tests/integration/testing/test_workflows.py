@@ -15,7 +15,7 @@ from convotic_celery import (
     SyncConvoticContext,
     WorkflowRun,
 )
-from convotic_celery.errors import ModuleError, WorkflowRunNotFound
+from convotic_celery.errors import InvalidField, ModuleError, WorkflowRunNotFound
 from convotic_celery.testing import AppUnderTest, convotic_app
 
 
@@ -170,6 +170,76 @@ async def test_plain_steps_and_plain_callers() -> None:
         await app.drain()
 
     assert seen == [{"count": 1}]
+
+
+async def list_ids(app: AppUnderTest, *names: str, **filters: Any) -> list[str]:
+    """Return the ids of all pages of a list of runs."""
+    ids, cursor = [], None
+    while True:
+        page = await app.ctx.workflows.list(*names, limit=2, cursor=cursor, **filters)
+        assert len(page.items) <= 2
+        ids += [run.id for run in page.items]
+        cursor = page.next_cursor
+        if cursor is None:
+            return ids
+
+
+async def test_runs_are_listed_by_workflow_and_state() -> None:
+    """The newest first, page by page; each where it stands now."""
+    steps = Steps()
+    module = make_module(steps, max_retries=0)
+    module.workflow("other", steps=[steps.ship])
+    async with convotic_app(module) as app:
+        start = app.ctx.workflows.start
+        for number in range(3):
+            await start("fulfil", {"order": number}, run_id=f"run-{number}")
+            await app.drain()
+        steps.failures = 1
+        await start("fulfil", {"order": 3}, run_id="failed")
+        await app.drain()
+        await start("other", run_id="other")
+        await start("other", run_id="other")
+
+        done = ["run-2", "run-1", "run-0"]
+        assert await list_ids(app) == ["other", "failed", *done]
+        assert await list_ids(app, "fulfil") == ["failed", *done]
+        assert await list_ids(app, "fulfil", status="completed") == done
+        assert await list_ids(app, status="failed") == ["failed"]
+        assert await list_ids(app, status="running") == ["other"]
+        assert await list_ids(app, "other", status="failed") == []
+        (failed,) = (await app.ctx.workflows.list(status="failed")).items
+        assert (failed.name, failed.step, failed.step_name) == ("fulfil", 1, "charge")
+        assert failed.error == "ConnectionError: the bank is away"
+
+        await app.ctx.workflows.resume("failed")
+        assert await list_ids(app, status="running") == ["other", "failed"]
+        await app.drain()
+        assert await list_ids(app, status="completed") == ["other", "failed", *done]
+        assert await list_ids(app, status="failed") == await list_ids(app, status="running") == []
+
+
+async def test_runs_that_are_gone_leave_the_lists() -> None:
+    """When they are met, and a few with each new run: an index does not grow for ever."""
+    async with convotic_app(make_module(Steps())) as app:
+        for number in range(3):
+            await app.ctx.workflows.start("fulfil", {"order": 0}, run_id=f"run-{number}")
+            await app.drain()
+        client, keys = app.app.store.async_client(), app.app.settings.store_key_prefix
+        assert 0 < await client.ttl(f"{keys}workflow:run-0") <= 30 * 24 * 3600
+        await client.delete(f"{keys}workflow:run-0", f"{keys}workflow:run-1")
+
+        assert await list_ids(app, status="completed") == ["run-2"]
+        await app.ctx.workflows.start("fulfil", {"order": 0}, run_id="run-0")
+        assert await list_ids(app) == ["run-0", "run-2"]
+        assert await client.zcard(f"{keys}workflows:fulfil:") == 2
+        assert await client.zcard(f"{keys}workflows:fulfil:completed") == 1
+
+
+async def test_a_page_has_a_limit() -> None:
+    """As the other services' pages."""
+    async with convotic_app(make_module(Steps())) as app:
+        with pytest.raises(InvalidField, match="1 to 1000"):
+            await app.ctx.workflows.list(limit=0)
 
 
 async def test_an_unknown_run_is_told() -> None:
