@@ -218,7 +218,7 @@ class TaskPool(BasePool):
             self._begin(self._coming.popleft())
 
     def _begin(self, job: Job) -> None:
-        job.task = self._loop_thread.loop.create_task(self._run_async(job), name=repr(job))
+        job.task = self._loop_thread.loop.create_task(self._run_async(job))
 
     async def _run_async(self, job: Job) -> None:
         """Run one async job. Nothing it raises leaves here: SystemExit would end the loop."""

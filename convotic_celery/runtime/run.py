@@ -6,9 +6,11 @@ Says nothing about what an error means; that is ``outcome.py``.
 from __future__ import annotations
 
 import asyncio
+import types
+from collections.abc import Coroutine, Generator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from convotic_celery.sdk.handler import HandlerDefinition
 
 __all__ = ["ContextSource", "Execution", "build_delivery", "build_message", "run_async", "run_sync"]
+
+T = TypeVar("T")
 
 
 class ContextSource(Protocol):
@@ -136,10 +140,15 @@ async def _call_async(
 async def _call_until_deadline(
     definition: HandlerDefinition, message: WorkerMessage[Any], ctx: object, control: RunControl
 ) -> None:
+    coroutine = definition.call(message, ctx)
     try:
-        async with asyncio.timeout(control.time_left) as deadline:
+        waits_for = coroutine.send(None)
+    except StopIteration:
+        return  # it never waited: nobody could have stopped it
+    try:
+        async with asyncio.timeout(0 if control.is_lost else control.time_left) as deadline:
             control.watch(deadline)
-            await definition.call(message, ctx)
+            await _go_on(coroutine, waits_for)
     except TimeoutError as error:
         if not deadline.expired():
             raise  # the handler's own
@@ -147,6 +156,22 @@ async def _call_until_deadline(
             raise Postponed("another run has taken its key", 1.0) from error
         # Chained: the traceback shows where the handler stood.
         raise AckDeadlineExceeded(definition.queue, control.granted_seconds) from error
+
+
+@types.coroutine
+def _go_on(coroutine: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
+    """Wait for what a coroutine that has begun waits for, and then for the coroutine itself."""
+    try:
+        while True:
+            try:
+                value = yield waits_for
+            except BaseException as exc:  # noqa: BLE001 - cancellation goes where the wait is
+                waits_for = coroutine.throw(exc)
+            else:
+                waits_for = coroutine.send(value)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
 
 
 def run_sync(

@@ -112,14 +112,15 @@ class HandlerTask(Task[Any, Any]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the handler on a message (in a worker), or on data (called directly, for tests)."""
-        facts: MessageFacts | None = self.request.get("convotic")
+        request: Any = self.request  # Celery looks it up by greenlet each time
+        facts: MessageFacts | None = request.get("convotic")
         if facts is None:
             return self._call_directly(*args, **kwargs)
         if "give_up" in facts:
             self._give_up(args[0], facts)
         begun = time.monotonic()
         try:
-            self._run(args[0], facts, partial(hold_lease, str(self.request.id)))
+            self._run(args[0], facts, partial(hold_lease, str(request.id)))
         except _WORKER_STOPS:
             raise
         except Exception as exc:  # noqa: BLE001 - whatever a handler raises has a meaning

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from convotic_celery.context.logger import build_logger
@@ -39,9 +40,23 @@ class ConvoticContext:
         self.contacts: AsyncContactService = services.async_contacts
         self.conversations: AsyncConversationService = services.async_conversations
         self.messages: AsyncMessageService = services.async_messages
-        self.storage: AsyncStorageService = services.async_storage(delivery.module)
-        self.pubsub: AsyncPubsub = services.async_pubsub(delivery.trace)
-        self.logger: HandlerLogger = build_logger(**delivery.log_fields())
+
+    # What follows is made when it is first asked for: most handlers use some, and none uses all.
+
+    @cached_property
+    def storage(self) -> AsyncStorageService:
+        """The module's own JSON and bytes, by key."""
+        return self._services.async_storage(self._delivery.module)
+
+    @cached_property
+    def pubsub(self) -> AsyncPubsub:
+        """Publishes, and passes the message's trace on."""
+        return self._services.async_pubsub(self._delivery.trace)
+
+    @cached_property
+    def logger(self) -> HandlerLogger:
+        """A structured logger that names handler and message in everything it logs."""
+        return build_logger(**self._delivery.log_fields())
 
     @property
     def workflows(self) -> AsyncWorkflowService:

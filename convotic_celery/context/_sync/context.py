@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from convotic_celery.context.logger import build_logger
@@ -41,9 +42,23 @@ class SyncConvoticContext:
         self.contacts: SyncContactService = services.sync_contacts
         self.conversations: SyncConversationService = services.sync_conversations
         self.messages: SyncMessageService = services.sync_messages
-        self.storage: SyncStorageService = services.sync_storage(delivery.module)
-        self.pubsub: SyncPubsub = services.sync_pubsub(delivery.trace)
-        self.logger: HandlerLogger = build_logger(**delivery.log_fields())
+
+    # What follows is made when it is first asked for: most handlers use some, and none uses all.
+
+    @cached_property
+    def storage(self) -> SyncStorageService:
+        """The module's own JSON and bytes, by key."""
+        return self._services.sync_storage(self._delivery.module)
+
+    @cached_property
+    def pubsub(self) -> SyncPubsub:
+        """Publishes, and passes the message's trace on."""
+        return self._services.sync_pubsub(self._delivery.trace)
+
+    @cached_property
+    def logger(self) -> HandlerLogger:
+        """A structured logger that names handler and message in everything it logs."""
+        return build_logger(**self._delivery.log_fields())
 
     @property
     def workflows(self) -> SyncWorkflowService:

@@ -12,6 +12,7 @@ import pytest
 from convotic_celery.context.delivery import RouteCall
 from convotic_celery.errors import AckDeadlineExceeded, DeadlineNotExtendable
 from convotic_celery.runtime.control import RunControl, hold_lease
+from convotic_celery.runtime.outcome import Postponed
 from convotic_celery.runtime.payload import PayloadBuilder
 from convotic_celery.runtime.run import Execution, build_message, run_async
 from tests.unit.runtime.support import define, forever, make_app, receive
@@ -113,6 +114,42 @@ def test_a_run_is_stopped_at_its_deadline() -> None:
 
     with pytest.raises(AckDeadlineExceeded, match=r"0\.05 seconds"):
         run(handler, control)
+
+
+def test_a_run_that_lost_its_key_before_it_first_waits_is_stopped_there() -> None:
+    """Its keeper may notice while the handler computes, before there is a timer to move."""
+    control, _ = make_control(30.0)
+
+    async def handler(message: Any, ctx: Any) -> None:
+        control.lose()
+        await forever()
+
+    with pytest.raises(Postponed):
+        run(handler, control)
+
+
+def test_what_a_handler_sees_and_returns_to_is_its_own_coroutine() -> None:
+    """Task groups, timeouts and errors of awaited things work across the handler's waits."""
+    seen: list[Any] = []
+
+    async def handler(message: Any, ctx: Any) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await forever()
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(asyncio.sleep(0, "slept"))
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(LookupError("asked for"))
+        with pytest.raises(LookupError):
+            await future
+        seen.append(task.result())
+        raise TimeoutError("the handler's own")
+
+    control, _ = make_control(30.0)
+
+    with pytest.raises(TimeoutError, match="own"):
+        run(handler, control)
+    assert seen == ["slept"]
 
 
 def test_a_route_has_no_deadline() -> None:
