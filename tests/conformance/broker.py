@@ -129,6 +129,13 @@ _METHODS: Mapping[str, tuple[str, Any, Any]] = {
     "Seek": ("Subscriber", t.SeekRequest.pb(), t.SeekResponse.pb()),
     "CreateSnapshot": ("Subscriber", t.CreateSnapshotRequest.pb(), t.Snapshot.pb()),
     "GetSnapshot": ("Subscriber", t.GetSnapshotRequest.pb(), t.Snapshot.pb()),
+    "ListSnapshots": ("Subscriber", t.ListSnapshotsRequest.pb(), t.ListSnapshotsResponse.pb()),
+    "ListTopicSnapshots": (
+        "Publisher",
+        t.ListTopicSnapshotsRequest.pb(),
+        t.ListTopicSnapshotsResponse.pb(),
+    ),
+    "UpdateSnapshot": ("Subscriber", t.UpdateSnapshotRequest.pb(), t.Snapshot.pb()),
     "DeleteSnapshot": ("Subscriber", t.DeleteSnapshotRequest.pb(), empty_pb2.Empty),
 }
 

@@ -203,16 +203,17 @@ def test_retry_policy_delays_redelivery(broker: Broker, topic: str) -> None:
 
 
 def test_exactly_once_names_the_ack_ids_it_refuses(broker: Broker, topic: str) -> None:
-    """An expired lease: the acknowledgement fails, with the id in ErrorInfo."""
+    """An expired lease: acknowledgement and deadline fail, with the id in ErrorInfo."""
     subscription = broker.subscription(topic, enable_exactly_once_delivery=True)
     broker.publish(topic, b"x")
     received = broker.pull(subscription)
     broker.modify(subscription, received, 0)
 
-    with pytest.raises(grpc.RpcError) as refused:
-        broker.acknowledge(subscription, received)
+    for refuse in (broker.acknowledge, lambda s, m: broker.modify(s, m, 10)):
+        with pytest.raises(grpc.RpcError) as refused:
+            refuse(subscription, received)
 
-    metadata: Any = refused.value.trailing_metadata()
-    details = dict(metadata)["grpc-status-details-bin"]
-    assert b"PERMANENT_FAILURE_INVALID_ACK_ID" in details
-    assert received[0].ack_id.encode() in details
+        metadata: Any = refused.value.trailing_metadata()
+        details = dict(metadata)["grpc-status-details-bin"]
+        assert b"PERMANENT_FAILURE_INVALID_ACK_ID" in details
+        assert received[0].ack_id.encode() in details

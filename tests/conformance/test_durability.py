@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import struct_pb2, timestamp_pb2
 
 from convotic_emulator import daemon
 from tests.conformance.broker import OURS, Broker, unique
@@ -156,3 +157,51 @@ def test_nothing_confirmed_is_lost_by_kill_9(folder: Path) -> None:
     assert load.torn() == []
     assert len(load.published) > 50 * ITERATIONS
     assert load.violations == []
+
+
+def test_a_seek_is_not_torn_by_kill_9(folder: Path) -> None:
+    """Killed in the middle of acknowledging 50,000 messages: after the restart all of them are."""
+    address = daemon.ensure_running(folder)
+    broker = Broker(OURS, grpc.insecure_channel(address), "p")
+    topic = broker.topic()
+    subscription = broker.subscription(topic)
+    for _ in range(50):
+        broker.publish(topic, *[b"x"] * 1000)
+    target = timestamp_pb2.Timestamp(seconds=4_000_000_000)
+    asker = threading.Thread(target=_seek, args=(address, subscription, target))
+    asker.start()
+
+    wait_until(lambda: 0 < count(broker, subscription) < 50_000)
+    info = daemon.status(folder)
+    assert info is not None
+    os.kill(info["pid"], signal.SIGKILL)
+
+    asker.join(timeout=20)
+    broker.close()
+    wait_until(lambda: daemon.status(folder) is None)
+    again = Broker(OURS, grpc.insecure_channel(daemon.ensure_running(folder)), "p")
+    wait_until(lambda: count(again, subscription) == 0)
+    assert again.pull_now(subscription) == []
+    again.publish(topic, b"later")
+    assert [m.message.data for m in again.pull(subscription)] == [b"later"]
+    again.close()
+
+
+def _seek(address: str, subscription: str, target: Any) -> None:
+    broker = Broker(OURS, grpc.insecure_channel(address), "p")
+    with contextlib.suppress(grpc.RpcError):  # the kill
+        broker.call("Seek", subscription=subscription, time=target)
+    broker.close()
+
+
+def count(broker: Broker, subscription: str) -> float:
+    """Return how many messages are not acknowledged, by the emulator's own service."""
+    call = broker.channel.unary_unary(
+        "/convotic.emulator.v1.Status/CountMessages",
+        request_serializer=struct_pb2.ListValue.SerializeToString,
+        response_deserializer=struct_pb2.Struct.FromString,
+    )
+    request = struct_pb2.ListValue()
+    request.append(subscription)
+    answer: Any = call(request, timeout=10)
+    return float(answer[subscription]["messages"])

@@ -7,7 +7,8 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf import duration_pb2, timestamp_pb2
+from google.protobuf import duration_pb2, field_mask_pb2, timestamp_pb2
+from google.pubsub_v1.types import pubsub as t
 
 from tests.conformance.broker import Broker, bodies, unique
 from tests.support.waiting import never
@@ -96,3 +97,73 @@ def test_a_retaining_topic_serves_later_subscriptions_by_seek(broker: Broker) ->
     assert bodies(broker.pull(subscription)) == [b"wanted"]
     shown = broker.call("GetSubscription", subscription=subscription)
     assert shown.topic_message_retention_duration.seconds == 3600
+
+
+def snapshot_of(broker: Broker, subscription: str) -> str:
+    name = f"projects/{broker.project}/snapshots/{unique('snap')}"
+    broker.call("CreateSnapshot", name=name, subscription=subscription)
+    return name
+
+
+def test_snapshots_are_listed(broker: Broker, topic: str, subscription: str) -> None:
+    """By project."""
+    name = snapshot_of(broker, subscription)
+
+    listed = broker.call("ListSnapshots", project=f"projects/{broker.project}").snapshots
+
+    assert [(s.name, s.topic) for s in listed if s.name == name] == [(name, topic)]
+    broker.call("DeleteSnapshot", snapshot=name)
+
+
+def test_a_snapshot_outlives_its_topic(broker: Broker, topic: str, subscription: str) -> None:
+    """It shows _deleted-topic_."""
+    broker.needs("limits", "goes on showing the topic")
+    name = snapshot_of(broker, subscription)
+
+    broker.call("DeleteTopic", topic=topic)
+
+    assert broker.call("GetSnapshot", snapshot=name).topic == "_deleted-topic_"
+    broker.call("DeleteSnapshot", snapshot=name)
+
+
+def test_a_topic_lists_its_snapshots(broker: Broker, topic: str, subscription: str) -> None:
+    """By name."""
+    name = snapshot_of(broker, subscription)
+
+    assert list(broker.call("ListTopicSnapshots", topic=topic).snapshots) == [name]
+
+    broker.call("DeleteSnapshot", snapshot=name)
+
+
+def test_a_snapshot_has_labels_and_an_end(broker: Broker, topic: str, subscription: str) -> None:
+    """Both can be changed."""
+    broker.needs("update_labels", "UpdateSnapshot is not implemented")
+    del topic
+    name = snapshot_of(broker, subscription)
+    wanted = t.Snapshot.pb()(name=name, labels={"a": "1"}, expire_time=moment(7200))
+
+    mask = field_mask_pb2.FieldMask(paths=["labels", "expire_time"])
+    broker.call("UpdateSnapshot", snapshot=wanted, update_mask=mask)
+
+    shown = broker.call("GetSnapshot", snapshot=name)
+    assert dict(shown.labels) == {"a": "1"}
+    assert shown.expire_time.seconds == wanted.expire_time.seconds
+    broker.call("DeleteSnapshot", snapshot=name)
+
+
+def test_a_snapshot_of_another_topic_is_refused(
+    broker: Broker, topic: str, subscription: str
+) -> None:
+    """FAILED_PRECONDITION; one that does not exist is NOT_FOUND."""
+    del topic
+    name = snapshot_of(broker, subscription)
+    other = broker.subscription(broker.topic())
+
+    for snapshot, code in (
+        (name, grpc.StatusCode.FAILED_PRECONDITION),
+        (f"{name}x", grpc.StatusCode.NOT_FOUND),
+    ):
+        with pytest.raises(grpc.RpcError) as refused:
+            broker.call("Seek", subscription=other, snapshot=snapshot)
+        assert refused.value.code() == code
+    broker.call("DeleteSnapshot", snapshot=name)

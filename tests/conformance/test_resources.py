@@ -203,6 +203,46 @@ def test_a_filter_decides_who_gets_a_message(broker: Broker, topic: str) -> None
     assert code_of(broker, "CreateSubscription", **fields) == INVALID
 
 
+@pytest.mark.parametrize(
+    ("expression", "wanted"),
+    [
+        ("attributes:lang", b"en fr none-region"),
+        ('attributes.lang = "en"', b"en"),
+        ('attributes.lang != "en" AND attributes:lang', b"fr none-region"),
+        ('hasPrefix(attributes.lang, "e")', b"en"),
+        ('attributes:region AND NOT attributes.lang = "fr"', b"none-region"),
+        ('attributes.lang = "en" OR (attributes.lang = "fr" AND attributes:region)', b"en fr"),
+        ("-attributes:lang", b"plain"),
+    ],
+)
+def test_the_filter_language(broker: Broker, topic: str, expression: str, wanted: bytes) -> None:
+    """Presence, equality, prefix; NOT, AND, OR and brackets."""
+    broker.needs("filters", "filters are stored and not applied")
+    subscription = broker.subscription(topic, filter=expression)
+    broker.publish(topic, b"plain")
+    broker.publish(topic, b"en", attributes={"lang": "en"})
+    broker.publish(topic, b"fr", attributes={"lang": "fr", "region": "ca"})
+    broker.publish(topic, b"none-region", attributes={"lang": "", "region": "xx"})
+
+    received = broker.pull_all(subscription, len(wanted.split()))
+
+    assert sorted(bodies(received)) == sorted(wanted.split())
+    assert broker.pull_now(subscription) == []
+
+
+def test_a_filter_has_at_most_256_bytes(broker: Broker, topic: str) -> None:
+    """One more is refused."""
+    broker.needs("filters", "not checked")
+    for length in (256, 257):
+        expression = "attributes:" + "x" * (length - len("attributes:"))
+        name = f"projects/{broker.project}/subscriptions/{unique('sub')}"
+        fields: dict[str, Any] = {"name": name, "topic": topic, "filter": expression}
+        if length > 256:
+            assert code_of(broker, "CreateSubscription", **fields) == INVALID
+        else:
+            broker.call("CreateSubscription", **fields)
+
+
 def test_a_detached_subscription_gets_nothing(
     broker: Broker, topic: str, subscription: str
 ) -> None:
@@ -213,41 +253,59 @@ def test_a_detached_subscription_gets_nothing(
     broker.call("DetachSubscription", subscription=subscription)
 
     assert broker.call("GetSubscription", subscription=subscription).detached
+    assert not broker.call("ListTopicSubscriptions", topic=topic).subscriptions
     code = code_of(broker, "Pull", subscription=subscription, max_messages=1)
     assert code == grpc.StatusCode.FAILED_PRECONDITION
 
 
-def test_access_policies_are_kept(broker: Broker, topic: str) -> None:
+@pytest.mark.parametrize("kind", ["topic", "subscription"])
+def test_access_policies_are_kept(broker: Broker, topic: str, kind: str) -> None:
     """Set, get, and a stale etag is refused; every permission is granted."""
     broker.needs("iam", "needs another emulator for it")
+    resource = topic if kind == "topic" else broker.subscription(topic)
     policy = policy_pb2.Policy()
     policy.bindings.add(role="roles/pubsub.publisher", members=["user:a@example.com"])
-    request = iam_policy_pb2.SetIamPolicyRequest(resource=topic, policy=policy)
+    request = iam_policy_pb2.SetIamPolicyRequest(resource=resource, policy=policy)
     stored = broker.iam("SetIamPolicy", request)
 
-    shown = broker.iam("GetIamPolicy", iam_policy_pb2.GetIamPolicyRequest(resource=topic))
+    shown = broker.iam("GetIamPolicy", iam_policy_pb2.GetIamPolicyRequest(resource=resource))
     assert shown == stored
     assert shown.bindings[0].role == "roles/pubsub.publisher"
     request.policy.etag = b"stale"
     with pytest.raises(grpc.RpcError):
         broker.iam("SetIamPolicy", request)
     asked = iam_policy_pb2.TestIamPermissionsRequest(
-        resource=topic, permissions=["pubsub.topics.publish"]
+        resource=resource, permissions=["pubsub.topics.publish"]
     )
     assert list(broker.iam("TestIamPermissions", asked).permissions) == ["pubsub.topics.publish"]
 
 
-def test_what_is_not_supported_says_so(broker: Broker, topic: str) -> None:
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"push_config": {"push_endpoint": "https://example.com/push"}}, "push"),
+        ({"bigquery_config": {"table": "p.d.t"}}, "BigQuery"),
+        ({"cloud_storage_config": {"bucket": "b"}}, "Cloud Storage"),
+        ({"message_transforms": [{"disabled": True}]}, "transforms"),
+    ],
+    ids=["push", "bigquery", "storage", "transforms"],
+)
+def test_what_is_not_supported_says_so(
+    broker: Broker, topic: str, fields: dict[str, Any], reason: str
+) -> None:
     """UNIMPLEMENTED with a reason, never a wrong success."""
     broker.needs("refuses_unsupported", "stores what it does not do")
     name = f"projects/{broker.project}/subscriptions/{unique('sub')}"
-    push = t.PushConfig.pb()(push_endpoint="https://example.com/push")
 
     with pytest.raises(grpc.RpcError) as refused:
-        broker.call("CreateSubscription", name=name, topic=topic, push_config=push)
+        broker.call("CreateSubscription", name=name, topic=topic, **fields)
 
     assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
-    assert "push" in (refused.value.details() or "")
+    assert reason in (refused.value.details() or "")
+
+
+def test_an_unknown_method_says_so(broker: Broker) -> None:
+    """UNIMPLEMENTED with its name."""
     unknown: Any = broker.channel.unary_unary(
         "/google.pubsub.v1.Imaginary/Call",
         request_serializer=None,

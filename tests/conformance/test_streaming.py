@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import grpc
 
@@ -183,22 +184,28 @@ def test_responses_fit_a_client_with_default_limits(
     for _ in range(4):
         broker.publish(topic, *[b"x" * 600_000] * 5)
 
+    pulled = broker.pull_now(subscription)  # an error if it is too large
     stream = broker.stream(subscription)
 
-    wait_until(lambda: len(stream.received) == 20, timeout=10)
+    wait_until(lambda: len(stream.received) + len(pulled) == 20, timeout=10)
+    assert pulled
 
 
 def test_the_response_tells_the_subscription_properties(broker: Broker, topic: str) -> None:
     """Clients read from it whether ordering and exactly-once are on."""
-    subscription = broker.subscription(topic, enable_exactly_once_delivery=True)
-    stream = broker.stream(subscription)
-    broker.publish(topic, b"x")
+    settings: list[dict[str, Any]] = [
+        {"enable_exactly_once_delivery": True, "enable_message_ordering": False},
+        {"enable_exactly_once_delivery": False, "enable_message_ordering": True},
+    ]
+    for fields in settings:
+        stream = broker.stream(broker.subscription(topic, **fields))
+        broker.publish(topic, b"x")
 
-    wait_until(lambda: stream.received)
+        wait_until(lambda: stream.received)  # noqa: B023  # awaited here
 
-    properties = stream.responses[0].subscription_properties
-    assert properties.exactly_once_delivery_enabled
-    assert not properties.message_ordering_enabled
+        properties = stream.responses[0].subscription_properties
+        shown = properties.exactly_once_delivery_enabled, properties.message_ordering_enabled
+        assert shown == tuple(fields.values())
 
 
 def test_exactly_once_confirms_over_the_stream(broker: Broker, topic: str) -> None:

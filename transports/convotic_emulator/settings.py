@@ -45,7 +45,8 @@ DEFAULT_MAX_DELIVERY_ATTEMPTS = 5
 MAX_LABELS = 64
 
 MAX_MESSAGES = 1000
-MAX_MESSAGE_BYTES = 10_000_000
+#: Of data, in one message or in many.
+MAX_REQUEST_BYTES = 10_000_000
 MAX_ATTRIBUTES = 100
 MAX_KEY_BYTES = 256
 MAX_VALUE_BYTES = 1024
@@ -122,6 +123,7 @@ def check_messages(messages: Sequence[Proto]) -> None:
         raise InvalidArgument(
             f"The value for message_count is {len(messages)}: a request has 1 to {MAX_MESSAGES}."
         )
+    total = 0
     for message in messages:
         attributes = message.attributes
         if attributes:
@@ -130,10 +132,11 @@ def check_messages(messages: Sequence[Proto]) -> None:
             raise InvalidArgument("Some messages are empty: data or an attribute is required.")
         if len(message.ordering_key) * 4 > MAX_ORDERING_KEY_BYTES:
             _check_size("ordering_key", message.ordering_key, MAX_ORDERING_KEY_BYTES)
-        if len(message.data) > MAX_MESSAGE_BYTES:
-            raise InvalidArgument(
-                f"A message has {len(message.data)} bytes; at most {MAX_MESSAGE_BYTES} are allowed."
-            )
+        total += len(message.data)
+    if total > MAX_REQUEST_BYTES:
+        raise InvalidArgument(
+            f"The messages have {total} bytes; a request has at most {MAX_REQUEST_BYTES}."
+        )
 
 
 def rules_of(subscription: Proto) -> Rules:

@@ -116,7 +116,7 @@ class SnapshotMethods:
         elif target == "snapshot":
             snapshot = self._registry.snapshot(check_name(request.snapshot, "snapshots"))
             if snapshot.proto.topic != subscription.proto.topic:
-                raise InvalidArgument("The snapshot is of another topic than the subscription.")
+                raise FailedPrecondition("The snapshot is of another topic than the subscription.")
             if not snapshot.is_complete:
                 raise NotFound.of(snapshot.row.name)  # its creation is not confirmed yet
             await self._engine.replays.seek(subscription, time_us=None, source=snapshot)

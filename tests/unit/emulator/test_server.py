@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -275,6 +277,51 @@ async def test_stopping_ends_streams_and_waiting_pulls(clock: ManualClock) -> No
         await server.stop()
 
         assert await stream.code() == grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_stream_has_its_own_deadline(
+    server: EmulatorServer, client: Client, clock: ManualClock
+) -> None:
+    """Ten seconds instead of the subscription's 600; another one for what comes after a change."""
+    await client.create(ack_deadline_seconds=600)
+    method: Any = client.channel.stream_stream(
+        "/google.pubsub.v1.Subscriber/StreamingPull",
+        request_serializer=t.StreamingPullRequest.pb().SerializeToString,
+        response_deserializer=t.StreamingPullResponse.pb().FromString,
+    )
+    stream = method()
+    request = t.StreamingPullRequest.pb()
+    await stream.write(request(subscription=SUBSCRIPTION, stream_ack_deadline_seconds=10))
+    state = server.engine.registry.subscriptions[SUBSCRIPTION].state
+    for deadline, change in ((10, 30), (30, 10)):
+        await client.publish(b"%d" % deadline)
+        assert bodies((await stream.read()).received_messages) == [b"%d" % deadline]
+        clock.advance(deadline - 0.1)
+        assert len(state.outstanding) == 1
+        clock.advance(0.2)
+        [again] = (await stream.read()).received_messages
+        await stream.write(request(ack_ids=[again.ack_id], stream_ack_deadline_seconds=change))
+        await wait_until_async(lambda: not state.outstanding)
+    stream.cancel()
+
+
+async def test_pings_are_allowed(server: EmulatorServer) -> None:
+    """As often as a client likes: the connection stays."""
+    frame = struct.Struct("!BHBBI")  # HTTP/2: length (24 bits), type, flags, stream
+    settings, ping, goaway = 4, 6, 7
+    reader, writer = await asyncio.open_connection(server.host, server.port)
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame.pack(0, 0, settings, 0, 0))
+    writer.write((frame.pack(0, 8, ping, 0, 0) + b"12345678") * 20)
+
+    answered = 0
+    while answered < 20:
+        high, low, kind, _, _ = frame.unpack(await reader.readexactly(frame.size))
+        await reader.readexactly(high << 16 | low)
+        assert kind != goaway
+        answered += kind == ping
+
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_two_servers_do_not_share_a_port(server: EmulatorServer) -> None:
