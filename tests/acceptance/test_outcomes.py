@@ -68,12 +68,24 @@ def failing_starts(stage: Stage) -> list[float]:
     return [run["at"] for run in stage.read_runs() if run["data"].get("fail")]
 
 
+@pytest.mark.crash(1, "the worker, before the handler started", lost="nothing", repeated="nothing")
+@pytest.mark.crash(
+    2,
+    "the worker, while the handler runs",
+    lost="nothing",
+    repeated="what the handler had done so far",
+)
 def test_a_killed_workers_message_is_delivered_again(stage: Stage) -> None:
-    """kill -9 in the middle of a run loses nothing: the next worker runs the message."""
+    """kill -9 in the middle of a run loses nothing: the next worker runs the message.
+
+    And what waited behind it.
+    """
     with stage.worker() as first:
         stage.publish_json({"id": "slow", "slow": 60})
         wait_until(stage.read_runs, timeout=15)
+        stage.publish_json({"id": "waiting"})
         first.child.kill()
 
     with stage.worker():
-        wait_until(lambda: len(stage.read_runs()) == 2, timeout=45)
+        wait_until(lambda: len(stage.read_runs()) == 3, timeout=45)
+    assert sorted(run["data"]["id"] for run in stage.read_runs()) == ["slow", "slow", "waiting"]

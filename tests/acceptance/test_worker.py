@@ -32,6 +32,7 @@ def test_every_pool_runs_async_and_plain_handlers(embedded_stage: Stage, pool: s
         wait_until(lambda: len(embedded_stage.read_runs("end")) == 2, timeout=20)
 
 
+@pytest.mark.crash(6, "the worker, on SIGTERM", lost="nothing", repeated="nothing")
 @pytest.mark.parametrize("pool", ["default", "threads", "prefork"])
 def test_sigterm_finishes_what_runs_and_leaves(embedded_stage: Stage, pool: str) -> None:
     """On SIGTERM the running handler ends, its message is acknowledged, the exit code is 0."""

@@ -70,6 +70,12 @@ def test_what_was_written_is_there_after_a_stop(data_dir: Path) -> None:
         assert client.get("key") == "value"
 
 
+@pytest.mark.crash(
+    10,
+    "the embedded store, by kill -9",
+    lost="nothing that it answered",
+    repeated="nothing; it is started again",
+)
 def test_a_killed_valkey_is_started_again_with_its_data(data_dir: Path) -> None:
     """kill -9 of Valkey loses nothing that was answered, and the next to ask gets a store."""
     socket = store.ensure_running(data_dir)

@@ -69,6 +69,9 @@ def test_a_refused_pull_is_said_once_and_ends_by_itself(
     assert len(said(caplog, "pull_recovered")) == 1
 
 
+@pytest.mark.crash(
+    11, "the broker or the store is away for a while", lost="nothing", repeated="perhaps"
+)
 def test_a_quota_and_an_unavailable_service_are_waited_for(
     faulty: FaultyServer, harness: MakeHarness, caplog: pytest.LogCaptureFixture
 ) -> None:

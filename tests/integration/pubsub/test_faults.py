@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from convotic_pubsub.naming import subscription_path
-from tests.support.pubsub import Harness, make_spec
+from convotic_pubsub.queue import DeadLetter
+from tests.support.pubsub import CountingPolicy, Harness, make_spec
 
 if TYPE_CHECKING:
-    import pytest
-
     from convotic_emulator.testing import EmulatorThread
     from tests.integration.pubsub.conftest import MakeHarness
 
@@ -77,6 +78,12 @@ def test_dropped_streams_are_opened_again(
     assert said(caplog, "pull_failed") == []
 
 
+@pytest.mark.crash(
+    4,
+    "the worker, after the handler returned and before the acknowledgement is confirmed",
+    lost="nothing",
+    repeated="the whole run",
+)
 def test_a_message_whose_acknowledgement_was_lost_comes_again(
     pubsub_emulator: EmulatorThread, harness: MakeHarness
 ) -> None:
@@ -94,3 +101,30 @@ def test_a_message_whose_acknowledgement_was_lost_comes_again(
     one.drain_until(lambda: one.bodies.count("again") == 2)
     one.session.flush()
     assert pubsub_emulator.count(path_of(one)) == 0
+
+
+@pytest.mark.crash(
+    5,
+    "the worker, between dead-letter publish and acknowledgement",
+    lost="nothing",
+    repeated="the dead letter",
+)
+def test_a_dead_letter_whose_message_was_not_acknowledged_comes_twice(
+    pubsub_emulator: EmulatorThread, harness: MakeHarness
+) -> None:
+    """Rather than not at all: both are the same message's."""
+    policy = CountingPolicy()
+    policy.decisions[b'"bad"'] = DeadLetter({"convotic-dead-letter-reason": "invalid"})
+    one = consuming(harness, pubsub_emulator, policy=policy)
+    one.session.flush()
+
+    pubsub_emulator.faults.lose_acks()
+    one.publish("bad")
+    one.drain_until(lambda: one.session.dead_lettered)
+    one.session.flush()
+    assert pubsub_emulator.count(path_of(one)) == 1
+    pubsub_emulator.advance(601)
+
+    one.drain_until(lambda: pubsub_emulator.count(path_of(one)) == 0)
+    letters = [letter.message for letter in one.dead_letters()]
+    assert [letter.data for letter in letters] == [b'"bad"', b'"bad"']

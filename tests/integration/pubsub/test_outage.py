@@ -8,16 +8,22 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from convotic_emulator import daemon
 from tests.support.pubsub import make_spec, pull
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.integration.pubsub.conftest import MakeHarness
 
 
+@pytest.mark.crash(
+    9,
+    "the emulator, by kill -9",
+    lost="no confirmed publish, no confirmed acknowledgement",
+    repeated="what was being acknowledged",
+)
 def test_an_emulator_that_is_killed_costs_nothing(data_dir: Path, harness: MakeHarness) -> None:
     """kill -9 in the middle: what was confirmed arrives, what runs is acknowledged afterwards."""
     one = harness(lambda: daemon.ensure_running(data_dir), make_spec(concurrency=5))
@@ -70,6 +76,9 @@ def test_a_deleted_subscription_is_made_again_and_others_go_on(
     assert len(said) <= 1
 
 
+@pytest.mark.crash(
+    11, "the broker or the store is away for a while", lost="nothing", repeated="perhaps"
+)
 def test_a_lost_store_is_said_and_delivery_goes_on(
     broker: str, harness: MakeHarness, caplog: pytest.LogCaptureFixture
 ) -> None:

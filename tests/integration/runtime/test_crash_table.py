@@ -1,12 +1,10 @@
-"""The table of crashes in docs/idempotency.md: each row is played, and must say what happens."""
+"""Crash by crash, with a key: each test is a row of the table in docs/idempotency.md."""
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
@@ -18,8 +16,6 @@ from convotic_celery.runtime.outcome import Duplicate, Postponed
 from convotic_celery.sdk.message import WorkerMessage
 from tests.support.valkey import run_valkey
 from tests.unit.runtime.support import define
-
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "idempotency.md"
 
 
 @pytest.fixture(scope="module")
@@ -104,47 +100,105 @@ async def lost_data(world: World) -> Claim | str:
     return await world.begin()
 
 
-Row: TypeAlias = Callable[[World], Awaitable[Claim | str]]
-
-#: What each row is about -> what is played, and whether the next delivery runs.
-ROWS: dict[str, tuple[Row, bool]] = {
-    "before the handler began": (lambda world: world.begin(), True),
-    "in the middle of the handler": (in_the_middle, True),
-    "after the handler returned and before that was recorded": (in_the_middle, True),
-    "after it was recorded and before the acknowledgement": (after_it_was_recorded, False),
-    "the acknowledgement is lost": (after_it_was_recorded, False),
-    "the publisher repeats its publish": (repeated_publish, False),
-    "Pub/Sub delivers to two workers at once": (two_at_once, False),
-    "the store loses its data": (lost_data, True),
-}
+async def before_it_began(world: World) -> Claim | str:
+    return await world.begin()
 
 
-def read_table() -> dict[str, str]:
-    """Return each row's first and last cell."""
-    section = PAGE.read_text().partition("## Crash by crash")[2]
-    rows = re.findall(r"^\| (.+?) \|.*\| (.+?) \|$", section, re.MULTILINE)
-    return {what: says for what, says in rows if set(what) != {"-"} and "dies" not in what}
+Play: TypeAlias = Callable[[World], Awaitable[Claim | str]]
 
 
-def test_each_row_of_the_page_is_played() -> None:
-    """No row without its test, no test without its row."""
-    played = {row: [text for text in read_table() if text.endswith(row)] for row in ROWS}
-
-    assert [row for row, found in played.items() if len(found) != 1] == []
-    assert len(read_table()) == len(ROWS)
-
-
-@pytest.mark.parametrize("row", ROWS)
-async def test_the_row_says_what_happens(row: str, store_url: str) -> None:
-    """The next delivery runs, or is skipped."""
-    play, runs = ROWS[row]
+@pytest.mark.parametrize(
+    "play",
+    [
+        pytest.param(
+            before_it_began,
+            marks=pytest.mark.crash(
+                1,
+                "the worker, before the handler began",
+                without_key="runs once",
+                with_key="runs once",
+            ),
+        ),
+        pytest.param(
+            in_the_middle,
+            marks=pytest.mark.crash(
+                2,
+                "the worker, in the middle of the handler",
+                without_key="runs again",
+                with_key="runs again, once its lease has ended; never beside the first",
+            ),
+        ),
+        pytest.param(
+            in_the_middle,
+            marks=pytest.mark.crash(
+                3,
+                "the worker, after the handler returned and before that was recorded",
+                without_key="runs again",
+                with_key="runs again",
+            ),
+        ),
+        pytest.param(
+            after_it_was_recorded,
+            marks=pytest.mark.crash(
+                4,
+                "the worker, after it was recorded and before the acknowledgement",
+                without_key="runs again",
+                with_key="skipped",
+            ),
+        ),
+        pytest.param(
+            after_it_was_recorded,
+            marks=pytest.mark.crash(
+                5,
+                "the acknowledgement is lost",
+                without_key="runs again",
+                with_key="skipped",
+            ),
+        ),
+        pytest.param(
+            repeated_publish,
+            marks=pytest.mark.crash(
+                6,
+                "the publisher repeats its publish",
+                without_key="runs again",
+                with_key="skipped with a business key, runs with `message.id`",
+            ),
+        ),
+        pytest.param(
+            two_at_once,
+            marks=pytest.mark.crash(
+                7,
+                "Pub/Sub delivers to two workers at once",
+                without_key="runs in both",
+                with_key="runs in one, the other is skipped when that has succeeded",
+            ),
+        ),
+        pytest.param(
+            lost_data,
+            marks=pytest.mark.crash(
+                8,
+                "the store loses its data",
+                without_key="nothing changes",
+                with_key="runs again, also what had succeeded",
+            ),
+        ),
+    ],
+)
+async def test_the_row_says_what_happens(
+    play: Play, store_url: str, request: pytest.FixtureRequest
+) -> None:
+    """The next delivery runs, or is skipped, as the row has it."""
     store = Store(store_url)
     try:
         outcome: Any = await play(World(store))
     finally:
         await store.aclose()
         store.close()
-    (says,) = [says for text, says in read_table().items() if text.endswith(row)]
+    mark = request.node.get_closest_marker("crash")
+    assert mark is not None
 
-    assert isinstance(outcome, Claim) if runs else outcome == "skipped"
-    assert says.startswith(("runs", "what had succeeded may run")) if runs else "skipped" in says
+    if "skipped" in mark.kwargs["with_key"]:
+        assert outcome == "skipped"
+    else:
+        assert mark.kwargs["with_key"].startswith("runs")
+        assert isinstance(outcome, Claim)

@@ -201,6 +201,9 @@ def test_prefork_refuses_to_extend(stage: Stage) -> None:
     assert opened["pid"] == closed["pid"]
 
 
+@pytest.mark.crash(
+    8, "the worker, in a step of a workflow", lost="nothing", repeated="that step, no other"
+)
 def test_a_workflow_goes_on_after_a_crash(stage: Stage) -> None:
     """kill -9 in the second step: only that one is run again."""
     with stage.worker() as worker:

@@ -92,6 +92,12 @@ def test_prefork_stops_a_blocking_handler(stage: Stage) -> None:
     assert dead_letter.attributes[REASON] == "ack-deadline-exceeded"
 
 
+@pytest.mark.crash(
+    7,
+    "a child of prefork, while the handler runs",
+    lost="nothing",
+    repeated="what the handler had done so far",
+)
 def test_a_child_that_dies_is_a_loss(stage: Stage) -> None:
     """It ends after max_worker_losses, not after max_retries; the worker goes on."""
     with stage.worker(*POOLS["prefork"]):

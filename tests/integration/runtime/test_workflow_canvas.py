@@ -117,6 +117,9 @@ def workflows(stage: Stage) -> Iterator[Any]:
     app.close()
 
 
+@pytest.mark.crash(
+    8, "the worker, in a step of a workflow", lost="nothing", repeated="that step, no other"
+)
 def test_canvas_goes_on_after_a_crash(stage: Stage, workflows: Any) -> None:
     """kill -9 in one of two tasks: the state says which step; the steps before are not repeated."""
     with stage.worker() as worker:
