@@ -12,7 +12,7 @@ from celery.canvas import maybe_signature
 from kombu.utils.json import dumps, loads
 
 from convotic_celery.context.delivery import Delivery
-from convotic_celery.errors import WorkflowRunNotFound
+from convotic_celery.errors import InvalidField, NotSerializable, WorkflowRunNotFound
 from convotic_celery.sdk.workflow import CanvasStart, CanvasStarter, describe_failure
 
 if TYPE_CHECKING:
@@ -84,11 +84,18 @@ def rebuild(canvas: Any, app: Celery[Any]) -> Any:
 def end_step(
     services: Services, result: object, *, run_id: str, step: int, name: str, is_last: bool
 ) -> None:
-    """Keep a step's result and publish the next one, or only that if it was kept already."""
+    """Keep a step's result and publish the next one, or only that if it was kept already.
+
+    A result that can't be kept fails the run.
+    """
     workflows = _workflows(services, run_id)
     run = workflows.begin_step(run_id, step, name)
-    if run is not None:
+    if run is None:
+        return
+    try:
         workflows.end_step(run, name, result, is_last=is_last)
+    except (InvalidField, NotSerializable) as error:  # too large, most likely
+        workflows.fail(run_id, step, describe_failure(error))
 
 
 def fail_step(services: Services, error: str, *, run_id: str, step: int) -> None:

@@ -13,6 +13,7 @@ this class (``celery.worker.request.create_request_cls``).
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -81,6 +82,8 @@ class HandlerRequest(Request):
 
     #: Celery's, missing in celery-types.
     _context: Any
+    #: Until when the lease is kept, by the monotonic clock; before the run, for ever.
+    _held_until = math.inf
 
     def __init__(
         self, message: Any, *, body: Any = None, decoded: bool = False, **kwargs: Any
@@ -104,7 +107,14 @@ class HandlerRequest(Request):
 
     def hold(self, seconds: float) -> None:
         """Keep the lease for a run of so many seconds from now, and the time to settle it."""
-        self._delivery.started(seconds + self._definition.options.deadline_grace)
+        held = seconds + self._definition.options.deadline_grace
+        self._held_until = time.monotonic() + held
+        self._delivery.started(held)
+
+    @property
+    def is_overdue(self) -> bool:
+        """True if it still runs although its lease has ended: plain code that nobody could stop."""
+        return not self.acknowledged and time.monotonic() > self._held_until
 
     def acknowledge(self) -> None:
         """Acknowledge: the handler returned, or the message was revoked or has expired."""

@@ -25,7 +25,7 @@ from kombu.utils.imports import symbol_by_name
 from convotic_celery.errors import ConfigurationError
 from convotic_celery.runtime import pause_commands
 from convotic_celery.runtime.banner import handler_table
-from convotic_celery.runtime.counters import outcomes
+from convotic_celery.runtime.counters import count_overdue, outcomes
 from convotic_celery.runtime.memory import calm_garbage_collector
 from convotic_celery.runtime.mover import ScheduleMover
 from convotic_celery.runtime.pool import TaskPool
@@ -103,7 +103,8 @@ class HandlerWorker(Worker):
 
     def stats(self) -> dict[str, Any]:
         """Return what ``inspect stats`` and Flower show, and how many messages ended how."""
-        stats: dict[str, Any] = {**super().stats(), "convotic": {"outcomes": outcomes.snapshot()}}
+        ours = {"outcomes": outcomes.snapshot(), "overdue": count_overdue()}
+        stats: dict[str, Any] = {**super().stats(), "convotic": ours}
         if "broker" in stats:  # kombu puts the options in as they are: objects, functions, secrets
             options = stats["broker"].get("transport_options") or {}
             stats["broker"] = {**stats["broker"], "transport_options": describe_options(options)}

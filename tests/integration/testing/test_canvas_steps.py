@@ -68,6 +68,20 @@ async def test_a_task_that_fails_fails_the_run() -> None:
     assert run.error == "ValueError: not 2"
 
 
+@shared_task(name="test_canvas.tell_long")
+def tell_long(number: int) -> str:
+    """Return more than a run keeps."""
+    return "x" * 1_100_000
+
+
+async def test_a_result_that_is_too_large_fails_the_run() -> None:
+    """It would be so the next time."""
+    run = await run_to_its_end(tell_long)
+
+    assert (run.status, run.step_name) == ("failed", "tell_long")
+    assert "a workflow keeps 1,000,000" in (run.error or "")
+
+
 async def test_plain_steps_go_with_canvas_too() -> None:
     """Canvas is neither async nor plain."""
 
