@@ -167,7 +167,7 @@ def _parse(workflow: str, given: WorkflowStep) -> _Step:
             f"workflow {workflow!r}: a {task.removeprefix('celery.')} has no name of its own; give "
             f'it one: steps=[..., ("name", {task.removeprefix("celery.")}(...))].'
         )
-    return _Step(name or task.rpartition(".")[2], None, step)
+    return _Step(name or task.rpartition(".")[2], None, cast("Canvas", step))
 
 
 def _build_async(steps: _Steps) -> Callable[..., Any]:

@@ -125,6 +125,12 @@ class Load:
         broker.close()
 
 
+@pytest.mark.crash(
+    9,
+    "the emulator, by kill -9",
+    lost="no confirmed publish, no confirmed acknowledgement",
+    repeated="what was being acknowledged",
+)
 def test_nothing_confirmed_is_lost_by_kill_9(folder: Path) -> None:
     """At random points, under publishes and acknowledgements in flight."""
     address = daemon.ensure_running(folder)
