@@ -31,10 +31,21 @@ class World:
         self.store = store
         self._deduplicate = deduplicate
         self._keys = KeyStore(store, key_prefix=f"test-{uuid.uuid4().hex[:8]}:")
+        self._claims: list[Claim] = []
+        self._others: list[World] = []
 
     def keyed_by(self, deduplicate: str) -> World:
         """Return the same with another key."""
-        return World(self.store, deduplicate)
+        self._others.append(World(self.store, deduplicate))
+        return self._others[-1]
+
+    def close(self) -> None:
+        """Have no lease renewed after the test."""
+        for claim in self._claims:
+            for lease in claim.leases:
+                self._keys.keeper.drop(lease)
+        for other in self._others:
+            other.close()
 
     async def begin(self, message_id: str = "m-1") -> Claim | str:
         """Have a worker take the message; say why it does not run if it does not."""
@@ -45,11 +56,13 @@ class World:
             id=message_id, data={"id": 7}, attributes={}, published_at=datetime.now(UTC)
         )
         try:
-            return await drive_async(guard.acquire(message, self._control), self._keys)
+            claim = await drive_async(guard.acquire(message, self._control), self._keys)
         except Duplicate:
             return "skipped"
         except Postponed:
             return "postponed"
+        self._claims.append(claim)
+        return claim
 
     async def succeed(self, claim: Claim | str) -> None:
         """Have the run return, and its success recorded."""
@@ -189,9 +202,11 @@ async def test_the_row_says_what_happens(
 ) -> None:
     """The next delivery runs, or is skipped, as the row has it."""
     store = Store(store_url)
+    world = World(store)
     try:
-        outcome: Any = await play(World(store))
+        outcome: Any = await play(world)
     finally:
+        world.close()
         await store.aclose()
         store.close()
     mark = request.node.get_closest_marker("crash")
