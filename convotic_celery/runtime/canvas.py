@@ -25,6 +25,9 @@ __all__ = ["CeleryCanvas", "end_step", "fail_step", "rebuild"]
 _END = "convotic.workflow.end_step"
 _FAIL = "convotic.workflow.fail_step"
 
+#: How often a failed task's error is looked for; one that ignores its result has none.
+_LOOKS_FOR_ERROR = 3
+
 #: Delivered again when their worker dies, and tried again, ever more slowly, while the store or
 #: Pub/Sub are away.
 _OPTIONS: dict[str, Any] = {
@@ -50,16 +53,18 @@ class CeleryCanvas(CanvasStarter):
             """Keep what a workflow's canvas has returned."""
             end_step(services, result, run_id=run_id, step=step, name=name, is_last=is_last)
 
-        def fail(task_id: str, *, run_id: str, step: int) -> None:
+        def fail(task: Any, task_id: str, *, run_id: str, step: int) -> None:
             """Note that a workflow's canvas has failed."""
             error = app.AsyncResult(task_id).result
             is_known = isinstance(error, BaseException)
+            if not is_known and task.request.retries < _LOOKS_FOR_ERROR:
+                raise LookupError(task_id)  # a chord's error is stored after this is called
             text = describe_failure(error) if is_known else f"its task {task_id} failed"
             fail_step(services, text, run_id=run_id, step=step)
 
         register: Any = app.task  # not in celery-types with all of these options
         register(name=_END, **_OPTIONS)(end)
-        register(name=_FAIL, **_OPTIONS)(fail)
+        register(name=_FAIL, bind=True, **_OPTIONS)(fail)
 
     def start(self, wanted: CanvasStart) -> None:
         """Publish the canvas, with what ends it."""
