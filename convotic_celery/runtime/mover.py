@@ -121,6 +121,8 @@ class ScheduleMover:
         """Do what is to be done now; return for how many seconds nothing is, but for events."""
         self._settle()
         self._renew()
+        if self._stopping and not self._under_way:
+            return 0.0
         if self._stopping or self._has_enough():
             return min(IDLE_SECONDS, self._renewal_interval)
         due = self._services.sync_schedule.take_due(

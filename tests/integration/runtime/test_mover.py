@@ -1,0 +1,293 @@
+"""The mover of delayed messages on a real Valkey, with a publisher that answers as it is told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from convotic_celery.context import Delivery, Services, Store
+from convotic_celery.context.publishing import OutgoingMessage
+from convotic_celery.errors import StoreUnavailable, TopicHasNoSubscription
+from convotic_celery.runtime.mover import ScheduleMover
+from tests.support.valkey import run_valkey
+from tests.support.waiting import never, scaled_timeout, wait_until
+
+TOPIC = "custom.orders.remind"
+
+
+class Publisher:
+    """Keeps what is published; confirms it, fails, or leaves it open."""
+
+    def __init__(self) -> None:
+        self.sent: list[OutgoingMessage] = []
+        self.futures: list[Future[str]] = []
+        #: An error or True for what comes next; None leaves it open.
+        self.answer: Exception | bool | None = True
+
+    def publish(
+        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str
+    ) -> Future[str]:
+        future: Future[str] = Future()
+        if isinstance(self.answer, Exception):
+            future.set_exception(self.answer)
+        elif self.answer:
+            future.set_result("17")
+        self.futures.append(future)
+        self.sent.append(OutgoingMessage(topic, data, dict(attributes), ordering_key))
+        return future
+
+
+@pytest.fixture(scope="module")
+def store_url() -> Iterator[str]:
+    with run_valkey() as server:
+        yield server.connection_url
+
+
+@pytest.fixture
+def services(store_url: str) -> Iterator[Services]:
+    store = Store(store_url)
+    prefix = f"test-{uuid4().hex[:8]}:"
+    yield Services(store, Publisher(), key_prefix=prefix, sent_messages_topic="sent")
+    store.close()
+
+
+@pytest.fixture
+def publisher(services: Services) -> Publisher:
+    assert isinstance(services.publisher, Publisher)
+    return services.publisher
+
+
+@pytest.fixture
+def movers(services: Services) -> Iterator[Movers]:
+    with ExitStack() as stack:
+        yield Movers(services, stack)
+
+
+class Movers:
+    """Starts movers, and stops them with the test."""
+
+    def __init__(self, services: Services, stack: ExitStack) -> None:
+        self._services = services
+        self._stack = stack
+
+    def start(self, *, lease_seconds: float = 10.0) -> ScheduleMover:
+        """Return one that runs."""
+        mover = ScheduleMover(self._services, lease_seconds=lease_seconds)
+        self._stack.callback(mover.stop, 0.5)
+        mover.start()
+        return mover
+
+
+def is_empty(services: Services) -> bool:
+    """Tell whether nothing waits in the store."""
+    client = services.store.sync_client()
+    return client.exists(services.sync_schedule._keys.schedule) == 0
+
+
+def test_due_messages_are_published_once(
+    services: Services, publisher: Publisher, movers: Movers
+) -> None:
+    """Whatever the number of workers; then nothing is left of them."""
+    messages = [{"data": n, "attributes": {"a": "b"}, "ordering_key": "c"} for n in range(1_200)]
+    services.sync_pubsub().publish_many(TOPIC, messages, delay=0)
+
+    for _ in range(3):
+        movers.start()
+
+    wait_until(lambda: is_empty(services), timeout=scaled_timeout(3))
+    assert sorted(int(message.data) for message in publisher.sent) == list(range(1_200))
+    assert publisher.sent[0] == OutgoingMessage(TOPIC, publisher.sent[0].data, {"a": "b"}, "c")
+
+
+def test_message_that_is_added_here_is_seen_at_once(
+    services: Services, publisher: Publisher, movers: Movers
+) -> None:
+    """The mover of the same process does not wait for its next look."""
+    movers.start()
+    services.sync_schedule.take_due("other", limit=1)
+
+    for number in range(20):
+        services.sync_pubsub().publish(TOPIC, data=number, delay=0)
+        wait_until(lambda: is_empty(services))
+
+    assert len(publisher.sent) == 20
+
+
+def test_unconfirmed_publish_is_not_repeated(
+    services: Services, publisher: Publisher, movers: Movers
+) -> None:
+    """While it is under way its lease is renewed, so that no other mover takes it."""
+    publisher.answer = None
+    movers.start(lease_seconds=0.3)
+    movers.start(lease_seconds=0.3)
+    services.sync_pubsub().publish(TOPIC, data=1, delay=0)
+    wait_until(lambda: publisher.futures)
+
+    never(lambda: len(publisher.sent) > 1, for_=0.9)
+
+    publisher.futures[0].set_result("17")
+    wait_until(lambda: is_empty(services))
+
+
+def test_killed_movers_messages_are_published_by_another(
+    services: Services, publisher: Publisher, movers: Movers
+) -> None:
+    """Once its lease is over."""
+    services.sync_pubsub().publish(TOPIC, data=1, delay=0)
+    taken = services.sync_schedule.take_due("killed", limit=1, lease_seconds=0.2)
+    assert len(taken.messages) == 1
+
+    movers.start()
+
+    wait_until(lambda: is_empty(services))
+    assert [message.data for message in publisher.sent] == [b"1"]
+
+
+def test_refused_message_waits_and_is_told_once(
+    services: Services,
+    publisher: Publisher,
+    movers: Movers,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It neither vanishes nor is tried in a circle, and goes when it can; it can be cancelled."""
+    publisher.answer = TopicHasNoSubscription(TOPIC)
+    first, second = services.sync_pubsub().publish_many(TOPIC, [{"data": 1}, {"data": 2}], delay=0)
+    movers.start()
+    wait_until(lambda: len(publisher.sent) >= 2)
+
+    never(lambda: len(publisher.sent) > 2, for_=0.5)
+
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert f"pubsub.cancel('{first}')" in caplog.text
+    assert "Register a handler for it" in caplog.text
+    assert services.sync_pubsub().cancel(second)
+    publisher.answer = True
+    wait_until(lambda: is_empty(services), timeout=scaled_timeout(2))
+    assert publisher.sent[-1].data == b"1"
+
+
+def test_error_of_the_publisher_itself_is_no_end(
+    services: Services, publisher: Publisher, movers: Movers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a broker that can't be reached when the first message is due."""
+
+    def publish(*_: object) -> Future[str]:
+        monkeypatch.undo()
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(publisher, "publish", publish)
+    services.sync_pubsub().publish(TOPIC, data=1, delay=0)
+    movers.start()
+
+    wait_until(lambda: is_empty(services), timeout=scaled_timeout(2))
+    assert len(publisher.sent) == 1
+
+
+def send(services: Services, count: int) -> None:
+    """Send messages, which announces them."""
+    ctx = services.sync_context(Delivery(handler="h", topic="t", message_id="1"))
+    conversation = ctx.conversations.create(ctx.contacts.create().id)
+    for number in range(count):
+        ctx.messages.send(conversation.id, text=str(number))
+
+
+def test_announcement_without_a_topic_is_dropped(
+    services: Services,
+    publisher: Publisher,
+    movers: Movers,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nobody listens; it is told once, and not asked each time."""
+    caplog.set_level(logging.INFO)
+    publisher.answer = TopicHasNoSubscription("sent")
+    movers.start()
+
+    send(services, 1)
+    wait_until(lambda: is_empty(services))
+    send(services, 5)
+    wait_until(lambda: is_empty(services))
+
+    assert len(publisher.sent) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "Nothing is announced on sent: there is no such topic"
+    ]
+
+
+def test_announcement_survives_a_broker_that_is_away(
+    services: Services, publisher: Publisher, movers: Movers
+) -> None:
+    """Only a missing topic drops it."""
+    publisher.answer = ConnectionError("away")
+    movers.start()
+    send(services, 1)
+    wait_until(lambda: publisher.sent)
+
+    publisher.answer = True
+
+    wait_until(lambda: is_empty(services), timeout=scaled_timeout(2))
+    assert publisher.sent[-1].topic == "sent"
+
+
+def test_store_that_is_away_is_told_once_and_found_again(
+    services: Services,
+    publisher: Publisher,
+    movers: Movers,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was published meanwhile is settled then, not published again."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("convotic_celery.runtime.mover.STORE_AWAY_SECONDS", 0.05)
+    attempts = []
+
+    def unavailable(*arguments: Any, **_: Any) -> None:
+        attempts.append(arguments)
+        raise StoreUnavailable("The store does not answer: away")
+
+    publisher.answer = None
+    movers.start(lease_seconds=0.2)
+    services.sync_pubsub().publish(TOPIC, data=1, delay=0)
+    wait_until(lambda: publisher.futures)
+    with monkeypatch.context() as away:
+        for name in ("take_due", "settle", "renew"):
+            away.setattr(services.sync_schedule, name, unavailable)
+        publisher.futures[0].set_result("17")
+        wait_until(lambda: len(attempts) > 6)  # longer than the lease
+
+    wait_until(lambda: is_empty(services))
+    wait_until(lambda: "The store is back" in caplog.text)
+
+    assert len(publisher.sent) == 1
+    assert caplog.text.count("Delayed messages wait") == 1
+
+
+def test_stop_waits_for_what_is_under_way(
+    services: Services, publisher: Publisher, movers: Movers
+) -> None:
+    """And takes nothing more; stopping twice or before the start is allowed."""
+    publisher.answer = None
+    mover = movers.start()
+    services.sync_pubsub().publish(TOPIC, data=1, delay=0)
+    wait_until(lambda: publisher.futures)
+    thread = mover._thread
+    assert thread is not None
+    mover.stop(0)
+    services.sync_pubsub().publish(TOPIC, data=2, delay=0)
+    assert thread.is_alive()
+
+    publisher.futures[0].set_result("17")
+
+    thread.join(scaled_timeout())
+    assert not thread.is_alive()
+    mover.stop()
+    mover.start()
+    assert mover._thread is None
+    ScheduleMover(services).stop()
+    (left,) = services.sync_schedule.take_due("other", limit=9).messages
+    assert left.message.data == b"2"
