@@ -126,3 +126,17 @@ def test_script_publishes(settings: Settings) -> None:
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
     assert result.stderr == ""
+
+
+async def test_delayed_message_can_be_cancelled(app: ConvoticApp) -> None:
+    """Plain and async are one schedule; the store is the folder's own, started when needed."""
+    del app
+    first = pubsub.publish("custom.orders.new", data={"id": 1}, delay=3600)
+    second = await pubsub.apublish("custom.orders.new", data={"id": 2}, delay=3600)
+    many = pubsub.publish_many("custom.orders.new", [{"data": {"id": 3}}], delay=3600)
+    more = await pubsub.apublish_many("custom.orders.new", [{"data": {"id": 4}}], delay=3600)
+
+    assert await pubsub.acancel(first)
+    assert pubsub.cancel(second)
+    assert not pubsub.cancel(second)
+    assert [pubsub.cancel(schedule_id) for schedule_id in [*many, *more]] == [True, True]
