@@ -32,6 +32,10 @@ EXIT_INTERRUPTED = 130
         "resume": ("convotic_celery.cli.resume", "Have a paused handler run again."),
         "routes": ("convotic_celery.cli.routes", "Answer the modules' routes over HTTP."),
         "settings": ("convotic_celery.cli.settings", "Show the settings in effect."),
+        "worker": (
+            "convotic_celery.cli.worker",
+            "Run workers and keep them running.",
+        ),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

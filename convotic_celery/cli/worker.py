@@ -1,0 +1,57 @@
+"""``convotic worker``: one or many Celery workers, kept running."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["command", "worker_commands"]
+
+
+# No short options: Celery's may be written together with their values, as in -Qname.
+@click.command(
+    "worker", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]}
+)
+@click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Workers to run; one uses about one core. For all cores: --processes $(nproc).",
+)
+@click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
+def command(processes: int, celery_options: tuple[str, ...]) -> int:
+    """Run workers until SIGTERM or Ctrl-C, and start those anew that die.
+
+    CELERY_OPTIONS go to each `celery -A convotic_celery worker` as they are, for example
+    `convotic worker --processes 4 --loglevel INFO -Q custom.orders.new.shop`. Signals are passed
+    on: SIGTERM and Ctrl-C finish what runs. A worker that was told to end (`celery control
+    shutdown`) stays ended.
+    """
+    import asyncio
+
+    from convotic_celery.cli.supervisor import Supervisor
+
+    return asyncio.run(Supervisor(worker_commands(processes, celery_options)).run())
+
+
+def worker_commands(processes: int, celery_options: Sequence[str]) -> list[list[str]]:
+    """Return the workers' command lines, which differ in the node name.
+
+    That is ``celery@%h``, or what ``-n`` says; with several processes a number follows its first
+    part: ``celery1@%h``, ``celery2@%h``.
+    """
+    import sys
+
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-n", "--hostname", default="celery@%h")
+    found, others = parser.parse_known_args(celery_options)
+    name, at, host = found.hostname.partition("@")
+    numbers = range(1, processes + 1) if processes > 1 else [""]
+    celery = [sys.executable, "-m", "celery", "-A", "convotic_celery", "worker"]
+    return [[*celery, "-n", f"{name}{number}{at}{host}", *others] for number in numbers]

@@ -1,0 +1,70 @@
+"""`convotic worker --processes N` with real workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from convotic_celery.cli.demo.child import Child
+from tests.acceptance.commands import convotic
+from tests.acceptance.stage import QUEUE
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.acceptance.stage import Stage
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def test_a_killed_worker_is_replaced_and_loses_nothing(embedded_stage: Stage) -> None:
+    """Two workers, two names; one is killed with a message in hand; SIGTERM ends both."""
+    stage = embedded_stage
+    log = stage.folder / "fleet.log"
+    with Child(
+        ["convotic_celery.cli", "worker", "--processes", "2", "--loglevel", "INFO"],
+        environment=os.environ | stage.environment,
+        log=log,
+        cwd=stage.folder,
+    ) as fleet:
+
+        def count_ready() -> int:
+            assert fleet.is_running, log.read_text()
+            return log.read_text().count(" ready.")
+
+        wait_until(lambda: count_ready() == 2, timeout=40)
+        for number in range(4):
+            stage.publish_json({"id": number, "slow": 1})
+        wait_until(lambda: len(stage.read_runs()) >= 2, timeout=15)
+        workers = psutil.Process(fleet._process.pid).children()
+        os.kill(workers[0].pid, signal.SIGKILL)
+
+        wait_until(lambda: count_ready() == 3, timeout=40)
+        wait_until(
+            lambda: {run["data"]["id"] for run in stage.read_runs("end")} == {0, 1, 2, 3},
+            timeout=40,
+        )
+        # Two names, both there: the new process has that of the killed one.
+        answer = json.loads(convotic(stage, "pause", QUEUE, "--json", "--timeout", "3").stdout)
+        convotic(stage, "resume", QUEUE, "--timeout", "1")
+        fleet.terminate()
+
+        assert fleet.wait(30) == 0
+
+    assert {node.split("@")[0] for node in answer["workers"]} == {"celery1", "celery2"}
+    assert "was killed by signal 9" in log.read_text()
+
+
+def test_a_wrong_setting_ends_the_command(embedded_stage: Stage) -> None:
+    """The workers say what is wrong; the command does not try for ever."""
+    stage = embedded_stage
+    stage.environment["CONVOTIC_LOG_LEVEL"] = "loud"
+
+    done = convotic(stage, "worker", "--processes", "2")
+
+    assert done.returncode == 1
+    assert "CONVOTIC_LOG_LEVEL" in done.stderr
