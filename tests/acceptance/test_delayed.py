@@ -81,6 +81,12 @@ def test_delayed_message_arrives_when_it_is_due(embedded_stage: Stage, app: Conv
     assert "Delayed messages" not in worker.read_log()
 
 
+@pytest.mark.crash(
+    12,
+    "the worker, after it took a delayed message and before that is published",
+    lost="nothing",
+    repeated="perhaps the message",
+)
 def test_killed_workers_message_is_published_by_another(
     embedded_stage: Stage, app: ConvoticApp
 ) -> None:

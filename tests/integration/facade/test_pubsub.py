@@ -44,6 +44,7 @@ def app(settings: Settings) -> Iterator[ConvoticApp]:
     pubsub.use(app)
     yield app
     pubsub.use(None)
+    app.store.close()
     session_for(*app._broker_parameters()).close()
 
 
@@ -130,7 +131,6 @@ def test_script_publishes(settings: Settings) -> None:
 
 async def test_delayed_message_can_be_cancelled(app: ConvoticApp) -> None:
     """Plain and async are one schedule; the store is the folder's own, started when needed."""
-    del app
     first = pubsub.publish("custom.orders.new", data={"id": 1}, delay=3600)
     second = await pubsub.apublish("custom.orders.new", data={"id": 2}, delay=3600)
     many = pubsub.publish_many("custom.orders.new", [{"data": {"id": 3}}], delay=3600)
@@ -140,3 +140,21 @@ async def test_delayed_message_can_be_cancelled(app: ConvoticApp) -> None:
     assert pubsub.cancel(second)
     assert not pubsub.cancel(second)
     assert [pubsub.cancel(schedule_id) for schedule_id in [*many, *more]] == [True, True]
+    await app.store.aclose()
+
+
+def test_command_delays(settings: Settings, app: ConvoticApp) -> None:
+    """It prints the schedule id, by which the message is taken back."""
+    del app
+    environment = {
+        "CONVOTIC_DATA_DIR": str(settings.data_dir),
+        "CONVOTIC_MODULES_DIR": str(settings.modules_dir),
+    }
+    command = [sys.executable, "-m", "convotic_celery.cli", "publish", "custom.orders.new", "{}"]
+
+    result = subprocess.run(
+        [*command, "--delay", "3600"], env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert result.returncode == 0, result.stderr
+    assert pubsub.cancel(result.stdout.strip())
