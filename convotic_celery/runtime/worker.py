@@ -38,10 +38,10 @@ __all__ = ["HandlerWorker"]
 
 logger = logging.getLogger(__name__)
 
-_GIVEN = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
 #: Imported for what it registers.
 _COMMANDS = pause_commands
 
+_GIVEN = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
 
 
 class HandlerWorker(Worker):
