@@ -1,9 +1,10 @@
 """Our server beside Google's emulator, in one run: ``python -m benchmarks.emulator``.
 
-The same raw asynchronous client measures both, one after the other: latency of a unary publish,
-latency from publish to StreamingPull, rate of publishing in batches, rate of one StreamingPull with
-acknowledgements, and the memory of the server with a backlog. The rates are the client's and the
-server's together: they share the machine.
+The same raw asynchronous client measures both: latency of a unary publish and from publish to
+StreamingPull, in turns of 50 calls, of servers that have just started, then of warm ones; rate of
+publishing in batches, rate of one StreamingPull with acknowledgements, and the memory of the
+server with a backlog. A server that only echoes has its turns too: the floor of gRPC in Python.
+Rates and latencies are the client's and the server's together: they share the machine.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ import asyncio
 import json
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,83 +33,160 @@ from tests.support.google_emulator import start_google_emulator
 
 BODY = b"x" * 500
 BATCH = 500
+TURN = 50
 TOPIC = "projects/bench/topics/bench"
 SUBSCRIPTION = "projects/bench/subscriptions/bench"
 
+Figures = dict[str, float]
+
 
 def main() -> None:
-    """Measure both, print one JSON object."""
+    """Measure all, print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=50_000)
-    parser.add_argument("--latencies", type=int, default=300)
+    parser.add_argument("--latencies", type=int, default=500)
+    parser.add_argument("--warm-up", type=int, default=4_000, help="calls between cold and warm")
     options = parser.parse_args()
+    with start_ours() as ours, start_google() as google, start_echo() as echo:
+        figures = asyncio.run(measure({"ours": ours, "google": google, "echo": echo}, options))
+    ratios = {
+        name: round(value / figures["google"][name], 2) for name, value in figures["ours"].items()
+    }
+    print(json.dumps({**figures, "ours / google": ratios}, indent=2))
+
+
+@contextmanager
+def start_ours() -> Iterator[tuple[str, int]]:
+    """Start our server; yield address and process id."""
     folder = Path(tempfile.mkdtemp(prefix="convotic-bench-"))
     try:
         address = daemon.ensure_running(folder)
         info = daemon.status(folder)
         assert info is not None
-        ours = asyncio.run(measure(address, info["pid"], options.messages, options.latencies))
+        yield address, info["pid"]
     finally:
         daemon.stop(folder)
         shutil.rmtree(folder)
+
+
+@contextmanager
+def start_google() -> Iterator[tuple[str, int]]:
+    """Start Google's emulator; yield address and process id."""
     with start_google_emulator() as address:
-        java = [p for p in psutil.Process().children(recursive=True) if p.name() == "java"]
-        # A StreamingPull of Google's emulator gives about 2,000 messages a second.
-        google = asyncio.run(
-            measure(address, java[0].pid, options.messages // 5, options.latencies)
-        )
-    ratios = {name: round(ours[name] / google[name], 2) for name in ours}
-    print(json.dumps({"ours": ours, "google": google, "ours / google": ratios}, indent=2))
+        [java] = [p for p in psutil.Process().children(recursive=True) if p.name() == "java"]
+        yield address, java.pid
 
 
-async def measure(address: str, pid: int, messages: int, latencies: int) -> dict[str, float]:
-    """Measure one server, from an empty topic to an empty subscription."""
-    async with grpc.aio.insecure_channel(address) as channel:
-        await call(channel, "Publisher/CreateTopic", t.Topic.pb()(name=TOPIC), t.Topic.pb())
-        subscription = t.Subscription.pb()(name=SUBSCRIPTION, topic=TOPIC)
-        await call(channel, "Subscriber/CreateSubscription", subscription, t.Subscription.pb())
-        stream = open_stream(channel)
-        await stream.write(
-            t.StreamingPullRequest.pb()(subscription=SUBSCRIPTION, stream_ack_deadline_seconds=60)
-        )
-        publishes, deliveries = await measure_latencies(channel, stream, latencies)
+@contextmanager
+def start_echo() -> Iterator[tuple[str, int]]:
+    """Start the server that only echoes; yield address and process id."""
+    command = [sys.executable, "-m", "benchmarks.echo"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as echo:
+        assert echo.stdin is not None
+        assert echo.stdout is not None
+        yield f"127.0.0.1:{int(echo.stdout.readline())}", echo.pid
+        echo.stdin.close()
+
+
+async def measure(
+    servers: dict[str, tuple[str, int]], options: argparse.Namespace
+) -> dict[str, Figures]:
+    """Measure all servers, from an empty topic to an empty subscription."""
+    figures: dict[str, Figures] = {name: {} for name in servers}
+    channels = {name: grpc.aio.insecure_channel(address) for name, (address, _) in servers.items()}
+    stores = {name: channel for name, channel in channels.items() if name != "echo"}
+    streams = {name: await prepare(channel) for name, channel in stores.items()}
+    turns = options.latencies // TURN
+    for state in ("cold", "warm"):
+        await measure_publishes(channels, turns, state, figures)
+        for stream in streams.values():
+            await drain(stream, turns * TURN)
+        await measure_deliveries(channels, streams, turns, state, figures)
+        if state == "cold":
+            for channel in channels.values():
+                for _ in range(options.warm_up):
+                    await publish(channel, 1)
+            for stream in streams.values():
+                await drain(stream, options.warm_up)
+    for name, stream in streams.items():
         await end_stream(stream)
-        publish_rate = await measure_publishing(channel, messages)
-        memory = psutil.Process(pid).memory_info().rss
-        delivery_rate = await measure_delivery(channel, messages)
-        return {
-            "publish_ms_p50": round(statistics.median(publishes) * 1000, 3),
-            "publish_ms_p95": round(statistics.quantiles(publishes, n=20)[-1] * 1000, 3),
-            "delivery_ms_p50": round(statistics.median(deliveries) * 1000, 3),
-            "delivery_ms_p95": round(statistics.quantiles(deliveries, n=20)[-1] * 1000, 3),
-            "batched_publishes_per_second": round(publish_rate),
-            "stream_deliveries_per_second": round(delivery_rate),
-            "resident_mb_with_backlog": round(memory / 1e6),
-        }
+        # A StreamingPull of Google's emulator gives about 2,000 messages a second.
+        messages = options.messages if name == "ours" else options.messages // 5
+        rate = await measure_publishing(channels[name], messages)
+        figures[name]["batched_publishes_per_second"] = round(rate)
+        memory = psutil.Process(servers[name][1]).memory_info().rss
+        rate = await measure_delivery(channels[name], messages)
+        figures[name]["stream_deliveries_per_second"] = round(rate)
+        figures[name]["resident_mb_with_backlog"] = round(memory / 1e6)
+    for channel in channels.values():
+        await channel.close(None)
+    return figures
 
 
-async def measure_latencies(
-    channel: grpc.aio.Channel, stream: Any, count: int
-) -> tuple[list[float], list[float]]:
-    """Publish one message at a time; time its confirmation and its arrival on a stream."""
-    publishes, deliveries = [], []
-    for _ in range(count):
-        start = time.perf_counter()
-        pending = asyncio.ensure_future(publish(channel, 1))
-        received = list((await stream.read()).received_messages)
-        deliveries.append(time.perf_counter() - start)
-        await pending
-        await acknowledge(stream, received)
-    for _ in range(count):
-        start = time.perf_counter()
-        await publish(channel, 1)
-        publishes.append(time.perf_counter() - start)
+async def prepare(channel: grpc.aio.Channel) -> Any:
+    """Create topic and subscription; return an open stream."""
+    await call(channel, "Publisher/CreateTopic", t.Topic.pb()(name=TOPIC), t.Topic.pb())
+    subscription = t.Subscription.pb()(name=SUBSCRIPTION, topic=TOPIC)
+    await call(channel, "Subscriber/CreateSubscription", subscription, t.Subscription.pb())
+    stream = open_stream(channel)
+    await stream.write(
+        t.StreamingPullRequest.pb()(subscription=SUBSCRIPTION, stream_ack_deadline_seconds=60)
+    )
+    return stream
+
+
+async def measure_publishes(
+    channels: dict[str, grpc.aio.Channel], turns: int, state: str, figures: dict[str, Figures]
+) -> None:
+    """Publish one message at a time; time its confirmation."""
+    latencies: dict[str, list[float]] = {name: [] for name in channels}
+    for _ in range(turns):
+        for name, channel in channels.items():
+            for _ in range(TURN):
+                start = time.perf_counter()
+                await publish(channel, 1)
+                latencies[name].append(time.perf_counter() - start)
+    note(latencies, f"{state}_publish", figures)
+
+
+async def measure_deliveries(
+    channels: dict[str, grpc.aio.Channel],
+    streams: dict[str, Any],
+    turns: int,
+    state: str,
+    figures: dict[str, Figures],
+) -> None:
+    """Publish one message at a time; time its arrival on a stream."""
+    latencies: dict[str, list[float]] = {name: [] for name in streams}
+    for _ in range(turns):
+        for name, stream in streams.items():
+            for _ in range(TURN):
+                start = time.perf_counter()
+                pending = asyncio.ensure_future(publish(channels[name], 1))
+                received = list((await stream.read()).received_messages)
+                latencies[name].append(time.perf_counter() - start)
+                await pending
+                await acknowledge(stream, received)
+    note(latencies, f"{state}_delivery", figures)
+
+
+def note(latencies: dict[str, list[float]], what: str, figures: dict[str, Figures]) -> None:
+    """Add median and 95th percentile to the figures."""
+    for name, values in latencies.items():
+        cuts = statistics.quantiles(values, n=20)
+        figures[name][f"{what}_ms_p50"] = round(cuts[9] * 1000, 3)
+        figures[name][f"{what}_ms_p95"] = round(cuts[18] * 1000, 3)
+
+
+async def drain(stream: Any, count: int) -> None:
+    """Acknowledge what was published while nobody read."""
     drained = 0
     while drained < count:
         received = list((await stream.read()).received_messages)
         drained += len(received)
         await acknowledge(stream, received)
-    return publishes, deliveries
 
 
 async def measure_publishing(channel: grpc.aio.Channel, messages: int) -> float:
