@@ -102,10 +102,10 @@ class ConvoticApp(Celery):
         self.definitions = tuple(definitions)
         self.routes = tuple(routes)
         self.store = Store(_store_url(settings), timeout_seconds=settings.store_timeout)
-        self.keys = KeyStore(self.store, key_prefix=settings.store_key_prefix)
-        self.pauses = Pauses(self.store, key_prefix=settings.store_key_prefix)
+        self.keys = KeyStore(self.store, key_prefix=settings.store_prefix)
+        self.pauses = Pauses(self.store, key_prefix=settings.store_prefix)
         self.lifespans = Lifespans()
-        memory = AttemptLog(self.store, key_prefix=settings.store_key_prefix)
+        memory = AttemptLog(self.store, key_prefix=settings.store_prefix)
         self._policies = {d.queue: HandlerPolicy(d, memory) for d in self.definitions}
         super().__init__("convotic", **kwargs)
         self.conf.update(self._configuration())
@@ -113,11 +113,12 @@ class ConvoticApp(Celery):
             self._broker_parameters,
             self.definitions,
             may_create=settings.provision == "create" or settings.create_missing_topics,
+            prefix=settings.prefix,
         )
         self.services = Services(
             self.store,
             self.publisher,
-            key_prefix=settings.store_key_prefix,
+            key_prefix=settings.store_prefix,
             publish_timeout_seconds=settings.publish_timeout,
             max_value_bytes=settings.storage_max_value_bytes,
             sent_messages_topic=(
@@ -231,8 +232,28 @@ class ConvoticApp(Celery):
         options: dict[str, Any] = {
             "provision": settings.provision,
             "publish_timeout_seconds": settings.publish_timeout,
-            "queues": {d.queue: queue_spec(d, self._policies[d.queue]) for d in self.definitions},
+            "prefix": settings.prefix,
+            "impersonate_service_account": settings.impersonate_service_account,
+            "labels": settings.labels,
+            "message_storage_regions": settings.message_storage_regions,
+            "pull_mode": settings.pull_mode,
+            "visibility_timeout_seconds": settings.task_visibility_timeout,
+            "max_lease_seconds": settings.task_max_lease,
+            "default_max_outstanding": settings.task_max_outstanding,
+            "queues": {
+                d.queue: queue_spec(
+                    d,
+                    self._policies[d.queue],
+                    prefix=settings.prefix,
+                    dead_letter_retention_seconds=int(settings.dead_letter_retention),
+                )
+                for d in self.definitions
+            },
         }
+        if settings.pubsub_endpoint:
+            options["endpoint"] = settings.pubsub_endpoint
+        if settings.credentials_file:
+            options["credentials_file"] = str(settings.credentials_file.expanduser().resolve())
         if settings.pubsub_emulator_host:
             options["emulator_host"] = settings.pubsub_emulator_host
         elif settings.broker_is_embedded:

@@ -8,10 +8,11 @@ that others define (``PUBSUB_EMULATOR_HOST``, and those that tell where we run) 
 import difflib
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from convotic_celery.errors import ConfigurationError
@@ -21,6 +22,8 @@ __all__ = ["Settings"]
 _PREFIX = "CONVOTIC_"
 _TEST_PREFIX = "CONVOTIC_TEST_"
 _DAY = 24 * 3600.0
+#: https://cloud.google.com/pubsub/docs/labels (here without its international letters)
+_LABEL = re.compile(r"[a-z][a-z0-9_-]{0,62}=[a-z0-9_-]{0,63}")
 
 
 class Settings(BaseSettings):
@@ -114,6 +117,58 @@ class Settings(BaseSettings):
         description="Topics and subscriptions: create what is missing, stop if something is "
         "missing, or do not look.",
     )
+    prefix: str = Field(
+        default="",
+        pattern=r"^([A-Za-z][A-Za-z0-9._~+-]{0,59})?$",
+        description="Put before the names of all topics and subscriptions, the handlers' too, and "
+        "of the store's keys: keeps two apps on one project apart.",
+    )
+    pubsub_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9.-]+:[0-9]+$",
+        description="HOST:PORT of the service, e.g. europe-west1-pubsub.googleapis.com:443, which "
+        "keeps messages and ordering in that region. None: the global one.",
+    )
+    credentials_file: FilePath | None = Field(
+        default=None,
+        description="Key file of a service account. None: application default credentials.",
+    )
+    impersonate_service_account: str | None = Field(
+        default=None,
+        pattern=r"^[^@\s]+@[^@\s]+$",
+        description="Address of a service account to act as.",
+    )
+    labels: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict,
+        description="Labels of topics and subscriptions that are created; JSON or "
+        "NAME=VALUE,NAME=VALUE.",
+    )
+    message_storage_regions: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Regions that may store messages of topics that are created, e.g. "
+        "europe-west1; a JSON list or separated by commas. Empty: the organisation's policy.",
+    )
+    pull_mode: Literal["auto", "stream", "unary"] = Field(
+        default="auto",
+        description="How messages are pulled; auto: by streams, unary from an emulator that "
+        "ignores their limits.",
+    )
+    task_visibility_timeout: float = Field(
+        default=60.0,
+        ge=10,
+        le=600,
+        description="Seconds an ordinary Celery task's lease is, renewed while it is held.",
+    )
+    task_max_lease: float = Field(
+        default=7 * _DAY,
+        gt=0,
+        description="Seconds an ordinary Celery task is held at most (ETA, long run).",
+    )
+    task_max_outstanding: int = Field(
+        default=200,
+        ge=1,
+        description="Ordinary Celery tasks of one queue that a process holds at most.",
+    )
     create_missing_topics: bool = Field(
         default=False,
         description="Create an unknown topic on publish, after the known handlers' subscriptions.",
@@ -187,7 +242,7 @@ class Settings(BaseSettings):
             except ValidationError as error:
                 raise ConfigurationError(_describe(error)) from None
 
-    @field_validator("modules", "middleware", mode="before")
+    @field_validator("modules", "middleware", "message_storage_regions", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -234,6 +289,32 @@ class Settings(BaseSettings):
         if value is not None and not value.get_secret_value().startswith(schemes):
             raise ValueError("the store's URL begins with redis://, rediss:// or unix://")
         return value
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _parse_labels(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("{"):
+            return json.loads(value)
+        pairs = [pair.partition("=") for pair in value.split(",")]
+        return {name.strip(): text.strip() for name, _, text in pairs}
+
+    @field_validator("labels")
+    @classmethod
+    def _check_labels(cls, value: dict[str, str]) -> dict[str, str]:
+        wrong = [f"{k}={v}" for k, v in value.items() if not _LABEL.fullmatch(f"{k}={v}")]
+        if wrong:
+            raise ValueError(
+                f"{', '.join(wrong)}: a label's name is a lower-case letter and then, as its "
+                "value, lower-case letters, digits, _ and -; at most 63 characters each"
+            )
+        return value
+
+    @property
+    def store_prefix(self) -> str:
+        """First part of this app's keys in the store: ``store_key_prefix`` and ``prefix``."""
+        return f"{self.store_key_prefix}{self.prefix}:" if self.prefix else self.store_key_prefix
 
     @property
     def broker_is_embedded(self) -> bool:

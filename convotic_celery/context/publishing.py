@@ -24,7 +24,7 @@ from convotic_celery.errors import (
     PublishNotConfirmed,
     PublishRefused,
 )
-from convotic_celery.sdk.names import resource_name_problem
+from convotic_celery.sdk.names import topic_problem
 
 __all__ = [
     "OutgoingMessage",
@@ -74,7 +74,7 @@ def build_message(
     trace: Mapping[str, str],
 ) -> OutgoingMessage:
     """Return the message to send, or raise the PublishRefused that says which rule it breaks."""
-    problem = resource_name_problem(topic)
+    problem = topic_problem(topic)
     if problem:
         raise InvalidTopic(f"topic {topic!r} is not a valid name: {problem}.")
     if content is not None:

@@ -31,7 +31,9 @@ def broker_address(settings: Settings) -> str:
     # Resolved: the server, which has another working folder, must mean the same one.
     folder = settings.data_dir.expanduser().resolve()
     try:
-        return daemon.ensure_running(folder, idle_seconds=_idle_seconds(settings))
+        return daemon.ensure_running(
+            folder, idle_seconds=_idle_seconds(settings), fsync=settings.emulator_fsync
+        )
     except OSError as error:
         raise ConfigurationError(
             f"The data folder {folder} can't be used: {error}. "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from convotic_celery.context.publishing import TopicPublisher, build_message, confirm_sync
 from convotic_celery.errors import TopicHasNoSubscription
 from convotic_celery.runtime.attributes import TARGET_ATTRIBUTE
+from convotic_celery.sdk.names import prefixed
 from convotic_pubsub.errors import TopicNotFound
 from convotic_pubsub.registry import session_for
 
@@ -36,7 +37,8 @@ class SessionPublisher:
     Args:
         parameters: Where to publish; asked on first use, so that a worker and its handlers share a
         session. definitions: The handlers known here. may_create: False leaves a missing topic
-        missing (``provision`` is ``verify`` or ``off``).
+        missing (``provision`` is ``verify`` or ``off``). prefix: Put before the names of topics,
+        but those that are full paths (``projects/P/topics/T``).
     """
 
     def __init__(
@@ -45,9 +47,11 @@ class SessionPublisher:
         definitions: Iterable[HandlerDefinition],
         *,
         may_create: bool = True,
+        prefix: str = "",
     ) -> None:
         self._parameters = parameters
         self._may_create = may_create
+        self._prefix = prefix
         #: Kept, since reading Celery's settings costs more than a publish.
         self._session: Session | None = None
         self._queues: dict[str, list[str]] = {}
@@ -62,11 +66,12 @@ class SessionPublisher:
         The first call connects, which may take seconds while the embedded emulator starts.
         """
         session = self._find_session()
+        address = prefixed(self._prefix, topic, "topic")
         outer: Future[str] = Future()
         outer.set_running_or_notify_cancel()  # what was handed to the transport can't be taken back
 
         def send(on_missing: Callable[[TopicNotFound], None]) -> None:
-            inner = session.publish(topic, data, attributes, ordering_key)
+            inner = session.publish(address, data, attributes, ordering_key)
             inner.add_done_callback(lambda done: _pass_on(done, outer, on_missing))
 
         def create_and_send(error: TopicNotFound) -> None:

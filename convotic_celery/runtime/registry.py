@@ -12,8 +12,9 @@ from kombu import Exchange, Queue
 from convotic_celery.runtime.key_guard import KeyGuard
 from convotic_celery.runtime.run import Execution
 from convotic_celery.runtime.task import HandlerTask
+from convotic_celery.sdk.names import prefixed
 from convotic_celery.sdk.rate import parse_rate
-from convotic_pubsub.queue import DeliveryPolicy, QueueSpec
+from convotic_pubsub.queue import MAX_RETENTION_SECONDS, DeliveryPolicy, QueueSpec
 
 if TYPE_CHECKING:
     from convotic_celery.runtime.key_guard import KeyStore
@@ -75,7 +76,12 @@ def kombu_queue(definition: HandlerDefinition) -> Queue:
 
 
 def queue_spec(
-    definition: HandlerDefinition, policy: DeliveryPolicy, *, max_concurrency: int | None = None
+    definition: HandlerDefinition,
+    policy: DeliveryPolicy,
+    *,
+    max_concurrency: int | None = None,
+    prefix: str = "",
+    dead_letter_retention_seconds: int = MAX_RETENTION_SECONDS,
 ) -> QueueSpec:
     """Return what the transport must know to create and consume the handler's subscription.
 
@@ -83,16 +89,27 @@ def queue_spec(
         definition: The handler.
         policy: Its policy.
         max_concurrency: What the worker's pool can run in all (``-c``); it bounds the pull as well.
+        prefix: Put before the names of its resources, but those that an option names.
+        dead_letter_retention_seconds: How long its dead letters are kept.
+
+    Raises:
+        ModuleError: With the prefix a name is too long.
     """
     options = definition.options
     concurrency = min(options.concurrency, max_concurrency or options.concurrency)
     return QueueSpec(
         queue=definition.queue,
-        topic=definition.topic,
-        subscription=definition.subscription,
+        topic=prefixed(prefix, definition.topic, "topic"),
+        subscription=(
+            options.subscription or prefixed(prefix, definition.subscription, "subscription")
+        ),
         policy=policy,
         filter=definition.filter_expression,
-        dead_letter_topic=definition.dead_letter_topic,
+        dead_letter_topic=(
+            options.dead_letter_topic
+            or prefixed(prefix, definition.dead_letter_topic, "dead-letter topic")
+        ),
+        dead_letter_retention_seconds=dead_letter_retention_seconds,
         max_delivery_attempts=options.max_delivery_attempts,
         ack_deadline_seconds=options.ack_deadline,
         deadline_grace_seconds=options.deadline_grace,

@@ -23,8 +23,10 @@ __all__ = [
     "check_module_name",
     "check_resource_name",
     "dead_letter_topic_of",
+    "prefixed",
     "queue_of",
     "resource_name_problem",
+    "topic_problem",
 ]
 
 DEAD_LETTER_SUFFIX = "dead-letter"
@@ -41,6 +43,8 @@ _RESOURCE_RULE = (
     "3 to 255 characters, the first a letter, the rest letters, digits and -_.~+%, not beginning "
     'with "goog"'
 )
+#: A resource of another project, https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names
+_PATH = re.compile(r"projects/[a-z0-9:.-]{4,}/(topics|subscriptions)/(.*)")
 _PART_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _PART_RULE = (
     f'a letter, then letters, digits, "_" and "-" (no dots), and not "{DEAD_LETTER_SUFFIX}"'
@@ -54,9 +58,33 @@ def resource_name_problem(name: str) -> str | None:
     return f"Pub/Sub's rule is: {_RESOURCE_RULE}"
 
 
+def topic_problem(topic: str) -> str | None:
+    """Return the rule that ``topic`` breaks, or None; ``projects/P/topics/T`` will do too."""
+    path = _PATH.fullmatch(topic)
+    return resource_name_problem(path[2] if path and path[1] == "topics" else topic)
+
+
+def prefixed(prefix: str, name: str, kind: str) -> str:
+    """Return a resource's name with ``prefix`` before it; a full path is returned as it is.
+
+    Raises ModuleError if it is too long then.
+    """
+    if not prefix or _PATH.fullmatch(name):
+        return name
+    return check_resource_name(kind, prefix + name)
+
+
 def check_resource_name(kind: str, name: str) -> str:
-    """Return ``name``, or raise ModuleError if Pub/Sub would refuse it as a ``kind``."""
-    problem = resource_name_problem(name)
+    """Return ``name``, or raise ModuleError if Pub/Sub would refuse it as a ``kind``.
+
+    A full path (``projects/P/topics/T``, ``projects/P/subscriptions/S``) names one in another
+    project.
+    """
+    path = _PATH.fullmatch(name)
+    if path and (path[1] == "subscriptions") is (kind == "subscription"):
+        problem = resource_name_problem(path[2])
+    else:
+        problem = resource_name_problem(name)
     if problem:
         raise ModuleError(
             f"{kind} {name!r} ({len(name)} characters) is not a valid name: {problem}."
@@ -82,6 +110,7 @@ def _check_part(kind: str, name: str) -> str:
 
 def queue_of(topic: str, module: str, name: str | None = None) -> str:
     """Return the name shared by queue, task and subscription: ``T.M`` or ``T.M.NAME``."""
+    topic = topic.rpartition("/")[2]  # of a full path, the topic's own name
     return f"{topic}.{module}" if name is None else f"{topic}.{module}.{name}"
 
 

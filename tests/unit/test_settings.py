@@ -150,3 +150,33 @@ def test_production_runs_with_real_servers(monkeypatch: pytest.MonkeyPatch) -> N
 
     Settings(broker_url="pubsub://p", redis_url="redis://db").refuse_embedded_where_wrong()
     Settings(allow_embedded=True).refuse_embedded_where_wrong()
+
+
+@pytest.mark.parametrize("text", ['{"team": "shop", "tier": "2"}', "team=shop, tier=2"])
+def test_labels_are_json_or_pairs(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Both spellings of CONVOTIC_LABELS mean the same."""
+    monkeypatch.setenv("CONVOTIC_LABELS", text)
+
+    assert Settings().labels == {"team": "shop", "tier": "2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("CONVOTIC_LABELS", "Team=shop", "Team=shop: a label's name"),
+        ("CONVOTIC_PREFIX", "a/b", "CONVOTIC_PREFIX: "),
+        ("CONVOTIC_PUBSUB_ENDPOINT", "https://pubsub", "CONVOTIC_PUBSUB_ENDPOINT: "),
+        ("CONVOTIC_CREDENTIALS_FILE", "/no/such/key.json", "CONVOTIC_CREDENTIALS_FILE: "),
+        ("CONVOTIC_IMPERSONATE_SERVICE_ACCOUNT", "me", "CONVOTIC_IMPERSONATE_SERVICE_ACCOUNT: "),
+        ("CONVOTIC_PULL_MODE", "push", "CONVOTIC_PULL_MODE: "),
+        ("CONVOTIC_TASK_VISIBILITY_TIMEOUT", "5", "CONVOTIC_TASK_VISIBILITY_TIMEOUT: "),
+    ],
+)
+def test_wrong_options_of_pubsub_name_their_variables(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
+) -> None:
+    """They are refused before anything is connected."""
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ConfigurationError, match=expected):
+        Settings()

@@ -60,12 +60,17 @@ class StartError(Exception):
 
 
 def ensure_running(
-    data_dir: Path, *, idle_seconds: float = 60.0, timeout_seconds: float = 20
+    data_dir: Path,
+    *,
+    idle_seconds: float = 60.0,
+    timeout_seconds: float = 20,
+    fsync: bool = False,
 ) -> str:
     """Return ``127.0.0.1:PORT`` of the folder's server; start one if none runs. Blocking.
 
     Any number of processes may call it at once: one server starts, all get its address. The server
-    is detached from its starter, and ends ``idle_seconds`` after its last client has gone.
+    is detached from its starter, and ends ``idle_seconds`` after its last client has gone. One that
+    is started with ``fsync`` survives power loss too; one that runs already is left as it is.
 
     Raises:
         StartError: it did not start within ``timeout_seconds``, or refused the data file.
@@ -77,7 +82,7 @@ def ensure_running(
         return str(info["address"])
     with _locked(data_dir / _START_LOCK, deadline):
         if (info := _running(data_dir)) is None:
-            info = _start(data_dir, idle_seconds, deadline)
+            info = _start(data_dir, idle_seconds, deadline, fsync=fsync)
         return str(info["address"])
 
 
@@ -160,7 +165,7 @@ def _running(data_dir: Path) -> dict[str, Any] | None:
         return None
 
 
-def _start(data_dir: Path, idle_seconds: float, deadline: float) -> dict[str, Any]:
+def _start(data_dir: Path, idle_seconds: float, deadline: float, *, fsync: bool) -> dict[str, Any]:
     last = read_info(data_dir)
     if last is not None and not _is_locked(data_dir / _SERVER_LOCK):
         # A killed server left it behind; its port may be somebody else's by now.
@@ -171,6 +176,7 @@ def _start(data_dir: Path, idle_seconds: float, deadline: float) -> dict[str, An
             [
                 *(sys.executable, "-m", "convotic_emulator"),
                 *("--data-dir", str(data_dir), "--idle-seconds", str(idle_seconds)),
+                *(["--fsync"] if fsync else []),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -24,12 +24,10 @@ if TYPE_CHECKING:
     from convotic_pubsub.options import TransportOptions
     from convotic_pubsub.queue import QueueSpec
 
-__all__ = ["MAX_RETENTION_SECONDS", "Admin", "lease_seconds"]
+__all__ = ["Admin", "lease_seconds"]
 
 logger = logging.getLogger(__name__)
 
-#: https://cloud.google.com/pubsub/quotas: 31 days
-MAX_RETENTION_SECONDS = 31 * 24 * 3600
 #: What Google's emulator takes at most (facts: 0.8.20 refuses more for a subscription).
 _EMULATOR_RETENTION_SECONDS = 7 * 24 * 3600
 
@@ -153,7 +151,7 @@ class Admin:
             ack_deadline_seconds=60,
             labels={**self._labels, **spec.labels},
         )
-        wanted.message_retention_duration.seconds = MAX_RETENTION_SECONDS
+        wanted.message_retention_duration.seconds = spec.dead_letter_retention_seconds
         wanted.expiration_policy.SetInParent()
         return wanted
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 __all__ = [
+    "MAX_RETENTION_SECONDS",
     "Acknowledge",
     "DeadLetter",
     "Decision",
@@ -33,6 +34,9 @@ __all__ = [
 #: "headers": {...}, "properties": {"delivery_info": {...}, "priority": 0, ...}}``.
 #: The transport adds ``properties["delivery_tag"]``.
 PayloadDict: TypeAlias = dict[str, Any]
+
+#: The longest that a subscription keeps messages, https://cloud.google.com/pubsub/quotas
+MAX_RETENTION_SECONDS = 31 * 24 * 3600
 
 #: What happened to a delivery and must be remembered until the message is gone:
 #: ``failure``: a run raised or was stopped; ``hand_back``: returned without having been run.
@@ -160,6 +164,8 @@ class QueueSpec:
     #: Failed messages whose lease we wait for; beyond this many the queue stops pulling.
     max_waiting_retries: int = 100
     message_retention_seconds: int = 7 * 24 * 3600
+    #: Of the dead-letter subscription.
+    dead_letter_retention_seconds: int = MAX_RETENTION_SECONDS
     #: The subscription is deleted by the service when unused this long; 0: never. At least a day.
     expiration_seconds: int = 0
     enable_message_ordering: bool = False

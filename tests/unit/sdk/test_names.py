@@ -65,3 +65,16 @@ def test_filter_fills_256_bytes_and_no_more() -> None:
         names.build_filter("custom.a.crm", "x" * (room + 1))
     with pytest.raises(ModuleError, match=r"Pub/Sub allows 256"):
         names.build_filter("custom.a.crm", "x" * (room - 1) + "ä")
+
+
+def test_resources_of_another_project_are_named_by_full_paths() -> None:
+    """The path must be of its kind, and the name at its end must obey the rule."""
+    path = "projects/other-team/topics/custom.orders.new"
+
+    assert names.check_resource_name("topic", path) == path
+    assert names.queue_of(path, "crm") == "custom.orders.new.crm"
+    assert names.topic_problem(path) is None
+    with pytest.raises(ModuleError, match="not a valid name"):
+        names.check_resource_name("subscription", path)
+    with pytest.raises(ModuleError, match="not a valid name"):
+        names.check_resource_name("topic", "projects/other-team/topics/goog")
