@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from amqp.protocol import queue_declare_ok_t
@@ -241,8 +242,11 @@ class Channel(virtual.Channel):
                 queue, lambda payload: self._sink.put(Arrival(self, consumer_tag, None, payload))
             )
             return
+        spec = self.session.spec(queue)
+        if self._unsettled.prefetch_count and queue not in self.session.options.queues:
+            spec = replace(spec, concurrency=self._unsettled.prefetch_count)
         self._queue_consumers[consumer_tag] = self.session.consume(
-            self.session.spec(queue), lambda delivery: self._arrive(consumer_tag, delivery)
+            spec, lambda delivery: self._arrive(consumer_tag, delivery)
         )
 
     def _arrive(self, consumer_tag: str, delivery: Delivery) -> None:
@@ -268,6 +272,7 @@ class Channel(virtual.Channel):
         """
         entry = self._callbacks.get(arrival.consumer_tag)
         if entry is None:
+            self._resume()
             return False  # cancelled: the session has given the message back
         no_ack, callback = entry
         if not no_ack and not self._unsettled.can_consume():
@@ -275,6 +280,8 @@ class Channel(virtual.Channel):
             return False
         delivery = arrival.delivery
         if delivery is not None and not delivery.take_claim():
+            self.session.post(delivery.consumer.resume)
+            self._resume()
             return False  # given back meanwhile: it waited too long
         message = self._message(arrival.payload, delivery)
         if no_ack:

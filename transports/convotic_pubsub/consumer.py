@@ -107,6 +107,11 @@ class QueueConsumer:
         self._offer_ready()
         self.on_change()
 
+    def resume(self) -> None:
+        """Pull again: the consumer has come to what it missed."""
+        self.paused = False
+        self.on_change()
+
     # -- arrival ----------------------------------------------------------------------------------
 
     def receive(self, raw: Any, source: Source) -> None:
@@ -409,15 +414,26 @@ class QueueConsumer:
         """Renew the lease, give the message back, or see it lapse."""
         if delivery.state is State.WAITING:
             self.returned(delivery)
+        elif self._waited_too_long(delivery, now) and delivery.take_claim():
+            offered = delivery.state is State.OFFERED
+            self._hand_back(delivery)
+            # Its consumer resumes when it gets to what it missed; else a free place does.
+            self.paused = offered or self._offered > 0
+            self.on_change()
         elif now < self._bound(delivery):
             self._renew(delivery, now)
-        elif not delivery.hold_until and delivery.take_claim():
-            self.paused = True
-            self._hand_back(delivery)
         elif now < delivery.lease_until:  # taken but not started: it can't be given back any more
             self.session.lease_timer.watch(delivery, delivery.lease_until)
         else:
             self._see_lapse(delivery)
+
+    def _waited_too_long(self, delivery: Delivery, now: float) -> bool:
+        """Say whether others should have what nobody here has taken for an ack deadline."""
+        if delivery.hold_until:
+            return False
+        # An ordinary message may just now be taken, and must then be renewed in time.
+        margin = 0.0 if self.spec.max_lease_seconds is None else self._renew_before
+        return now >= delivery.received_at + self.spec.ack_deadline_seconds - margin
 
     def _renew(self, delivery: Delivery, now: float) -> None:
         if now >= delivery.lease_until - self._renew_before:

@@ -21,3 +21,48 @@ async def test_a_settlement_under_way_is_no_reason_for_a_fresh_stream(settle: st
     assert not bench.consumer.starves(bench.source)
     bench.acker.confirm()
     assert (bench.source.outstanding, bench.source.leaving) == (1, 0)
+
+
+async def test_an_ordinary_message_that_nobody_takes_goes_to_others() -> None:
+    """Before its lease ends, not after 7 days; nothing is pulled until its consumer gets to it."""
+    bench = Bench(
+        concurrency=2, buffer_messages=0, ack_deadline_seconds=60, max_lease_seconds=7 * 86_400.0
+    )
+    bench.deliver("1")
+    bench.deliver("2")
+
+    bench.session.advance(60)
+    await turn()
+
+    assert bench.acker.deadlines == [("ack-1-1", 0), ("ack-2-1", 0)]
+    assert not bench.consumer.may_pull()
+    bench.consumer.resume()
+    assert bench.consumer.may_pull()
+
+
+async def test_an_ordinary_message_is_held_no_longer_than_its_longest_lease() -> None:
+    """A hung task's message is delivered again in the end."""
+    bench = Bench(ack_deadline_seconds=60, max_lease_seconds=3600.0)
+    bench.deliver("1")
+    delivery = bench.offered[0]
+    assert delivery.take_claim()
+
+    bench.session.advance(7200)
+
+    assert delivery.lapse_seen
+    assert 3600.0 <= delivery.lease_until - 1000.0 <= 3601.0
+
+
+async def test_a_key_that_waits_for_a_retry_stops_no_other_key() -> None:
+    """What is behind it goes back; no place is taken, so pulling goes on."""
+    bench = Bench(concurrency=2, ack_deadline_seconds=20, enable_message_ordering=True)
+    bench.deliver("1", key="a")
+    bench.consumer.lapse(bench.run(), 600, failure=True)
+    await turn()
+    bench.deliver("2", key="a")
+
+    bench.session.advance(21)
+    await turn()
+
+    assert bench.policy.hand_backs == {"2": 1}
+    assert bench.consumer.may_pull()

@@ -1,0 +1,98 @@
+"""The prefetch count over several queues: what is held here, and for how long."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from kombu import Consumer, Queue
+
+from tests.support.pubsub import make_spec, pull, unique
+
+if TYPE_CHECKING:
+    from tests.integration.pubsub.conftest import MakeHarness
+    from tests.support.pubsub import Harness
+
+
+def consume(one: Harness, channel: Any, queue: str) -> Consumer:
+    """Consume one more queue on a channel; its messages go where the harness's go."""
+    consumer = Consumer(
+        channel, Queue(queue, channel=channel), on_message=one._receive, auto_declare=False
+    )
+    consumer.consume()
+    return consumer
+
+
+def test_ordinary_queues_hold_the_prefetch_count_and_no_more(
+    broker: str, harness: MakeHarness
+) -> None:
+    """Three queues and a prefetch count of 4: 4 are handed over, each queue holds 4 at most."""
+    one = harness(broker, make_spec())
+    channel = one.connection.channel()
+    names = [unique("ordinary") for _ in range(3)]
+    for name in names:
+        channel.queue_declare(name)
+        for _ in range(20):
+            channel.basic_publish(channel.prepare_message("1"), "", name)
+    channel.basic_qos(0, 4)
+
+    for name in names:
+        consume(one, channel, name)
+    one.drain_until(lambda: len(one.session.outstanding) == 12)
+    one.drain_for(0.3)
+
+    assert len(one.messages) == 4
+    assert len(one.session.outstanding) == 12
+    assert all(len(list(pull(one.session, name))) == 16 for name in names)
+
+
+def test_what_waits_for_another_queues_messages_is_given_back(
+    broker: str, harness: MakeHarness
+) -> None:
+    """A full worker does not keep a message from others; it pulls again once there is room."""
+    busy, patient = make_spec(), make_spec(ack_deadline_seconds=1)
+    one = harness(broker, busy, queues={each.queue: each for each in (busy, patient)})
+    one.session.ensure(patient)
+    channel = one.connection.channel()
+    channel.basic_qos(0, 1)
+    consume(one, channel, busy.queue)
+    one.publish("busy")
+    one.drain_until(lambda: one.bodies == ["busy"])
+    consumer = consume(one, channel, patient.queue)
+    one.session.publish(patient.topic, b'"patient"').result(10)
+    one.drain_until(lambda: len(one.session.outstanding) == 2)
+
+    one.drain_until(lambda: len(one.session.outstanding) == 1)
+    one.messages[0].ack()
+
+    one.drain_until(lambda: one.bodies == ["busy", "patient"])
+    consumer.cancel()
+
+
+def test_a_cancelled_queue_keeps_no_place(broker: str, harness: MakeHarness) -> None:
+    """What waited behind the messages of the cancelled queue is next."""
+    first, cancelled, last = make_spec(), make_spec(concurrency=3), make_spec()
+    specs = (first, cancelled, last)
+    one = harness(broker, first, queues={each.queue: each for each in specs})
+    channel = one.connection.channel()
+    channel.basic_qos(0, 1)
+    consumers, expected = [], 0
+    for spec, bodies in zip(specs, ("a", "bcd", "e"), strict=True):
+        one.session.ensure(spec)
+        consumers.append(consume(one, channel, spec.queue))
+        for body in bodies:
+            one.session.publish(spec.topic, json.dumps(body).encode()).result(10)
+        expected += len(bodies)
+        one.drain_until(partial(has_outstanding, one, expected))
+        one.drain_for(0.1)
+    assert one.bodies == ["a"]
+
+    consumers[1].cancel()
+    one.messages[0].ack()
+
+    one.drain_until(lambda: one.bodies == ["a", "e"])
+
+
+def has_outstanding(one: Harness, count: int) -> bool:
+    return len(one.session.outstanding) == count
