@@ -19,7 +19,7 @@ from convotic_celery.context.keys import Keys
 from convotic_celery.context.scheduled import Announcements, ScheduledMessage
 from convotic_celery.errors import ConversationNotFound
 from tests.integration.context.conftest import DELIVERY, NoPublisher
-from tests.integration.context.test_schedule import RepeatingDatabase, take
+from tests.integration.context.test_schedule import OvertakenDatabase, RepeatingDatabase, take
 
 
 @pytest.fixture
@@ -85,6 +85,19 @@ async def test_lost_answer_announces_once(
     await messages.send(conversation_id, text="Hello", idempotency_key=key)
 
     assert len(await take(services.async_schedule)) == 1
+
+
+async def test_repeated_call_does_not_announce_again(
+    services: Services, store: Store, key_prefix: str
+) -> None:
+    """Also if the announcement was published already."""
+    conversation_id = await open_conversation(services.async_context(DELIVERY))
+    database = OvertakenDatabase(store, services.async_schedule, settles=True)
+    announcements = Announcements("sent", services.schedule_changed)
+
+    await AsyncMessages(database, Keys(key_prefix), announcements).send(conversation_id, text="Hi")
+
+    assert await services.async_schedule.next_due() is None
 
 
 async def test_what_is_not_sent_is_not_announced(ctx: ConvoticContext, services: Services) -> None:

@@ -283,3 +283,31 @@ async def test_lost_answers_change_nothing(
     assert await schedule.cancel(first)
 
     assert [message.id for message in await take(services.async_schedule)] == [second]
+
+
+class OvertakenDatabase(AsyncDatabase):
+    """Runs every script twice, and between the two a mover takes what is due."""
+
+    def __init__(self, store: Store, mover: AsyncSchedule, *, settles: bool) -> None:
+        super().__init__(store)
+        self._mover = mover
+        self._settles = settles
+
+    async def run(self, script: Script, keys: Sequence[str], *arguments: str) -> Any:
+        await super().run(script, keys, *arguments)
+        taken = await take(self._mover, "fast")
+        if self._settles:
+            await self._mover.settle([message.id for message in taken])
+        return await super().run(script, keys, *arguments)
+
+
+async def test_repeated_call_does_not_end_a_movers_lease(
+    services: Services, store: Store, key_prefix: str
+) -> None:
+    """Another mover would publish the message beside it."""
+    database = OvertakenDatabase(store, services.async_schedule, settles=False)
+    schedule = AsyncSchedule(database, Keys(key_prefix), services.schedule_changed)
+
+    await schedule.add([MESSAGE], 0)
+
+    assert await take(services.async_schedule, "other") == []

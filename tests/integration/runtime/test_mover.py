@@ -106,11 +106,11 @@ def test_due_messages_are_published_once(
 
 
 def test_message_that_is_added_here_is_seen_at_once(
-    services: Services, publisher: Publisher, movers: Movers
+    services: Services, publisher: Publisher, movers: Movers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The mover of the same process does not wait for its next look."""
+    monkeypatch.setattr("convotic_celery.runtime.mover.IDLE_SECONDS", 60.0)
     movers.start()
-    services.sync_schedule.take_due("other", limit=1)
 
     for number in range(20):
         services.sync_pubsub().publish(TOPIC, data=number, delay=0)
