@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,14 @@ def test_wrong_options_of_pubsub_name_their_variables(
 
     with pytest.raises(ConfigurationError, match=expected):
         Settings()
+
+
+def test_the_page_names_settings_that_exist() -> None:
+    """Each row of the table of docs/operations.md is a variable."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()
+    table = page.partition("## Settings of Pub/Sub")[2]
+
+    rows = re.findall(r"^\| `([A-Z_]+)`", table, re.MULTILINE)
+
+    assert len(rows) == 14
+    assert [name for name in rows if name.lower() not in Settings.model_fields] == []

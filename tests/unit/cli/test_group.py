@@ -41,9 +41,12 @@ def test_every_listed_command_exists(capsys: pytest.CaptureFixture[str]) -> None
         "demo",
         "emulator",
         "handlers",
+        "pause",
         "publish",
+        "resume",
         "routes",
         "settings",
+        "worker",
     ]
     for name in names:
         assert cli.main([name, "--help"]) == 0
