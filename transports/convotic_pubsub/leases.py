@@ -83,7 +83,12 @@ class LeaseTimer:
         while self._order and self._order[0] <= now * self._SLOTS_PER_SECOND:
             for delivery in self._slots.pop(heapq.heappop(self._order)):
                 delivery.timer_slot = 0
-                self._on_due(delivery, now)
+                try:
+                    self._on_due(delivery, now)
+                except Exception:  # one message's lease must never cost the others theirs
+                    logger.exception(
+                        "A lease can't be looked after", extra={"action": "lease_failed"}
+                    )
         if self._order:
             self._arm()
 

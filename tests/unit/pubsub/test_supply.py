@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import TYPE_CHECKING
+
 import pytest
 
+from convotic_pubsub.leases import LeaseTimer
 from tests.unit.pubsub.test_consumer import Bench, turn
+
+if TYPE_CHECKING:
+    from convotic_pubsub.delivery import Delivery
 
 
 @pytest.mark.parametrize("settle", ["ack", "nack"])
@@ -66,3 +73,32 @@ async def test_a_key_that_waits_for_a_retry_stops_no_other_key() -> None:
 
     assert bench.policy.hand_backs == {"2": 1}
     assert bench.consumer.may_pull()
+
+
+async def test_an_error_over_one_lease_costs_the_others_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The timer says it and goes on with this slot's other leases and with later slots."""
+    bench = Bench(concurrency=3)
+    for message_id in "123":
+        bench.deliver(message_id)
+    seen: list[str] = []
+    all_seen = asyncio.Event()
+
+    def look(delivery: Delivery, _now: float) -> None:
+        seen.append(delivery.received.message_id)
+        if len(seen) == 1:
+            raise RuntimeError("as asked")
+        if len(seen) == 3:
+            all_seen.set()
+
+    clock = asyncio.get_running_loop().time
+    timer = LeaseTimer(clock, look)
+    for delivery, after in zip(bench.offered, (0.0, 0.0, 0.2), strict=True):
+        timer.watch(delivery, clock() + after)
+
+    async with asyncio.timeout(5):
+        await all_seen.wait()
+
+    assert sorted(seen) == ["1", "2", "3"]
+    assert [getattr(each, "action", "") for each in caplog.records] == ["lease_failed"]
