@@ -145,15 +145,19 @@ def judge(report: Path, broker: str) -> int:
     if not report.exists():
         print("pytest ended without a report", file=sys.stderr)  # noqa: T201 - a command's output
         return 2
-    counts = {"passed": 0, "skipped": 0, "excepted": 0, "failed": 0}
+    outcomes: dict[str, str] = {}  # by name: a repeated test has an entry for each try
     for case in ET.parse(report).getroot().iter("testcase"):
         name = f"{case.get('classname')}::{case.get('name')}"
         if case.find("failure") is not None or case.find("error") is not None:
-            reason = reason_for(broker, name)
-            counts["excepted" if reason else "failed"] += 1
-            print(f"{'excepted' if reason else 'FAILED'}: {name} {reason}")  # noqa: T201 - as above
-        else:
-            counts["skipped" if case.find("skipped") is not None else "passed"] += 1
+            outcomes[name] = "excepted" if reason_for(broker, name) else "failed"
+        elif outcomes.get(name) not in ("excepted", "failed"):
+            outcomes[name] = "skipped" if case.find("skipped") is not None else "passed"
+    for name, outcome in outcomes.items():
+        if outcome in ("excepted", "failed"):
+            print(f"{outcome}: {name} {reason_for(broker, name)}")  # noqa: T201 - as above
+    counts = dict.fromkeys(("passed", "skipped", "excepted", "failed"), 0)
+    for outcome in outcomes.values():
+        counts[outcome] += 1
     print(f"{broker}:", ", ".join(f"{n} {what}" for what, n in counts.items()))  # noqa: T201 - as above
     return 1 if counts["failed"] else 0
 
