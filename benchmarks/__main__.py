@@ -26,7 +26,7 @@ from benchmarks.figures import Sample, percentile
 from benchmarks.ours import ROOT, Bench
 from benchmarks.peer import POOLS, CeleryPeer
 from benchmarks.servers import MissingPeer, rabbitmq, redis_server
-from benchmarks.targets import print_targets, write_chart
+from benchmarks.targets import find_worse, print_targets, write_chart
 from convotic_celery.embedded import store
 from convotic_emulator import daemon
 from tests.support.google_emulator import start_google_emulator
@@ -82,10 +82,14 @@ class Run:
                 kinds[f"throughput/celery {name}"] = partial(self._best_pool, name)
         kinds |= {
             "throughput/convotic, events on": lambda: bench.throughput(events=True),
+            "throughput/convotic, typed": lambda: bench.throughput(typed=1),
+            "throughput/convotic, deduplicate": lambda: bench.throughput(deduplicate=1),
+            "throughput/convotic, two workers": lambda: bench.throughput(workers=2),
             "latency/convotic": bench.latency,
             "latency/celery rabbitmq": lambda: self._peer("rabbitmq").latency(
                 "threads", self._options.latencies
             ),
+            "latency/convotic, 300 handlers": lambda: bench.latency(others=300),
             "publish/convotic": lambda: bench.publishing(_PUBLISHED),
             "publish/celery rabbitmq": lambda: self._publish("rabbitmq"),
             "start/convotic": bench.start_seconds,
@@ -96,6 +100,8 @@ class Run:
             "handlers/300": lambda: bench.many_handlers(300),
             "throughput/celery, in memory": bench.in_memory_throughput,
         }
+        if self._options.backlog:
+            kinds["backlog"] = lambda: bench.backlog(self._options.backlog)
         if google is not None:
             kinds |= {
                 "google/convotic": google.throughput,
@@ -186,6 +192,10 @@ def main() -> None:
     parser.add_argument("--latencies", type=int, default=200, help="messages of each latency run")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path, help="where to write; default: benchmarks/results/")
+    parser.add_argument("--backlog", type=int, default=0, help="also measure one of so many")
+    parser.add_argument(
+        "--guard", type=Path, help="a run's JSON: exit 1 if a ratio is a third worse than there"
+    )
     options = parser.parse_args()
     machine = describe_machine()
     folder = Path(tempfile.mkdtemp(prefix="convotic-bench-"))
@@ -209,7 +219,12 @@ def main() -> None:
     path.write_text(json.dumps(kept | {"figures": figures}, indent=2) + "\n")
     write_chart(samples, path.with_suffix(".svg"))
     load = machine["load_before"][0]
+    worse = find_worse(samples, options.guard) if options.guard else []
+    for line in worse:
+        print(f"worse than in {options.guard}: {line}")
     print(f"\n{machine['cpus']} cpus, load {load:.1f} before; kept in {path}, with a chart (.svg)")
+    if worse:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

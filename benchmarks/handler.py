@@ -6,6 +6,9 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from convotic_celery import ConvoticContext, ConvoticModule, WorkerMessage
 
@@ -24,13 +27,38 @@ _WAIT = float(os.environ.get("CONVOTIC_TEST_BENCH_WAIT", "0"))
 _CONCURRENCY = int(os.environ.get("CONVOTIC_TEST_BENCH_CONCURRENCY", "100"))
 
 
-@module.worker(TOPIC, concurrency=_CONCURRENCY)
+#: What else is measured: the payload checked by a model, and deduplication by message id.
+_TYPED = bool(os.environ.get("CONVOTIC_TEST_BENCH_TYPED"))
+_OPTIONS: dict[str, Any] = {"concurrency": _CONCURRENCY}
+if os.environ.get("CONVOTIC_TEST_BENCH_DEDUPLICATE"):
+    _OPTIONS["deduplicate"] = True
+
+
+class Payload(BaseModel):
+    """The measured messages' data."""
+
+    sent: int
+    padding: str
+
+
 async def note_arrival(message: WorkerMessage, ctx: ConvoticContext) -> None:  # noqa: ARG001 - a no-op
     if _WAIT:
         await asyncio.sleep(_WAIT)
-    _record.append(f"{message.data['sent']} {time.monotonic_ns()}\n")
+    note(message.data["sent"])
+
+
+async def note_typed(message: WorkerMessage[Payload], ctx: ConvoticContext) -> None:  # noqa: ARG001 - a no-op
+    note(message.data.sent)
+
+
+module.worker(TOPIC, **_OPTIONS)(note_typed if _TYPED else note_arrival)
+
+
+def note(sent: int) -> None:
+    """Note that a message has arrived."""
+    _record.append(f"{sent} {time.monotonic_ns()}\n")
     if len(_record) >= _BLOCK:
-        with _path.open("a") as file:  # noqa: ASYNC230 - a block in 50 ms
+        with _path.open("a") as file:
             file.write("".join(_record))
         _record.clear()
 

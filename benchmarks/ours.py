@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -22,6 +22,7 @@ from convotic_celery import embedded
 from convotic_celery.app import LOCAL_BROKER_URL
 from convotic_celery.cli.demo.child import Child
 from convotic_celery.settings import Settings
+from convotic_emulator import daemon
 from tests.support.waiting import wait_until
 
 __all__ = ["Bench"]
@@ -47,8 +48,13 @@ class Bench:
         if address is not None:
             self._environment["PUBSUB_EMULATOR_HOST"] = address
         self._settings = Settings(data_dir=folder)
-        self._address = address or embedded.broker_address(self._settings)
+        self._named_address = address
         self._log = folder / "worker.log"
+
+    @property
+    def _address(self) -> str:
+        """Where the emulator is now: it ends when a peer's turn leaves it without clients."""
+        return self._named_address or embedded.broker_address(self._settings)
 
     def raw_client(self, topic: str, subscription: str) -> RawClient:
         return RawClient(self._address, PROJECT, topic, subscription)
@@ -75,23 +81,56 @@ class Bench:
             return client.exists()
 
     def throughput(
-        self, *, events: bool = False, messages: int | None = None, **extra: object
+        self,
+        *,
+        events: bool = False,
+        messages: int | None = None,
+        workers: int = 1,
+        **extra: object,
     ) -> float:
-        """Messages a second of our worker on a backlog."""
-        record = self._folder / f"record-{time.monotonic_ns()}"
+        """Messages a second of our workers on a backlog."""
         count = messages or self._messages
+        records = [self._folder / f"record-{time.monotonic_ns()}-{n}" for n in range(workers)]
         with closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client:
             client.publish(count)
-        with self.worker(record, block=100, events=events, **extra) as worker:
-            self._wait(worker, partial(has_lines, record, count // 100 * 100), "all")
-        return rate_of_middle([arrived for _, arrived in read_record(record)])
+        with ExitStack() as stack:
+            running = [
+                stack.enter_context(self.worker(record, block=100, events=events, **extra))
+                for record in records
+            ]
+            # Each worker may keep less than a block to itself.
+            whole = count // 100 * 100 - 100 * (workers - 1)
+            self._wait(running[0], lambda: sum(map(count_lines, records)) >= whole, "all")
+        pairs = [pair for record in records if record.exists() for pair in read_record(record)]
+        return rate_of_middle([arrived for _, arrived in pairs])
 
-    def latency(self) -> list[float]:
+    def backlog(self, count: int) -> dict[str, float]:
+        """Rate and memory (MB) in the first and in the last tenth of a large backlog."""
+        record = self._folder / f"record-{time.monotonic_ns()}"
+        with closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client:
+            for _ in range(count // 10_000):
+                client.publish(10_000)
+        emulator = psutil.Process((daemon.status(self._folder) or {})["pid"])
+        figures: dict[str, float] = {"emulator full": emulator.memory_info().rss / 1e6}
+        with self.worker(record, block=100, events=False) as worker:
+            for name, share in (("first", 0.1), ("last", 0.98)):
+                lines = int(count * share)
+                self._wait(worker, partial(has_lines, record, lines), name, timeout=3600)
+                process = psutil.Process(worker._process.pid)
+                figures[f"worker {name}"] = process.memory_info().rss / 1e6
+                figures[f"emulator {name}"] = emulator.memory_info().rss / 1e6
+        arrivals = [arrived for _, arrived in read_record(record)]
+        tenth = len(arrivals) // 10
+        figures["rate first"] = rate_of_middle(arrivals[:tenth])
+        figures["rate last"] = rate_of_middle(arrivals[-tenth:])
+        return figures
+
+    def latency(self, **extra: object) -> list[float]:
         """Seconds from publish to handler, one message at a time."""
         record = self._folder / f"record-{time.monotonic_ns()}"
         with (
             closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client,
-            self.worker(record, block=1, events=False) as worker,
+            self.worker(record, block=1, events=False, **extra) as worker,
         ):
             for number in range(self._latencies + 10):
                 client.publish_one()
@@ -162,13 +201,19 @@ class Bench:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         return float(done.stdout.splitlines()[-1])
 
-    def _wait(self, worker: Child, condition: Callable[[], bool], what: str) -> None:
+    def _wait(
+        self, worker: Child, condition: Callable[[], bool], what: str, timeout: float = 180
+    ) -> None:
         def is_true() -> bool:
             assert worker.is_running, worker.last_lines()
             return condition()
 
-        wait_until(is_true, timeout=180, what=what)
+        wait_until(is_true, timeout=timeout, what=what)
 
 
 def has_lines(path: Path, count: int) -> bool:
-    return path.exists() and path.read_bytes().count(b"\n") >= count
+    return count_lines(path) >= count
+
+
+def count_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from benchmarks.figures import Sample
+from benchmarks.figures import Sample
 
-__all__ = ["TARGETS", "Target", "print_targets", "write_chart"]
+__all__ = ["TARGETS", "Target", "find_worse", "print_targets", "write_chart"]
+
+#: A ratio this much worse than in the run it is guarded by is no noise: medians of quiet runs
+#: differ by up to a fifth.
+_TOLERANCE = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,13 @@ TARGETS = (
         "throughput, to gcpubsub (Google)", "google/convotic", "google/celery gcpubsub", 3.0, True
     ),
     Target("throughput, events on, to off", "throughput/convotic, events on", _OURS, 0.0, True),
+    Target(
+        "throughput, typed payload, to untyped", "throughput/convotic, typed", _OURS, 0.85, True
+    ),
+    Target(
+        "throughput, deduplicate, to without", "throughput/convotic, deduplicate", _OURS, 0.0, True
+    ),
+    Target("throughput, two workers, to one", "throughput/convotic, two workers", _OURS, 0.0, True),
     Target("throughput, to Celery in memory", _OURS, "throughput/celery, in memory", 0.0, True),
     *(
         Target(
@@ -54,6 +64,31 @@ TARGETS = (
             "ms",
         )
         for p in ("p50", "p99")
+    ),
+    Target(
+        "latency p50, 300 handlers, to one",
+        "latency/convotic, 300 handlers/p50",
+        "latency/convotic/p50",
+        1.25,
+        False,
+        "ms",
+    ),
+    Target("backlog: rate at its end", "backlog/rate last", "backlog/rate first", 0.85, True),
+    Target(
+        "backlog: worker's MB at its end",
+        "backlog/worker last",
+        "backlog/worker first",
+        1.2,
+        False,
+        "MB",
+    ),
+    Target(
+        "backlog: emulator's MB at its end",
+        "backlog/emulator last",
+        "backlog/emulator first",
+        1.2,
+        False,
+        "MB",
     ),
     Target("100 ms x 100, to the ideal 1,000/s", "waiting/100", 1000.0, 0.85, True),
     Target("1 s x 1,000, to the ideal 1,000/s", "waiting/1000", 1000.0, 0.85, True),
@@ -102,6 +137,25 @@ def print_targets(samples: Mapping[str, Sample], missing: Mapping[str, str]) -> 
         )
     for name, reason in missing.items():
         print(f"missing: {name}: {reason.splitlines()[-1] if reason else ''}")
+
+
+def find_worse(samples: Mapping[str, Sample], guard: Path) -> list[str]:
+    """Return the ratios that are clearly worse than those of an earlier run, given as its JSON.
+
+    What either run lacks is not compared. Raises OSError or ValueError for a file that is no run's.
+    """
+    figures: dict[str, list[float]] = json.loads(guard.read_text())["figures"]
+    earlier = {name: Sample(tuple(values)) for name, values in figures.items()}
+    worse = []
+    for target in TARGETS:
+        needed = {target.figure} | ({target.base} if isinstance(target.base, str) else set())
+        if not needed <= samples.keys() & earlier.keys():
+            continue
+        now, then = target.quotient(samples), target.quotient(earlier)
+        loss = then / now if target.at_least else now / then
+        if loss > 1 + _TOLERANCE:
+            worse.append(f"{target.title}: {now:.2f}, was {then:.2f}")
+    return worse
 
 
 def write_chart(samples: Mapping[str, Sample], path: Path) -> None:
