@@ -80,6 +80,10 @@ class Run:
         for name in ("rabbitmq", "redis"):
             if name in self._peers:
                 kinds[f"throughput/celery {name}"] = partial(self._best_pool, name)
+        if "redis" in self._peers:
+            kinds["throughput/dramatiq redis"] = lambda: self._peer("redis").dramatiq_throughput(
+                self._options.messages
+            )
         kinds |= {
             "throughput/convotic, events on": lambda: bench.throughput(events=True),
             "throughput/convotic, typed": lambda: bench.throughput(typed=1),

@@ -29,20 +29,23 @@ ENVIRONMENT = ROOT / ".bench-peers"
 #: Pool -> its size; with each a worker prefetches 100 messages in all.
 POOLS = {"solo": 1, "threads": 4, "prefork": 2}
 _PREFETCH = 100
+#: Of dramatiq's worker: processes and threads in each, as in ``facts/peers.md``.
+_DRAMATIQ_SIZE = ("2", "4")
 _RUN_SECONDS = 180
 
 
 def peers_python() -> Path:
     """Return the Python of the peers' environment; made when it is missing."""
     python = ENVIRONMENT / "bin" / "python"
-    if not (ENVIRONMENT / "complete").exists():
-        wanted = [f"celery[redis,gcpubsub]=={version('celery')}"]
+    wanted = [f"celery[redis,gcpubsub]=={version('celery')}", "dramatiq[redis]>=2,<3"]
+    complete = ENVIRONMENT / "complete"
+    if not complete.exists() or complete.read_text() != " ".join(wanted):
         try:
             subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
             subprocess.run([python, "-m", "pip", "install", "-q", *wanted], check=True)
         except subprocess.CalledProcessError as error:
             raise MissingPeer(f"pip install {' '.join(wanted)}") from error
-        (ENVIRONMENT / "complete").touch()
+        complete.write_text(" ".join(wanted))
     return python
 
 
@@ -88,13 +91,24 @@ class CeleryPeer:
             wait_for_lines(process, record, 1)
             return time.monotonic() - began
 
+    def dramatiq_throughput(self, count: int) -> float:
+        """Messages a second of dramatiq's worker on a backlog in the same broker."""
+        record = self._record()
+        self._run("dramatiq_app", str(count))
+        processes, threads = _DRAMATIQ_SIZE
+        options = ("--processes", processes, "--threads", threads)
+        arguments = ("dramatiq", "benchmarks.peers.dramatiq_app", *options)
+        with self._running(arguments, {"BENCH_RECORD": str(record)}) as process:
+            wait_for_lines(process, record, count - 100 * int(processes))
+        return rate_of_middle([arrived for _, arrived in read_record(record)])
+
     @contextlib.contextmanager
     def worker(
         self, pool: str, record: Path, *, block: int, events: bool = False
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Run a worker."""
         size = POOLS[pool]
-        environment = self._environment() | {
+        environment = {
             "BENCH_RECORD": str(record),
             "BENCH_BLOCK": str(block),
             "BENCH_MULTIPLIER": str(_PREFETCH // size),
@@ -102,10 +116,17 @@ class CeleryPeer:
         }
         app = ("-A", "benchmarks.peers.celery_app", "worker")
         options = ("--loglevel", "WARNING", "-P", pool, "-c", str(size))
+        with self._running(("celery", *app, *options), environment) as process:
+            yield process
+
+    @contextlib.contextmanager
+    def _running(
+        self, arguments: tuple[str, ...], environment: dict[str, str]
+    ) -> Iterator[subprocess.Popen[bytes]]:
         with (self.folder / "worker.log").open("ab") as log:
             process = subprocess.Popen(
-                [peers_python(), "-m", "celery", *app, *options],
-                env=environment,
+                [peers_python(), "-m", *arguments],
+                env=self._environment() | environment,
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,
