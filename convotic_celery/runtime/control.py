@@ -36,7 +36,16 @@ def hold_lease(task_id: str, seconds: float) -> bool:
 class RunControl:
     """The clock of one run. Made for each; used by that run, and by what it calls."""
 
-    __slots__ = ("_begun", "_bound", "_hold", "_timeout", "ends_at", "fencing_token", "is_lost")
+    __slots__ = (
+        "_begun",
+        "_bound",
+        "_handler_begun",
+        "_hold",
+        "_timeout",
+        "ends_at",
+        "fencing_token",
+        "is_lost",
+    )
 
     def __init__(
         self, limit_seconds: float, hold: HoldLease, *, bound_seconds: float | None = None
@@ -44,7 +53,7 @@ class RunControl:
         self._hold = hold
         self._bound = bound_seconds or MAX_RUN_SECONDS
         self._timeout: tuple[asyncio.Timeout, asyncio.AbstractEventLoop] | None = None
-        self._begun = time.monotonic()
+        self._begun = self._handler_begun = time.monotonic()
         self.ends_at = self._begun + limit_seconds
         #: Grows with each run of the same key; None without a key.
         self.fencing_token: int | None = None
@@ -61,11 +70,20 @@ class RunControl:
         """Seconds until the run is stopped; 0 when that is past."""
         return max(0.0, self.ends_at - time.monotonic())
 
+    @property
+    def handler_seconds(self) -> float:
+        """How long the handler has run; what the run waited before that is not counted."""
+        return time.monotonic() - self._handler_begun
+
     def restart(self, limit_seconds: float) -> bool:
-        """Begin the run's clock anew: it has waited until now. False if the lease can't be held."""
+        """Begin the run's clock anew: it has waited until now. False if the lease can't be held.
+
+        Then its end stays what it is; only :attr:`handler_seconds` begins at 0.
+        """
+        self._handler_begun = time.monotonic()
         if not self._hold(limit_seconds):
             return False
-        self._begun = time.monotonic()
+        self._begun = self._handler_begun
         self.ends_at = self._begun + limit_seconds
         return True
 

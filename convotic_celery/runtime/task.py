@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -118,17 +117,17 @@ class HandlerTask(Task[Any, Any]):
             return self._call_directly(*args, **kwargs)
         if "give_up" in facts:
             self._give_up(args[0], facts)
-        begun = time.monotonic()
+        control = self._make_control(partial(hold_lease, str(request.id)))
         try:
-            self._run(args[0], facts, partial(hold_lease, str(request.id)))
+            self._run(args[0], facts, control)
         except _WORKER_STOPS:
             raise
         except Exception as exc:  # noqa: BLE001 - whatever a handler raises has a meaning
-            self._conclude(exc, args[0], facts, time.monotonic() - begun)
+            self._conclude(exc, args[0], facts, control.handler_seconds)
         except BaseException as exc:  # noqa: BLE001 - sys.exit() in a handler must not end the worker
             exited = HandlerExited(f"the handler raised {exc!r}")
             exited.__cause__ = exc
-            self._conclude(exited, args[0], facts, time.monotonic() - begun)
+            self._conclude(exited, args[0], facts, control.handler_seconds)
 
     def retry(self, *_: Any, **__: Any) -> NoReturn:
         """Refuse: Celery's retry publishes anew, to every subscriber of the topic.
@@ -170,9 +169,11 @@ class HandlerTask(Task[Any, Any]):
         result.ignored = True  # as Celery's own: nobody waits for what is not stored
         return result
 
-    def _run(self, raw: bytes, facts: MessageFacts, hold: HoldLease) -> None:
+    def _make_control(self, hold: HoldLease) -> RunControl:
         options = self.definition.options
-        control = RunControl(options.run_limit, hold, bound_seconds=options.max_lease_duration)
+        return RunControl(options.run_limit, hold, bound_seconds=options.max_lease_duration)
+
+    def _run(self, raw: bytes, facts: MessageFacts, control: RunControl) -> None:
         message = build_message(self.definition, raw, facts)
         if self.definition.is_async:
             run_coroutine(self, run_async(self.execution, message, facts, control))
@@ -241,7 +242,8 @@ class HandlerTask(Task[Any, Any]):
             "empty": data is None,
             "trace": {},
         }
-        self._run(b"" if data is None else encode_json(data), facts, lambda _: True)
+        control = self._make_control(lambda _: True)
+        self._run(b"" if data is None else encode_json(data), facts, control)
 
     def _refuse(self, options: Mapping[str, Any]) -> None:
         for option, reason in _REFUSED.items():

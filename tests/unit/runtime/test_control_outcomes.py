@@ -1,11 +1,13 @@
 """What the options of control do to a message: in each pool, to each settlement."""
 
-# ruff: noqa: ARG001 - handlers take (message, ctx), used or not
+# ruff: noqa: ARG001, ARG002 - handlers and hooks take (message, ctx), used or not
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,8 @@ from celery.worker.consumer import Consumer
 
 from convotic_celery.errors import AckDeadlineExceeded, InvalidMessage
 from convotic_celery.runtime.consumer import HandlerConsumer
+from convotic_celery.runtime.control import RunControl
+from convotic_celery.runtime.key_guard import Claim, Pause, Steps
 from convotic_celery.runtime.outcome import (
     Again,
     Duplicate,
@@ -99,7 +103,7 @@ def any_pool(request: pytest.FixtureRequest) -> Iterator[Any]:
     pool.stop()
 
 
-def run(pool: Any, error: Exception, **options: Any) -> RecordingMessage:
+def run(pool: Any, error: Exception, *, guard: Any = None, **options: Any) -> RecordingMessage:
     """Run a handler that raises, as a worker does, and return its settled message."""
 
     async def handler(message: Any, ctx: Any) -> None:
@@ -108,6 +112,9 @@ def run(pool: Any, error: Exception, **options: Any) -> RecordingMessage:
     definition = define(handler, **options)
     app = make_app(definition)
     pool.app = app
+    if guard is not None:
+        task: Any = app.tasks[definition.queue]
+        task.execution = replace(task.execution, guard=guard, keys=object())
     request, message, eventer = make_request(app, definition, pool, receive())
     request.execute_using_pool(pool)
     wait_until(message.settled.is_set)
@@ -120,6 +127,32 @@ def test_a_postponed_message_comes_again_unfailed(any_pool: Any) -> None:
     message = run(any_pool, Postponed("its key is busy", 20.0))
 
     assert message.settlement == ("postpone", 20.0)
+
+
+class BusyKey:
+    """Stands for a KeyGuard whose key is free after a while."""
+
+    freed_at = 0.0
+
+    def acquire(self, message: Any, control: RunControl) -> Steps[Claim]:
+        yield Pause(0.3)
+        self.freed_at = time.monotonic()
+        control.restart(10.0)
+        return Claim()
+
+    def release(self, claim: Claim) -> Steps[None]:
+        yield from ()
+
+
+def test_the_wait_for_a_key_is_not_the_handler_s_time(any_pool: Any) -> None:
+    """A failed message comes again an ack deadline after the handler began, not after the wait."""
+    guard = BusyKey()
+
+    message = run(any_pool, ValueError(), guard=guard, ack_deadline=10)
+
+    _, delay, _ = message.settlement
+    rounding = 0.001
+    assert delay + rounding >= 10 - (time.monotonic() - guard.freed_at)
 
 
 def test_a_duplicate_is_acknowledged(any_pool: Any) -> None:
