@@ -17,6 +17,7 @@ from convotic_celery.runtime.attributes import (
     REPLAY_COUNT_ATTRIBUTE,
     TARGET_ATTRIBUTE,
 )
+from convotic_celery.runtime.lifespans import one_of_each
 from convotic_celery.runtime.publish import HandlerPublisher
 from convotic_celery.sdk.workflow import CanvasStarter
 from convotic_celery.settings import Settings
@@ -169,6 +170,8 @@ async def convotic_app(
 ) -> AsyncIterator[AppUnderTest]:
     """Run modules for the block, with nothing outside this process but the store.
 
+    The modules' lifespans are open for the block. What one raises on entering passes through.
+
     Args:
         modules: Those to run.
         services: Plugs in services of your own, as ``create_app(services=...)`` does.
@@ -199,6 +202,8 @@ async def convotic_app(
     app.finalize()
     app.lifespans.use_loop(asyncio.get_running_loop())
     try:
+        for definition in one_of_each([*app.definitions, *app.routes]):
+            await app.lifespans.enter(definition)
         yield AppUnderTest(app, MovingClock(now))
     finally:
         await app.lifespans.aclose()

@@ -316,6 +316,7 @@ async def test_a_lifespan_is_open_while_the_app_is() -> None:
         found.append(ctx.resource(Book))
 
     async with convotic_app(module) as app:
+        assert events == ["open"]
         await app.publish("topic-a", data=1)
         await app.publish("topic-b", data=1)
         await app.drain()
@@ -325,6 +326,37 @@ async def test_a_lifespan_is_open_while_the_app_is() -> None:
         assert events == ["open"]
 
     assert found[0] is found[1] is found[2]
+    assert events == ["open", "close"]
+
+
+async def test_a_lifespan_that_fails_is_told_at_once() -> None:
+    """As a worker that does not start; those before it are left."""
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def live() -> AsyncIterator[None]:
+        events.append("open")
+        yield
+        events.append("close")
+
+    @asynccontextmanager
+    async def fail() -> AsyncIterator[None]:
+        raise ConnectionError("the database is away")
+        yield
+
+    first = ConvoticModule(name="first", version="1", lifespan=live)
+    second = ConvoticModule(name="second", version="1", lifespan=fail)
+
+    @first.worker("topic-a")
+    async def handle(message: WorkerMessage, ctx: ConvoticContext) -> None: ...
+
+    @second.route("GET", "/")
+    async def answer(request: RouteRequest, ctx: ConvoticContext) -> None: ...
+
+    with pytest.raises(ConnectionError, match="the database is away"):
+        async with convotic_app(first, second):
+            events.append("inside")
+
     assert events == ["open", "close"]
 
 
