@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from convotic_pubsub.admin import lease_seconds
-from convotic_pubsub.codec import fit_attributes
+from convotic_pubsub.dead_letters import publish_dead_letter, report_missing_topic
 from convotic_pubsub.delivery import Delivery, Source, State
+from convotic_pubsub.lease_rules import LeaseRules
 from convotic_pubsub.ordering import KeyLines
+from convotic_pubsub.policy_calls import PolicyCalls
 from convotic_pubsub.queue import (
     Acknowledge,
     DeadLetter,
@@ -26,7 +26,7 @@ from convotic_pubsub.queue import (
     Incident,
     PostponeDelivery,
     QueueSpec,
-    Received,
+    read_message,
 )
 
 if TYPE_CHECKING:
@@ -35,13 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["Offer", "QueueConsumer"]
 
 logger = logging.getLogger(__name__)
-
-#: A policy's store access may take this long; then the store counts as away.
-_POLICY_SECONDS = 2.0
-#: Renewals ask for at most this much, so that a killed process is noticed early.
-_MAX_STEP_SECONDS = 60
-#: A lease is renewed when this share of a step is left, and never later than 3 s before its end.
-_RENEW_SHARE, _RENEW_MIN_SECONDS = 0.25, 3.0
 
 Offer: TypeAlias = Callable[[Delivery], None]
 
@@ -61,8 +54,8 @@ class QueueConsumer:
         self.waiting = 0
         self._offer_to_channel = offer
         self._acker = session.acker(spec.subscription)
-        self._step = min(lease_seconds(spec.ack_deadline_seconds), _MAX_STEP_SECONDS)
-        self._renew_before = max(_RENEW_MIN_SECONDS, _RENEW_SHARE * self._step)
+        self._rules = LeaseRules(spec)
+        self._policy = PolicyCalls(spec)
         self._buffer: deque[Delivery] = deque()
         self._lines = KeyLines()
         self._offered = 0
@@ -126,7 +119,7 @@ class QueueConsumer:
         delivery = Delivery(
             consumer=self,
             source=source,
-            received=_received(
+            received=read_message(
                 self.spec.subscription,
                 raw,
                 redelivered=raw.delivery_attempt > 1 or key in self.session.returned,
@@ -143,20 +136,10 @@ class QueueConsumer:
         source.outstanding += 1
         self._local += 1
         self._watch(delivery)
-        if self._may_be_known(raw.delivery_attempt):
+        if self._policy.may_remember(raw.delivery_attempt):
             self._spawn(self._recall(delivery))
         else:
             self._decide(delivery, None)
-
-    def _may_be_known(self, delivery_attempt: int) -> bool:
-        """Say whether the store may remember something of a message.
-
-        0 means that the subscription has no dead-letter policy, so the server does not count; where
-        one was asked for, somebody else made the subscription, and each message must be looked up.
-        """
-        return delivery_attempt > 1 or (
-            delivery_attempt == 0 and self.spec.max_delivery_attempts > 0
-        )
 
     def take_copy(self, delivery: Delivery, ack_id: str, lease_until: float) -> None:
         """Remember the newest ack id of a message that is still here; the copy is never run."""
@@ -168,28 +151,15 @@ class QueueConsumer:
         self._watch(delivery)
         if delivery.state is State.OFFERED:
             # It runs past its deadline: the server counts a delivery that is no lost worker.
-            self._spawn(self._note(delivery, "hand_back"))
+            self._spawn(self._policy.record(delivery, "hand_back"))
 
     async def _recall(self, delivery: Delivery) -> None:
-        history: History | None = None
-        delivery.remembered = True
-        recalled = await self._ask_policy(self.spec.policy.recall(delivery.received), "recall")
-        if isinstance(recalled, History):
-            history = recalled
+        history = await self._policy.recall(delivery)
         if delivery.state is State.RECALLING:
             self._decide(delivery, history)
 
     def _decide(self, delivery: Delivery, history: History | None) -> None:
-        try:
-            decision: Decision = self.spec.policy.decide(delivery.received, history)
-        except Exception as error:
-            logger.exception(
-                "The policy of queue %s failed on message %s; it goes to the dead-letter topic",
-                self.spec.queue,
-                delivery.received.message_id,
-                extra={"action": "policy_failed", "queue": self.spec.queue},
-            )
-            decision = DeadLetter({"convotic-dead-letter-error-message": str(error)})
+        decision = self._policy.decide(delivery, history)
         if self.stopping:
             self._hand_back(delivery)
         elif isinstance(decision, Deliver):
@@ -206,14 +176,6 @@ class QueueConsumer:
 
     def _apply(self, delivery: Delivery, decision: Decision) -> None:
         if isinstance(decision, Acknowledge):
-            if decision.reason:
-                logger.info(
-                    "Message %s of queue %s acknowledged unrun: %s",
-                    delivery.received.message_id,
-                    self.spec.queue,
-                    decision.reason,
-                    extra={"action": "acknowledged_unrun", "reason": decision.reason},
-                )
             self.ack(delivery)
         elif isinstance(decision, DeadLetter):
             self.dead_letter(delivery, decision.attributes)
@@ -259,12 +221,7 @@ class QueueConsumer:
     def dead_letter(self, delivery: Delivery, attributes: Mapping[str, str]) -> None:
         """Publish it to the dead-letter topic; acknowledge once that is confirmed."""
         if not self.spec.dead_letter_topic:
-            logger.error(
-                "Message %s of queue %s is given up and acknowledged: it has no dead-letter topic",
-                delivery.received.message_id,
-                self.spec.queue,
-                extra={"action": "dead_letter_missing", "queue": self.spec.queue},
-            )
+            report_missing_topic(self.spec, delivery.received)
             self.ack(delivery)
             return
         delivery.state = State.BURYING
@@ -272,38 +229,12 @@ class QueueConsumer:
         self._spawn(self._bury(delivery, attributes))
 
     async def _bury(self, delivery: Delivery, attributes: Mapping[str, str]) -> None:
-        received = delivery.received
-        attributes = fit_attributes(received.data, received.attributes, attributes)
-        if not received.data and not attributes:
-            attributes = {"convotic-dead-letter-reason": "rejected"}  # Pub/Sub refuses an empty one
-        try:
-            await asyncio.wrap_future(
-                self.session.publisher.publish(
-                    self.spec.dead_letter_topic, received.data, attributes
-                )
-            )
-        except Exception as error:  # noqa: BLE001  whatever it is, the message must not be acknowledged
-            logger.error(  # noqa: TRY400  the text is the server's answer, no traceback of ours helps
-                "Message %s of queue %s can't be published to dead-letter topic %s and is not "
-                "acknowledged; Pub/Sub will deliver it again: %s",
-                received.message_id,
-                self.spec.queue,
-                self.spec.dead_letter_topic,
-                error,
-                extra={"action": "dead_letter_failed", "queue": self.spec.queue},
-            )
+        publisher = self.session.publisher
+        if not await publish_dead_letter(publisher, self.spec, delivery.received, attributes):
             self._leave_place(delivery, State.WAITING)
             self.waiting += 1
             self._watch(delivery)
             return
-        logger.warning(
-            "Message %s of queue %s went to dead-letter topic %s: %s",
-            received.message_id,
-            self.spec.queue,
-            self.spec.dead_letter_topic,
-            attributes.get("convotic-dead-letter-reason", "given up"),
-            extra={"action": "dead_lettered", "queue": self.spec.queue},
-        )
         self.session.count_dead_letter(self.spec.queue)
         delivery.remembered = True
         self.ack(delivery)
@@ -314,7 +245,7 @@ class QueueConsumer:
         """Record why, then let the lease end: at once, or in ``delay_seconds`` from the call."""
         ends_at = self.session.clock() + delay_seconds
         if incident is not None:
-            await self._note(delivery, incident)
+            await self._policy.record(delivery, incident)
         if delivery.state is State.GONE:
             return  # the lease ended meanwhile and the message has come again
         seconds = 0
@@ -323,10 +254,6 @@ class QueueConsumer:
             delivery.lease_until = self.session.clock() + seconds
             self._watch(delivery)
         self._acker.modify(delivery.ack_id, seconds, lambda _: self._released(delivery))
-
-    async def _note(self, delivery: Delivery, incident: Incident) -> None:
-        delivery.remembered = True
-        await self._ask_policy(self.spec.policy.record(delivery.received, incident), "record")
 
     def _released(self, delivery: Delivery) -> None:
         """The server has answered; if it refused, the lease ends by itself."""
@@ -370,11 +297,8 @@ class QueueConsumer:
         else:
             self.session.returned.add(key)
         if acknowledged and delivery.remembered:
-            self._spawn(self._forget(delivery))
+            self._spawn(self._policy.forget(delivery))
         self.on_change()
-
-    async def _forget(self, delivery: Delivery) -> None:
-        await self._ask_policy(self.spec.policy.forget(delivery.received), "forget")
 
     def returned(self, delivery: Delivery) -> None:
         """The message is the server's again: its lease ended, or it has come again."""
@@ -391,55 +315,32 @@ class QueueConsumer:
             delivery.hold_until = self.session.clock() + hold_seconds
             self._watch(delivery)
 
-    def _bound(self, delivery: Delivery) -> float:
-        """Return until when this delivery may be held."""
-        if delivery.state is State.BURYING:
-            return math.inf
-        if self.spec.max_lease_seconds is not None:
-            return delivery.received_at + self.spec.max_lease_seconds
-        return delivery.hold_until or delivery.received_at + self.spec.ack_deadline_seconds
-
     def _watch(self, delivery: Delivery) -> None:
         """Ask to be called when the next thing must be done about the lease."""
-        bound = self._bound(delivery)
-        if delivery.state is not State.WAITING and bound > delivery.lease_until:
-            when = delivery.lease_until - self._renew_before
-        elif delivery.state is State.WAITING or delivery.hold_until:
-            when = delivery.lease_until
-        else:
-            when = bound
-        self.session.lease_timer.watch(delivery, when)
+        self.session.lease_timer.watch(delivery, self._rules.next_look(delivery))
 
     def lease_due(self, delivery: Delivery, now: float) -> None:
         """Renew the lease, give the message back, or see it lapse."""
         if delivery.state is State.WAITING:
             self.returned(delivery)
-        elif self._waited_too_long(delivery, now) and delivery.take_claim():
+        elif self._rules.waited_too_long(delivery, now) and delivery.take_claim():
             offered = delivery.state is State.OFFERED
             self._hand_back(delivery)
             # Its consumer resumes when it gets to what it missed; else a free place does.
             self.paused = offered or self._offered > 0
             self.on_change()
-        elif now < self._bound(delivery):
+        elif now < self._rules.bound(delivery):
             self._renew(delivery, now)
         elif now < delivery.lease_until:  # taken but not started: it can't be given back any more
             self.session.lease_timer.watch(delivery, delivery.lease_until)
         else:
             self._see_lapse(delivery)
 
-    def _waited_too_long(self, delivery: Delivery, now: float) -> bool:
-        """Say whether others should have what nobody here has taken for an ack deadline."""
-        if delivery.hold_until:
-            return False
-        # An ordinary message may just now be taken, and must then be renewed in time.
-        margin = 0.0 if self.spec.max_lease_seconds is None else self._renew_before
-        return now >= delivery.received_at + self.spec.ack_deadline_seconds - margin
-
     def _renew(self, delivery: Delivery, now: float) -> None:
-        if now >= delivery.lease_until - self._renew_before:
-            left = min(self._step, math.ceil(self._bound(delivery) - now))
-            delivery.lease_until = now + left
-            self._acker.modify(delivery.ack_id, left, _ignore)
+        seconds = self._rules.renewal(delivery, now)
+        if seconds:
+            delivery.lease_until = now + seconds
+            self._acker.modify(delivery.ack_id, seconds, _ignore)
         self._watch(delivery)
 
     def _see_lapse(self, delivery: Delivery) -> None:
@@ -483,21 +384,6 @@ class QueueConsumer:
             await self.decided()
             await self._acker.wait_idle()
 
-    async def _ask_policy(self, call: Awaitable[Any], what: str) -> Any:
-        try:
-            async with asyncio.timeout(_POLICY_SECONDS):
-                return await call
-        except Exception as error:  # noqa: BLE001  the store is away: the documented fallback holds
-            logger.warning(
-                "The store did not answer (%s) for queue %s; Pub/Sub's own count is used: %s: %s",
-                what,
-                self.spec.queue,
-                type(error).__name__,
-                error,
-                extra={"action": "store_away", "queue": self.spec.queue},
-            )
-            return None
-
     def _spawn(self, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._background.add(task)
@@ -510,18 +396,3 @@ def _nothing() -> None:
 
 def _ignore(_confirmed: bool) -> None:
     """A renewal that was not confirmed shows as a redelivery."""
-
-
-def _received(subscription: str, raw: Any, *, redelivered: bool) -> Received:
-    message = raw.message
-    seconds = message.publish_time.seconds + message.publish_time.nanos / 1e9
-    return Received(
-        subscription=subscription,
-        message_id=message.message_id,
-        data=message.data,
-        attributes=dict(message.attributes),
-        ordering_key=message.ordering_key,
-        published_at=datetime.fromtimestamp(seconds, UTC),
-        delivery_attempt=raw.delivery_attempt,
-        redelivered=redelivered,
-    )
