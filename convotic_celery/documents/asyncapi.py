@@ -1,7 +1,8 @@
 """The AsyncAPI document of the handlers, https://www.asyncapi.com/docs/reference/specification/v3.0.0.
 
 A topic is a channel, a handler is an operation that receives, and what it gives up is sent to its
-dead-letter channel.
+dead-letter channel. A handler that takes CloudEvents has two messages: one whose attributes may be
+those of an event (binary mode), and one that is the whole event (structured mode).
 """
 
 from __future__ import annotations
@@ -20,10 +21,18 @@ __all__ = ["build_asyncapi"]
 
 #: What a component's name may not have; a topic may.
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
-_HEADERS: JsonSchema = {
-    "type": "object",
-    "description": "The Pub/Sub message's attributes.",
-    "additionalProperties": {"type": "string"},
+_STRUCTURED = "application/cloudevents+json"
+#: What an event must have, and may have: https://github.com/cloudevents/spec.
+_EVENT_REQUIRED: dict[str, JsonSchema] = {
+    "specversion": {"const": "1.0"},
+    "id": {"type": "string", "minLength": 1},
+    "source": {"type": "string", "minLength": 1},
+    "type": {"type": "string", "minLength": 1},
+}
+_EVENT_OPTIONAL: dict[str, JsonSchema] = {
+    "subject": {"type": "string", "minLength": 1},
+    "time": {"type": "string", "format": "date-time"},
+    "dataschema": {"type": "string", "minLength": 1},
 }
 
 
@@ -46,8 +55,9 @@ def build_asyncapi(
         "operations": dict(_operations(handlers)),
         "components": {
             "messages": {
-                _name(handler.queue): _message(handler, schemas[(handler.queue, "validation")])
+                name: message
                 for handler in handlers
+                for name, message in _messages(handler, schemas[(handler.queue, "validation")])
             },
             "schemas": definitions,
         },
@@ -57,10 +67,10 @@ def build_asyncapi(
 def _channels(handlers: Iterable[HandlerDefinition]) -> dict[str, Any]:
     channels: dict[str, Any] = {}
     for handler in handlers:
-        reference = {"$ref": f"#/components/messages/{_name(handler.queue)}"}
         for topic in (handler.topic, handler.dead_letter_topic):
             channel = channels.setdefault(_name(topic), {"address": topic, "messages": {}})
-            channel["messages"][_name(handler.queue)] = reference
+            for name in _message_names(handler):
+                channel["messages"][name] = {"$ref": f"#/components/messages/{name}"}
         channels[_name(handler.dead_letter_topic)]["description"] = (
             f"What {handler.queue} gave up, unchanged but for added attributes convotic-*."
         )
@@ -78,7 +88,7 @@ def _operations(handlers: Iterable[HandlerDefinition]) -> Iterable[tuple[str, di
                 "summary": summary or getattr(handler.handler, "__name__", handler.queue),
                 **({"description": description.strip()} if description.strip() else {}),
                 "tags": [{"name": handler.module}],
-                "messages": [_message_of(handler, handler.topic)],
+                "messages": _messages_on(handler, handler.topic),
                 "x-convotic": _facts(handler),
             },
         )
@@ -89,13 +99,15 @@ def _operations(handlers: Iterable[HandlerDefinition]) -> Iterable[tuple[str, di
                 "channel": {"$ref": f"#/channels/{_name(handler.dead_letter_topic)}"},
                 "summary": f"What {handler.queue} gives up.",
                 "tags": [{"name": handler.module}],
-                "messages": [_message_of(handler, handler.dead_letter_topic)],
+                "messages": _messages_on(handler, handler.dead_letter_topic),
             },
         )
 
 
-def _message_of(handler: HandlerDefinition, topic: str) -> dict[str, str]:
-    return {"$ref": f"#/channels/{_name(topic)}/messages/{_name(handler.queue)}"}
+def _messages_on(handler: HandlerDefinition, topic: str) -> list[dict[str, str]]:
+    return [
+        {"$ref": f"#/channels/{_name(topic)}/messages/{name}"} for name in _message_names(handler)
+    ]
 
 
 def _facts(handler: HandlerDefinition) -> Mapping[str, Any]:
@@ -107,13 +119,82 @@ def _facts(handler: HandlerDefinition) -> Mapping[str, Any]:
     }
 
 
-def _message(handler: HandlerDefinition, schema: JsonSchema) -> dict[str, Any]:
+def _message_names(handler: HandlerDefinition) -> list[str]:
+    name = _name(handler.queue)
+    return [name] if handler.options.cloud_events == "off" else [name, f"{name}.structured-event"]
+
+
+def _messages(handler: HandlerDefinition, payload: JsonSchema) -> Iterable[tuple[str, JsonSchema]]:
     kind = handler.payload_type
+    title = getattr(kind, "__name__", None) or (str(kind) if kind else "Any JSON")
+    name, *structured = _message_names(handler)
+    yield (
+        name,
+        {
+            "name": title,
+            "contentType": "application/json",
+            "headers": _headers(handler),
+            "payload": payload,
+        },
+    )
+    for each in structured:
+        yield (
+            each,
+            {
+                "name": f"{title}, as a CloudEvent",
+                "contentType": _STRUCTURED,
+                "headers": _structured_headers(handler),
+                "payload": _event(payload),
+            },
+        )
+
+
+def _headers(handler: HandlerDefinition) -> JsonSchema:
+    """Describe the attributes of a message whose data is the payload."""
+    found, required = _encoding(handler), []
+    if handler.options.cloud_events != "off":
+        found |= {f"ce-{name}": s for name, s in (_EVENT_REQUIRED | _EVENT_OPTIONAL).items()}
+    if handler.options.cloud_events == "require":
+        required = [f"ce-{name}" for name in _EVENT_REQUIRED]
+    return _attributes(found, required)
+
+
+def _structured_headers(handler: HandlerDefinition) -> JsonSchema:
+    content_type = {"content-type": {"type": "string", "examples": [_STRUCTURED]}}
+    return _attributes(content_type | _encoding(handler), ["content-type"])
+
+
+def _encoding(handler: HandlerDefinition) -> dict[str, JsonSchema]:
+    return {"content-encoding": {"enum": ["gzip"]}} if handler.options.accept_gzip else {}
+
+
+def _attributes(properties: dict[str, JsonSchema], required: list[str]) -> JsonSchema:
     return {
-        "name": getattr(kind, "__name__", None) or (str(kind) if kind else "Any JSON"),
-        "contentType": "application/json",
-        "headers": _HEADERS,
-        "payload": schema,
+        "type": "object",
+        "description": "The Pub/Sub message's attributes.",
+        **({"properties": properties} if properties else {}),
+        **({"required": required} if required else {}),
+        "additionalProperties": {"type": "string"},
+    }
+
+
+def _event(payload: JsonSchema) -> JsonSchema:
+    """Describe an event in structured mode that carries the payload."""
+    return {
+        "type": "object",
+        "description": "A CloudEvent in structured mode; other members are its extensions.",
+        "properties": {
+            **_EVENT_REQUIRED,
+            **_EVENT_OPTIONAL,
+            "datacontenttype": {"type": "string", "minLength": 1},
+            "data": payload,
+            "data_base64": {
+                "type": "string",
+                "contentEncoding": "base64",
+                "description": "The data's JSON text, instead of data.",
+            },
+        },
+        "required": list(_EVENT_REQUIRED),
     }
 
 

@@ -93,7 +93,14 @@ def _answer(status: str, answer: Mapping[str, Any]) -> str:
 def _handler(name: str, operation: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     facts = operation["x-convotic"]
     channel = document["channels"][_last(operation["channel"]["$ref"])]
-    message = document["components"]["messages"][name]
+    messages = [
+        document["components"]["messages"][_last(each["$ref"])] for each in operation["messages"]
+    ]
+    payloads = "".join(
+        f"<h3>Payload, <code>{escape(message['contentType'])}</code></h3>"
+        f"{_schema(message['payload'])}"
+        for message in messages
+    )
     rows = {
         "topic": channel["address"],
         "subscription": facts["subscription"],
@@ -108,7 +115,7 @@ def _handler(name: str, operation: Mapping[str, Any], document: Mapping[str, Any
     )
     return (
         f'<section id="{_anchor(name)}"><h2><code>{escape(name)}</code></h2>{_text(operation)}'
-        f"<table>{cells}</table><h3>Payload</h3>{_schema(message['payload'])}"
+        f"<table>{cells}</table>{payloads}"
         f"{_json('Options', facts['options'])}</section>"
     )
 

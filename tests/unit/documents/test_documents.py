@@ -6,6 +6,7 @@ import json
 from html.parser import HTMLParser
 from typing import Any
 
+import pytest
 from pydantic import BaseModel, Field
 
 from convotic_celery import ConvoticModule, RouteRequest, RouteResponse, WorkerMessage
@@ -13,6 +14,8 @@ from convotic_celery.documents.asyncapi import build_asyncapi
 from convotic_celery.documents.openapi import build_openapi
 from convotic_celery.documents.page import render_asyncapi, render_openapi
 from convotic_celery.documents.schemas import build_schema
+from convotic_celery.errors import InvalidMessage
+from convotic_celery.sdk.event import read_event
 from convotic_order_processor import module as order_processor
 
 
@@ -58,6 +61,9 @@ def make_module() -> ConvoticModule:
     @module.worker("custom.orders.new", name="audit")
     async def audit(message: WorkerMessage[Order], ctx: Any) -> None: ...
 
+    @module.worker("custom.orders.events", cloud_events="require", accept_gzip=True)
+    async def on_event(message: WorkerMessage[Order], ctx: Any) -> None: ...
+
     @module.worker("custom.any~thing")
     async def anything(message: WorkerMessage, ctx: Any) -> None: ...
 
@@ -95,6 +101,42 @@ def test_asyncapi_has_channel_operation_and_payload() -> None:
     dead = document["operations"]["custom.orders.new.shop.dead-letter"]
     assert dead["action"] == "send"
     assert document["channels"]["custom.any_thing"]["address"] == "custom.any~thing"
+
+
+def test_asyncapi_has_both_forms_of_a_cloud_event() -> None:
+    """Attributes beside the payload, or the whole event around it; and what may be compressed."""
+    document = build_asyncapi(make_module().collect_handlers())
+
+    operation = document["operations"]["custom.orders.events.shop"]
+    binary, structured = (
+        resolve(document, resolve(document, message["$ref"])["$ref"])
+        for message in operation["messages"]
+    )
+    order = {"$ref": "#/components/schemas/Order"}
+    assert (binary["contentType"], binary["payload"]) == ("application/json", order)
+    assert binary["headers"]["required"] == ["ce-specversion", "ce-id", "ce-source", "ce-type"]
+    assert binary["headers"]["properties"]["content-encoding"] == {"enum": ["gzip"]}
+    assert structured["contentType"] == "application/cloudevents+json"
+    assert structured["payload"]["properties"]["data"] == order
+    assert structured["payload"]["required"] == ["specversion", "id", "source", "type"]
+    assert "application/cloudevents+json" in render_asyncapi(document)
+    plain = document["components"]["messages"]["custom.orders.new.shop"]
+    assert "properties" not in plain["headers"]
+
+
+@pytest.mark.parametrize("member", ["specversion", "id", "source", "type"])
+def test_the_document_asks_of_an_event_what_the_handler_asks(member: str) -> None:
+    """Without a member that the document requires the event is invalid."""
+    document = build_asyncapi(make_module().collect_handlers())
+    message = document["components"]["messages"]["custom.orders.events.shop.structured-event"]
+    event = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "t", "data": {"id": 1}}
+    attributes = {"content-type": message["contentType"]}
+    assert read_event(json.dumps(event).encode(), attributes, "require")[0]
+    del event[member]
+
+    assert member in message["payload"]["required"]
+    with pytest.raises(InvalidMessage):
+        read_event(json.dumps(event).encode(), attributes, "require")
 
 
 def test_references_lead_somewhere() -> None:
