@@ -24,6 +24,33 @@ pytestmark = pytest.mark.timeout(120)
 ROOT = Path(__file__).parents[2]
 MODULE = re.compile(r"```python\n# modules/shop\.py\n(.*?)```", re.DOTALL)
 PUBLISH = re.compile(r"^\$ convotic (publish .*)$", re.MULTILINE)
+#: A block whose first line is the name of the file that it is.
+FILE = re.compile(r"```\w+\n(# (\S+)\n.*?)```", re.DOTALL)
+LISTING = re.compile(r"^\$ convotic handlers\n(.*?)```", re.DOTALL | re.MULTILINE)
+
+
+def copy_files(stage: Stage) -> str:
+    """Write all files of getting-started as a newcomer would; return the page."""
+    text = (ROOT / "docs/getting-started.md").read_text()
+    for content, name in FILE.findall(text):
+        path = stage.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+    return text
+
+
+def run_there(stage: Stage, *arguments: str) -> str:
+    """Run a Python module in the newcomer's folder; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=stage.folder,
+        env=os.environ | stage.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md"])
@@ -39,31 +66,40 @@ def test_the_first_handler_works_as_shown(embedded_stage: Stage, page: str) -> N
     contacts = SyncContacts(SyncDatabase(store), Keys("convotic:"))
 
     with embedded_stage.worker():
-        subprocess.run(
-            [sys.executable, "-m", "convotic_celery.cli", *shlex.split(command[1])],
-            cwd=embedded_stage.folder,
-            env=os.environ | embedded_stage.environment,
-            check=True,
-        )
+        run_there(embedded_stage, "convotic_celery.cli", *shlex.split(command[1]))
         wait_until(lambda: contacts.find_by_external_id("c-1"), timeout=15)
     store.close()
 
 
+def test_getting_started_lists_the_handler(embedded_stage: Stage) -> None:
+    """`convotic handlers` prints what the page shows, the folder apart."""
+    text = copy_files(embedded_stage)
+    shown = LISTING.search(text)
+    assert shown is not None
+
+    printed = run_there(embedded_stage, "convotic_celery.cli", "handlers")
+
+    printed = printed.replace(str(embedded_stage.folder), "…")
+    assert [line.split() for line in printed.splitlines()] == [
+        line.split() for line in shown[1].splitlines()
+    ]
+
+
+def test_getting_started_has_a_test_that_passes(embedded_stage: Stage) -> None:
+    """With the files of the page and nothing else."""
+    copy_files(embedded_stage)
+
+    printed = run_there(embedded_stage, "pytest", "-q", "-p", "no:cacheprovider")
+
+    assert "1 passed" in printed
+
+
 def test_getting_started_shows_an_invalid_message(embedded_stage: Stage) -> None:
     """The second command of the page ends where it says: in the dead-letter topic, `invalid`."""
-    text = (ROOT / "docs/getting-started.md").read_text()
-    module = MODULE.search(text)
-    _, command = PUBLISH.findall(text)
-    assert module is not None
-    (embedded_stage.folder / "modules" / "shop.py").write_text(module[1])
+    _, command = PUBLISH.findall(copy_files(embedded_stage))
 
     with embedded_stage.worker():
-        subprocess.run(
-            [sys.executable, "-m", "convotic_celery.cli", *shlex.split(command)],
-            cwd=embedded_stage.folder,
-            env=os.environ | embedded_stage.environment,
-            check=True,
-        )
+        run_there(embedded_stage, "convotic_celery.cli", *shlex.split(command))
         dead_letter = embedded_stage.pull_dead_letter()
 
     assert dead_letter.attributes["convotic-dead-letter-reason"] == "invalid"
