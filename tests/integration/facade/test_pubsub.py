@@ -108,12 +108,89 @@ def test_workers_app_is_used() -> None:
         Celery("other").set_current()
 
 
-def test_script_publishes(settings: Settings) -> None:
-    """Two lines in a process of its own, configured by the environment."""
-    code = (
-        "from convotic_celery import pubsub\n"
-        "print(pubsub.publish('custom.orders.new', data={'id': 1}))\n"
-    )
+SCRIPT = """
+from convotic_celery import pubsub
+
+print(pubsub.publish("custom.orders.new", data={"id": 1}))
+"""
+
+DJANGO = """
+import json
+
+import django
+from django.conf import settings
+from django.http import HttpRequest, JsonResponse
+from django.test import Client
+from django.urls import path
+
+from convotic_celery import pubsub
+
+
+def create_order(request: HttpRequest) -> JsonResponse:
+    message_id = pubsub.publish("custom.orders.new", data=json.loads(request.body))
+    return JsonResponse({"message_id": message_id}, status=202)
+
+
+async def create_order_async(request: HttpRequest) -> JsonResponse:
+    message_id = await pubsub.apublish("custom.orders.new", data=json.loads(request.body))
+    return JsonResponse({"message_id": message_id}, status=202)
+
+
+urlpatterns = [path("plain", create_order), path("async", create_order_async)]
+settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"])
+django.setup()
+for url in ("/plain", "/async"):
+    answer = Client().post(url, {"id": 1}, content_type="application/json")
+    assert answer.status_code == 202
+    print(answer.json()["message_id"])
+"""
+
+FASTAPI = """
+import asyncio
+
+import httpx
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from convotic_celery import pubsub
+
+app = FastAPI()
+
+
+class Order(BaseModel):
+    id: int
+
+
+@app.post("/plain", status_code=202)
+def create_order(order: Order) -> dict[str, str]:
+    return {"message_id": pubsub.publish("custom.orders.new", data=order)}
+
+
+@app.post("/async", status_code=202)
+async def create_order_async(order: Order) -> dict[str, str]:
+    return {"message_id": await pubsub.apublish("custom.orders.new", data=order)}
+
+
+async def main() -> None:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        for url in ("/plain", "/async"):
+            answer = await client.post(url, json={"id": 1})
+            assert answer.status_code == 202
+            print(answer.json()["message_id"])
+
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "published"),
+    [(SCRIPT, 1), (DJANGO, 2), (FASTAPI, 2)],
+    ids=["plain", "django", "fastapi"],
+)
+def test_script_publishes(settings: Settings, code: str, published: int) -> None:
+    """In a process of its own, configured by the environment; in views of Django and FastAPI."""
     environment = {
         "CONVOTIC_DATA_DIR": str(settings.data_dir),
         "CONVOTIC_MODULES_DIR": str(settings.modules_dir),
@@ -125,7 +202,7 @@ def test_script_publishes(settings: Settings) -> None:
 
     end_emulator(settings.data_dir)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip()
+    assert len(set(result.stdout.split())) == published
     assert result.stderr == ""
 
 
