@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from convotic_celery.errors import TopicHasNoSubscription
 from convotic_celery.runtime.attributes import user_attributes
 from convotic_pubsub.queue import Received
 
@@ -89,8 +88,6 @@ class MemoryBroker:
         self._numbers = itertools.count(1)
         self.published: list[PublishedMessage] = []
         self.pending: list[Pending] = []
-        #: Topics outside the module that may be published to; None: any.
-        self.known_topics: frozenset[str] | None = None
 
     def publish(
         self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str
@@ -98,9 +95,6 @@ class MemoryBroker:
         """Keep a message, one copy for each handler of its topic; confirmed at once."""
         future: Future[str] = Future()
         handlers = [each for each in self._definitions if each.topic == topic]
-        if not handlers and self.known_topics is not None and topic not in self.known_topics:
-            future.set_exception(TopicHasNoSubscription(topic))
-            return future
         with self._lock:
             message_id = f"m-{next(self._numbers)}"
             seen = PublishedMessage(

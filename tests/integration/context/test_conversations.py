@@ -25,6 +25,23 @@ async def test_newest_open_conversation_is_found(ctx: ConvoticContext) -> None:
     assert (await ctx.conversations.list_by_contact_id(contact.id)).items == (closed,)
 
 
+async def test_conversations_come_in_pages(ctx: ConvoticContext) -> None:
+    """The newest first, each once; closed ones too, and those of other contacts not."""
+    contact, other = await ctx.contacts.create(), await ctx.contacts.create()
+    opened = [await ctx.conversations.create(contact.id) for _ in range(5)]
+    await ctx.conversations.create(other.id)
+    opened[0] = await ctx.conversations.close(opened[0].id)
+
+    first = await ctx.conversations.list_by_contact_id(contact.id, limit=3)
+    second = await ctx.conversations.list_by_contact_id(
+        contact.id, limit=3, cursor=first.next_cursor
+    )
+
+    assert [*first.items, *second.items] == opened[::-1]
+    assert (len(first.items), second.next_cursor) == (3, None)
+    assert all(each.created_at.tzinfo is not None for each in first.items)
+
+
 async def test_conversation_needs_a_contact(ctx: ConvoticContext) -> None:
     """A conversation with nobody is refused."""
     with pytest.raises(ContactNotFound):

@@ -15,7 +15,14 @@ import pytest_asyncio
 from convotic_celery.context import Store
 from convotic_celery.errors import InvalidMessage
 from convotic_celery.runtime.control import RunControl
-from convotic_celery.runtime.key_guard import KeyGuard, KeyStore, Patience, drive_async, drive_sync
+from convotic_celery.runtime.key_guard import (
+    Claim,
+    KeyGuard,
+    KeyStore,
+    Patience,
+    drive_async,
+    drive_sync,
+)
 from convotic_celery.runtime.lease_keeper import KeptLease, LeaseKeeper
 from convotic_celery.runtime.lease_scripts import CLAIM, RELEASE, RENEW
 from convotic_celery.runtime.outcome import Duplicate, Postponed
@@ -36,6 +43,15 @@ async def keys(server: ValkeyServer) -> AsyncIterator[KeyStore]:
     """Keys of this test alone."""
     store = Store(server.connection_url)
     yield KeyStore(store, key_prefix=f"test-{uuid.uuid4().hex[:8]}:")
+    await store.aclose()
+    store.close()
+
+
+@pytest_asyncio.fixture
+async def keys_of_another_worker(server: ValkeyServer, keys: KeyStore) -> AsyncIterator[KeyStore]:
+    """The same keys, over connections of their own."""
+    store = Store(server.connection_url)
+    yield KeyStore(store, key_prefix=keys.prefix)
     await store.aclose()
     store.close()
 
@@ -156,20 +172,30 @@ async def test_a_cancelled_wait_frees_what_it_took(keys: KeyStore) -> None:
     assert not await client.exists(key)
 
 
-async def test_a_concurrency_key_has_so_many_places(keys: KeyStore) -> None:
-    """Two run, the third is postponed; one that ends makes room, also after failing."""
-    guard = make_guard(
-        keys, IMPATIENT, deduplicate=None, concurrency_key="data.id", concurrency_key_limit=2
-    )
-    claims = [
-        await drive_async(guard.acquire(make_message(), make_control()), keys) for _ in range(2)
-    ]
-    with pytest.raises(Postponed):
-        await drive_async(guard.acquire(make_message(), make_control()), keys)
+async def test_a_concurrency_key_has_so_many_places(
+    keys: KeyStore, keys_of_another_worker: KeyStore
+) -> None:
+    """Two run, one on each worker, the third is postponed; one that ends makes room."""
+    here, there = keys, keys_of_another_worker
+    guards = {
+        each: make_guard(
+            each, IMPATIENT, deduplicate=None, concurrency_key="data.id", concurrency_key_limit=2
+        )
+        for each in (here, there)
+    }
 
-    await drive_async(guard.release(claims[0]), keys)
+    async def acquire(where: KeyStore) -> Claim:
+        return await drive_async(guards[where].acquire(make_message(), make_control()), where)
 
-    await drive_async(guard.acquire(make_message(), make_control()), keys)
+    claim = await acquire(here)
+    await acquire(there)
+    for each in (here, there):
+        with pytest.raises(Postponed):
+            await acquire(each)
+
+    await drive_async(guards[here].release(claim), here)
+
+    await acquire(there)
 
 
 async def test_a_message_without_its_key_is_invalid(keys: KeyStore) -> None:

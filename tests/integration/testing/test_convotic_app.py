@@ -5,13 +5,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from httpx import ASGITransport, AsyncClient
 
 from convotic_celery import (
     ConvoticContext,
@@ -22,12 +19,10 @@ from convotic_celery import (
     ExponentialBackoff,
     PublishRefused,
     Retry,
-    RouteRequest,
     SyncConvoticContext,
     WorkerMessage,
     WorkerMiddleware,
 )
-from convotic_celery.routes import create_asgi_app
 from convotic_celery.testing import convotic_app
 
 
@@ -138,6 +133,33 @@ async def test_what_a_handler_publishes_is_run_too() -> None:
             ("orders", "succeed"),
         ]
     assert [do for do, _ in book.lines] == ["publish", "succeed"]
+
+
+async def test_what_a_handler_publishes_carries_its_trace_on() -> None:
+    """In either kind of handler; handlers themselves don't see it among the attributes."""
+    module, seen = ConvoticModule(name="shop", version="1"), Book()
+    trace = {"traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01", "tracestate": "v=1"}
+
+    @module.worker("topic-a")
+    async def pass_on(message: WorkerMessage, ctx: ConvoticContext) -> None:
+        await ctx.pubsub.publish("topic-b", data=1)
+
+    @module.worker("topic-b")
+    def pass_on_plainly(message: WorkerMessage, ctx: SyncConvoticContext) -> None:
+        seen.write(message.attributes)
+        ctx.pubsub.publish("topic-c", data=1)
+
+    @module.worker("topic-c")
+    async def give_up(message: WorkerMessage, ctx: ConvoticContext) -> None:
+        raise DeadLetter("to be looked at")
+
+    async with convotic_app(module) as app:
+        await app.publish("topic-a", data=1, attributes=trace)
+        await app.drain()
+        (dead,) = app.dead_letters
+
+    assert trace.items() <= dead.all_attributes.items()
+    assert seen.lines == [{}]
 
 
 async def test_what_pubsub_refuses_is_refused() -> None:
@@ -288,76 +310,6 @@ async def test_middleware_surrounds_the_handler() -> None:
         "inner Drop",
         "outer Drop",
     ]
-
-
-async def test_a_lifespan_is_open_while_the_app_is() -> None:
-    """Its object is reachable from ctx: in async and in plain handlers, and in routes."""
-    events: list[str] = []
-
-    @asynccontextmanager
-    async def live() -> AsyncIterator[Book]:
-        events.append("open")
-        yield Book()
-        events.append("close")
-
-    module = ConvoticModule(name="shop", version="1", lifespan=live)
-    found: list[Book] = []
-
-    @module.worker("topic-a")
-    async def handle(message: WorkerMessage, ctx: ConvoticContext) -> None:
-        found.append(ctx.resource(Book))
-
-    @module.worker("topic-b")
-    def handle_plainly(message: WorkerMessage, ctx: SyncConvoticContext) -> None:
-        found.append(ctx.resource(Book))
-
-    @module.route("GET", "/pool")
-    async def answer(request: RouteRequest, ctx: ConvoticContext) -> None:
-        found.append(ctx.resource(Book))
-
-    async with convotic_app(module) as app:
-        assert events == ["open"]
-        await app.publish("topic-a", data=1)
-        await app.publish("topic-b", data=1)
-        await app.drain()
-        transport = ASGITransport(create_asgi_app(app=app.app))
-        async with AsyncClient(transport=transport, base_url="http://test") as client:
-            assert (await client.get("/pool")).status_code == 204
-        assert events == ["open"]
-
-    assert found[0] is found[1] is found[2]
-    assert events == ["open", "close"]
-
-
-async def test_a_lifespan_that_fails_is_told_at_once() -> None:
-    """As a worker that does not start; those before it are left."""
-    events: list[str] = []
-
-    @asynccontextmanager
-    async def live() -> AsyncIterator[None]:
-        events.append("open")
-        yield
-        events.append("close")
-
-    @asynccontextmanager
-    async def fail() -> AsyncIterator[None]:
-        raise ConnectionError("the database is away")
-        yield
-
-    first = ConvoticModule(name="first", version="1", lifespan=live)
-    second = ConvoticModule(name="second", version="1", lifespan=fail)
-
-    @first.worker("topic-a")
-    async def handle(message: WorkerMessage, ctx: ConvoticContext) -> None: ...
-
-    @second.route("GET", "/")
-    async def answer(request: RouteRequest, ctx: ConvoticContext) -> None: ...
-
-    with pytest.raises(ConnectionError, match="the database is away"):
-        async with convotic_app(first, second):
-            events.append("inside")
-
-    assert events == ["open", "close"]
 
 
 async def test_the_clock_begins_where_it_is_told() -> None:
