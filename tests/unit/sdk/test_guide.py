@@ -12,6 +12,7 @@ from convotic_celery.context import (
     AsyncMessages,
     AsyncPubsub,
     AsyncStorage,
+    Contact,
 )
 from convotic_celery.sdk import ConvoticModule, WorkerMessage, WorkerOptions
 
@@ -55,6 +56,6 @@ def test_every_attribute_and_service_is_in_the_guide() -> None:
         for name in vars(service)
         if not name.startswith("_")
     }
-    names |= set(WorkerMessage.__dataclass_fields__)
+    names |= set(WorkerMessage.__dataclass_fields__) | set(Contact.model_fields)
 
     assert [name for name in sorted(names) if f"`{name}`" not in GUIDE] == []
