@@ -91,6 +91,11 @@ class IoThread:
             future.cancel()
             raise BrokerUnavailable(f"Pub/Sub did not answer within {timeout} s") from error
 
+    def forked(self) -> None:
+        """Let a forked child end without a word on the parent's tasks, which it has copies of."""
+        for task in asyncio.all_tasks(self._loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own switch
+
     def stop(self) -> None:
         """End the loop and the thread."""
         with contextlib.suppress(RuntimeError):
