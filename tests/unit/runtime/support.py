@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -94,6 +95,8 @@ class RecordingMessage:
         self.held_seconds: float | None = None
         self.settlements: list[tuple[Any, ...]] = []
         self.settled = threading.Event()
+        #: Of the monotonic clock.
+        self.settled_at = 0.0
 
     def started(self, hold_seconds: float) -> None:
         self.held_seconds = hold_seconds
@@ -115,6 +118,7 @@ class RecordingMessage:
 
     def _settle(self, *settlement: Any) -> None:
         self.settlements.append(settlement)
+        self.settled_at = time.monotonic()
         self.settled.set()
 
     @property
