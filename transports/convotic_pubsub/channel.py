@@ -30,9 +30,6 @@ __all__ = ["Arrival", "Channel", "Message"]
 
 logger = logging.getLogger(__name__)
 
-#: How long a publish may block beyond the session's own limit, before it counts as not confirmed.
-_MARGIN_SECONDS = 5.0
-
 
 class Arrival(NamedTuple):
     """One message on its way to a consumer's callback."""
@@ -175,7 +172,7 @@ class Channel(virtual.Channel):
     def basic_publish(
         self, message: dict[str, Any], exchange: str, routing_key: str, **kwargs: Any
     ) -> None:
-        """Publish; returns once the server has confirmed it, for everything but transient traffic.
+        """Publish; returns once the server has confirmed it; replies and events are not waited for.
 
         Raises:
             PublishError: refused, or not confirmed in time.
@@ -213,10 +210,8 @@ class Channel(virtual.Channel):
         if self._transient.is_elsewhere(queue):
             self._transient.cast(message, "", "direct", queue)
             return
-        timeout = self.session.options.publish_timeout_seconds + _MARGIN_SECONDS
         try:
-            topic = self.session.spec(queue).topic
-            self.session.publish(topic, message).result(timeout)
+            self.session.publish_confirmed(self.session.spec(queue).topic, message)
         except TopicNotFound:
             # A reply queue of another process (rpc://): it listens on the control topic.
             self._transient.remember_elsewhere(queue)

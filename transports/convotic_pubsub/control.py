@@ -10,6 +10,7 @@ On the wire: kombu's envelope in ``data``; the attributes ``exchange`` and ``rk`
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -19,7 +20,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from convotic_pubsub.codec import decode_envelope
-from convotic_pubsub.errors import PubsubTransportError
+from convotic_pubsub.errors import PubsubTransportError, TopicNotFound
 from convotic_pubsub.naming import resource_id
 from convotic_pubsub.queue import (
     Acknowledge,
@@ -150,13 +151,22 @@ class TransientQueues:
     # -- messages ---------------------------------------------------------------------------------
 
     def cast(self, data: bytes, exchange: str, kind: str, routing_key: str) -> None:
-        """Send an envelope to every process that listens.
+        """Send an envelope to every process that listens; nobody may be there.
 
-        Does not block and is not confirmed: nobody may be there.
+        Orders to workers (fanout) are confirmed, so that what the caller sends next (a task of the
+        kind just revoked) does not leave before them. Replies and events don't block.
+
+        Raises:
+            PublishError: an order was refused, or not confirmed in time.
         """
-        attributes = {"exchange": exchange, "rk": routing_key}
+        values = {"exchange": exchange, "rk": routing_key}
+        attributes = {name: value for name, value in values.items() if value}
         topic = self._subscriptions[_topic_kind(kind)].topic
-        self._session.publish(topic, data, {k: v for k, v in attributes.items() if v})
+        if kind == "fanout":
+            with contextlib.suppress(TopicNotFound):  # no process has ever listened
+                self._session.publish_confirmed(topic, data, attributes)
+        else:
+            self._session.publish(topic, data, attributes)
 
     def is_elsewhere(self, queue: str) -> bool:
         """Say whether a queue is known as a transient one of another process."""

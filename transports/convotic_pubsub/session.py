@@ -56,6 +56,8 @@ _LOOK_AGAIN_SECONDS = 1.0
 #: Our emulator names itself in the initial metadata of every answer.
 _OUR_EMULATOR = "convotic-emulator"
 _STOP_SECONDS = 10.0
+#: How long a publish may block beyond its own limit, before it counts as not confirmed.
+_MARGIN_SECONDS = 5.0
 #: Messages given back that are remembered, to tell their redelivery.
 _MAX_RETURNED = 10_000
 
@@ -237,6 +239,7 @@ class Session:
         for other in self._children.values():
             other.close()
         self._children.clear()
+        self._io.forked()
         self.transient.forked()
         self._relay = RelayClient(sock) if sock is not None else None
 
@@ -285,6 +288,13 @@ class Session:
         if self._relay is not None:
             return self._relay.ask("publish", topic, data, dict(attributes or {}), ordering_key)
         return self.publisher.publish(topic, data, attributes or {}, ordering_key)
+
+    def publish_confirmed(
+        self, topic: str, data: bytes, attributes: Mapping[str, str] | None = None
+    ) -> str:
+        """Publish a raw message and return its id once the server has confirmed it."""
+        timeout = self.options.publish_timeout_seconds + _MARGIN_SECONDS
+        return self.publish(topic, data, attributes).result(timeout)
 
     def spec(self, queue: str) -> QueueSpec:
         """Return a queue's specification: the one given in the options, or an ordinary one."""
