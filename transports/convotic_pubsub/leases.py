@@ -15,7 +15,7 @@ import grpc
 import grpc.aio
 
 from convotic_pubsub.delivery import Delivery
-from convotic_pubsub.rpc import Rpc, is_transient, translate
+from convotic_pubsub.rpc import Rpc, is_transient, refused_ack_ids, translate
 
 __all__ = ["MAX_ACK_IDS", "AckBatcher", "LeaseTimer"]
 
@@ -98,7 +98,8 @@ class AckBatcher:
 
     While one request is under way the next batch gathers, so that batches grow with the load and an
     idle queue's ack leaves at once. Transient errors are retried for ten minutes (a lease lost for
-    that long is redelivered anyway); an id that the server refuses is found by halving the batch.
+    that long is redelivered anyway). An id that the server refuses is found by halving the batch,
+    or named by exactly-once delivery, which has done what the others ask for.
     """
 
     def __init__(self, rpc: Callable[[], Rpc], path: str) -> None:
@@ -162,22 +163,44 @@ class AckBatcher:
             try:
                 await call(list(batch))
             except grpc.aio.AioRpcError as error:
-                if is_transient(error) and asyncio.get_running_loop().time() < give_up_at:
+                refused = refused_ack_ids(error)
+                if refused:
+                    batch = self._sort_out(batch, refused, error)
+                may_repeat = refused or is_transient(error)
+                if batch and may_repeat and asyncio.get_running_loop().time() < give_up_at:
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LAST_PAUSE_SECONDS)
                     continue
                 if error.code() is grpc.StatusCode.INVALID_ARGUMENT and len(batch) > 1:
                     await self._halve(batch, call)
                     return
-                logger.warning(
-                    "Acknowledgement not confirmed, the messages may come again: %s",
-                    translate(error, self._path),
-                    extra={"action": "ack_failed", "subscription": self._path, "count": len(batch)},
-                )
-                _answer(batch, confirmed=False)
+                self._give_up(batch, error)
             else:
                 _answer(batch, confirmed=True)
             return
+
+    def _sort_out(
+        self,
+        batch: dict[str, Callable[[bool], None]],
+        refused: dict[str, bool],
+        error: grpc.aio.AioRpcError,
+    ) -> dict[str, Callable[[bool], None]]:
+        """Answer all but those that exactly-once delivery wants to have sent again."""
+        _answer({k: done for k, done in batch.items() if k not in refused}, confirmed=True)
+        self._give_up({k: done for k, done in batch.items() if refused.get(k) is False}, error)
+        return {k: done for k, done in batch.items() if refused.get(k)}
+
+    def _give_up(
+        self, batch: dict[str, Callable[[bool], None]], error: grpc.aio.AioRpcError
+    ) -> None:
+        if not batch:
+            return
+        logger.warning(
+            "Acknowledgement not confirmed, the messages may come again: %s",
+            translate(error, self._path),
+            extra={"action": "ack_failed", "subscription": self._path, "count": len(batch)},
+        )
+        _answer(batch, confirmed=False)
 
     async def _halve(
         self,

@@ -17,7 +17,7 @@ import grpc.aio
 
 from convotic_pubsub.admin import lease_seconds
 from convotic_pubsub.delivery import Source
-from convotic_pubsub.errors import PubsubTransportError
+from convotic_pubsub.errors import BrokerUnavailable, PubsubTransportError
 from convotic_pubsub.naming import subscription_path
 from convotic_pubsub.rpc import is_transient, pb, translate
 
@@ -116,7 +116,7 @@ class Puller:
         translated = translate(error, self._path)
         # The service ends every stream now and then; only what lasts is worth a line.
         if pause > _FIRST_PAUSE_SECONDS or not is_transient(error):
-            self._report(translated, transient=is_transient(error))
+            self._report(translated)
         if isinstance(error, grpc.aio.AioRpcError):
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 self._session.admin.forget(self._spec.queue)
@@ -125,14 +125,14 @@ class Puller:
         jitter = random.uniform(0.8, 1.2)  # noqa: S311  no secret
         await self._until(self._stopping, within_seconds=pause * jitter)
 
-    def _report(self, error: Exception, *, transient: bool) -> None:
+    def _report(self, error: PubsubTransportError) -> None:
         """Log an error once, until it changes or is over."""
         text = type(error).__name__
         if text == self._reported:
             return
         self._reported = text
         logger.log(
-            logging.WARNING if transient else logging.ERROR,
+            logging.WARNING if isinstance(error, BrokerUnavailable) else logging.ERROR,
             "Queue %s pulls nothing for now and tries again: %s",
             self._spec.queue,
             error,

@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 from google.protobuf import empty_pb2, struct_pb2
 from google.pubsub_v1.types import pubsub as _types
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # no stubs
 
 from convotic_pubsub.errors import (
     AccessDenied,
@@ -40,6 +41,7 @@ __all__ = [
     "is_transient",
     "make_credentials",
     "pb",
+    "refused_ack_ids",
     "translate",
 ]
 
@@ -279,25 +281,43 @@ def make_credentials(options: TransportOptions, scope: str) -> Any:
     return credentials
 
 
+class _Tokens(grpc.AuthMetadataPlugin):
+    """Google's plugin, but an error is the call's: gRPC would log each with a traceback."""
+
+    def __init__(self, plugin: Any) -> None:
+        self._plugin = plugin
+
+    def __call__(self, context: Any, callback: Any) -> None:
+        from google.auth import exceptions  # noqa: PLC0415  as above
+
+        try:
+            self._plugin(context, callback)
+        except exceptions.GoogleAuthError as error:
+            callback((), error)
+
+
 def _secure_channel(options: TransportOptions) -> grpc.aio.Channel:
     """Return a channel to the service with the credentials that the options name."""
-    from google.api_core import grpc_helpers_async  # noqa: PLC0415  0.2 s, not needed on an emulator
+    import google.auth  # noqa: PLC0415  0.2 s, not needed on an emulator
     from google.auth import exceptions  # noqa: PLC0415
+    from google.auth.credentials import with_scopes_if_required  # noqa: PLC0415
+    from google.auth.transport.grpc import AuthMetadataPlugin  # noqa: PLC0415
+    from google.auth.transport.requests import Request  # noqa: PLC0415
 
-    scope = "https://www.googleapis.com/auth/pubsub"
+    scopes = ["https://www.googleapis.com/auth/pubsub"]
     try:
-        channel: grpc.aio.Channel = grpc_helpers_async.create_channel(
-            options.endpoint,
-            credentials=make_credentials(options, scope),
-            scopes=[scope],
-            options=_OPTIONS,
-        )
+        credentials = make_credentials(options, scopes[0]) or google.auth.default(scopes)[0]
     except exceptions.GoogleAuthError as error:
         raise AccessDenied(
             f"no credentials for {options.endpoint}: {error} "
             "(on a developer's machine: gcloud auth application-default login)"
         ) from error
-    return channel
+    credentials = with_scopes_if_required(credentials, scopes)  # type: ignore[no-untyped-call]
+    plugin = AuthMetadataPlugin(credentials, Request())  # type: ignore[no-untyped-call]
+    secure = grpc.composite_channel_credentials(
+        grpc.ssl_channel_credentials(), grpc.metadata_call_credentials(_Tokens(plugin))
+    )
+    return grpc.aio.secure_channel(options.endpoint, secure, options=_OPTIONS)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -305,7 +325,30 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, grpc.aio.AioRpcError) and error.code() in TRANSIENT
 
 
+def refused_ack_ids(error: grpc.aio.AioRpcError) -> dict[str, bool]:
+    """Return the ack ids that exactly-once delivery refused; True for those to be sent again.
+
+    All others of the request took effect. Empty where the answer names none.
+    https://cloud.google.com/pubsub/docs/exactly-once-delivery#handle_failures
+    """
+    refused: dict[str, bool] = {}
+    metadata: Any = error.trailing_metadata()  # pairs, which the stubs don't know
+    for key, value in metadata or ():
+        if key != "grpc-status-details-bin":
+            continue
+        for detail in status_pb2.Status.FromString(value).details:
+            info = error_details_pb2.ErrorInfo()
+            if detail.Unpack(info):
+                for ack_id, failure in info.metadata.items():
+                    if failure.startswith(("PERMANENT_FAILURE_", "TRANSIENT_FAILURE_")):
+                        refused[ack_id] = failure.startswith("TRANSIENT_FAILURE_")
+    return refused
+
+
 _CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
+_ACCESS = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
+#: What gRPC says where credentials can't be renewed: with UNAVAILABLE, so such a call is retried.
+_NO_TOKEN = "Getting metadata from plugin failed"  # noqa: S105  no secret
 _ADDRESS = re.compile(r"ipv[46]:\S+")
 
 
@@ -319,7 +362,7 @@ def translate(error: grpc.RpcError | Exception, resource: str) -> PubsubTranspor
     if code is grpc.StatusCode.NOT_FOUND:
         missing = SubscriptionNotFound if "/subscriptions/" in resource else TopicNotFound
         return missing(f"{resource} does not exist: create it, or let provision=create do so")
-    if code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED):
+    if code in _ACCESS or _NO_TOKEN in details:
         return AccessDenied(
             f"{resource}: {details or code.name}: check the credentials and that they have "
             "roles/pubsub.publisher, roles/pubsub.subscriber (and roles/pubsub.editor to create)"
