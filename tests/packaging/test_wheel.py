@@ -2,49 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.packaging.support import run
+
 PACKAGES = {"convotic_celery", "convotic_pubsub", "convotic_emulator", "convotic_order_processor"}
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from the sdist of this checkout, as it would be published."""
-    folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)]
-    built = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stdout + built.stderr
-    (path,) = folder.glob("*.whl")
-    return path
-
-
-@pytest.fixture(scope="module")
-def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh virtual environment with the wheel and the versions of constraints.txt."""
-    folder = tmp_path_factory.mktemp("venv")
-    venv.create(folder, with_pip=True)
-    command = [
-        *(str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"),
-        *("--constraint", str(ROOT / "constraints.txt"), str(wheel)),
-    ]
-    installed = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert installed.returncode == 0, installed.stderr
-    return folder
-
-
-def run(environment: Path, *arguments: str, cwd: Path) -> str:
-    """Run something of the fresh environment away from the checkout; return what it printed."""
-    command = [str(environment / "bin" / arguments[0]), *arguments[1:]]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_it_holds_our_packages_and_nothing_else(wheel: Path) -> None:
