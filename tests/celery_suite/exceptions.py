@@ -33,6 +33,12 @@ _CHANNELS = (
     "process; the same on Redis"
 )
 
+_OVERTAKEN = (
+    "order and task travel on two topics, in no common order. Google's emulator answers a Pull at "
+    "once or some 50 ms late, so what is sent 10 ms later may come first; the repeats then fail on "
+    "what the first try left (results by the same id, ETA tasks)"
+)
+
 _EVERYWHERE = {
     "test_redis_backend::test_pubsub_subscribe_churn_while_draining": _CHANNELS,
     "test_redis_backend::test_pubsub_reentrant_cancel_from_finalizer": _CHANNELS,
@@ -45,7 +51,12 @@ _PUBSUB = {
     "test_chord_header_id_duplicated_on_rabbitmq_msg_duplication[redis-group-ids]": _RABBITMQ,
 }
 
-_BY_BROKER = {"ours": _PUBSUB, "google": _PUBSUB, "redis": {}}
+_GOOGLE = {
+    "test_Inspect::test_scheduled": _OVERTAKEN,
+    "test_tasks::test_revoked_by_headers_complex_canvas": _OVERTAKEN,
+}
+
+_BY_BROKER = {"ours": _PUBSUB, "google": _PUBSUB | _GOOGLE, "redis": {}}
 
 
 def reason_for(broker: str, test: str) -> str:
