@@ -11,8 +11,8 @@
 
 Handlers and routes have the same as ``ctx.pubsub``, which also passes on the trace context. Where
 to publish is the environment's to say (``CONVOTIC_*``), or :func:`use`. The first call loads the
-modules, so that a missing topic is created with its subscriptions, and connects. Thread-safe. In a
-process that forks, publish after the fork only: gRPC does not survive it.
+modules, so that a missing topic is created with its subscriptions, and connects. Thread-safe. A
+process that has published before it forks publishes for its children, as long as it lives.
 """
 
 from __future__ import annotations
