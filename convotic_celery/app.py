@@ -84,6 +84,7 @@ class ConvoticApp(Celery):
     ``celery``.
     """
 
+    log_cls = "convotic_celery.runtime.logs:WorkerLogging"
     task_cls = "convotic_celery.runtime.task:ConvoticTask"
     _tasks: dict[str, Any]
 

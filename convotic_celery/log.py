@@ -1,8 +1,7 @@
 """How log records look: text for people, JSON lines for machines, with the fields of the message.
 
-All logging goes through the standard library; this module only formats. Celery sets up its handlers
-as it likes, then :func:`format_handlers` gives them our formatter (connect it to Celery's signals
-``after_setup_logger`` and ``after_setup_task_logger``); programs without Celery call
+All logging goes through the standard library; this module only formats. A worker's handlers are
+Celery's, and get our formatter from ``runtime/logs.py``; programs without Celery call
 :func:`configure_logging`. structlog's global configuration is left alone.
 
 A JSON line::
@@ -15,6 +14,7 @@ A JSON line::
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 from contextlib import contextmanager
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FIELDS_ATTRIBUTE",
+    "FieldsFormatter",
     "build_formatter",
     "configure_logging",
     "format_handlers",
@@ -48,6 +49,8 @@ _current: ContextVar[Mapping[str, Any] | None] = ContextVar("convotic_log_fields
 _SECRET_FIELDS = frozenset(
     {"api_key", "authorization", "credentials", "password", "redis_url", "secret", "token"}
 )
+
+_AS_PAIRS = structlog.processors.KeyValueRenderer()
 
 
 @contextmanager
@@ -71,6 +74,23 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
+
+
+class FieldsFormatter(logging.Formatter):
+    """Formats as another formatter does, with the record's fields behind the message."""
+
+    def __init__(self, other: logging.Formatter) -> None:
+        super().__init__()
+        self._other = other
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and the traceback below it."""
+        fields = {**(_current.get() or {}), **getattr(record, FIELDS_ATTRIBUTE, {})}
+        if fields:
+            record = copy.copy(record)
+            record.msg = f"{record.getMessage()} {_AS_PAIRS(None, '', _mask(fields))}"
+            record.args = ()
+        return self._other.format(record)
 
 
 def format_handlers(logger: logging.Logger, settings: Settings) -> None:
@@ -113,6 +133,10 @@ def _add_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
     """Add the record's own fields and those of :func:`log_fields`; the record's win."""
     record: logging.LogRecord = event["_record"]
     own = getattr(record, FIELDS_ATTRIBUTE, {})
-    for name, value in {**(_current.get() or {}), **own}.items():
-        event.setdefault(name, "***" if name.lower() in _SECRET_FIELDS else value)
+    for name, value in _mask({**(_current.get() or {}), **own}).items():
+        event.setdefault(name, value)
     return event
+
+
+def _mask(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: "***" if name.lower() in _SECRET_FIELDS else v for name, v in fields.items()}

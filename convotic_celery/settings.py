@@ -215,7 +215,9 @@ class Settings(BaseSettings):
         default="INFO", description="Least severe level that is logged."
     )
     log_format: Literal["auto", "text", "json"] = Field(
-        default="auto", description="Lines for people or JSON lines; auto: text on a terminal."
+        default="auto",
+        description="Lines for people or JSON lines; auto: Celery's own in a worker, elsewhere "
+        "text on a terminal and JSON in files.",
     )
 
     pubsub_emulator_host: str | None = Field(

@@ -65,9 +65,11 @@ def test_the_first_handler_works_as_shown(embedded_stage: Stage, page: str) -> N
     store = Store(url)
     contacts = SyncContacts(SyncDatabase(store), Keys("convotic:"))
 
-    with embedded_stage.worker():
+    with embedded_stage.worker() as worker:
         run_there(embedded_stage, "convotic_celery.cli", *shlex.split(command[1]))
         wait_until(lambda: contacts.find_by_external_id("c-1"), timeout=15)
+        (line,) = [each for each in worker.read_log().splitlines() if "Processing order" in each]
+        assert line.endswith("attempt=1 order_id=1")
     store.close()
 
 
