@@ -21,9 +21,11 @@ __all__ = ["MAX_ACK_IDS", "AckBatcher", "LeaseTimer"]
 
 logger = logging.getLogger(__name__)
 
-#: Ids in one request. 512 KiB is the service's limit; an ack id has up to 220 bytes or so, and
-#: Google's own clients send at most 1,000 (googleapis/google-cloud-go#20391).
+#: Ids in one request, as Google's own clients send at most (googleapis/google-cloud-go#20391).
 MAX_ACK_IDS = 1000
+#: The service's limit for a request is 512 KiB, https://cloud.google.com/pubsub/quotas; each id
+#: costs some bytes of framing, and the subscription's name comes on top.
+_MAX_ID_BYTES, _FRAMING_BYTES = 500_000, 4
 #: A request is retried this long on transient errors: as long as the longest lease. What is not
 #: confirmed by then has long been delivered again.
 _RETRY_SECONDS = 600.0
@@ -214,11 +216,16 @@ class AckBatcher:
 
 
 def _parts(batch: dict[str, Callable[[bool], None]]) -> list[dict[str, Callable[[bool], None]]]:
-    """Return a batch in parts of at most :data:`MAX_ACK_IDS`."""
-    if len(batch) <= MAX_ACK_IDS:
-        return [batch] if batch else []
-    items = list(batch.items())
-    return [dict(items[i : i + MAX_ACK_IDS]) for i in range(0, len(items), MAX_ACK_IDS)]
+    """Return a batch in parts that fit a request: in number and in bytes."""
+    parts: list[dict[str, Callable[[bool], None]]] = []
+    size = _MAX_ID_BYTES  # the first one begins a part
+    for ack_id, done in batch.items():
+        size += len(ack_id) + _FRAMING_BYTES  # ids are ASCII
+        if size > _MAX_ID_BYTES or len(parts[-1]) >= MAX_ACK_IDS:
+            parts.append({})
+            size = len(ack_id) + _FRAMING_BYTES
+        parts[-1][ack_id] = done
+    return parts
 
 
 def _answer(batch: dict[str, Callable[[bool], None]], *, confirmed: bool) -> None:

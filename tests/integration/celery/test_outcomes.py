@@ -102,11 +102,13 @@ def test_an_undecodable_body_is_a_dead_letter(plain: Plain) -> None:
     assert plain.send("add", 2, 2).get(timeout=SECONDS) == 4
 
 
-def test_the_hard_time_limit_and_a_lost_child_are_failures(plain: Plain) -> None:
+def test_time_limits_and_a_lost_child_are_failures(plain: Plain) -> None:
     """As Celery's defaults say: FAILURE, acknowledged; the pool has new children."""
+    stopped = plain.send("hang", soft_time_limit=1)
     hung = plain.send("hang", time_limit=1)
     dead = plain.send("die")
 
+    assert "SoftTimeLimitExceeded" in repr(stopped.get(timeout=SECONDS, propagate=False))
     assert "TimeLimitExceeded" in repr(hung.get(timeout=SECONDS, propagate=False))
     assert "WorkerLostError" in repr(dead.get(timeout=SECONDS, propagate=False))
     assert [plain.send("retry").get(timeout=SECONDS) for _ in range(3)] == [2, 2, 2]

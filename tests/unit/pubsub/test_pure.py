@@ -15,6 +15,7 @@ from convotic_pubsub.errors import OptionError
 from convotic_pubsub.leases import AckBatcher
 from convotic_pubsub.naming import check_resource_id, resource_id
 from convotic_pubsub.options import parse_options
+from convotic_pubsub.rpc import pb
 
 
 @given(st.one_of(st.text(), st.binary()), st.integers(0, 9))
@@ -153,3 +154,25 @@ async def test_acks_gather_while_a_request_is_under_way_and_split_at_the_limit()
     assert sizes == [1, 1000, 1000, 500]
     assert confirmed == [True] * 2501
     assert batcher.idle
+
+
+async def test_a_request_of_long_ack_ids_stays_below_512_kib() -> None:
+    """Exactly-once delivery may have long ids; no limit of theirs is documented."""
+    sizes: list[int] = []
+
+    class Rpc:
+        async def modify_ack_deadline(self, path: str, ids: list[str], seconds: int) -> None:
+            request = pb.ModifyAckDeadlineRequest(
+                subscription=path, ack_ids=ids, ack_deadline_seconds=seconds
+            )
+            sizes.append(request.ByteSize())
+
+    batcher = AckBatcher(Rpc, "projects/p/subscriptions/s")  # type: ignore[arg-type]
+    confirmed: list[bool] = []
+    for number in range(900):
+        batcher.modify(f"{number:01000}", 60, confirmed.append)
+    await batcher.wait_idle()
+
+    assert len(sizes) == 2
+    assert max(sizes) <= 512 * 1024
+    assert confirmed == [True] * 900
