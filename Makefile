@@ -50,8 +50,12 @@ format: $(READY) ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+.PHONY: soak
+soak: $(READY) ## Ten minutes of mixed load; fails when the process has grown (ARGS="--seconds 60")
+	$(BIN)/python -m tests.soak $(ARGS)
+
 .PHONY: bench
-bench: $(READY) ## Measure throughput and latency, beside a raw baseline in the same run
+bench: $(READY) ## Measure beside Celery on RabbitMQ, Redis and gcpubsub, and print each figure's target
 	$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: celery-suite
