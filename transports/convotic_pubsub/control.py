@@ -154,15 +154,16 @@ class TransientQueues:
         """Send an envelope to every process that listens; nobody may be there.
 
         Orders to workers (fanout) are confirmed, so that what the caller sends next (a task of the
-        kind just revoked) does not leave before them. Replies and events don't block.
+        kind just revoked) does not leave before them; so are results (``rpc://``, no exchange),
+        whose sender may end right after. Workers' answers and events don't block.
 
         Raises:
-            PublishError: an order was refused, or not confirmed in time.
+            PublishError: an order or a result was refused, or not confirmed in time.
         """
         values = {"exchange": exchange, "rk": routing_key}
         attributes = {name: value for name, value in values.items() if value}
         topic = self._subscriptions[_topic_kind(kind)].topic
-        if kind == "fanout":
+        if kind == "fanout" or not exchange:
             with contextlib.suppress(TopicNotFound):  # no process has ever listened
                 self._session.publish_confirmed(topic, data, attributes)
         else:

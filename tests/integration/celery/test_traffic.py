@@ -36,9 +36,6 @@ def second_app(plain: Plain, **environment: str) -> Iterator[Plain]:
         second.app.close()
 
 
-# Now and then one of the results does not arrive, and it is not known yet where it is lost on the
-# way from a prefork child over the control topic.
-@pytest.mark.flaky(reruns=3)
 def test_results_come_back_by_rpc(plain: Plain) -> None:
     """``rpc://``: the reply queue lives in the caller's process; a failure arrives too."""
     with second_app(plain, BACKEND="rpc://") as app, app.worker("rpc"):
