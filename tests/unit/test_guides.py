@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,18 @@ import pytest
 from convotic_celery import pubsub
 from convotic_celery.sdk import ConvoticModule, RouteRequest
 
+_runs = itertools.count(1)
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def run_blocks(name: str) -> tuple[str, dict[str, Any]]:
-    """Run a page's blocks from top to bottom, as one file."""
+    """Run a page's blocks from top to bottom, as one file.
+
+    Each time a module of another name: a shared task is registered in every app of the process, for
+    good, and a second one of its name is an error there.
+    """
     text = (DOCS / name).read_text()
-    scope: dict[str, Any] = {"__name__": "guide"}
+    scope: dict[str, Any] = {"__name__": f"guide_{next(_runs)}"}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(compile(block, name, "exec"), scope)
     return text, scope

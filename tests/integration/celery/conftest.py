@@ -104,6 +104,8 @@ class Plain:
         self.app = Celery(
             "plain", broker=self.environment["BROKER"], backend=self.environment["BACKEND"]
         )
+        # A result that is freed when its server is gone must not try for twenty seconds.
+        self.app.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 2}}
         self.app.conf.broker_transport_options = {
             "prefix": self.prefix,
             "emulator_host": self.environment["PUBSUB_EMULATOR_HOST"],

@@ -109,8 +109,8 @@ def test_each_process_of_a_web_server_publishes(
             paths = visit_both_processes(f"http://127.0.0.1:{port}", child)
             expected = Counter([*paths, *(["/preloaded"] if more else [])])
             sent = Receiver(session)
-            wait_until(lambda: sent.read_tasks() >= expected, timeout=10)
-            wait_until(lambda: sent.read_messages() >= expected, timeout=10)
+            wait_until(lambda: sent.read_tasks() >= expected, timeout=30)
+            wait_until(lambda: sent.read_messages() >= expected, timeout=30)
         except BaseException:
             print(child.last_lines(60))  # noqa: T201 - pytest shows it with the failure
             raise
