@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from celery._state import _set_task_join_will_block  # type: ignore[attr-defined]  # not in celery-types
 
 from tests.support.google_emulator import google_emulator as run_google_emulator
 from tests.support.waiting import wait_until
@@ -103,3 +104,10 @@ def end_servers(folder: Path) -> None:
         daemon.stop(folder)
     finally:
         store.stop(folder)
+
+
+@pytest.fixture(autouse=True)
+def _waiting_for_results_stays_allowed() -> Iterator[None]:
+    """Undo what a worker made in this process leaves behind: ``result.get()`` is refused for good."""
+    yield
+    _set_task_join_will_block(False)

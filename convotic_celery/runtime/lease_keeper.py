@@ -72,6 +72,11 @@ class LeaseKeeper:
         with self._condition:
             self._leases.discard(lease)
 
+    def drop_all(self) -> None:
+        """Renew nothing any more; what was kept ends by itself. For a process that goes on."""
+        with self._condition:
+            self._leases.clear()
+
     def _work(self) -> None:
         while True:
             for lease in self._wait_for_due():

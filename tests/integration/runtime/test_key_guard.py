@@ -42,7 +42,9 @@ def server() -> Iterator[ValkeyServer]:
 async def keys(server: ValkeyServer) -> AsyncIterator[KeyStore]:
     """Keys of this test alone."""
     store = Store(server.connection_url)
-    yield KeyStore(store, key_prefix=f"test-{uuid.uuid4().hex[:8]}:")
+    made = KeyStore(store, key_prefix=f"test-{uuid.uuid4().hex[:8]}:")
+    yield made
+    made.keeper.drop_all()  # else its thread renews in all later tests, of a server that is gone
     await store.aclose()
     store.close()
 
@@ -51,7 +53,9 @@ async def keys(server: ValkeyServer) -> AsyncIterator[KeyStore]:
 async def keys_of_another_worker(server: ValkeyServer, keys: KeyStore) -> AsyncIterator[KeyStore]:
     """The same keys, over connections of their own."""
     store = Store(server.connection_url)
-    yield KeyStore(store, key_prefix=keys.prefix)
+    made = KeyStore(store, key_prefix=keys.prefix)
+    yield made
+    made.keeper.drop_all()
     await store.aclose()
     store.close()
 
