@@ -108,6 +108,6 @@ def end_servers(folder: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def _waiting_for_results_stays_allowed() -> Iterator[None]:
-    """Undo what a worker made in this process leaves behind: ``result.get()`` is refused for good."""
+    """Undo what a worker made in this process leaves: ``result.get()`` refused for good."""
     yield
     _set_task_join_will_block(False)
