@@ -1,4 +1,4 @@
-"""Arithmetic of measurements. Pure."""
+"""Arithmetic of measurements, and what they are read from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Sample", "percentile", "rate_of_middle", "read_record"]
+__all__ = ["Sample", "count_lines", "percentile", "rate_of_middle", "read_record"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +44,8 @@ def read_record(path: Path) -> list[tuple[int, int]]:
     """Return what a measured handler noted: when each message was sent and when it arrived."""
     lines = path.read_text().splitlines()
     return [(int(sent), int(arrived)) for sent, arrived in (line.split() for line in lines)]
+
+
+def count_lines(path: Path) -> int:
+    """Return how many messages a measured handler has noted so far."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0

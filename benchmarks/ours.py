@@ -15,7 +15,7 @@ from threading import Event
 
 import psutil
 
-from benchmarks.figures import rate_of_middle, read_record
+from benchmarks.figures import count_lines, rate_of_middle, read_record
 from benchmarks.handler import SUBSCRIPTION, TOPIC
 from benchmarks.raw import RawClient
 from convotic_celery import embedded
@@ -185,17 +185,6 @@ class Bench:
         figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
         return figures
 
-    def raw_throughput(self) -> float:
-        with closing(self.raw_client("bench.raw", "bench.raw")) as client:
-            client.create()
-            client.publish(self._messages)
-            return rate_of_middle(client.drain(self._messages))
-
-    def raw_latency(self) -> list[float]:
-        with closing(self.raw_client("bench.raw", "bench.raw")) as client:
-            client.create()
-            return client.measure_latency(self._latencies + 10)[10:]
-
     def in_memory_throughput(self) -> float:
         command = [sys.executable, "-m", "benchmarks.in_memory", str(self._messages)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -213,7 +202,3 @@ class Bench:
 
 def has_lines(path: Path, count: int) -> bool:
     return count_lines(path) >= count
-
-
-def count_lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.figures import rate_of_middle, read_record
+from benchmarks.figures import count_lines, rate_of_middle, read_record
 from benchmarks.servers import MissingPeer
 from tests.support.waiting import wait_until
 
@@ -169,13 +169,9 @@ class CeleryPeer:
 
 def wait_for_lines(process: subprocess.Popen[bytes], record: Path, count: int) -> None:
     wait_until(
-        lambda: has_lines(record, count) or process.poll() is not None,
+        lambda: count_lines(record) >= count or process.poll() is not None,
         timeout=_RUN_SECONDS,
         what=f"{count} messages",
     )
     if process.poll() is not None:
         raise MissingPeer("its worker ended; see worker.log")
-
-
-def has_lines(path: Path, count: int) -> bool:
-    return path.exists() and path.read_bytes().count(b"\n") >= count

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import urllib.error
 import urllib.request
@@ -18,6 +17,7 @@ from selenium.webdriver.common.by import By
 
 from convotic_celery.cli.demo.child import Child
 from tests.acceptance.stage import QUEUE, Stage
+from tests.support.browser import open_browser
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)
@@ -64,18 +64,8 @@ def read_json(url: str) -> Any:
 @pytest.fixture
 def browser() -> Iterator[webdriver.Chrome]:
     """Debian's Chromium without a window."""
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("needs a browser: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    try:
+    with open_browser() as started:
         yield started
-    finally:
-        started.quit()
 
 
 class Pages:

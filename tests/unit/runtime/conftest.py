@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from celery import _state as celery_state
+from celery.concurrency.solo import TaskPool as SoloPool
+from celery.concurrency.thread import TaskPool as ThreadPool
 from celery.worker import state as worker_state
 
 from convotic_celery.runtime.pool import TaskPool
@@ -30,3 +32,17 @@ def pool() -> Iterator[TaskPool]:
     running.start()
     yield running
     running.terminate()
+
+
+@pytest.fixture(params=["ours", "threads", "solo"])
+def any_pool(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Each pool that runs in this process."""
+    pools: dict[str, Callable[[], Any]] = {
+        "ours": lambda: TaskPool(2),
+        "threads": lambda: ThreadPool(2),
+        "solo": lambda: SoloPool(1),
+    }
+    pool = pools[request.param]()
+    pool.start()
+    yield pool
+    pool.stop()

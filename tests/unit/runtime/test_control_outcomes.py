@@ -6,15 +6,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from celery.concurrency.solo import TaskPool as SoloPool
-from celery.concurrency.thread import TaskPool as ThreadPool
 from celery.worker.consumer import Consumer
 
 from convotic_celery.errors import AckDeadlineExceeded, InvalidMessage
@@ -87,20 +84,6 @@ def test_a_postponement_is_no_attempt() -> None:
     found = judge(postponed, WorkerOptions(max_retries=0), attempt=9, elapsed_seconds=0, random=0)
 
     assert found == Later(20.0)
-
-
-@pytest.fixture(params=["ours", "threads", "solo"])
-def any_pool(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Each pool that runs in this process."""
-    pools: dict[str, Callable[[], Any]] = {
-        "ours": lambda: TaskPool(2),
-        "threads": lambda: ThreadPool(2),
-        "solo": lambda: SoloPool(1),
-    }
-    pool = pools[request.param]()
-    pool.start()
-    yield pool
-    pool.stop()
 
 
 def run(pool: Any, error: Exception, *, guard: Any = None, **options: Any) -> RecordingMessage:

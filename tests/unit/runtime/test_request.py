@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
 from billiard.einfo import ExceptionInfo
 from celery import exceptions as celery_exceptions
-from celery.concurrency.solo import TaskPool as SoloPool
-from celery.concurrency.thread import TaskPool as ThreadPool
 from celery.worker import state as worker_state
 
 from convotic_celery.runtime.counters import outcomes
@@ -61,20 +59,6 @@ class Run(NamedTuple):
         assert kind == "dead_letter"
         prefix = "convotic-dead-letter-"
         return {name.removeprefix(prefix): value for name, value in attributes.items()}
-
-
-@pytest.fixture(params=["ours", "threads", "solo"])
-def any_pool(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Each pool that runs in this process."""
-    pools: dict[str, Callable[[], Any]] = {
-        "ours": lambda: TaskPool(2),
-        "threads": lambda: ThreadPool(2),
-        "solo": lambda: SoloPool(1),
-    }
-    pool = pools[request.param]()
-    pool.start()
-    yield pool
-    pool.stop()
 
 
 def run(
