@@ -11,11 +11,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from convotic_pubsub.depth import Depth
 
-__all__ = ["FlowerBroker", "install"]
+__all__ = ["FlowerBroker", "install", "on_worker_stopping"]
 
 DRIVER_TYPE = "pubsub"
 
@@ -36,6 +36,16 @@ def install() -> None:
     original = getattr(views, "Broker", None)
     if original is not None and not hasattr(original, "of_other_brokers"):
         views.Broker = _BrokerFactory(original)
+
+
+def on_worker_stopping(method: Callable[..., None]) -> None:
+    """Have a bound method called, for as long as its object lives, when a worker is told to stop.
+
+    Celery calls it in the handler of the process's signal.
+    """
+    signals = sys.modules.get("celery.signals")
+    if signals is not None:
+        signals.worker_shutting_down.connect(method)
 
 
 class _BrokerFactory:

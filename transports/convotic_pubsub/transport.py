@@ -11,7 +11,7 @@ from kombu.transport import virtual
 
 from convotic_pubsub.channel import Arrival, Channel
 from convotic_pubsub.errors import BrokerUnavailable, PubsubTransportError
-from convotic_pubsub.integrations import install
+from convotic_pubsub.integrations import install, on_worker_stopping
 from convotic_pubsub.options import parse_options
 from convotic_pubsub.registry import open_session
 from convotic_pubsub.sink import Sink
@@ -51,6 +51,7 @@ class Transport(virtual.Transport):
         self.session: Session
         self.sink: Sink[Arrival] = Sink()
         self._hub: Any = None
+        self._is_stopping = False
 
     def driver_version(self) -> str:
         """Return the version of Google's client."""
@@ -95,11 +96,24 @@ class Transport(virtual.Transport):
         """Let Celery's hub watch the descriptor; called again after each loop reset."""
         del connection
         self._hub = loop
+        on_worker_stopping(self._stop)
         loop.add_reader(self.sink.fileno(), self._on_readable)
         if len(self.sink):
             self.sink.signal()
 
+    def _stop(self, **kwargs: Any) -> None:
+        """Hand over nothing more, and end the loop's wait: Celery would sleep up to a second.
+
+        Runs in a signal handler, and takes no lock.
+        """
+        del kwargs
+        self._is_stopping = True
+        self.sink.signal()
+
     def _on_readable(self) -> None:
+        if self._is_stopping:  # what has arrived is handed back when the connection closes
+            self.sink.acknowledge()
+            return
         # An error would end the worker, and so would the same message in the next one.
         self._hand_over(contain=True)
 

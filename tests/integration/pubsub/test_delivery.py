@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from celery import signals
+from kombu.asynchronous import Hub
+
 from convotic_pubsub.queue import Acknowledge, DeadLetter
 from tests.support.pubsub import CountingPolicy, make_spec, pull
 from tests.support.waiting import wait_until
@@ -245,3 +248,26 @@ def test_basic_get_returns_what_was_just_published(broker: str, harness: MakeHar
     assert json.loads(again.body) == 7
     one.session.flush()
     assert channel.basic_get(one.spec.queue) is None
+
+
+def test_a_worker_that_is_told_to_stop_takes_nothing_more(
+    broker: str, harness: MakeHarness
+) -> None:
+    """The signal ends the loop's wait; what arrives after it is another worker's at once."""
+    one = harness(broker, make_spec(ack_deadline_seconds=60))
+    transport, hub = one.connection.transport, Hub()
+    transport.register_with_event_loop(one.connection.connection, hub)
+    loop = hub.create_loop()
+    one.consume()
+
+    signals.worker_shutting_down.send(sender="w", sig="SIGTERM", how="Warm", exitcode=0)
+    assert transport.sink.wait(0)
+    next(loop)
+    one.publish(1)
+    wait_until(lambda: len(transport.sink))
+    next(loop)
+
+    assert not one.messages
+    one.cancel()
+    wait_until(lambda: len(list(pull(one.session, one.spec.queue))) == 1)
+    hub.close()
