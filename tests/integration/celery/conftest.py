@@ -169,7 +169,7 @@ def plain(
             {
                 "PUBSUB_EMULATOR_HOST": request.getfixturevalue(name),
                 "BROKER": "pubsub://test-project",
-                "BACKEND": valkey.connection_url,
+                "BACKEND": valkey.url.replace("unix:", "redis+socket:"),
                 "PREFIX": prefix,
                 "RECORD": str(folder / "record.txt"),
             },

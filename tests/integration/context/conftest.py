@@ -33,7 +33,7 @@ class NoPublisher:
 @pytest.fixture(scope="session")
 def store_url() -> Iterator[str]:
     with run_valkey() as server:
-        yield server.connection_url
+        yield server.url
 
 
 @pytest.fixture

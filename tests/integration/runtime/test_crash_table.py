@@ -21,7 +21,7 @@ from tests.unit.runtime.support import define
 @pytest.fixture(scope="module")
 def store_url() -> Iterator[str]:
     with run_valkey() as server:
-        yield server.connection_url
+        yield server.url
 
 
 class World:

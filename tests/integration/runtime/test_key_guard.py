@@ -27,21 +27,21 @@ from convotic_celery.runtime.lease_keeper import KeptLease, LeaseKeeper
 from convotic_celery.runtime.lease_scripts import CLAIM, RELEASE, RENEW
 from convotic_celery.runtime.outcome import Duplicate, Postponed
 from convotic_celery.sdk.message import WorkerMessage
-from tests.support.valkey import ValkeyServer, run_valkey
+from tests.support.valkey import ValkeyOnSocket, run_valkey
 from tests.support.waiting import wait_until, wait_until_async
 from tests.unit.runtime.support import define
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[ValkeyServer]:
+def server() -> Iterator[ValkeyOnSocket]:
     with run_valkey() as running:
         yield running
 
 
 @pytest_asyncio.fixture
-async def keys(server: ValkeyServer) -> AsyncIterator[KeyStore]:
+async def keys(server: ValkeyOnSocket) -> AsyncIterator[KeyStore]:
     """Keys of this test alone."""
-    store = Store(server.connection_url)
+    store = Store(server.url)
     made = KeyStore(store, key_prefix=f"test-{uuid.uuid4().hex[:8]}:")
     yield made
     made.keeper.drop_all()  # else its thread renews in all later tests, of a server that is gone
@@ -50,9 +50,9 @@ async def keys(server: ValkeyServer) -> AsyncIterator[KeyStore]:
 
 
 @pytest_asyncio.fixture
-async def keys_of_another_worker(server: ValkeyServer, keys: KeyStore) -> AsyncIterator[KeyStore]:
+async def keys_of_another_worker(server: ValkeyOnSocket, keys: KeyStore) -> AsyncIterator[KeyStore]:
     """The same keys, over connections of their own."""
-    store = Store(server.connection_url)
+    store = Store(server.url)
     made = KeyStore(store, key_prefix=keys.prefix)
     yield made
     made.keeper.drop_all()
@@ -299,7 +299,7 @@ def test_a_lease_that_the_store_has_lost_is_taken_again(keys: KeyStore) -> None:
 def away() -> KeyStore:
     """A store whose server has ended."""
     with run_valkey() as server:
-        url = server.connection_url
+        url = server.url
     return KeyStore(Store(url, timeout_seconds=0.2), key_prefix="away:")
 
 

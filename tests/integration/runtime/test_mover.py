@@ -46,7 +46,7 @@ class Publisher:
 @pytest.fixture(scope="module")
 def store_url() -> Iterator[str]:
     with run_valkey() as server:
-        yield server.connection_url
+        yield server.url
 
 
 @pytest.fixture
