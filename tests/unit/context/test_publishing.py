@@ -160,7 +160,6 @@ def make_loop() -> list[Any]:
 @pytest.mark.parametrize(
     "data",
     [b"raw", bytearray(b"raw"), object(), {"a": object()}, float("nan"), make_loop(), "\ud800"],
-    ids=str,
 )
 def test_data_without_json_form_is_refused(data: object) -> None:
     """Bytes too: the data of a message is JSON."""

@@ -75,7 +75,6 @@ def test_changes_are_what_was_given() -> None:
         {"attributes": {"a": object()}},
         {"id": "mine"},
     ],
-    ids=str,
 )
 def test_wrong_field_is_named_and_not_shown(fields: Mapping[str, Any]) -> None:
     """The error says which field and which rule."""

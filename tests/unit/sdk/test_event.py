@@ -147,7 +147,9 @@ def test_broken_event_is_invalid(raw: bytes, attributes: dict[str, str], said: s
 
 @pytest.mark.parametrize("name", ["content-encoding", "Content-Encoding"])
 @pytest.mark.parametrize(
-    "raw", [gzip.compress(ORDER), gzip.compress(b'{"id"') + gzip.compress(b":1}")]
+    "raw",
+    [gzip.compress(ORDER), gzip.compress(b'{"id"') + gzip.compress(b":1}")],
+    ids=["one member", "two members"],  # the bytes have the time in them
 )
 def test_compressed_data(name: str, raw: bytes) -> None:
     """Also of several members; also of an event."""
@@ -175,6 +177,7 @@ def test_plain_data_is_taken_where_gzip_is_accepted() -> None:
         (gzip.compress(ORDER)[:-4], "gzip", "cut off"),
         (ORDER, "br", "'br'; only gzip"),
     ],
+    ids=["plain", "cut off", "other encoding"],
 )
 def test_broken_compression_is_invalid(raw: bytes, encoding: str, said: str) -> None:
     """It goes to the dead-letter topic as any invalid data."""
