@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
+# The tests mostly wait, for leases and processes: several at once even on two cores.
+TEST_PROCESSES ?= 4
 
 .PHONY: help
 help: ## Show the targets
@@ -24,8 +26,8 @@ demo: $(READY) ## Send 6,919 real orders through a worker on the embedded emulat
 	$(BIN)/convotic demo $(ARGS)
 
 .PHONY: test
-test: $(READY) ## Run all tests (ARGS="tests/unit -k name")
-	$(BIN)/pytest $(ARGS)
+test: $(READY) ## Run all tests (ARGS="tests/unit -k name" TEST_PROCESSES=0)
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal $(ARGS)
 
 .PHONY: conformance
 conformance: $(READY) ## Run one suite of behaviours against our emulator and Google's

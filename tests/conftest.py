@@ -7,10 +7,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
-from celery._state import _set_task_join_will_block  # type: ignore[attr-defined]  # not in celery-types
+from celery import _state as celery_state
+from celery.worker import state as worker_state
 
 from tests.support.google_emulator import google_emulator as run_google_emulator
 from tests.support.waiting import wait_until
@@ -107,7 +109,12 @@ def end_servers(folder: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _waiting_for_results_stays_allowed() -> Iterator[None]:
-    """Undo what a worker made in this process leaves: ``result.get()`` refused for good."""
+def leave_celery_as_it_was() -> Iterator[None]:
+    """Give each test Celery's global state anew: apps, requests, revoked ids, leave to wait."""
+    state: Any = celery_state
+    default, current = state.default_app, state._tls.current_app
     yield
-    _set_task_join_will_block(False)
+    state.default_app, state._tls.current_app = default, current
+    state._set_task_join_will_block(False)
+    worker_state.reset_state()
+    worker_state.revoked.clear()

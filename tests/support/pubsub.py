@@ -185,3 +185,13 @@ def pull(session: Session, subscription: str) -> Iterator[Any]:
         return await session.rpc.pull(request, timeout=5)
 
     return iter(session.call(call()).received_messages)
+
+
+def acknowledge(session: Session, subscription: str, ack_ids: list[str]) -> None:
+    """Acknowledge what :func:`pull` has given."""
+    path = f"projects/{session.options.project}/subscriptions/{subscription}"
+
+    async def call() -> None:
+        await session.rpc.acknowledge(path, ack_ids)
+
+    session.call(call())

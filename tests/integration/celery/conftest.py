@@ -101,8 +101,12 @@ class Plain:
     app: Any = field(init=False)
 
     def __post_init__(self) -> None:
+        # Not the current app: it would outlive its module as that, closed.
         self.app = Celery(
-            "plain", broker=self.environment["BROKER"], backend=self.environment["BACKEND"]
+            "plain",
+            broker=self.environment["BROKER"],
+            backend=self.environment["BACKEND"],
+            set_as_current=False,
         )
         # A result that is freed when its server is gone must not try for twenty seconds.
         self.app.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 2}}

@@ -11,7 +11,7 @@ import pytest
 from celery import chord, group
 from celery.exceptions import TaskRevokedError
 
-from tests.support.pubsub import pull
+from tests.support.pubsub import acknowledge, pull
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -22,18 +22,24 @@ SECONDS = 20
 
 
 def dead_letter(plain: Plain, of: str) -> Any:
-    """Wait for the dead letter whose data has the text ``of``; acknowledge it."""
+    """Wait for the dead letter whose data has the text ``of``.
+
+    All that come before it are acknowledged and kept for later calls: no lease has to lapse.
+    """
     name = f"{plain.prefix}celery.dead-letter"
-    session = plain.session
+    found = _dead_letters.setdefault(name, [])
 
     def find() -> Any:
-        for received in pull(session, name):
-            session.acker(name)
-            if of in received.message.data.decode():
-                return received.message
-        return None
+        if received := list(pull(plain.session, name)):
+            acknowledge(plain.session, name, [one.ack_id for one in received])
+            found.extend(one.message for one in received)
+        return next((message for message in found if of in message.data.decode()), None)
 
     return wait_until(find, timeout=75, what=f"a dead letter with {of}")
+
+
+#: All that were pulled, by subscription.
+_dead_letters: dict[str, list[Any]] = {}
 
 
 def is_empty(plain: Plain) -> bool:

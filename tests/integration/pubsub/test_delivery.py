@@ -133,14 +133,14 @@ def test_what_waits_longer_than_the_ack_deadline_is_handed_back_once(
 ) -> None:
     """A buffered message is not hoarded: after its ack deadline it goes to whoever has room."""
     policy = CountingPolicy()
-    spec = make_spec(policy, concurrency=1, buffer_messages=1, ack_deadline_seconds=1)
+    spec = make_spec(policy, concurrency=1, buffer_messages=1, ack_deadline_seconds=3)
     one = harness(broker, spec)
     one.consume()
     one.publish(1, 2)
     one.drain_until(lambda: len(one.messages) == 1)
     one.messages[0].started(60)
 
-    wait_until(lambda: len(policy.hand_backs) == 1, timeout=5)
+    wait_until(lambda: len(policy.hand_backs) == 1, timeout=15)
     two = harness(broker, spec, visibility_timeout_seconds=61)
     two.on_message = lambda message: message.ack()
     two.consume()

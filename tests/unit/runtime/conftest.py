@@ -6,23 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from celery import _state as celery_state
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.concurrency.thread import TaskPool as ThreadPool
-from celery.worker import state as worker_state
 
 from convotic_celery.runtime.pool import TaskPool
-
-
-@pytest.fixture(autouse=True)
-def leave_celery_as_it_was() -> Iterator[None]:
-    """Give each test Celery's global state anew: apps, requests, revoked ids."""
-    state: Any = celery_state
-    default, current = state.default_app, state._tls.current_app
-    yield
-    state.default_app, state._tls.current_app = default, current
-    worker_state.reset_state()
-    worker_state.revoked.clear()
 
 
 @pytest.fixture
