@@ -27,11 +27,11 @@ _WAIT = float(os.environ.get("CONVOTIC_TEST_BENCH_WAIT", "0"))
 _CONCURRENCY = int(os.environ.get("CONVOTIC_TEST_BENCH_CONCURRENCY", "100"))
 
 
-#: What else is measured: the payload checked by a model, and deduplication by message id.
+#: What else is measured: the payload checked by a model, and deduplication by a field of it.
 _TYPED = bool(os.environ.get("CONVOTIC_TEST_BENCH_TYPED"))
 _OPTIONS: dict[str, Any] = {"concurrency": _CONCURRENCY}
 if os.environ.get("CONVOTIC_TEST_BENCH_DEDUPLICATE"):
-    _OPTIONS["deduplicate"] = True
+    _OPTIONS["deduplicate"] = "data.sent"
 
 
 class Payload(BaseModel):

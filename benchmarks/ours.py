@@ -7,15 +7,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event
 
 import psutil
 
-from benchmarks.figures import count_lines, rate_of_middle, read_record
+from benchmarks.figures import LineCounter, count_lines, rate_of_middle, read_record
 from benchmarks.handler import SUBSCRIPTION, TOPIC
 from benchmarks.raw import RawClient
 from convotic_celery import embedded
@@ -59,6 +59,13 @@ class Bench:
     def raw_client(self, topic: str, subscription: str) -> RawClient:
         return RawClient(self._address, PROJECT, topic, subscription)
 
+    @contextmanager
+    def _empty(self) -> Iterator[RawClient]:
+        """Give a client of the handler's resources, without what an earlier worker has left."""
+        with closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client:
+            client.purge()
+            yield client
+
     def worker(self, record: Path, *, block: int, events: bool, **extra: object) -> Child:
         environment = os.environ | self._environment
         environment |= {f"CONVOTIC_TEST_BENCH_{name.upper()}": str(extra[name]) for name in extra}
@@ -91,7 +98,7 @@ class Bench:
         """Messages a second of our workers on a backlog."""
         count = messages or self._messages
         records = [self._folder / f"record-{time.monotonic_ns()}-{n}" for n in range(workers)]
-        with closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client:
+        with self._empty() as client:
             client.publish(count)
         with ExitStack() as stack:
             running = [
@@ -100,22 +107,24 @@ class Bench:
             ]
             # Each worker may keep less than a block to itself.
             whole = count // 100 * 100 - 100 * (workers - 1)
-            self._wait(running[0], lambda: sum(map(count_lines, records)) >= whole, "all")
+            counters = [LineCounter(record) for record in records]
+            self._wait(running[0], lambda: sum(count() for count in counters) >= whole, "all")
         pairs = [pair for record in records if record.exists() for pair in read_record(record)]
         return rate_of_middle([arrived for _, arrived in pairs])
 
     def backlog(self, count: int) -> dict[str, float]:
         """Rate and memory (MB) in the first and in the last tenth of a large backlog."""
         record = self._folder / f"record-{time.monotonic_ns()}"
-        with closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client:
+        with self._empty() as client:
             for _ in range(count // 10_000):
                 client.publish(10_000)
         emulator = psutil.Process((daemon.status(self._folder) or {})["pid"])
         figures: dict[str, float] = {"emulator full": emulator.memory_info().rss / 1e6}
+        noted = LineCounter(record)
         with self.worker(record, block=100, events=False) as worker:
             for name, share in (("first", 0.1), ("last", 0.98)):
                 lines = int(count * share)
-                self._wait(worker, partial(has_lines, record, lines), name, timeout=3600)
+                self._wait(worker, partial(has_reached, noted, lines), name, timeout=3600)
                 process = psutil.Process(worker._process.pid)
                 figures[f"worker {name}"] = process.memory_info().rss / 1e6
                 figures[f"emulator {name}"] = emulator.memory_info().rss / 1e6
@@ -129,19 +138,20 @@ class Bench:
         """Seconds from publish to handler, one message at a time."""
         record = self._folder / f"record-{time.monotonic_ns()}"
         with (
-            closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client,
+            self._empty() as client,
             self.worker(record, block=1, events=False, **extra) as worker,
         ):
-            for number in range(self._latencies + 10):
-                client.publish_one()
-                self._wait(worker, partial(has_lines, record, number + 1), "one message")
+            client.publish_one()
+            self._wait(worker, partial(has_lines, record, 1), "the first message")
+            record.unlink()
+            self._publish(str(self._latencies + 10), str(record))
         pairs = read_record(record)[10:]  # the first ones connect and import
         return [(arrived - sent) / 1e9 for sent, arrived in pairs]
 
     def start_seconds(self) -> float:
         """Seconds from the start of a worker to its first message, which waits there."""
         record = self._folder / f"record-{time.monotonic_ns()}"
-        with closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client:
+        with self._empty() as client:
             client.publish_one()
         began = time.monotonic()
         with self.worker(record, block=1, events=False) as worker:
@@ -175,15 +185,16 @@ class Bench:
 
     def publishing(self, count: int) -> dict[str, float]:
         """Rate of ``publish_many``, and medians of single publishes."""
-        command = [sys.executable, "-m", "benchmarks.publishing", self._address, str(count)]
+        figures: dict[str, float] = json.loads(self._publish(str(count)).splitlines()[-1])
+        return figures
+
+    def _publish(self, *arguments: str) -> str:
+        command = [sys.executable, "-m", "benchmarks.publishing", self._address, *arguments]
         environment = os.environ | self._environment | {"CONVOTIC_MODULES": "benchmarks.handler"}
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
         )
-        with closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client:
-            client.purge()
-        figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-        return figures
+        return done.stdout
 
     def in_memory_throughput(self) -> float:
         command = [sys.executable, "-m", "benchmarks.in_memory", str(self._messages)]
@@ -202,3 +213,7 @@ class Bench:
 
 def has_lines(path: Path, count: int) -> bool:
     return count_lines(path) >= count
+
+
+def has_reached(counter: LineCounter, count: int) -> bool:
+    return counter() >= count

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.figures import count_lines, rate_of_middle, read_record
+from benchmarks.figures import LineCounter, rate_of_middle, read_record
 from benchmarks.servers import MissingPeer
 from tests.support.waiting import wait_until
 
@@ -168,8 +168,9 @@ class CeleryPeer:
 
 
 def wait_for_lines(process: subprocess.Popen[bytes], record: Path, count: int) -> None:
+    noted = LineCounter(record)
     wait_until(
-        lambda: count_lines(record) >= count or process.poll() is not None,
+        lambda: noted() >= count or process.poll() is not None,
         timeout=_RUN_SECONDS,
         what=f"{count} messages",
     )

@@ -2,6 +2,9 @@
 
 Prints one JSON object: ``many``, messages a second of ``publish_many``; ``single`` and ``raw``,
 median milliseconds of one awaited publish, ours and grpc.aio's, taken in turns.
+
+``python -m benchmarks.publishing ADDRESS N RECORD`` publishes one at a time, as any program would:
+the next when a worker has noted the last one in RECORD.
 """
 
 from __future__ import annotations
@@ -11,22 +14,29 @@ import json
 import statistics
 import sys
 import time
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 from google.pubsub_v1.types import pubsub as t
 
+from benchmarks.figures import count_lines
 from benchmarks.handler import TOPIC
 from benchmarks.raw import PADDING
 from convotic_celery import pubsub
 from convotic_celery.app import LOCAL_BROKER_URL
+from tests.support.waiting import wait_until
 
 _SINGLES = 300
 
 
 def main() -> None:
     address, count = sys.argv[1], int(sys.argv[2])
+    if len(sys.argv) > 3:
+        publish_in_turn(count, Path(sys.argv[3]))
+        return
     data = {"sent": 1, "padding": PADDING}
     pubsub.publish(TOPIC, data=data)  # connects, creates the topic
     began = time.perf_counter()
@@ -34,6 +44,16 @@ def main() -> None:
     many = count / (time.perf_counter() - began)
     single, raw = asyncio.run(measure_singles(address, data))
     print(json.dumps({"many": many, "single": single, "raw": raw}))
+
+
+def publish_in_turn(count: int, record: Path) -> None:
+    for number in range(count):
+        pubsub.publish(TOPIC, data={"sent": time.monotonic_ns(), "padding": PADDING})
+        wait_until(partial(has_lines, record, number + 1), timeout=30, what="one message")
+
+
+def has_lines(path: Path, count: int) -> bool:
+    return count_lines(path) >= count
 
 
 async def measure_singles(address: str, data: dict[str, Any]) -> tuple[float, float]:

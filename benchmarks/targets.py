@@ -15,6 +15,9 @@ __all__ = ["TARGETS", "Target", "find_worse", "print_targets", "write_chart"]
 #: A ratio this much worse than in the run it is guarded by is no noise: medians of quiet runs
 #: differ by up to a fifth.
 _TOLERANCE = 1 / 3
+#: Tails, and what depends on how warm a JVM is, differ more: 1.6 and 2.2, 4.7 and 7.2 were seen in
+#: two runs of one hour.
+_LOOSE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,8 @@ class Target:
     bound: float
     at_least: bool
     unit: str = "/s"
+    #: How much worse than in an earlier run it may be, as a share.
+    tolerance: float = _TOLERANCE
 
     def quotient(self, samples: Mapping[str, Sample]) -> float:
         base = self.base if isinstance(self.base, float) else samples[self.base].median
@@ -43,7 +48,12 @@ TARGETS = (
     Target("throughput, to Celery + RabbitMQ", _OURS, "throughput/celery rabbitmq", 1.5, True),
     Target("throughput, to Celery + Redis", _OURS, "throughput/celery redis", 6.0, True),
     Target(
-        "throughput, to gcpubsub (Google)", "google/convotic", "google/celery gcpubsub", 3.0, True
+        "throughput, to gcpubsub (Google)",
+        "google/convotic",
+        "google/celery gcpubsub",
+        3.0,
+        True,
+        tolerance=_LOOSE,
     ),
     Target("throughput, to dramatiq + Redis", _OURS, "throughput/dramatiq redis", 0.0, True),
     Target("throughput, events on, to off", "throughput/convotic, events on", _OURS, 0.0, True),
@@ -63,8 +73,9 @@ TARGETS = (
             1.0,
             False,
             "ms",
+            tolerance,
         )
-        for p in ("p50", "p99")
+        for p, tolerance in (("p50", _TOLERANCE), ("p99", _LOOSE))
     ),
     Target(
         "latency p50, 300 handlers, to one",
@@ -154,7 +165,7 @@ def find_worse(samples: Mapping[str, Sample], guard: Path) -> list[str]:
             continue
         now, then = target.quotient(samples), target.quotient(earlier)
         loss = then / now if target.at_least else now / then
-        if loss > 1 + _TOLERANCE:
+        if loss > 1 + target.tolerance:
             worse.append(f"{target.title}: {now:.2f}, was {then:.2f}")
     return worse
 

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.figures import Sample
 from benchmarks.targets import find_worse
 
+BASELINE = Path(__file__).parents[3] / "benchmarks" / "baseline.json"
 _RUN = {
     "throughput/convotic": [5000.0, 6000.0, 7000.0],
     "throughput/celery rabbitmq": [3000.0],
@@ -61,3 +62,26 @@ def test_what_a_run_lacks_is_not_compared(guard: Path) -> None:
     del found["throughput/celery rabbitmq"]
 
     assert find_worse(found, guard) == []
+
+
+def test_baseline_is_a_run() -> None:
+    """What the guard compares with: all peers are there."""
+    kept = json.loads(BASELINE.read_text())
+    found = {name: Sample(tuple(values)) for name, values in kept["figures"].items()}
+
+    assert find_worse(found, BASELINE) == []
+    assert kept["missing"] == {}
+    slower = found | {"throughput/convotic": Sample((1.0,))}
+    assert len(find_worse(slower, BASELINE)) > 3
+
+
+def test_a_tail_may_differ_more(guard: Path) -> None:
+    """The p99 of two quiet runs differs by more than a third; twice as bad is told."""
+    tail = {"latency/convotic/p99": [2.0], "latency/celery rabbitmq/p99": [2.0]}
+    guard.write_text(json.dumps({"figures": _RUN | tail}))
+    found = samples() | {name: Sample(tuple(values)) for name, values in tail.items()}
+
+    assert find_worse(found | {"latency/convotic/p99": Sample((3.0,))}, guard) == []
+    assert find_worse(found | {"latency/convotic/p99": Sample((4.2,))}, guard) == [
+        "latency p99, to Celery + RabbitMQ: 2.10, was 1.00"
+    ]
