@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 Offer: TypeAlias = Callable[[Delivery], None]
 
+#: What is given back waits so long at most for the end of the stream that it came on.
+_STREAM_END_SECONDS = 3.0
+
 
 class QueueConsumer:
     """A queue's messages: at most ``concurrency`` offered, ``buffer_messages`` ready behind."""
@@ -246,6 +249,10 @@ class QueueConsumer:
         ends_at = self.session.clock() + delay_seconds
         if incident is not None:
             await self._policy.record(delivery, incident)
+        reader = delivery.source.reader
+        if delivery.state is State.RETURNING and reader is not None and not self.may_pull():
+            # Through a stream that is still open it would come straight back.
+            await asyncio.wait({reader}, timeout=_STREAM_END_SECONDS)
         if delivery.state is State.GONE:
             return  # the lease ended meanwhile and the message has come again
         seconds = 0

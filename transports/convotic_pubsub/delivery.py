@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import asyncio
+
     from convotic_pubsub.consumer import QueueConsumer
     from convotic_pubsub.queue import PayloadDict, Received
 
@@ -45,6 +47,8 @@ class Source:
     outstanding: int = 0
     #: Of these, settled here; the server is about to confirm, and then has room for as many.
     leaving: int = 0
+    #: Reads the stream until its end; None for unary pulls.
+    reader: asyncio.Future[None] | None = None
 
 
 class Recent:

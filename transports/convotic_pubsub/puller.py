@@ -190,7 +190,7 @@ class Puller:
         rpc, number = self._session.channels.take_stream_channel()
         source = Source(limit=self._consumer.limit)
         call = rpc.streaming_pull(self._path)
-        reader = asyncio.ensure_future(self._read(call, source, number))
+        reader = source.reader = asyncio.ensure_future(self._read(call, source, number))
         try:
             await call.write(self._first_request(source))
             await self._watch(call, reader, source)

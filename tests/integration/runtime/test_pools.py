@@ -130,8 +130,7 @@ def test_a_running_handler_ends_before_a_warm_stop(stage: Stage, pool: str) -> N
 def test_what_has_not_begun_goes_to_another_worker(stage: Stage) -> None:
     """At SIGTERM waiting messages are given back at once, and cost no attempt."""
     with stage.worker("-n", "first@%h") as first:
-        for number in range(6):
-            stage.publish_json(3 + number / 10, topic="probe.slow")
+        stage.publish_json(*(3 + number / 10 for number in range(6)), topic="probe.slow")
         wait_until(lambda: len(stage.read_runs("slow")) == 2, timeout=20)
         with stage.worker("-n", "second@%h"):
             first.child.terminate()
@@ -144,8 +143,7 @@ def test_what_has_not_begun_goes_to_another_worker(stage: Stage) -> None:
 def test_handlers_wait_at_once(stage: Stage) -> None:
     """concurrency=2: two coroutines of one handler overlap; the third waits for a place."""
     with stage.worker():
-        for number in range(4):
-            stage.publish_json(1 + number / 100, topic="probe.slow")
+        stage.publish_json(*(1 + number / 100 for number in range(4)), topic="probe.slow")
         wait_until(lambda: len(stage.read_runs("slow-end")) == 4, timeout=20)
 
     starts = sorted(run["at"] for run in stage.read_runs("slow"))

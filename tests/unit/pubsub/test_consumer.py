@@ -271,6 +271,23 @@ async def test_what_waits_too_long_is_given_back_and_pulling_stops_until_a_place
     assert bench.consumer.may_pull()
 
 
+async def test_what_is_given_back_does_not_return_through_the_stream_that_is_ending() -> None:
+    """The server would send it there at once, to wait for another ack deadline."""
+    bench = Bench(concurrency=1, buffer_messages=1, ack_deadline_seconds=20)
+    bench.source.reader = asyncio.get_running_loop().create_future()
+    bench.deliver("1")
+    bench.run()
+    bench.deliver("2")
+
+    bench.session.advance(21)
+    await turn()
+    assert ("ack-2-1", 0) not in bench.acker.deadlines
+    bench.source.reader.set_result(None)
+    await turn()
+
+    assert ("ack-2-1", 0) in bench.acker.deadlines
+
+
 async def test_an_ordinary_message_is_held_as_long_as_it_is_unsettled() -> None:
     """An ETA task waits for an hour; its lease is renewed all the while."""
     bench = Bench(ack_deadline_seconds=60, max_lease_seconds=7 * 24 * 3600.0)
