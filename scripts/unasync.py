@@ -25,7 +25,7 @@ REPLACEMENTS = (
     (r"\bAsync([A-Z])", r"Sync\1"),
     (r"\bConvoticContext\b", "SyncConvoticContext"),
     (r"\basync_(?=contacts|conversations|messages|pubsub|schedule|storage|workflows)", "sync_"),
-    (r"\b(confirm|publish_many)_async\b", r"\1_sync"),
+    (r"\b(publish|publish_many)_async\b", r"\1_sync"),
     (r"\b_async\b", "_sync"),
 )
 NOTICE = "# Generated from {source} by scripts/unasync.py; edit that.\n\n"

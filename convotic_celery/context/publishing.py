@@ -32,6 +32,8 @@ __all__ = [
     "build_message",
     "build_messages",
     "encode_json",
+    "publish_async",
+    "publish_sync",
 ]
 
 MAX_MESSAGE_BYTES = 10_000_000
@@ -48,9 +50,18 @@ class TopicPublisher(Protocol):
     """Sends raw messages; the runtime gives one in."""
 
     def publish(
-        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str
+        self,
+        topic: str,
+        data: bytes,
+        attributes: Mapping[str, str],
+        ordering_key: str,
+        *,
+        blocking: bool = False,
     ) -> concurrent.futures.Future[str]:
-        """Send and return at once; the future gives the message id once the server confirmed."""
+        """Send and return at once; the future gives the message id once the server confirmed.
+
+        ``blocking``: the caller waits for that anyway, and so may this.
+        """
         ...
 
 
@@ -205,13 +216,16 @@ def _size(text: str) -> int:
         raise PublishRefused(f"{text[:40]!r} can't be written as UTF-8: {error.reason}.") from None
 
 
-async def confirm_async(
-    future: concurrent.futures.Future[str], topic: str, timeout_seconds: float
+async def publish_async(
+    publisher: TopicPublisher, message: OutgoingMessage, timeout_seconds: float
 ) -> str:
-    """Return the message id once the publish is confirmed; the publisher's errors pass through.
+    """Publish and return the message id once it is confirmed; the publisher's errors pass through.
 
     Being cancelled does not take the message back. Raises PublishNotConfirmed.
     """
+    future = publisher.publish(
+        message.topic, message.data, message.attributes, message.ordering_key
+    )
     # shield: cancelling a handler must not cancel a future that the publisher will complete.
     confirmation = asyncio.shield(asyncio.wrap_future(future))
     try:
@@ -219,14 +233,19 @@ async def confirm_async(
     except TimeoutError:
         if future.done():
             raise
-        raise PublishNotConfirmed(topic, timeout_seconds) from None
+        raise PublishNotConfirmed(message.topic, timeout_seconds) from None
 
 
-def confirm_sync(future: concurrent.futures.Future[str], topic: str, timeout_seconds: float) -> str:
-    """Block until the publish is confirmed and return the message id; as ``confirm_async``."""
+def publish_sync(
+    publisher: TopicPublisher, message: OutgoingMessage, timeout_seconds: float
+) -> str:
+    """Publish and block until it is confirmed; else as ``publish_async``."""
+    future = publisher.publish(
+        message.topic, message.data, message.attributes, message.ordering_key, blocking=True
+    )
     try:
         return future.result(timeout_seconds)
     except TimeoutError:
         if future.done():
             raise
-        raise PublishNotConfirmed(topic, timeout_seconds) from None
+        raise PublishNotConfirmed(message.topic, timeout_seconds) from None

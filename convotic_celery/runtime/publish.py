@@ -6,9 +6,10 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from convotic_celery.context.publishing import TopicPublisher, build_message, confirm_sync
+from convotic_celery.context.publishing import TopicPublisher, build_message, publish_sync
 from convotic_celery.errors import TopicHasNoSubscription
 from convotic_celery.runtime.attributes import TARGET_ATTRIBUTE
 from convotic_celery.sdk.names import prefixed
@@ -59,11 +60,18 @@ class SessionPublisher:
             self._queues.setdefault(definition.topic, []).append(definition.queue)
 
     def publish(
-        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str
+        self,
+        topic: str,
+        data: bytes,
+        attributes: Mapping[str, str],
+        ordering_key: str,
+        *,
+        blocking: bool = False,
     ) -> Future[str]:
         """Send and return at once; the future has the message id once the server has confirmed it.
 
-        The first call connects, which may take seconds while the embedded emulator starts.
+        ``blocking``: the caller waits for that anyway, and the message may travel faster. The first
+        call connects, which may take seconds while the embedded emulator starts.
         """
         session = self._find_session()
         address = prefixed(self._prefix, topic, "topic")
@@ -71,7 +79,7 @@ class SessionPublisher:
         outer.set_running_or_notify_cancel()  # what was handed to the transport can't be taken back
 
         def send(on_missing: Callable[[TopicNotFound], None]) -> None:
-            inner = session.publish(address, data, attributes, ordering_key)
+            inner = session.publish(address, data, attributes, ordering_key, blocking=blocking)
             inner.add_done_callback(lambda done: _pass_on(done, outer, on_missing))
 
         def create_and_send(error: TopicNotFound) -> None:
@@ -149,10 +157,6 @@ class HandlerPublisher:
             ordering_key=ordering_key,
             trace={},
         )
-        future = self._publisher.publish(
-            outgoing.topic,
-            outgoing.data,
-            {**outgoing.attributes, TARGET_ATTRIBUTE: definition.queue},
-            outgoing.ordering_key,
-        )
-        return confirm_sync(future, definition.topic, self._timeout_seconds)
+        attributes = {**outgoing.attributes, TARGET_ATTRIBUTE: definition.queue}
+        targeted = replace(outgoing, attributes=attributes)
+        return publish_sync(self._publisher, targeted, self._timeout_seconds)

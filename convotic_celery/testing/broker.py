@@ -90,9 +90,16 @@ class MemoryBroker:
         self.pending: list[Pending] = []
 
     def publish(
-        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str
+        self,
+        topic: str,
+        data: bytes,
+        attributes: Mapping[str, str],
+        ordering_key: str,
+        *,
+        blocking: bool = False,
     ) -> Future[str]:
         """Keep a message, one copy for each handler of its topic; confirmed at once."""
+        del blocking
         future: Future[str] = Future()
         handlers = [each for each in self._definitions if each.topic == topic]
         with self._lock:

@@ -29,7 +29,7 @@ class CrmContacts:
 
 
 class NoPublisher:
-    def publish(self, *_: Any) -> Future[str]:
+    def publish(self, *_: Any, **__: Any) -> Future[str]:
         raise AssertionError
 
 

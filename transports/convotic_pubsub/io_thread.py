@@ -36,6 +36,7 @@ class IoThread:
         self.pid = os.getpid()
         self._posted: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._posting = False
+        self._ended = False
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_on_loop_error)
         self._thread = threading.Thread(target=self._run, name="convotic-pubsub-io", daemon=True)
@@ -45,6 +46,8 @@ class IoThread:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
+            self._ended = True
+            self._loop.run_until_complete(self._run_rest())
             left = asyncio.all_tasks(self._loop)
             for task in left:
                 task.cancel()
@@ -52,18 +55,25 @@ class IoThread:
         finally:
             self._loop.close()
 
-    def post(self, function: Callable[..., object], *args: object) -> None:
+    def post(self, function: Callable[..., object], *args: object) -> bool:
         """Run ``function`` on the thread soon, in the order of the posts. Does not block.
 
-        In a forked child nothing happens: what is outstanding is the parent's.
+        False: the thread has ended, or is that of the process this one was forked from: what is
+        outstanding is the parent's.
         """
-        if self.pid != os.getpid():
-            return
+        if self._ended or self.pid != os.getpid():
+            return False
         self._posted.append((function, args))
         if not self._posting:
             self._posting = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
                 self._loop.call_soon_threadsafe(self._run_posted)
+        return True
+
+    async def _run_rest(self) -> None:
+        """Run what was posted while the loop was ending; its tasks are cancelled, and know it."""
+        self._run_posted()
+        await asyncio.sleep(0)
 
     def _run_posted(self) -> None:
         self._posting = False

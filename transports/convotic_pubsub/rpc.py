@@ -4,7 +4,7 @@ The only file that knows Google's client. google-cloud-pubsub gives the message 
 go through ``grpc.aio`` on our own channels, because its own subscriber owns threads and leases, and
 the generated client wraps each message in proto-plus (several times the cost of the raw type).
 
-Everything but :func:`translate` belongs to the I/O thread.
+Everything but :func:`translate` and ``publish_blocking`` belongs to the I/O thread.
 """
 
 from __future__ import annotations
@@ -60,6 +60,9 @@ TRANSIENT: Final = frozenset(
         grpc.StatusCode.UNKNOWN,
     }
 )
+
+#: The errors that have a status: of grpc.aio's calls, and of blocking ones.
+_ANSWERED: Final = (grpc.aio.AioRpcError, grpc.Call)
 
 _OPTIONS: Final = [
     ("grpc.max_receive_message_length", -1),
@@ -219,18 +222,20 @@ class ChannelPool:
     """The channels of one session: one for unary calls, and as many as the streams need."""
 
     def __init__(self, options: TransportOptions, emulator_host: str | None) -> None:
-        self._options = options
-        self._emulator_host = emulator_host
+        self._address = emulator_host or options.endpoint
+        #: None: an emulator, which takes none.
+        self._credentials = None if emulator_host else _channel_credentials(options)
         self._channels: list[grpc.aio.Channel] = []
         self._streams: list[int] = []
+        self._blocking: grpc.Channel | None = None
+        self._publish_blocking: Any = None
         self.unary = Rpc(self._open())
-        self._credentials: Any = None
 
     def _open(self) -> grpc.aio.Channel:
-        if self._emulator_host:
-            channel = grpc.aio.insecure_channel(self._emulator_host, options=_OPTIONS)
+        if self._credentials is None:
+            channel = grpc.aio.insecure_channel(self._address, options=_OPTIONS)
         else:
-            channel = _secure_channel(self._options)
+            channel = grpc.aio.secure_channel(self._address, self._credentials, options=_OPTIONS)
         self._channels.append(channel)
         self._streams.append(0)
         return channel
@@ -250,10 +255,35 @@ class ChannelPool:
         """Give back what :meth:`take_stream_channel` returned."""
         self._streams[number] -= 1
 
+    def publish_blocking(self, request: Any, timeout: float) -> Any:
+        """Publish in the calling thread, one thread at a time: no other thread has to wake up.
+
+        A channel of its own, opened when it is first used: those of grpc.aio belong to a loop.
+
+        Raises:
+            grpc.RpcError: as the server answered.
+            ValueError: the pool has been closed.
+        """
+        if self._publish_blocking is None:
+            if self._credentials is None:
+                channel = grpc.insecure_channel(self._address, options=_OPTIONS)
+            else:
+                channel = grpc.secure_channel(self._address, self._credentials, options=_OPTIONS)
+            self._blocking = channel
+            self._publish_blocking = channel.unary_unary(
+                "/google.pubsub.v1.Publisher/Publish",
+                request_serializer=pb.PublishRequest.SerializeToString,
+                response_deserializer=pb.PublishResponse.FromString,
+            )
+        metadata = [routing_header("topic", request.topic)]
+        return self._publish_blocking(request, timeout=timeout, metadata=metadata)
+
     async def close(self) -> None:
         """Close all channels; calls that are under way are cancelled."""
         for channel in self._channels:
             await channel.close(None)
+        if self._blocking is not None:
+            self._blocking.close()
 
 
 def make_credentials(options: TransportOptions, scope: str) -> Any:
@@ -296,8 +326,8 @@ class _Tokens(grpc.AuthMetadataPlugin):
             callback((), error)
 
 
-def _secure_channel(options: TransportOptions) -> grpc.aio.Channel:
-    """Return a channel to the service with the credentials that the options name."""
+def _channel_credentials(options: TransportOptions) -> grpc.ChannelCredentials:
+    """Return what channels to the service need, with the credentials that the options name."""
     import google.auth  # noqa: PLC0415  0.2 s, not needed on an emulator
     from google.auth import exceptions  # noqa: PLC0415
     from google.auth.credentials import with_scopes_if_required  # noqa: PLC0415
@@ -314,15 +344,14 @@ def _secure_channel(options: TransportOptions) -> grpc.aio.Channel:
         ) from error
     credentials = with_scopes_if_required(credentials, scopes)  # type: ignore[no-untyped-call]
     plugin = AuthMetadataPlugin(credentials, Request())  # type: ignore[no-untyped-call]
-    secure = grpc.composite_channel_credentials(
+    return grpc.composite_channel_credentials(
         grpc.ssl_channel_credentials(), grpc.metadata_call_credentials(_Tokens(plugin))
     )
-    return grpc.aio.secure_channel(options.endpoint, secure, options=_OPTIONS)
 
 
 def is_transient(error: BaseException) -> bool:
     """Say whether the same call may succeed later without anybody's doing."""
-    return isinstance(error, grpc.aio.AioRpcError) and error.code() in TRANSIENT
+    return isinstance(error, _ANSWERED) and error.code() in TRANSIENT
 
 
 def refused_ack_ids(error: grpc.aio.AioRpcError) -> dict[str, bool]:
@@ -356,7 +385,7 @@ def translate(error: grpc.RpcError | Exception, resource: str) -> PubsubTranspor
     """Return our error for one of gRPC's, naming ``resource`` and what to do."""
     if isinstance(error, PubsubTransportError):
         return error
-    if not isinstance(error, grpc.aio.AioRpcError):
+    if not isinstance(error, _ANSWERED):
         return BrokerUnavailable(f"{resource}: {type(error).__name__}: {error}")
     code, details = error.code(), _ADDRESS.sub("the server", error.details() or "")
     if code is grpc.StatusCode.NOT_FOUND:

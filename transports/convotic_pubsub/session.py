@@ -106,9 +106,12 @@ class Session:
 
     # -- threads ----------------------------------------------------------------------------------
 
-    def post(self, function: Callable[..., object], *args: object) -> None:
-        """Run ``function`` on the I/O thread soon, in the order of the posts. Does not block."""
-        self._io.post(function, *args)
+    def post(self, function: Callable[..., object], *args: object) -> bool:
+        """Run ``function`` on the I/O thread soon, in the order of the posts. Does not block.
+
+        False: the session has been closed, or belongs to another process.
+        """
+        return self._io.post(function, *args)
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine on the I/O thread and wait for its result.
@@ -283,18 +286,22 @@ class Session:
         data: bytes,
         attributes: Mapping[str, str] | None = None,
         ordering_key: str = "",
+        *,
+        blocking: bool = False,
     ) -> concurrent.futures.Future[str]:
         """Publish a raw message; see :meth:`convotic_pubsub.publisher.Publisher.publish`."""
         if self._relay is not None:
             return self._relay.ask("publish", topic, data, dict(attributes or {}), ordering_key)
-        return self.publisher.publish(topic, data, attributes or {}, ordering_key)
+        return self.publisher.publish(
+            topic, data, attributes or {}, ordering_key, blocking=blocking
+        )
 
     def publish_confirmed(
         self, topic: str, data: bytes, attributes: Mapping[str, str] | None = None
     ) -> str:
         """Publish a raw message and return its id once the server has confirmed it."""
         timeout = self.options.publish_timeout_seconds + _MARGIN_SECONDS
-        return self.publish(topic, data, attributes).result(timeout)
+        return self.publish(topic, data, attributes, blocking=True).result(timeout)
 
     def spec(self, queue: str) -> QueueSpec:
         """Return a queue's specification: the one given in the options, or an ordinary one."""

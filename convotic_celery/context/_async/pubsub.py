@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from convotic_celery.context.publishing import (
     build_message,
     build_messages,
-    confirm_async,
+    publish_async,
 )
 from convotic_celery.context.publishing_many import publish_many_async
 
@@ -73,10 +73,7 @@ class AsyncPubsub:
         if delay is not None:
             (schedule_id,) = await self._schedule.add([outgoing], delay)
             return schedule_id
-        future = self._publisher.publish(
-            outgoing.topic, outgoing.data, outgoing.attributes, outgoing.ordering_key
-        )
-        return await confirm_async(future, topic, self._timeout_seconds)
+        return await publish_async(self._publisher, outgoing, self._timeout_seconds)
 
     async def cancel(self, schedule_id: str) -> bool:
         """Cancel a delayed message; True if it was still waiting, and so is never published.

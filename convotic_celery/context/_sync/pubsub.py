@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from convotic_celery.context.publishing import (
     build_message,
     build_messages,
-    confirm_sync,
+    publish_sync,
 )
 from convotic_celery.context.publishing_many import publish_many_sync
 
@@ -75,10 +75,7 @@ class SyncPubsub:
         if delay is not None:
             (schedule_id,) = self._schedule.add([outgoing], delay)
             return schedule_id
-        future = self._publisher.publish(
-            outgoing.topic, outgoing.data, outgoing.attributes, outgoing.ordering_key
-        )
-        return confirm_sync(future, topic, self._timeout_seconds)
+        return publish_sync(self._publisher, outgoing, self._timeout_seconds)
 
     def cancel(self, schedule_id: str) -> bool:
         """Cancel a delayed message; True if it was still waiting, and so is never published.

@@ -25,7 +25,7 @@ class NoPublisher:
     """A publisher for tests that publish nothing."""
 
     def publish(
-        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str
+        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str, **_: object
     ) -> concurrent.futures.Future[str]:
         raise AssertionError(f"published {topic} {data!r} {attributes} {ordering_key}")
 

@@ -65,6 +65,18 @@ def test_a_publish_outlives_some_unavailable_answers(
     one.drain_until(lambda: one.bodies == ["first", "later"])
 
 
+def test_a_blocking_publish_outlives_them_too(
+    pubsub_emulator: EmulatorThread, harness: MakeHarness
+) -> None:
+    """It is handed to those that try again, and arrives once."""
+    one = consuming(harness, pubsub_emulator)
+
+    pubsub_emulator.faults.unavailable(3, method="Publish")
+    assert one.session.publish_confirmed(one.spec.topic, b'"later"')
+
+    one.drain_until(lambda: one.bodies == ["first", "later"])
+
+
 def test_dropped_streams_are_opened_again(
     pubsub_emulator: EmulatorThread, harness: MakeHarness, caplog: pytest.LogCaptureFixture
 ) -> None:

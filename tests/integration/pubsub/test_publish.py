@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -58,6 +59,62 @@ def test_a_message_over_the_limit_is_refused_before_it_is_sent(
 
     with pytest.raises(MessageTooLarge, match="10,000,000"):
         one.session.publish(one.spec.topic, b"x" * 9_999_999, {"key": "value"})
+
+
+def test_who_waits_anyway_sends_without_the_io_thread(broker: str, harness: MakeHarness) -> None:
+    """A blocking publish is confirmed while the I/O thread is busy with something else."""
+    one = harness(broker, make_spec())
+    first_id = one.session.publish_confirmed(one.spec.topic, b"0")
+    go_on = threading.Event()
+    one.session.post(go_on.wait, 10)
+
+    try:
+        message_id = one.session.publish_confirmed(one.spec.topic, b"1")
+        assert not go_on.is_set()
+    finally:
+        go_on.set()
+
+    assert message_id != first_id
+    assert {each.message.data for each in pull(one.session, one.spec.subscription)} == {b"0", b"1"}
+
+
+def test_a_blocking_publish_has_the_same_errors(broker: str, harness: MakeHarness) -> None:
+    """What the server refuses is told with the topic's name."""
+    one = harness(broker, make_spec())
+
+    with pytest.raises(TopicNotFound, match="no-such-topic"):
+        one.session.publish_confirmed("no-such-topic", b"{}")
+    with pytest.raises(PublishError, match="refused"):
+        one.session.publish_confirmed(one.spec.topic, b"")
+
+
+def test_a_closed_session_publishes_no_more(our_emulator: str, harness: MakeHarness) -> None:
+    """Who comes too late is told, and does not wait for ever."""
+    one = harness(our_emulator, make_spec())
+    one.session.publish_confirmed(one.spec.topic, b"1")
+    one.session.close()
+
+    with pytest.raises(PublishError, match="closed"):
+        one.session.publish_confirmed(one.spec.topic, b"2")
+    with pytest.raises(PublishError, match="closed"):
+        one.session.publish(one.spec.topic, b"3").result(10)
+
+
+def test_threads_that_publish_at_once_do_not_wait_for_each_other(
+    broker: str, harness: MakeHarness
+) -> None:
+    """One sends by itself; the others' messages share requests."""
+    one = harness(broker, make_spec())
+
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        ids = list(
+            threads.map(
+                lambda n: one.session.publish_confirmed(one.spec.topic, b"%d" % n), range(500)
+            )
+        )
+
+    assert len(set(ids)) == 500
+    assert one.session.purge(one.spec) == 500
 
 
 def test_an_ordering_key_keeps_its_order(our_emulator: str, harness: MakeHarness) -> None:

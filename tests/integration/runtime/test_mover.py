@@ -31,7 +31,7 @@ class Publisher:
         self.answer: Exception | bool | None = True
 
     def publish(
-        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str
+        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str, **_: Any
     ) -> Future[str]:
         future: Future[str] = Future()
         if isinstance(self.answer, Exception):
@@ -177,7 +177,7 @@ def test_error_of_the_publisher_itself_is_no_end(
 ) -> None:
     """Such as a broker that can't be reached when the first message is due."""
 
-    def publish(*_: object) -> Future[str]:
+    def publish(*_: object, **__: object) -> Future[str]:
         monkeypatch.undo()
         raise ConnectionError("nobody there")
 

@@ -40,7 +40,9 @@ class FakePublisher:
     sent: list[tuple[str, bytes, dict[str, str], str]] = field(default_factory=list)
     futures: list[Future[str]] = field(default_factory=list)
 
-    def publish(self, topic: str, data: bytes, attributes: Any, ordering_key: str) -> Future[str]:
+    def publish(
+        self, topic: str, data: bytes, attributes: Any, ordering_key: str, **_: Any
+    ) -> Future[str]:
         self.sent.append((topic, data, dict(attributes), ordering_key))
         future: Future[str] = Future()
         if self.error:

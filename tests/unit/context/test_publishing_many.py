@@ -22,7 +22,9 @@ class FakePublisher:
     silent: set[bytes] = field(default_factory=set)
     sent: list[bytes] = field(default_factory=list)
 
-    def publish(self, topic: str, data: bytes, attributes: Any, ordering_key: str) -> Future[str]:
+    def publish(
+        self, topic: str, data: bytes, attributes: Any, ordering_key: str, **_: Any
+    ) -> Future[str]:
         del topic, attributes, ordering_key
         self.sent.append(data)
         future: Future[str] = Future()

@@ -25,7 +25,9 @@ class FakePublisher:
     error: Exception | None = None
     sent: list[tuple[str, Any, dict[str, str]]] = field(default_factory=list)
 
-    def publish(self, topic: str, data: bytes, attributes: Any, ordering_key: str) -> Future[str]:
+    def publish(
+        self, topic: str, data: bytes, attributes: Any, ordering_key: str, **_: Any
+    ) -> Future[str]:
         del ordering_key
         self.sent.append((topic, json.loads(data), dict(attributes)))
         future: Future[str] = Future()

@@ -107,7 +107,7 @@ class _Session:
     def __init__(self) -> None:
         self.topics: list[str] = []
 
-    def publish(self, topic: str, *_: Any) -> Any:
+    def publish(self, topic: str, *_: Any, **__: Any) -> Any:
         self.topics.append(topic)
         return _Done()
 

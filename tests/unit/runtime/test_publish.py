@@ -26,7 +26,7 @@ class Session:
         self.published: list[tuple[str, bytes, dict[str, str], str]] = []
 
     def publish(
-        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str
+        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str, **_: Any
     ) -> Future[str]:
         future: Future[str] = Future()
         if topic == "broken":

@@ -28,7 +28,7 @@ class Topic:
         self.messages: list[tuple[str, bytes, dict[str, str], str]] = []
 
     def publish(
-        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str
+        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str, **_: Any
     ) -> Future[str]:
         self.messages.append((topic, data, dict(attributes), ordering_key))
         confirmed: Future[str] = Future()
