@@ -316,10 +316,10 @@ class QueueConsumer:
 
     # -- leases -----------------------------------------------------------------------------------
 
-    def started(self, delivery: Delivery, hold_seconds: float) -> None:
+    def started(self, delivery: Delivery, hold_until: float) -> None:
         """A run began: keep the lease until then."""
         if delivery.state is State.OFFERED:
-            delivery.hold_until = self.session.clock() + hold_seconds
+            delivery.hold_until = hold_until
             self._watch(delivery)
 
     def _watch(self, delivery: Delivery) -> None:

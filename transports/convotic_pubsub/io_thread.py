@@ -67,15 +67,24 @@ class IoThread:
         if not self._posting:
             self._posting = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
-                self._loop.call_soon_threadsafe(self._run_posted)
+                self._loop.call_soon_threadsafe(self.run_posted)
         return True
+
+    def post_without_hurry(self, function: Callable[..., object], *args: object) -> None:
+        """Run ``function`` before what is posted next, or when :meth:`run_posted` is called.
+
+        Wakes nobody: a thread that wakes up takes the interpreter from the one that posts.
+        """
+        if self.pid == os.getpid():
+            self._posted.append((function, args))
 
     async def _run_rest(self) -> None:
         """Run what was posted while the loop was ending; its tasks are cancelled, and know it."""
-        self._run_posted()
+        self.run_posted()
         await asyncio.sleep(0)
 
-    def _run_posted(self) -> None:
+    def run_posted(self) -> None:
+        """Run what has been posted, on the thread itself."""
         self._posting = False
         while self._posted:
             function, args = self._posted.popleft()

@@ -38,14 +38,18 @@ class LeaseTimer:
     """Calls back when a delivery's lease needs attention: a wheel of 0.1 s slots and one timer.
 
     A delivery stands in at most one slot and leaves it when it is settled, so that nothing of a
-    finished message is kept.
+    finished message is kept. ``before`` is called first: it brings what is known of the deliveries
+    up to date.
     """
 
     _SLOTS_PER_SECOND = 10
 
-    def __init__(self, clock: Callable[[], float], on_due: LeaseDue) -> None:
+    def __init__(
+        self, clock: Callable[[], float], on_due: LeaseDue, before: Callable[[], object] = bool
+    ) -> None:
         self._clock = clock
         self._on_due = on_due
+        self._before = before
         self._slots: dict[int, set[Delivery]] = {}
         self._order: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -81,6 +85,7 @@ class LeaseTimer:
 
     def _fire(self) -> None:
         self._timer = None
+        self._before()
         now = self._clock()
         while self._order and self._order[0] <= now * self._SLOTS_PER_SECOND:
             for delivery in self._slots.pop(heapq.heappop(self._order)):

@@ -40,7 +40,9 @@ class Message(virtual.Message):
     def started(self, hold_seconds: float) -> None:
         """The run begins now: keep the lease at most ``hold_seconds`` from now."""
         if self._delivery is not None:
-            self._post(self._delivery.consumer.started, self._delivery, hold_seconds)
+            consumer = self._delivery.consumer
+            hold_until = consumer.session.clock() + hold_seconds
+            consumer.session.post_without_hurry(consumer.started, self._delivery, hold_until)
 
     def lapse(self, delay_seconds: float, *, failure: bool = True) -> None:
         """Don't acknowledge; let the lease end in ``delay_seconds`` (at least 1)."""

@@ -113,6 +113,10 @@ class Session:
         """
         return self._io.post(function, *args)
 
+    def post_without_hurry(self, function: Callable[..., object], *args: object) -> None:
+        """Run ``function`` on the I/O thread in its order, at the latest before a lease is due."""
+        self._io.post_without_hurry(function, *args)
+
     def call(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine on the I/O thread and wait for its result.
 
@@ -132,7 +136,7 @@ class Session:
     # -- start and stop ---------------------------------------------------------------------------
 
     async def _start(self) -> None:
-        self.lease_timer = LeaseTimer(self.clock, _lease_due)
+        self.lease_timer = LeaseTimer(self.clock, _lease_due, self._io.run_posted)
         await self._connect()
 
     async def _connect(self) -> None:

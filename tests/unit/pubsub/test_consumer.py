@@ -117,9 +117,8 @@ class Bench:
         """Take the newest offer and start it, as Celery does."""
         delivery = self.offered[-1]
         assert delivery.take_claim()
-        self.consumer.started(
-            delivery, self.spec.ack_deadline_seconds + self.spec.deadline_grace_seconds
-        )
+        held = self.spec.ack_deadline_seconds + self.spec.deadline_grace_seconds
+        self.consumer.started(delivery, self.session.now + held)
         return delivery
 
 
