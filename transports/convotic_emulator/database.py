@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING
 
+from convotic_emulator.checkpointer import Checkpointer
 from convotic_emulator.errors import StoreError
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ SCHEMA_VERSION = 3
 #: Files up to this size are checked completely when opened (about 1 s for each GB).
 _CHECKED_BYTES = 256 * 1024 * 1024
 
-#: 8 MB of log between checkpoints: a checkpoint syncs, and blocks for that long (20 to 60 ms).
-_CHECKPOINT_PAGES = 2000
+#: A log of 16 MB is folded in by the commit that reaches it: under load the thread that does that
+#: otherwise is always a little behind, and the log could not start anew.
+_CHECKPOINT_PAGES = 4000
 
 #: A file of less than 16 MB free pages is not worth shrinking.
 _KEPT_PAGES = 4000
@@ -77,6 +79,7 @@ class Database:
         self._connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
         self._in_transaction = False
         self._shrunk = 0
+        self._checkpointer = Checkpointer(path) if str(path) != ":memory:" else None
 
     @property
     def has_uncommitted(self) -> bool:
@@ -88,10 +91,14 @@ class Database:
         if self._in_transaction:
             self._connection.execute("COMMIT")
             self._in_transaction = False
+            if self._checkpointer is not None:
+                self._checkpointer.committed(self._connection.total_changes)
 
     def close(self) -> None:
         """Commit, fold the log into the file, and close. Idempotent."""
         self.commit()
+        if self._checkpointer is not None:
+            self._checkpointer.stop()
         self._connection.close()
 
     def write(self, statement: str, parameters: Sequence[str | int | bytes | None]) -> int:
