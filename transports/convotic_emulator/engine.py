@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 from convotic_emulator.broker import Broker
 from convotic_emulator.clock import SECOND_US, Clock, ManualClock
 from convotic_emulator.delivery import Dispatcher
-from convotic_emulator.errors import NotFound, Unavailable
+from convotic_emulator.errors import (
+    DETACHED,
+    FailedPrecondition,
+    NotFound,
+    PubsubError,
+    Unavailable,
+)
 from convotic_emulator.push import Pushers
 from convotic_emulator.replays import Replays
 
@@ -101,14 +107,14 @@ class Engine:
     def delete_subscription(self, name: str) -> None:
         """Delete a subscription; its streams and pulls end with NotFound."""
         subscription = self.registry.delete_subscription(name)
-        self._send_away(subscription)
+        self._send_away(subscription, NotFound.of(name))
         self._sweep()
 
     def detach_subscription(self, name: str) -> None:
         """Detach a subscription from its topic; its streams and pulls end."""
         subscription = self.registry.subscription(name)
         self.registry.detach(subscription)
-        self._send_away(subscription)
+        self._send_away(subscription, FailedPrecondition(DETACHED))
         self._sweep()
 
     def fail(self, error: sqlite3.Error) -> None:
@@ -119,9 +125,9 @@ class Engine:
             self.failed.exception()  # seen: nobody may be waiting for it in a test
             self.refuse_waiters()
 
-    def _send_away(self, subscription: Subscription) -> None:
+    def _send_away(self, subscription: Subscription, error: PubsubError) -> None:
         self.pushers.stop(subscription)
-        self.dispatcher.drop(subscription.state, NotFound.of(subscription.row.name))
+        self.dispatcher.drop(subscription.state, error)
 
     def _flush(self) -> None:
         commit, self._commit = self._commit, None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "DETACHED",
     "AckIdsFailed",
     "AlreadyExists",
     "FailedPrecondition",
@@ -33,6 +34,10 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
 ]
+
+
+#: Why a subscription gives nothing any more, after DetachSubscription.
+DETACHED = "The subscription is detached from its topic."
 
 
 class PubsubError(Exception):

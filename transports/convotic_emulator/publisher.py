@@ -90,13 +90,15 @@ class PublisherService:
 
     async def list_topic_subscriptions(self, request: Proto, _context: Context) -> Proto:
         """Return a page of the names of a topic's subscriptions."""
-        names = sorted(self._registry.topic(request.topic).subscriptions)
+        topic = self._registry.topic(check_name(request.topic, "topics"))
+        names = sorted(topic.subscriptions)
         page, token = page_of(names, str, request)
         return _TOPIC_SUBSCRIPTIONS(subscriptions=page, next_page_token=token)
 
     async def list_topic_snapshots(self, request: Proto, _context: Context) -> Proto:
         """Return a page of the names of a topic's snapshots."""
-        names = sorted(self._registry.topic(request.topic).snapshots)
+        topic = self._registry.topic(check_name(request.topic, "topics"))
+        names = sorted(topic.snapshots)
         page, token = page_of(names, str, request)
         return _TOPIC_SNAPSHOTS(snapshots=page, next_page_token=token)
 

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from convotic_emulator.errors import NotFound, Unavailable
+from convotic_emulator.errors import DETACHED, FailedPrecondition, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -110,5 +110,7 @@ class Replays:
 
 
 def _check_exists(subscription: Subscription) -> None:
-    if subscription.is_gone:
+    if subscription.is_deleted:
         raise NotFound.of(subscription.row.name)
+    if subscription.is_gone:
+        raise FailedPrecondition(DETACHED)

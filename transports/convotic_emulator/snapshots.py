@@ -14,6 +14,7 @@ from convotic_emulator.errors import FailedPrecondition, InvalidArgument, NotFou
 from convotic_emulator.naming import DELETED_TOPIC, check_name, check_project, project_of
 from convotic_emulator.paging import page_of
 from convotic_emulator.registry import in_project
+from convotic_emulator.settings import check_labels, refuse_unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +59,8 @@ class SnapshotMethods:
     async def create(self, request: Proto, _context: Context) -> Proto:
         """Keep what a subscription has unacknowledged, and all that its topic gets from now on."""
         check_name(request.subscription, "subscriptions")
+        refuse_unsupported(request, {"tags": "tags of the resource manager"})
+        check_labels(request.labels)
         subscription = self._registry.subscription(request.subscription)
         if subscription.proto.topic == DELETED_TOPIC or subscription.proto.detached:
             raise FailedPrecondition("The subscription has no topic any more.")
@@ -92,9 +95,13 @@ class SnapshotMethods:
     async def update(self, request: Proto, _context: Context) -> Proto:
         """Change labels or expiry of a snapshot."""
         snapshot = self._registry.snapshot(check_name(request.snapshot.name, "snapshots"))
-        snapshot.proto = changed_copy(
+        changed = changed_copy(
             snapshot.proto, request.snapshot, request.update_mask, SNAPSHOT_FIELDS
         )
+        check_labels(changed.labels)
+        if changed.expire_time.seconds * SECOND_US > snapshot.row.created_us + LIFETIME_US:
+            raise InvalidArgument("A snapshot expires at most 7 days after its creation.")
+        snapshot.proto = changed
         self._registry.save(snapshot)
         return snapshot.proto
 

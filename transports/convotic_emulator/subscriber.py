@@ -136,6 +136,7 @@ class SubscriberService:
         return self._shown(subscription)
 
     def _change(self, subscription: Subscription, changed: Proto) -> None:
+        subscription.used_us = self._engine.clock.now_us()
         pushes_as_before = changed.push_config == subscription.proto.push_config
         subscription.proto = changed
         self._registry.save(subscription)
