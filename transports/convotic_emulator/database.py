@@ -7,6 +7,7 @@ survives that too.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-__all__ = ["Database"]
+__all__ = ["MEMORY", "Database"]
+
+#: Open this instead of a path for a store that is gone when it is closed.
+MEMORY = ":memory:"
 
 #: "CVPS": tells our files from any other SQLite database.
 APPLICATION_ID = 0x43565053
@@ -27,6 +31,9 @@ _CHECKED_BYTES = 256 * 1024 * 1024
 
 #: 8 MB of log between checkpoints: a checkpoint syncs, and blocks for that long (20 to 60 ms).
 _CHECKPOINT_PAGES = 2000
+
+#: Nothing is added while the disk has less room: acknowledgements need some, a checkpoint too.
+RESERVED_BYTES = 16 * 1024 * 1024
 
 #: A file of less than 16 MB free pages is not worth shrinking.
 _KEPT_PAGES = 4000
@@ -65,8 +72,8 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 class Database:
     """One data file. Not thread-safe.
 
-    Every method may raise sqlite3.Error; then the file's state is that of the last commit, memory
-    may be ahead of it, and the server must stop.
+    Every method may raise sqlite3.Error; then the file's state is that of the last commit, and
+    memory may be ahead of it: :meth:`rollback`, and read everything again.
 
     Raises:
         StoreError: the file is damaged, foreign or of a newer version; it was not changed.
@@ -74,6 +81,7 @@ class Database:
 
     def __init__(self, path: Path | str, *, fsync: bool) -> None:
         self._connection = _open(path)
+        self._folder = None if str(path) == MEMORY else os.path.dirname(path) or "."  # noqa: PTH120  # for statvfs
         self._connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
         self._in_transaction = False
         self._shrunk = 0
@@ -88,6 +96,21 @@ class Database:
         if self._in_transaction:
             self._connection.execute("COMMIT")
             self._in_transaction = False
+
+    def rollback(self) -> None:
+        """Forget all that was written since the last commit."""
+        self._in_transaction = False
+        if self._connection.in_transaction:  # SQLite may have ended it by itself
+            self._connection.execute("ROLLBACK")
+
+    def has_room(self) -> bool:
+        """Say whether more can be added and still leave room for whatever takes out."""
+        if self._folder is None:
+            return True
+        disk = os.statvfs(self._folder)
+        if disk.f_bavail * disk.f_frsize >= RESERVED_BYTES:
+            return True
+        return self._pragma("freelist_count") * self._pragma("page_size") >= RESERVED_BYTES
 
     def close(self) -> None:
         """Commit, fold the log into the file, and close. Idempotent."""

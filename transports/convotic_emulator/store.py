@@ -7,6 +7,7 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from convotic_emulator.database import MEMORY
 from convotic_emulator.replay_rows import ReplayRows
 
 if TYPE_CHECKING:
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from convotic_emulator.lease import Message
 
 __all__ = ["MEMORY", "ResourceRow", "Store"]
-
-#: Open this instead of a path for a store that is gone when it is closed.
-MEMORY = ":memory:"
 
 #: Message numbers are reserved in blocks, so that none is used twice after a crash.
 _SEQ_BLOCK = 100_000
@@ -59,7 +57,11 @@ class Store(ReplayRows):
         self._reserved_seq = self._next_seq
         row = self.read("SELECT coalesce(max(position), 0) FROM lease").fetchone()
         self._next_position = int(row[0]) + 1
-        self._drop_unfinished_copies()
+
+    def rollback(self) -> None:
+        """Forget all that was written since the last commit. Numbers are not taken back."""
+        super().rollback()
+        self._reserved_seq = self._next_seq
 
     # Numbers
 
@@ -148,7 +150,8 @@ class Store(ReplayRows):
         """Note that a snapshot is complete, or gone."""
         self.write("DELETE FROM resource WHERE name = ?", (f"copy/{number}",))
 
-    def _drop_unfinished_copies(self) -> None:
+    def drop_unfinished_copies(self) -> None:
+        """Drop snapshots that an earlier run has begun; nobody was told of them."""
         rows = self.read("SELECT number FROM resource WHERE kind = 'copy'").fetchall()
         unfinished = {row[0] for row in rows}
         for resource in self.resources() if unfinished else ():
