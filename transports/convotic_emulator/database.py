@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convotic_emulator.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
 __all__ = ["MEMORY", "Database"]
 
@@ -28,6 +28,9 @@ SCHEMA_VERSION = 3
 
 #: Files up to this size are checked completely when opened (about 1 s for each GB).
 _CHECKED_BYTES = 256 * 1024 * 1024
+
+#: Of any SQLite database: a smaller file is no file.
+_MIN_PAGE_BYTES = 512
 
 #: 8 MB of log between checkpoints: a checkpoint syncs, and blocks for that long (20 to 60 ms).
 _CHECKPOINT_PAGES = 2000
@@ -81,7 +84,7 @@ class Database:
 
     def __init__(self, path: Path | str, *, fsync: bool) -> None:
         self._connection = _open(path)
-        self._folder = None if str(path) == MEMORY else os.path.dirname(path) or "."  # noqa: PTH120  # for statvfs
+        self._folder = None if str(path) == MEMORY else Path(path).parent
         self._connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
         self._in_transaction = False
         self._shrunk = 0
@@ -172,48 +175,86 @@ class Database:
 
 def _open(path: Path | str) -> sqlite3.Connection:
     """Open or create a data file; a damaged, newer or foreign one is refused as it is."""
+    if str(path) != MEMORY:
+        file = Path(path)
+        if not file.exists():
+            _create(file)
+        _check(file)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        _check(connection, path)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA cache_size = -16384")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise StoreError(
-            f"The data file {path} can't be read ({error}); it was not changed."
-        ) from error
-    except StoreError:
-        connection.close()
-        raise
+    if str(path) == MEMORY:
+        _write_schema(connection)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA cache_size = -16384")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     return connection
 
 
-def _check(connection: sqlite3.Connection, path: Path | str) -> None:
+def _create(file: Path) -> None:
+    """Create an empty data file: complete, or not at all, so an empty one is a damaged one."""
+    if _log_of(file).exists():
+        raise StoreError(f"The data file {file} is missing, its log is there; nothing was changed.")
+    draft = file.with_name(f"{file.name}.new")
+    for left_over in (draft, draft.with_name(f"{draft.name}-journal")):
+        left_over.unlink(missing_ok=True)
+    connection = sqlite3.connect(draft, isolation_level=None)
+    try:
+        _write_schema(connection)
+    finally:
+        connection.close()
+    draft.replace(file)
+
+
+def _write_schema(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only a new file can have it
+    connection.executescript(
+        f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
+        f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+    )
+
+
+def _check(file: Path) -> None:
+    """Look at a file without changing it: who closes one for writing folds its log into it."""
+    try:
+        connection = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            _check_content(connection, file)
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        raise StoreError(
+            f"The data file {file} can't be read ({error}); it was not changed."
+        ) from error
+
+
+def _check_content(connection: sqlite3.Connection, file: Path) -> None:
+    size = file.stat().st_size
+    if size < _MIN_PAGE_BYTES:  # SQLite would drop the log
+        raise StoreError(f"The data file {file} is damaged ({size} bytes); it was not changed.")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     application = connection.execute("PRAGMA application_id").fetchone()[0]
-    empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if empty and not version and not application:
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only a new file can have it
-        connection.executescript(
-            f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
-            f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-        )
-        return
     if application != APPLICATION_ID:
-        raise StoreError(f"{path} is not a data file of convotic_emulator; it was not changed.")
+        raise StoreError(f"{file} is not a data file of convotic_emulator; it was not changed.")
     if version < SCHEMA_VERSION:
         raise StoreError(
-            f"{path} was written by a development version before 0.1.0 (schema {version}); it was"
+            f"{file} was written by a development version before 0.1.0 (schema {version}); it was"
             " not changed. Remove the folder, or use another one."
         )
     if version > SCHEMA_VERSION:
         raise StoreError(
-            f"{path} was written by a newer version (schema {version}, this one knows"
+            f"{file} was written by a newer version (schema {version}, this one knows"
             f" {SCHEMA_VERSION}); it was not changed. Use that version, or another data folder."
         )
-    size = connection.execute("PRAGMA page_count").fetchone()[0] * 4096
-    if size <= _CHECKED_BYTES:
+    log = _log_of(file)
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
+    problem = "ok"
+    if size != pages * page_bytes and not (log.exists() and log.stat().st_size):
+        problem = f"{size} bytes instead of {pages * page_bytes}"
+    elif pages * page_bytes <= _CHECKED_BYTES:
         problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if problem != "ok":
-            raise StoreError(f"The data file {path} is damaged ({problem}); it was not changed.")
+    if problem != "ok":
+        raise StoreError(f"The data file {file} is damaged ({problem}); it was not changed.")
+
+
+def _log_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}-wal")

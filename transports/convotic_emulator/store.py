@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convotic_emulator.database import MEMORY
+from convotic_emulator.errors import StoreError
 from convotic_emulator.replay_rows import ReplayRows
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Store(ReplayRows):
     def __init__(self, path: Path | str, *, fsync: bool = False, now_us: int = 0) -> None:
         super().__init__(path, fsync=fsync)
         if self.read_meta("token") is None:
+            if self.resources():
+                raise StoreError(f"The data file {path} is damaged (token); it was not changed.")
             self._initialize(now_us)
         #: Part of every ack id: those of another data file are refused.
         self.token = str(self.read_meta("token"))
