@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -10,7 +11,7 @@ from google.iam.v1 import iam_policy_pb2, policy_pb2  # type: ignore[import-unty
 from google.protobuf import duration_pb2, field_mask_pb2, timestamp_pb2
 from google.pubsub_v1.types import pubsub as t
 
-from tests.conformance.broker import Broker, bodies, unique
+from tests.conformance.broker import OURS, Broker, bodies, unique
 from tests.support.waiting import never
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -400,6 +401,27 @@ def test_retention_has_bounds(broker: Broker, topic: str) -> None:
         retention = duration_pb2.Duration(seconds=seconds, nanos=nanos)
         fields = {"name": name, "topic": topic, "message_retention_duration": retention}
         assert code_of(broker, "CreateSubscription", **fields) == INVALID
+
+
+def test_nothing_is_left_in_a_shared_project(our_emulator: str) -> None:
+    """This suite deletes what it has created, where the project is somebody's."""
+    shared = replace(OURS, is_shared=True)
+    broker = Broker(shared, grpc.insecure_channel(our_emulator), unique("project"))
+    topic = broker.topic()
+    subscription = broker.subscription(topic)
+    parent = f"projects/{broker.project}"
+    broker.call("CreateSnapshot", name=f"{parent}/snapshots/kept", subscription=subscription)
+    schema = {"type_": 2, "definition": '"string"'}
+    broker.call("CreateSchema", parent=parent, schema_id="kept", schema=schema)
+
+    broker.close()
+
+    again = Broker(OURS, grpc.insecure_channel(our_emulator), broker.project)
+    assert not again.call("ListTopics", project=parent).topics
+    assert not again.call("ListSubscriptions", project=parent).subscriptions
+    assert not again.call("ListSnapshots", project=parent).snapshots
+    assert not again.call("ListSchemas", parent=parent).schemas
+    again.close()
 
 
 def test_every_answer_names_our_server(broker: Broker, topic: str) -> None:
