@@ -5,6 +5,7 @@ Unlike Google's high-level client it adds nothing: no leases renewed, no batches
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,6 +59,8 @@ class Features:
     local_push: bool = True
     #: What only our server promises.
     is_ours: bool = False
+    #: The project is somebody's: what a test creates is deleted at its end.
+    is_shared: bool = False
 
 
 GOOGLE = Features("google")
@@ -99,6 +102,11 @@ _METHODS: Mapping[str, tuple[str, Any, Any]] = {
     "CreateSubscription": ("Subscriber", t.Subscription.pb(), t.Subscription.pb()),
     "GetSubscription": ("Subscriber", t.GetSubscriptionRequest.pb(), t.Subscription.pb()),
     "UpdateSubscription": ("Subscriber", t.UpdateSubscriptionRequest.pb(), t.Subscription.pb()),
+    "ListSubscriptions": (
+        "Subscriber",
+        t.ListSubscriptionsRequest.pb(),
+        t.ListSubscriptionsResponse.pb(),
+    ),
     "DeleteSubscription": ("Subscriber", t.DeleteSubscriptionRequest.pb(), empty_pb2.Empty),
     "ModifyPushConfig": ("Subscriber", t.ModifyPushConfigRequest.pb(), empty_pb2.Empty),
     "Pull": ("Subscriber", t.PullRequest.pb(), t.PullResponse.pb()),
@@ -140,6 +148,15 @@ _METHODS: Mapping[str, tuple[str, Any, Any]] = {
 }
 
 
+#: By what a resource is deleted, and the field that names it.
+_DELETION = {
+    "CreateTopic": ("DeleteTopic", "topic"),
+    "CreateSubscription": ("DeleteSubscription", "subscription"),
+    "CreateSnapshot": ("DeleteSnapshot", "snapshot"),
+    "CreateSchema": ("DeleteSchema", "name"),
+}
+
+
 @dataclass
 class Broker:
     """One server and a project of the test's own on it."""
@@ -148,6 +165,7 @@ class Broker:
     channel: grpc.Channel
     project: str
     streams: list[Stream] = field(default_factory=list)
+    created: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def needs(self, feature: str, otherwise: str) -> None:
         """End the test as an expected failure where the server lacks a feature."""
@@ -162,7 +180,11 @@ class Broker:
             request_serializer=request.SerializeToString,
             response_deserializer=response.FromString,
         )
-        return function(request(**fields), timeout=timeout)
+        answer = function(request(**fields), timeout=timeout)
+        if method in _DELETION:
+            deletion, name = _DELETION[method]
+            self.created.append((deletion, {name: answer.name}))
+        return answer
 
     def iam(self, method: str, request: Proto) -> Proto:
         """Call a method of google.iam.v1.IAMPolicy."""
@@ -236,9 +258,13 @@ class Broker:
         return stream
 
     def close(self) -> None:
-        """End what is open."""
+        """End what is open; leave nothing in a shared project."""
         for stream in self.streams:
             stream.cancel()
+        if self.features.is_shared:
+            for method, fields in reversed(self.created):
+                with contextlib.suppress(grpc.RpcError):  # the test may have deleted it
+                    self.call(method, **fields)
         self.channel.close()
 
 

@@ -21,6 +21,7 @@ CLOUD = Features(
         "name": "cloud",
         "refuses_unsupported": False,
         "local_push": False,
+        "is_shared": True,
         "is_ours": False,
     }
 )
@@ -69,10 +70,18 @@ def subscription(broker: Broker, topic: str) -> str:
 
 def _cloud_channel() -> grpc.Channel:
     import google.auth  # noqa: PLC0415  # only for this
+    import google.auth.exceptions  # noqa: PLC0415
     import google.auth.transport.grpc  # noqa: PLC0415
     import google.auth.transport.requests  # noqa: PLC0415
 
-    credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/pubsub"])
+    try:
+        credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/pubsub"])
+    except google.auth.exceptions.DefaultCredentialsError:
+        pytest.exit(
+            f"No credentials for {CLOUD_PROJECT}: run `gcloud auth application-default login`, or"
+            " name a key file in GOOGLE_APPLICATION_CREDENTIALS.",
+            returncode=2,
+        )
     channel: grpc.Channel = google.auth.transport.grpc.secure_authorized_channel(  # type: ignore[no-untyped-call]  # google-auth's
         credentials, google.auth.transport.requests.Request(), "pubsub.googleapis.com"
     )

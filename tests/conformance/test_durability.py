@@ -1,4 +1,7 @@
-"""kill -9 under load: nothing confirmed is missing, no confirmed acknowledgement is back."""
+"""kill -9 under load: nothing confirmed is missing, no confirmed acknowledgement is back.
+
+Attempts go on where they were, and confirmed snapshots have what they had.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,8 @@ from tests.support.waiting import wait_until
 
 #: How many times the server is killed; more by KILL_ITERATIONS (50 before a release).
 ITERATIONS = int(os.environ.get("KILL_ITERATIONS", "5"))
+#: Of deliveries; and how many snapshots are kept at a time.
+FAILURE_RATE, SNAPSHOTS = 0.05, 3
 #: The lease of a message whose pull was answered into the void by the kill.
 LEASE_SECONDS = 10
 
@@ -38,8 +44,17 @@ def folder() -> Iterator[Path]:
         shutil.rmtree(path)
 
 
+@dataclass
+class Snapshot:
+    """A confirmed snapshot: what must be in it, and what must not."""
+
+    name: str
+    wanted: set[bytes]
+    unwanted: set[bytes]
+
+
 class Load:
-    """One publisher and one consumer that write down what was confirmed to them.
+    """A publisher, a consumer and a taker of snapshots that write down what was confirmed to them.
 
     A message is known by its data, which no other has. A request whose answer the kill swallowed
     was done wholly or not at all: the messages of a doubtful acknowledgement come back together or
@@ -56,16 +71,22 @@ class Load:
         #: Each with those of its messages that came back since.
         self.doubtful_acks: list[tuple[set[bytes], set[bytes]]] = []
         self.violations: list[str] = []
+        #: The least attempt that the next delivery of a message may have.
+        self.least_attempt: dict[bytes, int] = {}
+        #: Whatever was ever to be acknowledged, confirmed or not.
+        self.tried: set[bytes] = set()
+        #: The newest few.
+        self.snapshots: list[Snapshot] = []
         self.stopping = threading.Event()
         self._requests = itertools.count()
         self._unanswered: list[Sequence[Any]] = []
 
     def run(self, address: str) -> list[threading.Thread]:
-        """Start both on a server."""
+        """Start all on a server."""
         self.stopping.clear()
         threads = [
             threading.Thread(target=self._until_killed, args=(address, work))
-            for work in (self._publish, self.consume)
+            for work in (self._publish, self.consume, self._take_snapshot)
         ]
         for thread in threads:
             thread.start()
@@ -93,11 +114,35 @@ class Load:
         messages = broker.pull_now(self.subscription, limit=1000)
         if not messages:
             return 0
+        self._note(messages)
+        failed: list[Any] = []
+        done: list[Any] = []
+        for message in messages:
+            fails = random.random() < FAILURE_RATE and not self.stopping.is_set()
+            (failed if fails else done).append(message)
+        if failed:
+            broker.modify(self.subscription, failed, 0)
+            for message in failed:  # confirmed, so it counts
+                self.least_attempt[message.message.data] += 1
+        if done:
+            self._acknowledge(broker, done)
+        return len(messages)
+
+    def _note(self, messages: Sequence[Any]) -> None:
         bodies = {m.message.data for m in messages}
         self.violations += [body.decode() for body in bodies & self.acknowledged]
         self.received |= bodies
         for sent, back in self.doubtful_acks:
             back.update(bodies & sent)
+        for message in messages:
+            body, attempt = message.message.data, message.delivery_attempt
+            if attempt < self.least_attempt.get(body, 1):
+                self.violations.append(f"attempt {attempt} of {body.decode()}")
+            self.least_attempt[body] = attempt
+
+    def _acknowledge(self, broker: Broker, messages: Sequence[Any]) -> None:
+        bodies = {m.message.data for m in messages}
+        self.tried |= bodies
         try:
             broker.acknowledge(self.subscription, messages)
         except grpc.RpcError:
@@ -105,7 +150,6 @@ class Load:
             self._unanswered.append(messages)
             raise
         self.acknowledged |= bodies
-        return len(bodies)
 
     def _publish(self, broker: Broker) -> None:
         request = next(self._requests)
@@ -116,6 +160,15 @@ class Load:
             self.doubtful_publishes.append(set(bodies))
             raise
         self.published.update(bodies)
+
+    def _take_snapshot(self, broker: Broker) -> None:
+        name = f"projects/p/snapshots/{unique('snapshot')}"
+        published, acknowledged = set(self.published), set(self.acknowledged)
+        broker.call("CreateSnapshot", name=name, subscription=self.subscription)
+        self.snapshots.append(Snapshot(name, published - self.tried, acknowledged))
+        while len(self.snapshots) > SNAPSHOTS:
+            broker.call("DeleteSnapshot", snapshot=self.snapshots.pop(0).name)
+        self.stopping.wait(0.1)
 
     def _until_killed(self, address: str, work: Callable[[Broker], object]) -> None:
         broker = Broker(OURS, grpc.insecure_channel(address), "p")
@@ -136,7 +189,8 @@ def test_nothing_confirmed_is_lost_by_kill_9(folder: Path) -> None:
     address = daemon.ensure_running(folder)
     broker = Broker(OURS, grpc.insecure_channel(address), "p")
     topic = broker.topic(unique("topic"))
-    load = Load(topic, broker.subscription(topic))
+    policy = {"dead_letter_topic": topic, "max_delivery_attempts": 100}  # so attempts are told
+    load = Load(topic, broker.subscription(topic, dead_letter_policy=policy))
     broker.close()
 
     for _ in range(ITERATIONS):
@@ -153,16 +207,34 @@ def test_nothing_confirmed_is_lost_by_kill_9(folder: Path) -> None:
         load.nack_doubtful(broker)
         broker.close()
 
+    load.stopping.set()
     drained = Broker(OURS, grpc.insecure_channel(address), "p")
     wait_until(
         lambda: not load.consume(drained) and not load.missing(),
         timeout=LEASE_SECONDS * 3 + ITERATIONS,  # the backlog grows with them
         what="every confirmed message is delivered",
     )
+    for snapshot in load.snapshots:
+        kept = content_of(drained, topic, snapshot)
+        assert not snapshot.wanted - kept
+        assert not snapshot.unwanted & kept
     drained.close()
+    assert load.snapshots
+    assert max(load.least_attempt.values()) > 1
     assert load.torn() == []
     assert len(load.published) > 50 * ITERATIONS
     assert load.violations == []
+
+
+def content_of(broker: Broker, topic: str, snapshot: Snapshot) -> set[bytes]:
+    """Return what a new subscription gets from a snapshot."""
+    subscription = broker.subscription(topic)
+    broker.call("Seek", subscription=subscription, snapshot=snapshot.name, timeout=60)
+    content: set[bytes] = set()
+    while messages := broker.pull_now(subscription, limit=1000):
+        content |= {m.message.data for m in messages}
+        broker.acknowledge(subscription, messages)
+    return content
 
 
 def test_a_seek_is_not_torn_by_kill_9(folder: Path) -> None:

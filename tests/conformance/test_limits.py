@@ -113,6 +113,70 @@ def test_there_are_at_most_64_labels(broker: Broker, topic: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "value"),
+    [("Key", "x"), ("1key", "x"), ("", "x"), ("a b", "x"), ("k" * 64, "x"), ("key", "X")],
+)
+def test_labels_have_rules(
+    broker: Broker, topic: str, subscription: str, *, key: str, value: str
+) -> None:
+    """Lower-case letters, digits, _ and -, at most 63; of topics, subscriptions and snapshots."""
+    broker.needs("limits", "not checked")
+    name = f"projects/{broker.project}/topics/{unique('topic')}"
+    snapshot = f"projects/{broker.project}/snapshots/{unique('snapshot')}"
+    fields = {"name": snapshot, "subscription": subscription}
+
+    assert refused(broker, topic, labels={key: value}) == INVALID
+    assert code_of(broker, "CreateTopic", name=name, labels={key: value}) == INVALID
+    assert code_of(broker, "CreateSnapshot", **fields, labels={key: value}) == INVALID
+
+
+def test_labels_may_be_of_any_alphabet(broker: Broker) -> None:
+    """And a value may be empty."""
+    name = f"projects/{broker.project}/topics/{unique('topic')}"
+    labels = {"größe_1-a": "北京", "k": ""}
+
+    assert dict(broker.call("CreateTopic", name=name, labels=labels).labels) == labels
+
+
+def test_an_update_mask_names_fields_that_exist(
+    broker: Broker, topic: str, subscription: str
+) -> None:
+    """At any depth; nothing is changed otherwise."""
+    broker.needs("limits", "deep paths are not checked")
+    wanted = t.Subscription.pb()(name=subscription, ack_deadline_seconds=20)
+    changed = t.Topic.pb()(name=topic)
+    for path in ("nope", "retry_policy.nope", "labels.key", "ackDeadlineSeconds", "*"):
+        mask = field_mask_pb2.FieldMask(paths=["ack_deadline_seconds", path])
+        code = code_of(broker, "UpdateSubscription", subscription=wanted, update_mask=mask)
+        assert code == INVALID, path
+        mask = field_mask_pb2.FieldMask(paths=["labels", path])
+        assert code_of(broker, "UpdateTopic", topic=changed, update_mask=mask) == INVALID, path
+
+    assert broker.call("GetSubscription", subscription=subscription).ack_deadline_seconds == 10
+
+
+def test_a_snapshot_lives_seven_days_at_most(broker: Broker, subscription: str) -> None:
+    """Also after an update."""
+    broker.needs("iam", "UpdateSnapshot is not implemented")
+    name = f"projects/{broker.project}/snapshots/{unique('snapshot')}"
+    snapshot = broker.call("CreateSnapshot", name=name, subscription=subscription)
+    mask = field_mask_pb2.FieldMask(paths=["expire_time"])
+
+    snapshot.expire_time.seconds -= 3600
+    assert broker.call("UpdateSnapshot", snapshot=snapshot, update_mask=mask) == snapshot
+    snapshot.expire_time.seconds += DAY_SECONDS
+    assert code_of(broker, "UpdateSnapshot", snapshot=snapshot, update_mask=mask) == INVALID
+
+
+def test_a_page_token_comes_from_the_server(broker: Broker) -> None:
+    """Anything else is refused, as is a size below zero."""
+    broker.needs("limits", "takes any token")
+    project = f"projects/{broker.project}"
+    assert code_of(broker, "ListTopics", project=project, page_size=-1) == INVALID
+    assert code_of(broker, "ListTopics", project=project, page_token="%%%") == INVALID
+
+
+@pytest.mark.parametrize(
     ("fields", "read"),
     [
         ({"retain_acked_messages": True}, lambda s: s.retain_acked_messages),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
 from google.iam.v1 import iam_policy_pb2, policy_pb2  # type: ignore[import-untyped]  # no stubs
-from google.protobuf import duration_pb2, field_mask_pb2
+from google.protobuf import duration_pb2, field_mask_pb2, timestamp_pb2
 from google.pubsub_v1.types import pubsub as t
 
-from tests.conformance.broker import Broker, bodies, unique
+from tests.conformance.broker import OURS, Broker, bodies, unique
 from tests.support.waiting import never
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -254,8 +255,10 @@ def test_a_detached_subscription_gets_nothing(
 
     assert broker.call("GetSubscription", subscription=subscription).detached
     assert not broker.call("ListTopicSubscriptions", topic=topic).subscriptions
-    code = code_of(broker, "Pull", subscription=subscription, max_messages=1)
-    assert code == grpc.StatusCode.FAILED_PRECONDITION
+    failed = grpc.StatusCode.FAILED_PRECONDITION
+    assert code_of(broker, "Pull", subscription=subscription, max_messages=1) == failed
+    now = timestamp_pb2.Timestamp(seconds=1_800_000_000)
+    assert code_of(broker, "Seek", subscription=subscription, time=now) == failed
 
 
 @pytest.mark.parametrize("kind", ["topic", "subscription"])
@@ -278,6 +281,32 @@ def test_access_policies_are_kept(broker: Broker, topic: str, kind: str) -> None
         resource=resource, permissions=["pubsub.topics.publish"]
     )
     assert list(broker.iam("TestIamPermissions", asked).permissions) == ["pubsub.topics.publish"]
+    asked.resource += "-missing"
+    assert not broker.iam("TestIamPermissions", asked).permissions
+    asked.permissions[:] = ["pubsub.topics.*"]
+    with pytest.raises(grpc.RpcError) as refused:
+        broker.iam("TestIamPermissions", asked)
+    assert refused.value.code() == INVALID
+
+
+def test_an_access_policy_can_be_changed_in_part(broker: Broker, topic: str) -> None:
+    """What the mask does not name stays; what can't be masked is refused."""
+    broker.needs("iam", "needs another emulator for it")
+    policy = policy_pb2.Policy(version=1)
+    policy.bindings.add(role="roles/pubsub.publisher", members=["user:a@example.com"])
+    request = iam_policy_pb2.SetIamPolicyRequest(resource=topic, policy=policy)
+    broker.iam("SetIamPolicy", request)
+    request.policy.ClearField("bindings")
+    request.policy.version = 3
+    request.update_mask.paths.append("version")
+
+    changed = broker.iam("SetIamPolicy", request)
+
+    assert (changed.version, len(changed.bindings)) == (3, 1)
+    request.update_mask.paths.append("nope")
+    with pytest.raises(grpc.RpcError) as refused:
+        broker.iam("SetIamPolicy", request)
+    assert refused.value.code() == INVALID
 
 
 @pytest.mark.parametrize(
@@ -286,9 +315,11 @@ def test_access_policies_are_kept(broker: Broker, topic: str, kind: str) -> None
         ({"push_config": {"push_endpoint": "https://example.com/push"}}, "push"),
         ({"bigquery_config": {"table": "p.d.t"}}, "BigQuery"),
         ({"cloud_storage_config": {"bucket": "b"}}, "Cloud Storage"),
+        ({"bigtable_config": {"table": "t"}}, "Bigtable"),
         ({"message_transforms": [{"disabled": True}]}, "transforms"),
+        ({"tags": {"key": "value"}}, "tags"),
     ],
-    ids=["push", "bigquery", "storage", "transforms"],
+    ids=["push", "bigquery", "storage", "bigtable", "transforms", "tags"],
 )
 def test_what_is_not_supported_says_so(
     broker: Broker, topic: str, fields: dict[str, Any], reason: str
@@ -302,6 +333,49 @@ def test_what_is_not_supported_says_so(
 
     assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
     assert reason in (refused.value.details() or "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"kms_key_name": "projects/p/locations/l/keyRings/r/cryptoKeys/k"}, "encryption"),
+        ({"ingestion_data_source_settings": {"cloud_storage": {"bucket": "b"}}}, "ingestion"),
+        ({"message_transforms": [{"disabled": True}]}, "transforms"),
+        ({"tags": {"key": "value"}}, "tags"),
+    ],
+    ids=["kms", "ingestion", "transforms", "tags"],
+)
+def test_what_topics_do_not_support_is_said(
+    broker: Broker, fields: dict[str, Any], reason: str
+) -> None:
+    """UNIMPLEMENTED with a reason."""
+    broker.needs("refuses_unsupported", "stores what it does not do")
+    name = f"projects/{broker.project}/topics/{unique('topic')}"
+
+    with pytest.raises(grpc.RpcError) as refused:
+        broker.call("CreateTopic", name=name, **fields)
+
+    assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert reason in (refused.value.details() or "")
+
+
+def test_what_the_service_sets_is_not_taken_from_requests(broker: Broker, topic: str) -> None:
+    """Output-only fields of topics and subscriptions."""
+    broker.needs("limits", "stored and shown")
+    named = f"projects/{broker.project}/topics/{unique('topic')}"
+    assert not broker.call("CreateTopic", name=named, satisfies_pzs=True).satisfies_pzs
+    subscription = broker.subscription(
+        topic,
+        topic_message_retention_duration=duration_pb2.Duration(seconds=1000),
+        analytics_hub_subscription_info={"listing": "x"},
+        state=2,
+    )
+
+    shown = broker.call("GetSubscription", subscription=subscription)
+
+    assert not shown.HasField("topic_message_retention_duration")
+    assert not shown.HasField("analytics_hub_subscription_info")
+    assert shown.state == t.Subscription.State.ACTIVE
 
 
 def test_an_unknown_method_says_so(broker: Broker) -> None:
@@ -320,10 +394,34 @@ def test_an_unknown_method_says_so(broker: Broker) -> None:
 def test_retention_has_bounds(broker: Broker, topic: str) -> None:
     """Ten minutes to 31 days."""
     name = f"projects/{broker.project}/subscriptions/{unique('sub')}"
-    for seconds in (599, 31 * 86_400 + 1):
-        retention = duration_pb2.Duration(seconds=seconds)
+    limits = [(599, 0), (31 * 86_400 + 1, 0)]
+    if broker.features.limits:
+        limits += [(599, 999_999_999), (31 * 86_400, 1)]
+    for seconds, nanos in limits:
+        retention = duration_pb2.Duration(seconds=seconds, nanos=nanos)
         fields = {"name": name, "topic": topic, "message_retention_duration": retention}
         assert code_of(broker, "CreateSubscription", **fields) == INVALID
+
+
+def test_nothing_is_left_in_a_shared_project(our_emulator: str) -> None:
+    """This suite deletes what it has created, where the project is somebody's."""
+    shared = replace(OURS, is_shared=True)
+    broker = Broker(shared, grpc.insecure_channel(our_emulator), unique("project"))
+    topic = broker.topic()
+    subscription = broker.subscription(topic)
+    parent = f"projects/{broker.project}"
+    broker.call("CreateSnapshot", name=f"{parent}/snapshots/kept", subscription=subscription)
+    schema = {"type_": 2, "definition": '"string"'}
+    broker.call("CreateSchema", parent=parent, schema_id="kept", schema=schema)
+
+    broker.close()
+
+    again = Broker(OURS, grpc.insecure_channel(our_emulator), broker.project)
+    assert not again.call("ListTopics", project=parent).topics
+    assert not again.call("ListSubscriptions", project=parent).subscriptions
+    assert not again.call("ListSnapshots", project=parent).snapshots
+    assert not again.call("ListSchemas", parent=parent).schemas
+    again.close()
 
 
 def test_every_answer_names_our_server(broker: Broker, topic: str) -> None:

@@ -46,6 +46,7 @@ class Broker:
         #: How late the next message is to be delivered; set by tests' faults.
         self.take_delay_us: Callable[[], int] | None = None
         self._wake = wake
+        store.drop_unfinished_copies()
         self.registry = Registry(store, clock, self._create_state)
         self._last_published_us = max(
             [store.newest_us(row.number) for row in store.resources()], default=0

@@ -6,14 +6,20 @@ INVALID_ARGUMENT, as the service does.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convotic_emulator.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from convotic_emulator.settings import Proto
 
-__all__ = ["SNAPSHOT_FIELDS", "SUBSCRIPTION_FIELDS", "TOPIC_FIELDS", "changed_copy"]
+__all__ = [
+    "POLICY_FIELDS",
+    "SNAPSHOT_FIELDS",
+    "SUBSCRIPTION_FIELDS",
+    "TOPIC_FIELDS",
+    "changed_copy",
+]
 
 TOPIC_FIELDS = frozenset(
     {
@@ -43,18 +49,17 @@ SUBSCRIPTION_FIELDS = frozenset(
     }
 )
 SNAPSHOT_FIELDS = frozenset({"expire_time", "labels"})
+POLICY_FIELDS = frozenset({"audit_configs", "bindings", "etag", "version"})
 
 
 def changed_copy(current: Proto, wanted: Proto, mask: Proto, allowed: frozenset[str]) -> Proto:
     """Return a copy of ``current`` with the fields of ``mask`` as in ``wanted``."""
     if not mask.paths:
         raise InvalidArgument("The update_mask must name at least one field.")
-    fields = {field.name for field in current.DESCRIPTOR.fields}
     for path in mask.paths:
-        name = path.split(".", 1)[0]
-        if name not in fields:
+        if not _exists(current.DESCRIPTOR, path):
             raise InvalidArgument(f"Invalid update_mask: there is no field {path!r}.")
-        if name not in allowed:
+        if path.split(".", 1)[0] not in allowed:
             raise InvalidArgument(f"Invalid update_mask: {path!r} can't be changed.")
     changed = type(current)()
     changed.CopyFrom(current)
@@ -63,3 +68,14 @@ def changed_copy(current: Proto, wanted: Proto, mask: Proto, allowed: frozenset[
     except ValueError as error:
         raise InvalidArgument(f"Invalid update_mask: {error}") from None
     return changed
+
+
+def _exists(descriptor: Any, path: str) -> bool:
+    """Say whether a message type has the field at ``path``, ``a.b.c``."""
+    for name in path.split("."):
+        field = None if descriptor is None else descriptor.fields_by_name.get(name)
+        if field is None:
+            return False
+        # The type of a map's or a list's entries has no path.
+        descriptor = None if field.is_repeated else field.message_type
+    return True

@@ -23,10 +23,15 @@ class CountedDatabase(Database):
 
     def __init__(self, path: Path | str, *, fsync: bool) -> None:
         super().__init__(path, fsync=fsync)
-        rows = self.read("SELECT number, messages, dead_lettered FROM backlog_count").fetchall()
-        self._messages: dict[int, int] = {row[0]: row[1] for row in rows}
-        self._dead_lettered: dict[int, int] = {row[0]: row[2] for row in rows}
+        self._messages: dict[int, int] = {}
+        self._dead_lettered: dict[int, int] = {}
         self._changed: set[int] = set()
+        self._read_counts()
+
+    def rollback(self) -> None:
+        """Forget all that was written since the last commit."""
+        super().rollback()
+        self._read_counts()
 
     def commit(self) -> None:
         """Make all that was written durable, and the counts with it."""
@@ -49,6 +54,12 @@ class CountedDatabase(Database):
         """Count messages that have gone to the dead-letter topic."""
         self._dead_lettered[number] = self.count_dead_letters(number) + messages
         self._changed.add(number)
+
+    def _read_counts(self) -> None:
+        rows = self.read("SELECT number, messages, dead_lettered FROM backlog_count").fetchall()
+        self._messages = {row[0]: row[1] for row in rows}
+        self._dead_lettered = {row[0]: row[2] for row in rows}
+        self._changed.clear()
 
     def _add(self, number: int, messages: int) -> None:
         """Count messages that were added, or (negative) taken out."""

@@ -137,7 +137,10 @@ def read_info(data_dir: Path) -> dict[str, Any] | None:
         info = json.loads((data_dir / _INFO_FILE).read_text())
     except (FileNotFoundError, ValueError):
         return None
-    return info if isinstance(info, dict) else None
+    wanted = {"host": str, "port": int, "address": str}
+    if not isinstance(info, dict) or not all(isinstance(info.get(k), wanted[k]) for k in wanted):
+        return None  # somebody has written to it
+    return info
 
 
 def write_info(data_dir: Path, info: dict[str, Any]) -> None:

@@ -7,7 +7,9 @@ survives that too.
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convotic_emulator.checkpointer import Checkpointer
@@ -15,9 +17,11 @@ from convotic_emulator.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
-__all__ = ["Database"]
+__all__ = ["MEMORY", "Database"]
+
+#: Open this instead of a path for a store that is gone when it is closed.
+MEMORY = ":memory:"
 
 #: "CVPS": tells our files from any other SQLite database.
 APPLICATION_ID = 0x43565053
@@ -26,16 +30,21 @@ SCHEMA_VERSION = 3
 #: Files up to this size are checked completely when opened (about 1 s for each GB).
 _CHECKED_BYTES = 256 * 1024 * 1024
 
+#: Of any SQLite database: a smaller file is no file.
+_MIN_PAGE_BYTES = 512
+
 #: A log of 16 MB is folded in by the commit that reaches it: under load the thread that does that
 #: otherwise is always a little behind, and the log could not start anew.
 _CHECKPOINT_PAGES = 4000
+
+#: Nothing is added while the disk has less room: acknowledgements need some (a log of 16 MB), a
+#: checkpoint too.
+RESERVED_BYTES = 32 * 1024 * 1024
 
 #: A file of less than 16 MB free pages is not worth shrinking.
 _KEPT_PAGES = 4000
 #: Some milliseconds of work.
 _SHRUNK_PAGES = 500
-#: The file is cut after so many slices: to cut off a GB takes a second.
-_CUT_SLICES = 16
 
 _SCHEMA = """
 CREATE TABLE backlog (
@@ -67,8 +76,8 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 class Database:
     """One data file. Not thread-safe.
 
-    Every method may raise sqlite3.Error; then the file's state is that of the last commit, memory
-    may be ahead of it, and the server must stop.
+    Every method may raise sqlite3.Error; then the file's state is that of the last commit, and
+    memory may be ahead of it: :meth:`rollback`, and read everything again.
 
     Raises:
         StoreError: the file is damaged, foreign or of a newer version; it was not changed.
@@ -76,10 +85,11 @@ class Database:
 
     def __init__(self, path: Path | str, *, fsync: bool) -> None:
         self._connection = _open(path)
+        self._folder = None if str(path) == MEMORY else Path(path).parent
         self._connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
         self._in_transaction = False
-        self._shrunk = 0
-        self._checkpointer = Checkpointer(path) if str(path) != ":memory:" else None
+        self._path = path
+        self._checkpointer: Checkpointer | None = None
 
     @property
     def has_uncommitted(self) -> bool:
@@ -91,15 +101,31 @@ class Database:
         if self._in_transaction:
             self._connection.execute("COMMIT")
             self._in_transaction = False
-            if self._checkpointer is not None:
-                self._checkpointer.committed(self._connection.total_changes)
+            self._checkpoint_soon()
+
+    def rollback(self) -> None:
+        """Forget all that was written since the last commit."""
+        self._in_transaction = False
+        if self._connection.in_transaction:  # SQLite may have ended it by itself
+            self._connection.execute("ROLLBACK")
+
+    def has_room(self) -> bool:
+        """Say whether more can be added and still leave room for whatever takes out."""
+        if self._folder is None:
+            return True
+        disk = os.statvfs(self._folder)
+        if disk.f_bavail * disk.f_frsize >= RESERVED_BYTES:
+            return True
+        return self._pragma("freelist_count") * self._pragma("page_size") >= RESERVED_BYTES
 
     def close(self) -> None:
         """Commit, fold the log into the file, and close. Idempotent."""
-        self.commit()
-        if self._checkpointer is not None:
-            self._checkpointer.stop()
-        self._connection.close()
+        try:
+            self.commit()
+        finally:
+            if self._checkpointer is not None:
+                self._checkpointer.stop()
+            self._connection.close()
 
     def write(self, statement: str, parameters: Sequence[str | int | bytes | None]) -> int:
         """Execute a statement in the open transaction; begin one if there is none.
@@ -139,11 +165,15 @@ class Database:
         if is_due:
             # execute() would stop at the first page.
             self._connection.executescript(f"PRAGMA incremental_vacuum({_SHRUNK_PAGES})")
-            self._shrunk += 1
-        if self._shrunk >= _CUT_SLICES or (self._shrunk and not is_due):
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # this cuts the file
-            self._shrunk = 0
+            self._checkpoint_soon()  # this cuts the file
         return is_due
+
+    def _checkpoint_soon(self) -> None:
+        if self._folder is None:
+            return
+        if self._checkpointer is None:
+            self._checkpointer = Checkpointer(self._path)
+        self._checkpointer.committed(self._connection.total_changes)
 
     def _pragma(self, name: str) -> int:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
@@ -156,48 +186,86 @@ class Database:
 
 def _open(path: Path | str) -> sqlite3.Connection:
     """Open or create a data file; a damaged, newer or foreign one is refused as it is."""
+    if str(path) != MEMORY:
+        file = Path(path)
+        if not file.exists():
+            _create(file)
+        _check(file)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        _check(connection, path)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA cache_size = -16384")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise StoreError(
-            f"The data file {path} can't be read ({error}); it was not changed."
-        ) from error
-    except StoreError:
-        connection.close()
-        raise
+    if str(path) == MEMORY:
+        _write_schema(connection)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA cache_size = -16384")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
     return connection
 
 
-def _check(connection: sqlite3.Connection, path: Path | str) -> None:
+def _create(file: Path) -> None:
+    """Create an empty data file: complete, or not at all, so an empty one is a damaged one."""
+    if _log_of(file).exists():
+        raise StoreError(f"The data file {file} is missing, its log is there; nothing was changed.")
+    draft = file.with_name(f"{file.name}.new")
+    for left_over in (draft, draft.with_name(f"{draft.name}-journal")):
+        left_over.unlink(missing_ok=True)
+    connection = sqlite3.connect(draft, isolation_level=None)
+    try:
+        _write_schema(connection)
+    finally:
+        connection.close()
+    draft.replace(file)
+
+
+def _write_schema(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only a new file can have it
+    connection.executescript(
+        f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
+        f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+    )
+
+
+def _check(file: Path) -> None:
+    """Look at a file without changing it: who closes one for writing folds its log into it."""
+    try:
+        connection = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            _check_content(connection, file)
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        raise StoreError(
+            f"The data file {file} can't be read ({error}); it was not changed."
+        ) from error
+
+
+def _check_content(connection: sqlite3.Connection, file: Path) -> None:
+    size = file.stat().st_size
+    if size < _MIN_PAGE_BYTES:  # SQLite would drop the log
+        raise StoreError(f"The data file {file} is damaged ({size} bytes); it was not changed.")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     application = connection.execute("PRAGMA application_id").fetchone()[0]
-    empty = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if empty and not version and not application:
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only a new file can have it
-        connection.executescript(
-            f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
-            f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-        )
-        return
     if application != APPLICATION_ID:
-        raise StoreError(f"{path} is not a data file of convotic_emulator; it was not changed.")
+        raise StoreError(f"{file} is not a data file of convotic_emulator; it was not changed.")
     if version < SCHEMA_VERSION:
         raise StoreError(
-            f"{path} was written by a development version before 0.1.0 (schema {version}); it was"
+            f"{file} was written by a development version before 0.1.0 (schema {version}); it was"
             " not changed. Remove the folder, or use another one."
         )
     if version > SCHEMA_VERSION:
         raise StoreError(
-            f"{path} was written by a newer version (schema {version}, this one knows"
+            f"{file} was written by a newer version (schema {version}, this one knows"
             f" {SCHEMA_VERSION}); it was not changed. Use that version, or another data folder."
         )
-    size = connection.execute("PRAGMA page_count").fetchone()[0] * 4096
-    if size <= _CHECKED_BYTES:
+    log = _log_of(file)
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
+    problem = "ok"
+    if size != pages * page_bytes and not (log.exists() and log.stat().st_size):
+        problem = f"{size} bytes instead of {pages * page_bytes}"
+    elif pages * page_bytes <= _CHECKED_BYTES:
         problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if problem != "ok":
-            raise StoreError(f"The data file {path} is damaged ({problem}); it was not changed.")
+    if problem != "ok":
+        raise StoreError(f"The data file {file} is damaged ({problem}); it was not changed.")
+
+
+def _log_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}-wal")

@@ -93,6 +93,10 @@ class Dispatcher:
         for state in list(self._waiting):
             self.drop(state, error)
 
+    def reopen(self) -> None:
+        """End :meth:`drop_all`."""
+        self._closed = None
+
     def has_waiters(self, state: SubscriptionState) -> bool:
         """Say whether anybody waits for messages of a subscription."""
         return state in self._waiting

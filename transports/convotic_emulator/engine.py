@@ -13,14 +13,22 @@ from typing import TYPE_CHECKING
 
 from convotic_emulator.broker import Broker
 from convotic_emulator.clock import SECOND_US, Clock, ManualClock
+from convotic_emulator.database import RESERVED_BYTES
 from convotic_emulator.delivery import Dispatcher
-from convotic_emulator.errors import NotFound, Unavailable
+from convotic_emulator.errors import (
+    DETACHED,
+    FailedPrecondition,
+    NotFound,
+    PubsubError,
+    ResourceExhausted,
+    Unavailable,
+)
 from convotic_emulator.push import Pushers
 from convotic_emulator.replays import Replays
 
 if TYPE_CHECKING:
     from convotic_emulator.lease import Timed
-    from convotic_emulator.registry import Subscription
+    from convotic_emulator.registry import Registry, Subscription
     from convotic_emulator.store import Store
 
 __all__ = ["Engine"]
@@ -29,6 +37,12 @@ logger = logging.getLogger(__name__)
 
 #: Retention, expiration and the tidying of leases; none of them is urgent.
 MAINTENANCE_SECONDS = 10.0
+#: A file that could not be written is tried again so much later.
+RETRY_SECONDS = 1.0
+#: SQLite's errors that may pass: no room, the disk's trouble, no memory, somebody else's lock.
+_PASSING = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_BUSY}
+)
 #: Between two slices of tidying, so that other work goes on.
 SWEEP_SECONDS = 0.005
 
@@ -42,11 +56,12 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self.dispatcher = Dispatcher(clock, self._after_dispatch)
         self.broker = Broker(store, clock, self.dispatcher.wake)
-        self.registry = self.broker.registry
         self.pushers = Pushers(self)
         self.replays = Replays(self)
-        #: Set to the error when the store has failed: the server must stop.
+        #: Set to the error when the store has failed for good: the server must stop.
         self.failed: asyncio.Future[None] = self._loop.create_future()
+        #: While the file can't be written: what everybody is answered.
+        self._trouble: Unavailable | None = None
         self._commit: asyncio.Future[None] | None = None
         self._nothing: asyncio.Future[None] = self._loop.create_future()
         self._nothing.set_result(None)
@@ -56,16 +71,46 @@ class Engine:
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._stopped = False
 
+    @property
+    def registry(self) -> Registry:
+        """What exists. Another one after trouble with the file: look it up each time."""
+        return self.broker.registry
+
     def start(self) -> None:
         """Start the timers."""
         if isinstance(self.clock, ManualClock):
             self.clock.on_advance.append(self._on_advance)
-        self._set_timer()
+        self._go_on()
         self._maintain()
+        self.committed()
+
+    def _go_on(self) -> None:
+        self._set_timer()
         for subscription in self.registry.subscriptions.values():
             self.pushers.refresh(subscription)
         self.replays.resume()
-        self.committed()
+
+    def check_usable(self) -> None:
+        """Raise Unavailable while the file can't be written: nothing may change in memory."""
+        if self._trouble is not None:
+            raise self._trouble
+
+    def check_room(self) -> None:
+        """Raise ResourceExhausted when nothing may be added, so that the rest can go on."""
+        if not self.store.has_room():
+            raise ResourceExhausted(
+                f"The disk has less than {RESERVED_BYTES >> 20} MiB free; nothing was published."
+            )
+
+    def check_subscription(self, subscription: Subscription) -> None:
+        """Raise why a subscription that was looked up before gives nothing any more."""
+        self.check_usable()
+        if subscription.is_deleted:
+            raise NotFound.of(subscription.row.name)
+        if subscription.is_gone:
+            raise FailedPrecondition(DETACHED)
+        if self.registry.subscriptions.get(subscription.row.name) is not subscription:
+            raise Unavailable("The server has read its data file again.")
 
     def stop(self) -> None:
         """Refuse all who wait, commit, and close the store. Idempotent."""
@@ -91,7 +136,7 @@ class Engine:
 
     def committed(self) -> asyncio.Future[None]:
         """Return a future that is done when all that was written until now is committed."""
-        if self._commit is None and not self.store.has_uncommitted and not self.failed.done():
+        if self._commit is None and not self.store.has_uncommitted and self._is_usable():
             return self._nothing  # nobody waits a round of the loop for nothing
         if self._commit is None:
             self._commit = self._loop.create_future()
@@ -101,38 +146,83 @@ class Engine:
     def delete_subscription(self, name: str) -> None:
         """Delete a subscription; its streams and pulls end with NotFound."""
         subscription = self.registry.delete_subscription(name)
-        self._send_away(subscription)
+        self._send_away(subscription, NotFound.of(name))
         self._sweep()
 
     def detach_subscription(self, name: str) -> None:
         """Detach a subscription from its topic; its streams and pulls end."""
         subscription = self.registry.subscription(name)
         self.registry.detach(subscription)
-        self._send_away(subscription)
+        self._send_away(subscription, FailedPrecondition(DETACHED))
         self._sweep()
 
     def fail(self, error: sqlite3.Error) -> None:
-        """Stop serving: memory may be ahead of the file, which holds all that was confirmed."""
-        if not self.failed.done():
-            logger.critical("The data file can't be used any more; stopping.", exc_info=error)
-            self.failed.set_exception(error)
-            self.failed.exception()  # seen: nobody may be waiting for it in a test
-            self.refuse_waiters()
+        """Serve nobody: memory may be ahead of the file, which holds all that was confirmed.
 
-    def _send_away(self, subscription: Subscription) -> None:
+        What may pass, like a full disk, is tried again; else the server must stop.
+        """
+        if not self._is_usable():
+            return
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING:
+            logger.error("The data file can't be written (%s); trying again.", error)
+            self._trouble = Unavailable(f"The data file can't be written: {error}.")
+            self.replays.stop()
+            self.pushers.stop_all()
+            self.dispatcher.drop_all(self._trouble)
+            try:
+                self.store.rollback()
+            except sqlite3.Error as worse:
+                error = worse
+            else:
+                self._loop.call_later(RETRY_SECONDS, self._try_again)
+                return
+        self._fail_for_good(error)
+
+    def _fail_for_good(self, error: sqlite3.Error) -> None:
+        logger.critical("The data file can't be used any more; stopping.", exc_info=error)
+        self.failed.set_exception(error)
+        self.failed.exception()  # seen: nobody may be waiting for it in a test
+        self.refuse_waiters()
+
+    def _try_again(self) -> None:
+        """Read everything from the file, as after a kill, and serve; later, if it still fails."""
+        if self._stopped:
+            return
+        try:
+            broker = Broker(self.store, self.clock, self.dispatcher.wake)
+            self.store.commit()
+        except sqlite3.Error as error:
+            try:
+                self.store.rollback()
+            except sqlite3.Error:
+                self._fail_for_good(error)
+            else:
+                self._loop.call_later(RETRY_SECONDS, self._try_again)
+            return
+        broker.take_delay_us = self.broker.take_delay_us
+        self.broker = broker
+        self._trouble = None
+        self.dispatcher.reopen()
+        logger.warning("Serving again.")
+        self._go_on()
+
+    def _is_usable(self) -> bool:
+        return self._trouble is None and not self.failed.done()
+
+    def _send_away(self, subscription: Subscription, error: PubsubError) -> None:
         self.pushers.stop(subscription)
-        self.dispatcher.drop(subscription.state, NotFound.of(subscription.row.name))
+        self.dispatcher.drop(subscription.state, error)
 
     def _flush(self) -> None:
         commit, self._commit = self._commit, None
         try:
-            if self.failed.done():
-                raise sqlite3.OperationalError("the data file has failed before")
+            if not self._is_usable():
+                raise sqlite3.OperationalError("it has failed before")
             self.store.commit()
         except sqlite3.Error as error:
             self.fail(error)
             if commit is not None and not commit.done():
-                commit.set_exception(Unavailable("The data file can't be written."))
+                commit.set_exception(Unavailable(f"The data file can't be written: {error}."))
                 commit.exception()  # seen: timers commit without waiting
             return
         if commit is not None and not commit.done():
@@ -146,7 +236,7 @@ class Engine:
     def _set_timer(self) -> None:
         """Wake at the next lapse."""
         next_us = self.broker.timers.next_us()
-        if next_us is None or self._stopped:
+        if next_us is None or self._stopped or not self._is_usable():
             return
         if self._timer is not None:
             if self._timer_us <= next_us:
@@ -176,7 +266,7 @@ class Engine:
 
     def tick(self) -> None:
         """Do what is due by the clock."""
-        if self._stopped or self.failed.done():
+        if self._stopped or not self._is_usable():
             return
         try:
             self.broker.fire_due()
@@ -199,7 +289,7 @@ class Engine:
 
         It is about messages of deleted subscriptions, those past their retention, and free space.
         """
-        if self._stopped or self.failed.done():
+        if self._stopped or not self._is_usable():
             return False
         try:
             more = self.store.sweep() or self.broker.trim() or self.store.shrink()
@@ -217,6 +307,8 @@ class Engine:
     def maintain(self) -> None:
         """Drop what is past its retention, and subscriptions that have expired."""
         self._sweep()
+        if not self._is_usable():
+            return
         try:
             for name in self.broker.maintain(self.dispatcher.has_waiters):
                 logger.info("The subscription %s was not used; it has expired.", name)

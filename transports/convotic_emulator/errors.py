@@ -8,6 +8,7 @@
     ├── AlreadyExists
     ├── FailedPrecondition
     ├── PermissionDenied          as a fault only: access policies are stored, not enforced
+    ├── ResourceExhausted         the disk is nearly full
     ├── Unavailable
     ├── Unimplemented             the reason says what is missing
     └── AckIdsFailed              exactly-once: which ack ids, and why
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "DETACHED",
     "AckIdsFailed",
     "AlreadyExists",
     "FailedPrecondition",
@@ -29,10 +31,15 @@ __all__ = [
     "NotFound",
     "PermissionDenied",
     "PubsubError",
+    "ResourceExhausted",
     "StoreError",
     "Unavailable",
     "Unimplemented",
 ]
+
+
+#: Why a subscription gives nothing any more, after DetachSubscription.
+DETACHED = "The subscription is detached from its topic."
 
 
 class PubsubError(Exception):
@@ -81,8 +88,14 @@ class PermissionDenied(PubsubError):
     code = "PERMISSION_DENIED"
 
 
+class ResourceExhausted(PubsubError):
+    """There is no room for what was published."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
 class Unavailable(PubsubError):
-    """The server is going away; the client retries."""
+    """The server is going away, or can't write now; the client retries."""
 
     code = "UNAVAILABLE"
 

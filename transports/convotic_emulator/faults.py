@@ -283,6 +283,7 @@ async def _deliver_again(faults: Faults, engine: Engine, name: str, response: Pr
     count = faults.take_duplicates(len(response.received_messages))
     subscription = engine.registry.subscriptions.get(name)
     if count and subscription is not None:
+        engine.check_usable()
         changes = [(entry.ack_id, 0) for entry in response.received_messages[:count]]
         subscription.state.modify(changes, engine.clock.now_us())
         await engine.committed()

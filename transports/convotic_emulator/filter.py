@@ -188,6 +188,8 @@ def _replace_escape(match: re.Match[str]) -> str:
         code = int(hexadecimal, 16)
     elif match[4]:
         code = int(match[4], 8)
+    elif match[5] in "xuU":
+        raise InvalidArgument(f"Invalid filter: {match[0]} must have 2, 4 or 8 hexadecimal digits.")
     else:
         return _SIMPLE_ESCAPES.get(match[5], match[5])
     try:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from google.iam.v1 import iam_policy_pb2, policy_pb2  # type: ignore[import-untyped]  # no stubs
 
-from convotic_emulator.errors import FailedPrecondition, NotFound
+from convotic_emulator.changes import POLICY_FIELDS, changed_copy
+from convotic_emulator.errors import FailedPrecondition, InvalidArgument, NotFound
 from convotic_emulator.rpc import Context, unary
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ __all__ = ["IamService"]
 
 
 class IamService:
-    """Handlers of google.iam.v1.IAMPolicy, for topics, subscriptions and snapshots."""
+    """Handlers of google.iam.v1.IAMPolicy, for topics, subscriptions, snapshots and schemas."""
 
     NAME = "google.iam.v1.IAMPolicy"
 
@@ -46,7 +47,10 @@ class IamService:
         if request.policy.etag and request.policy.etag != current.etag:
             raise FailedPrecondition("The policy has changed since it was read (etag).")
         policy = policy_pb2.Policy()
-        policy.CopyFrom(request.policy)
+        if request.update_mask.paths:
+            policy = changed_copy(current, request.policy, request.update_mask, POLICY_FIELDS)
+        else:
+            policy.CopyFrom(request.policy)
         policy.etag = b""
         policy.etag = hashlib.sha256(policy.SerializeToString(deterministic=True)).digest()[:8]
         self._store.save_policy(request.resource, policy.SerializeToString())
@@ -57,19 +61,27 @@ class IamService:
         return self._policy(request.resource)
 
     async def answer_permissions(self, request: Proto, _context: Context) -> Proto:
-        """Grant every permission that is asked about."""
-        self._check_exists(request.resource)
-        return iam_policy_pb2.TestIamPermissionsResponse(permissions=request.permissions)
+        """Grant every permission that is asked about; none on what does not exist."""
+        for permission in request.permissions:
+            if "*" in permission:
+                raise InvalidArgument(f"Invalid permission {permission!r}: no wildcards, please.")
+        granted = request.permissions if self._exists(request.resource) else ()
+        return iam_policy_pb2.TestIamPermissionsResponse(permissions=granted)
 
     def _policy(self, resource: str) -> Proto:
-        self._check_exists(resource)
+        if not self._exists(resource):
+            raise NotFound.of(resource)
         body = self._store.read_policy(resource)
         return policy_pb2.Policy.FromString(body or b"")
 
-    def _check_exists(self, resource: str) -> None:
+    def _exists(self, resource: str) -> bool:
         registry = self._engine.registry
-        if not any(
+        return any(
             resource in resources
-            for resources in (registry.topics, registry.subscriptions, registry.snapshots)
-        ):
-            raise NotFound.of(resource)
+            for resources in (
+                registry.topics,
+                registry.subscriptions,
+                registry.snapshots,
+                registry.schemas,
+            )
+        )

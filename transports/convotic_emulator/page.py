@@ -221,6 +221,8 @@ class Page:
                     raise InvalidArgument(f"An attribute is key=value, not {line!r}.")
                 message.attributes[key.strip()] = value.strip()
         check_messages([message])
+        self._engine.check_usable()
+        self._engine.check_room()
         if topic.has_schema:
             apply_schema(self._engine, topic, [message])
         [message_id] = self._engine.broker.publish(topic, [message])

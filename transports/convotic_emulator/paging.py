@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from typing import TYPE_CHECKING, TypeVar
 
 from convotic_emulator.errors import InvalidArgument
@@ -29,7 +29,7 @@ def page_of(
         raise InvalidArgument(f"Invalid page_size (value={request.page_size}): it must be >= 0.")
     size = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
     try:
-        first = urlsafe_b64decode(request.page_token.encode()).decode()
+        first = b64decode(request.page_token, altchars=b"-_", validate=True).decode()
     except ValueError:
         raise InvalidArgument(f"Invalid page_token ({request.page_token!r}).") from None
     rest = [item for item in items if name_of(item) >= first]

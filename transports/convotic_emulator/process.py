@@ -34,7 +34,8 @@ async def serve(options: argparse.Namespace) -> None:
     server = await _listen(options)
     page = Page(server.engine)
     last = daemon.read_info(options.data_dir) or {}
-    await page.start(int(last.get("page_port") or 0))
+    port = last.get("page_port")
+    await page.start(port if isinstance(port, int) else 0)
     info = {
         "pid": os.getpid(),
         "address": server.address,
@@ -75,7 +76,7 @@ async def _listen(options: argparse.Namespace) -> EmulatorServer:
     if last is not None:
         daemon.write_info(options.data_dir, last | {"pid": None})  # a killed run left it behind
     if not options.port and last is not None and last.get("host") == options.host:
-        ports.insert(0, int(last["port"]))
+        ports.insert(0, last["port"])
     for port in ports:
         server = EmulatorServer(
             options.data_dir / daemon.DATA_FILE,

@@ -28,7 +28,6 @@ class PublisherService:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._registry = engine.registry
 
     def handlers(self) -> dict[str, Any]:
         """Return gRPC method handlers by method name."""
@@ -63,8 +62,9 @@ class PublisherService:
     async def publish(self, request: Proto, _context: Context) -> Proto:
         """Store messages for all subscriptions of the topic."""
         check_name(request.topic, "topics")
-        topic = self._registry.topic(request.topic)
+        topic = self._engine.registry.topic(request.topic)
         check_messages(request.messages)
+        self._engine.check_room()
         if topic.has_schema:
             apply_schema(self._engine, topic, request.messages)
         ids = self._engine.broker.publish(topic, request.messages)
@@ -74,47 +74,49 @@ class PublisherService:
         """Create a topic."""
         complete_topic(request)
         check_schema_settings(self._engine, request)
-        self._registry.create("topic", request)
-        return self._registry.topic(request.name).proto
+        self._engine.registry.create("topic", request)
+        return self._engine.registry.topic(request.name).proto
 
     async def get_topic(self, request: Proto, _context: Context) -> Proto:
         """Return a topic."""
         check_name(request.topic, "topics")
-        return self._registry.topic(request.topic).proto
+        return self._engine.registry.topic(request.topic).proto
 
     async def list_topics(self, request: Proto, _context: Context) -> Proto:
         """Return a page of a project's topics."""
-        topics = in_project(self._registry.topics.values(), check_project(request.project))
+        topics = in_project(self._engine.registry.topics.values(), check_project(request.project))
         page, token = page_of(topics, lambda topic: topic.row.name, request)
         return _TOPICS(topics=[topic.proto for topic in page], next_page_token=token)
 
     async def list_topic_subscriptions(self, request: Proto, _context: Context) -> Proto:
         """Return a page of the names of a topic's subscriptions."""
-        names = sorted(self._registry.topic(request.topic).subscriptions)
+        topic = self._engine.registry.topic(check_name(request.topic, "topics"))
+        names = sorted(topic.subscriptions)
         page, token = page_of(names, str, request)
         return _TOPIC_SUBSCRIPTIONS(subscriptions=page, next_page_token=token)
 
     async def list_topic_snapshots(self, request: Proto, _context: Context) -> Proto:
         """Return a page of the names of a topic's snapshots."""
-        names = sorted(self._registry.topic(request.topic).snapshots)
+        topic = self._engine.registry.topic(check_name(request.topic, "topics"))
+        names = sorted(topic.snapshots)
         page, token = page_of(names, str, request)
         return _TOPIC_SNAPSHOTS(snapshots=page, next_page_token=token)
 
     async def update_topic(self, request: Proto, _context: Context) -> Proto:
         """Change the fields of a topic that the mask names."""
-        topic = self._registry.topic(check_name(request.topic.name, "topics"))
+        topic = self._engine.registry.topic(check_name(request.topic.name, "topics"))
         changed = changed_copy(topic.proto, request.topic, request.update_mask, TOPIC_FIELDS)
         complete_topic(changed)
         if changed.schema_settings != topic.proto.schema_settings:
             check_schema_settings(self._engine, changed)
         topic.proto = changed
-        self._registry.save(topic)
+        self._engine.registry.save(topic)
         return changed
 
     async def delete_topic(self, request: Proto, _context: Context) -> Proto:
         """Delete a topic; its subscriptions stay."""
         check_name(request.topic, "topics")
-        self._registry.delete_topic(request.topic)
+        self._engine.registry.delete_topic(request.topic)
         return empty_pb2.Empty()
 
     async def detach_subscription(self, request: Proto, _context: Context) -> Proto:

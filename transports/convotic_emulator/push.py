@@ -136,8 +136,8 @@ class _Pusher:
             logger.info("Push to %s failed: %s", self._config.push_endpoint, error)
             status = 0
         state, now_us = self._subscription.state, self._engine.clock.now_us()
-        self._subscription.used_us = now_us
         if status in ACKNOWLEDGING:
+            self._subscription.used_us = now_us
             self._pause_seconds = 0.0
             state.acknowledge([entry.ack_id], now_us)
         else:

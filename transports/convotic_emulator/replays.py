@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from convotic_emulator.errors import NotFound, Unavailable
+from convotic_emulator.errors import DETACHED, FailedPrecondition, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -50,11 +50,11 @@ class Replays:
         self, subscription: Subscription, *, time_us: int | None, source: Topic | Snapshot | None
     ) -> None:
         """Seek to a time or to a snapshot; return when it is done. NotFound if one is deleted."""
-        await asyncio.shield(self._start(self._seek(subscription, time_us, source)))
+        await self._done(self._seek(subscription, time_us, source))
 
     async def create_snapshot(self, subscription: Subscription, proto: Proto) -> None:
         """Create a snapshot with all that the subscription has; return when it is complete."""
-        await asyncio.shield(self._start(self._copy(subscription, proto)))
+        await self._done(self._copy(subscription, proto))
 
     async def _seek(
         self, subscription: Subscription, time_us: int | None, source: Topic | Snapshot | None
@@ -97,6 +97,16 @@ class Replays:
     def _lock(self, subscription: Subscription) -> asyncio.Lock:
         return self._locks.setdefault(subscription, asyncio.Lock())
 
+    async def _done(self, work: Coroutine[object, object, None]) -> None:
+        """Start work and wait for it; Unavailable if it was left off."""
+        task = self._start(work)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise Unavailable("The server has left off; a seek goes on later.") from None
+            raise
+
     def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -110,5 +120,7 @@ class Replays:
 
 
 def _check_exists(subscription: Subscription) -> None:
-    if subscription.is_gone:
+    if subscription.is_deleted:
         raise NotFound.of(subscription.row.name)
+    if subscription.is_gone:
+        raise FailedPrecondition(DETACHED)

@@ -46,6 +46,7 @@ def unary(
         if not is_hot:
             await context.send_initial_metadata(METADATA)
         try:
+            engine.check_usable()
             answer = await behaviour(message, context)
             await engine.committed()
         except (PubsubError, sqlite3.Error) as error:
@@ -63,7 +64,7 @@ async def abort(engine: Engine, context: Context, error: Exception) -> NoReturn:
     """End a call with the status of an error."""
     if isinstance(error, sqlite3.Error):
         engine.fail(error)
-        error = Unavailable("The data file can't be used.")
+        error = Unavailable(f"The data file can't be used: {error}.")
     assert isinstance(error, PubsubError)
     trailing = _details(error) if isinstance(error, AckIdsFailed) else ()
     await context.abort(grpc.StatusCode[error.code], str(error), trailing)

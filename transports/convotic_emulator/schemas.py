@@ -51,7 +51,6 @@ class SchemaService:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._registry = engine.registry
 
     def handlers(self) -> dict[str, Any]:
         """Return gRPC method handlers by method name."""
@@ -81,7 +80,7 @@ class SchemaService:
         parent = check_project(request.parent)
         name = check_name(f"{parent}/schemas/{request.schema_id}", "schemas")
         revision = self._new_revision(name, request.schema)
-        self._registry.create_schema(name, _REVISIONS(schemas=[revision]))
+        self._engine.registry.create_schema(name, _REVISIONS(schemas=[revision]))
         return revision
 
     async def get(self, request: Proto, _context: Context) -> Proto:
@@ -92,7 +91,7 @@ class SchemaService:
 
     async def list(self, request: Proto, _context: Context) -> Proto:
         """Return a page of a project's schemas."""
-        found = in_project(self._registry.schemas.values(), check_project(request.parent))
+        found = in_project(self._engine.registry.schemas.values(), check_project(request.parent))
         page, token = page_of(found, lambda schema: schema.row.name, request)
         shown = [_viewed(_revision(schema), request.view or _BASIC) for schema in page]
         return _SCHEMAS(schemas=shown, next_page_token=token)
@@ -128,13 +127,13 @@ class SchemaService:
         if len(schema.proto.schemas) == 1:
             raise InvalidArgument("The only revision of a schema can't be deleted.")
         schema.proto.schemas.remove(gone)
-        self._registry.save(schema)
+        self._engine.registry.save(schema)
         return _revision(schema)
 
     async def delete(self, request: Proto, _context: Context) -> Proto:
         """Delete a schema; its topics show ``_deleted-schema_`` and refuse what is published."""
         self._schema(request.name)
-        self._registry.delete_schema(request.name)
+        self._engine.registry.delete_schema(request.name)
         return empty_pb2.Empty()
 
     async def validate(self, request: Proto, _context: Context) -> Proto:
@@ -158,7 +157,7 @@ class SchemaService:
         return _MESSAGE_VALIDATED()
 
     def _schema(self, name: str) -> Schema:
-        return self._registry.schema(check_name(name, "schemas"))
+        return self._engine.registry.schema(check_name(name, "schemas"))
 
     def _new_revision(self, name: str, wanted: Proto) -> Proto:
         _check_definition(wanted)
@@ -172,7 +171,7 @@ class SchemaService:
             raise FailedPrecondition(f"A schema has at most {MAX_REVISIONS} revisions.")
         revisions = [revision, *schema.proto.schemas]
         schema.proto = _REVISIONS(schemas=revisions)
-        self._registry.save(schema)
+        self._engine.registry.save(schema)
         return revision
 
 

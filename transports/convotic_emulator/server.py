@@ -7,9 +7,11 @@ import logging
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from convotic_emulator.clock import Clock, SystemClock
 from convotic_emulator.engine import Engine
+from convotic_emulator.errors import StoreError
 from convotic_emulator.iam import IamService
 from convotic_emulator.publisher import PublisherService
 from convotic_emulator.rpc import UnknownMethods
@@ -103,7 +105,14 @@ class EmulatorServer:
                 extra={"action": "emulator_exposed", "host": self.host},
             )
         store = Store(self._path, fsync=self._fsync, now_us=self._clock.now_us())
-        engine = Engine(store, self._clock)
+        try:
+            engine = Engine(store, self._clock)
+        except (DecodeError, LookupError, TypeError, ValueError) as error:
+            store.rollback()
+            store.close()
+            raise StoreError(
+                f"The data file {self._path} is damaged ({error!r}); it was not changed."
+            ) from error
         server = grpc.aio.server(options=_OPTIONS, interceptors=self._interceptors(engine))
         for service in (
             PublisherService(engine),

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from convotic_emulator.backlog import Rules
 from convotic_emulator.clock import SECOND_US
-from convotic_emulator.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from convotic_emulator.errors import (
+    DETACHED,
+    FailedPrecondition,
+    InvalidArgument,
+    Unimplemented,
+)
 from convotic_emulator.filter import parse_filter
 from convotic_emulator.naming import check_name
 from convotic_emulator.push_config import check_push_config
@@ -21,11 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Proto",
+    "check_labels",
     "check_messages",
     "check_pullable",
     "complete_subscription",
     "complete_topic",
     "duration_us",
+    "refuse_unsupported",
     "rules_of",
 ]
 
@@ -43,6 +50,7 @@ MIN_DELIVERY_ATTEMPTS = 5
 MAX_DELIVERY_ATTEMPTS = 100
 DEFAULT_MAX_DELIVERY_ATTEMPTS = 5
 MAX_LABELS = 64
+MAX_LABEL_LENGTH = 63
 
 MAX_MESSAGES = 1000
 #: Of data, in one message or in many.
@@ -58,20 +66,29 @@ _UNSUPPORTED_TOPIC = {
     "kms_key_name": "customer-managed encryption keys",
     "ingestion_data_source_settings": "ingestion from data sources",
     "message_transforms": "message transforms",
+    "tags": "tags of the resource manager",
 }
 _UNSUPPORTED_SUBSCRIPTION = {
     "bigquery_config": "BigQuery subscriptions",
     "cloud_storage_config": "Cloud Storage subscriptions",
     "bigtable_config": "Bigtable subscriptions",
     "message_transforms": "message transforms",
+    "tags": "tags of the resource manager",
 }
+#: What only the service sets: it ignores them in requests.
+_OUTPUT_ONLY = (
+    "satisfies_pzs",
+    "topic_message_retention_duration",
+    "analytics_hub_subscription_info",
+)
 
 
 def complete_topic(topic: Proto) -> None:
     """Check a topic and fill in what the service sets."""
     check_name(topic.name, "topics")
-    _refuse_unsupported(topic, _UNSUPPORTED_TOPIC)
-    _check_labels(topic.labels)
+    refuse_unsupported(topic, _UNSUPPORTED_TOPIC)
+    _clear_output_only(topic)
+    check_labels(topic.labels)
     if topic.HasField("message_retention_duration"):
         _check_retention(topic.message_retention_duration)
     topic.state = _ACTIVE
@@ -80,11 +97,12 @@ def complete_topic(topic: Proto) -> None:
 def complete_subscription(subscription: Proto) -> None:
     """Check a subscription and fill in the service's defaults."""
     check_name(subscription.name, "subscriptions")
-    _refuse_unsupported(subscription, _UNSUPPORTED_SUBSCRIPTION)
+    refuse_unsupported(subscription, _UNSUPPORTED_SUBSCRIPTION)
+    _clear_output_only(subscription)
     check_push_config(subscription.push_config)
     if subscription.push_config.push_endpoint and subscription.enable_exactly_once_delivery:
         raise InvalidArgument("Push subscriptions can't have exactly-once delivery.")
-    _check_labels(subscription.labels)
+    check_labels(subscription.labels)
     parse_filter(subscription.filter)
     deadline = subscription.ack_deadline_seconds or DEFAULT_ACK_DEADLINE_SECONDS
     check_ack_deadline(deadline)
@@ -112,7 +130,7 @@ def check_ack_deadline(seconds: int) -> None:
 def check_pullable(subscription: Proto) -> None:
     """Refuse to pull from a subscription that is detached, or pushes."""
     if subscription.detached:
-        raise FailedPrecondition("The subscription is detached from its topic.")
+        raise FailedPrecondition(DETACHED)
     if subscription.push_config.push_endpoint:
         raise FailedPrecondition("This method is not supported for this subscription type: push.")
 
@@ -182,13 +200,33 @@ def _check_size(what: str, text: str, limit: int) -> None:
         raise InvalidArgument(f"The {what} has {size} bytes; at most {limit} are allowed.")
 
 
-def _check_labels(labels: Mapping[str, str]) -> None:
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Refuse labels that break a rule, https://cloud.google.com/pubsub/docs/labels#requirements."""
     if len(labels) > MAX_LABELS:
         raise InvalidArgument(f"{len(labels)} labels are given; at most {MAX_LABELS} are allowed.")
+    for key, value in labels.items():
+        if not (_is_label(key) and key[:1].isalpha() and _is_label(value)):
+            raise InvalidArgument(
+                f"Invalid label {key!r}: {value!r}: key and value have at most {MAX_LABEL_LENGTH}"
+                " characters, lower-case letters, digits, _ and -; a key begins with a letter."
+            )
+
+
+def _is_label(text: str) -> bool:
+    """Say whether all characters are allowed: letters of any alphabet, but no capitals."""
+    allowed = all(c in "_-" or (c.isalnum() and c == c.lower()) for c in text)
+    return allowed and len(text) <= MAX_LABEL_LENGTH
+
+
+def _clear_output_only(proto: Proto) -> None:
+    for field in _OUTPUT_ONLY:
+        if field in proto.DESCRIPTOR.fields_by_name:
+            proto.ClearField(field)
 
 
 def _check_retention(duration: Proto) -> None:
-    if not MIN_RETENTION_SECONDS <= duration.seconds <= MAX_RETENTION_SECONDS:
+    too_long = duration.seconds == MAX_RETENTION_SECONDS and duration.nanos > 0
+    if too_long or not MIN_RETENTION_SECONDS <= duration.seconds <= MAX_RETENTION_SECONDS:
         raise InvalidArgument(
             f"Invalid message_retention_duration (seconds={duration.seconds}):"
             " it must be between 10 minutes and 31 days."
@@ -228,7 +266,8 @@ def _complete_retry_policy(policy: Proto) -> None:
         )
 
 
-def _refuse_unsupported(proto: Proto, fields: Mapping[str, str]) -> None:
+def refuse_unsupported(proto: Proto, fields: Mapping[str, str]) -> None:
+    """Refuse a request that has one of ``{field: what it is about}``."""
     present = {descriptor.name for descriptor, _ in proto.ListFields()}
     for field, what in fields.items():
         if field in present:

@@ -14,6 +14,7 @@ from convotic_emulator.errors import FailedPrecondition, InvalidArgument, NotFou
 from convotic_emulator.naming import DELETED_TOPIC, check_name, check_project, project_of
 from convotic_emulator.paging import page_of
 from convotic_emulator.registry import in_project
+from convotic_emulator.settings import check_labels, refuse_unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +38,6 @@ class SnapshotMethods:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._registry = engine.registry
 
     def table(self) -> Mapping[str, tuple[Any, Any, Any]]:
         """Return behaviour, request and response by method name."""
@@ -58,7 +58,9 @@ class SnapshotMethods:
     async def create(self, request: Proto, _context: Context) -> Proto:
         """Keep what a subscription has unacknowledged, and all that its topic gets from now on."""
         check_name(request.subscription, "subscriptions")
-        subscription = self._registry.subscription(request.subscription)
+        refuse_unsupported(request, {"tags": "tags of the resource manager"})
+        check_labels(request.labels)
+        subscription = self._engine.registry.subscription(request.subscription)
         if subscription.proto.topic == DELETED_TOPIC or subscription.proto.detached:
             raise FailedPrecondition("The subscription has no topic any more.")
         name = request.name or (
@@ -81,40 +83,44 @@ class SnapshotMethods:
 
     async def get(self, request: Proto, _context: Context) -> Proto:
         """Return a snapshot."""
-        return self._registry.snapshot(check_name(request.snapshot, "snapshots")).proto
+        return self._engine.registry.snapshot(check_name(request.snapshot, "snapshots")).proto
 
     async def list(self, request: Proto, _context: Context) -> Proto:
         """Return a page of a project's snapshots."""
-        found = in_project(self._registry.snapshots.values(), check_project(request.project))
+        found = in_project(self._engine.registry.snapshots.values(), check_project(request.project))
         page, token = page_of(found, lambda snapshot: snapshot.row.name, request)
         return _SNAPSHOTS(snapshots=[entry.proto for entry in page], next_page_token=token)
 
     async def update(self, request: Proto, _context: Context) -> Proto:
         """Change labels or expiry of a snapshot."""
-        snapshot = self._registry.snapshot(check_name(request.snapshot.name, "snapshots"))
-        snapshot.proto = changed_copy(
+        snapshot = self._engine.registry.snapshot(check_name(request.snapshot.name, "snapshots"))
+        changed = changed_copy(
             snapshot.proto, request.snapshot, request.update_mask, SNAPSHOT_FIELDS
         )
-        self._registry.save(snapshot)
+        check_labels(changed.labels)
+        if changed.expire_time.seconds * SECOND_US > snapshot.row.created_us + LIFETIME_US:
+            raise InvalidArgument("A snapshot expires at most 7 days after its creation.")
+        snapshot.proto = changed
+        self._engine.registry.save(snapshot)
         return snapshot.proto
 
     async def delete(self, request: Proto, _context: Context) -> Proto:
         """Delete a snapshot."""
-        self._registry.delete_snapshot(check_name(request.snapshot, "snapshots"))
+        self._engine.registry.delete_snapshot(check_name(request.snapshot, "snapshots"))
         return empty_pb2.Empty()
 
     async def seek(self, request: Proto, _context: Context) -> Proto:
         """Set a subscription's acknowledgements to those of a time or of a snapshot."""
         name = check_name(request.subscription, "subscriptions")
-        subscription = self._registry.subscription(name)
+        subscription = self._engine.registry.subscription(name)
         target = request.WhichOneof("target")
         if target == "time":
             time_us = request.time.seconds * SECOND_US + request.time.nanos // 1000
-            topic = self._registry.topics.get(subscription.proto.topic)
+            topic = self._engine.registry.topics.get(subscription.proto.topic)
             source = topic if topic is not None and topic.retains else None
             await self._engine.replays.seek(subscription, time_us=time_us, source=source)
         elif target == "snapshot":
-            snapshot = self._registry.snapshot(check_name(request.snapshot, "snapshots"))
+            snapshot = self._engine.registry.snapshot(check_name(request.snapshot, "snapshots"))
             if snapshot.proto.topic != subscription.proto.topic:
                 raise FailedPrecondition("The snapshot is of another topic than the subscription.")
             if not snapshot.is_complete:

@@ -7,6 +7,8 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from convotic_emulator.database import MEMORY
+from convotic_emulator.errors import StoreError
 from convotic_emulator.replay_rows import ReplayRows
 
 if TYPE_CHECKING:
@@ -16,9 +18,6 @@ if TYPE_CHECKING:
     from convotic_emulator.lease import Message
 
 __all__ = ["MEMORY", "ResourceRow", "Store"]
-
-#: Open this instead of a path for a store that is gone when it is closed.
-MEMORY = ":memory:"
 
 #: Message numbers are reserved in blocks, so that none is used twice after a crash.
 _SEQ_BLOCK = 100_000
@@ -50,6 +49,8 @@ class Store(ReplayRows):
     def __init__(self, path: Path | str, *, fsync: bool = False, now_us: int = 0) -> None:
         super().__init__(path, fsync=fsync)
         if self.read_meta("token") is None:
+            if self.resources():
+                raise StoreError(f"The data file {path} is damaged (token); it was not changed.")
             self._initialize(now_us)
         #: Part of every ack id: those of another data file are refused.
         self.token = str(self.read_meta("token"))
@@ -59,7 +60,11 @@ class Store(ReplayRows):
         self._reserved_seq = self._next_seq
         row = self.read("SELECT coalesce(max(position), 0) FROM lease").fetchone()
         self._next_position = int(row[0]) + 1
-        self._drop_unfinished_copies()
+
+    def rollback(self) -> None:
+        """Forget all that was written since the last commit. Numbers are not taken back."""
+        super().rollback()
+        self._reserved_seq = self._next_seq
 
     # Numbers
 
@@ -148,7 +153,8 @@ class Store(ReplayRows):
         """Note that a snapshot is complete, or gone."""
         self.write("DELETE FROM resource WHERE name = ?", (f"copy/{number}",))
 
-    def _drop_unfinished_copies(self) -> None:
+    def drop_unfinished_copies(self) -> None:
+        """Drop snapshots that an earlier run has begun; nobody was told of them."""
         rows = self.read("SELECT number FROM resource WHERE kind = 'copy'").fetchall()
         unfinished = {row[0] for row in rows}
         for resource in self.resources() if unfinished else ():

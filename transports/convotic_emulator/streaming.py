@@ -88,6 +88,7 @@ class _Stream:
 
     async def _next(self, reader: asyncio.Task[None]) -> list[Message]:
         """Wait for messages; none when the client has ended the stream."""
+        self._engine.check_subscription(self._subscription)
         waiter = Waiter(
             self._subscription.state,
             self._consumer,
@@ -127,6 +128,7 @@ class _Stream:
 
     def _apply(self, request: Proto) -> None:
         """Do what a request asks for: acknowledge, move deadlines, change the stream's own."""
+        self._engine.check_subscription(self._subscription)
         if request.stream_ack_deadline_seconds:
             check_ack_deadline(request.stream_ack_deadline_seconds)
             self._lease_seconds = request.stream_ack_deadline_seconds

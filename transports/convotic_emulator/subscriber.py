@@ -56,7 +56,6 @@ class SubscriberService:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._registry = engine.registry
 
     def handlers(self) -> dict[str, Any]:
         """Return gRPC method handlers by method name."""
@@ -103,11 +102,11 @@ class SubscriberService:
         """Create a subscription; it gets what is published from now on."""
         complete_subscription(request)
         check_name(request.topic, "topics")
-        self._registry.topic(request.topic)
+        self._engine.registry.topic(request.topic)
         if request.HasField("dead_letter_policy"):
-            self._registry.topic(request.dead_letter_policy.dead_letter_topic)
-        self._registry.create("subscription", request)
-        created = self._registry.subscription(request.name)
+            self._engine.registry.topic(request.dead_letter_policy.dead_letter_topic)
+        self._engine.registry.create("subscription", request)
+        created = self._engine.registry.subscription(request.name)
         self._engine.pushers.refresh(created)
         return self._shown(created)
 
@@ -118,27 +117,28 @@ class SubscriberService:
     async def list_subscriptions(self, request: Proto, _context: Context) -> Proto:
         """Return a page of a project's subscriptions."""
         project = check_project(request.project)
-        found = in_project(self._registry.subscriptions.values(), project)
+        found = in_project(self._engine.registry.subscriptions.values(), project)
         page, token = page_of(found, lambda subscription: subscription.row.name, request)
         return _SUBSCRIPTIONS(subscriptions=map(self._shown, page), next_page_token=token)
 
     async def update_subscription(self, request: Proto, _context: Context) -> Proto:
         """Change the fields of a subscription that the mask names."""
         name = check_name(request.subscription.name, "subscriptions")
-        subscription = self._registry.subscription(name)
+        subscription = self._engine.registry.subscription(name)
         changed = changed_copy(
             subscription.proto, request.subscription, request.update_mask, SUBSCRIPTION_FIELDS
         )
         complete_subscription(changed)
         if changed.HasField("dead_letter_policy"):
-            self._registry.topic(changed.dead_letter_policy.dead_letter_topic)
+            self._engine.registry.topic(changed.dead_letter_policy.dead_letter_topic)
         self._change(subscription, changed)
         return self._shown(subscription)
 
     def _change(self, subscription: Subscription, changed: Proto) -> None:
+        subscription.used_us = self._engine.clock.now_us()
         pushes_as_before = changed.push_config == subscription.proto.push_config
         subscription.proto = changed
-        self._registry.save(subscription)
+        self._engine.registry.save(subscription)
         if not pushes_as_before:
             self._engine.pushers.refresh(subscription)
 
@@ -224,14 +224,14 @@ class SubscriberService:
 
     def _subscription(self, request: Proto) -> Subscription:
         name = check_name(request.subscription, "subscriptions")
-        subscription = self._registry.subscription(name)
+        subscription = self._engine.registry.subscription(name)
         subscription.used_us = self._engine.clock.now_us()
         return subscription
 
     def _shown(self, subscription: Subscription) -> Proto:
         """Return a subscription with what it shows of its topic."""
         proto = subscription.proto
-        topic = self._registry.topics.get(proto.topic)
+        topic = self._engine.registry.topics.get(proto.topic)
         if topic is None or not topic.retains:
             return proto
         shown = type(proto)()

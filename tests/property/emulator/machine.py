@@ -1,4 +1,6 @@
-"""A Hypothesis machine over one subscription: publishes, takes, acks, lapses, restarts at will.
+"""A Hypothesis machine over one subscription: publishes, takes, acks, lapses, seeks at will.
+
+The server is restarted and its disk gets full in between.
 
 It keeps a model of each message (live, acknowledged, dead-lettered) and of each ack id that was
 ever given out, and compares.
@@ -17,6 +19,7 @@ from hypothesis.stateful import (
     consumes,
     initialize,
     invariant,
+    precondition,
     rule,
 )
 
@@ -30,6 +33,7 @@ TOPIC = "projects/p/topics/orders"
 DEAD = "projects/p/topics/orders.dead"
 NAME = "projects/p/subscriptions/orders.sub"
 KEEP = "projects/p/subscriptions/orders.dead"
+SNAPSHOT = "projects/p/snapshots/orders"
 
 LEASE_SECONDS = 10
 MAX_ATTEMPTS = 5
@@ -59,6 +63,8 @@ class SubscriptionMachine(RuleBasedStateMachine):
     """The rules; subclasses choose the settings of the subscription."""
 
     ordered = False
+    exactly_once = False
+    retaining = False
     backoff_seconds = 0
     deliveries: Bundle[Delivery] = Bundle("deliveries")
 
@@ -71,7 +77,11 @@ class SubscriptionMachine(RuleBasedStateMachine):
         for topic in (TOPIC, DEAD):
             registry.create("topic", pubsub.Topic.pb()(name=topic))
         subscription = pubsub.Subscription.pb()(
-            name=NAME, topic=TOPIC, enable_message_ordering=self.ordered
+            name=NAME,
+            topic=TOPIC,
+            enable_message_ordering=self.ordered,
+            enable_exactly_once_delivery=self.exactly_once,
+            retain_acked_messages=self.retaining,
         )
         subscription.dead_letter_policy.dead_letter_topic = DEAD
         subscription.dead_letter_policy.max_delivery_attempts = MAX_ATTEMPTS
@@ -82,6 +92,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
             complete_subscription(proto)
             registry.create("subscription", proto)
         self.known: dict[int, Known] = {}
+        self.forwarded = 0
 
     @property
     def state(self) -> Any:
@@ -103,9 +114,14 @@ class SubscriptionMachine(RuleBasedStateMachine):
     @rule(delivery=deliveries)
     def acknowledge(self, delivery: Delivery) -> None:
         if delivery.ack_id:
-            self.state.acknowledge([delivery.ack_id], self.clock.now_us())
+            leased = delivery.seq in self.state.outstanding
+            refused = self.state.acknowledge([delivery.ack_id], self.clock.now_us())
             known = self.known[delivery.seq]
-            if known.newest == delivery.ack_id and known.state == "live":
+            counts = known.newest == delivery.ack_id and known.state == "live"
+            if self.exactly_once:
+                counts = counts and leased
+                assert refused == ([] if counts else [delivery.ack_id])
+            if counts:
                 known.state = "acknowledged"
 
     @rule(delivery=consumes(deliveries))
@@ -126,6 +142,71 @@ class SubscriptionMachine(RuleBasedStateMachine):
     def restart(self) -> None:
         self.store.commit()
         self.broker = Broker(self.store, self.clock, lambda _state: None)
+
+    @rule()
+    def fill_disk(self) -> None:
+        """What could not be written was not confirmed, and has not happened."""
+        self.store.commit()
+        message = pubsub.PubsubMessage.pb()(data=b"x", ordering_key="a")
+        self.broker.publish(self.broker.registry.topics[TOPIC], [message])
+        now_us = self.clock.now_us()
+        taken = self.state.take(
+            Consumer(), max_messages=2, max_bytes=1000, lease_us=1000, now_us=now_us
+        )
+        self.state.acknowledge([self.state.ack_id(m) for m in taken[:1]], now_us)
+        self.state.expire(taken[1:], now_us)
+        self.store.rollback()
+        self.broker = Broker(self.store, self.clock, lambda _state: None)
+
+    @rule()
+    def purge(self) -> None:
+        """Seek to the future."""
+        self.seek(time_us=self.clock.now_us() + 1, source=None)
+
+    @rule()
+    def rewind(self) -> None:
+        """Seek to the past: what was acknowledged comes back if it is retained."""
+        self.seek(time_us=0, source=None)
+
+    @precondition(lambda self: hasattr(self, "known"))
+    @rule()
+    def take_snapshot(self) -> None:
+        registry = self.broker.registry
+        if SNAPSHOT in registry.snapshots:
+            registry.delete_snapshot(SNAPSHOT)
+        proto = pubsub.Snapshot.pb()(name=SNAPSHOT, topic=TOPIC)
+        proto.expire_time.seconds = 4_000_000_000
+        registry.create("snapshot", proto)
+        for _ in self.broker.copy(registry.subscriptions[NAME], registry.snapshots[SNAPSHOT]):
+            pass
+
+    @precondition(lambda self: SNAPSHOT in self.broker.registry.snapshots)
+    @rule()
+    def seek_to_snapshot(self) -> None:
+        self.seek(time_us=None, source=self.broker.registry.snapshots[SNAPSHOT])
+
+    def seek(self, *, time_us: int | None, source: Any) -> None:
+        """Seek; learn which messages are live now, and check that they are the right ones."""
+        self.note_dead_letters()
+        before = self.store.existing(self.state.number, self.known)
+        wanted = set() if time_us else set(self.known) if self.retaining else before
+        if source is not None:
+            wanted = self.store.existing(source.row.number, self.known)
+        subscription = self.broker.registry.subscriptions[NAME]
+        for _ in self.broker.seek(
+            self.broker.begin_seek(subscription, time_us=time_us, source=source)
+        ):
+            pass
+        rows = self.store.existing(self.state.number, self.known)
+        dead = {seq for seq, known in self.known.items() if known.state == "dead"}
+        assert rows - dead == wanted - dead
+        for seq, known in self.known.items():
+            if seq in rows:
+                known.state = "live"
+                if seq not in before:
+                    known.newest, known.attempt = "", 0
+            elif known.state == "live":
+                known.state = "acknowledged"
 
     @rule()
     def tidy(self) -> None:
@@ -170,7 +251,8 @@ class SubscriptionMachine(RuleBasedStateMachine):
             known = self.known[message.seq]
             assert known.state != "dead"
             if known.state == "acknowledged":
-                assert known.key, "an acknowledged message came back"
+                may_repeat = known.key and not self.exactly_once
+                assert may_repeat, "an acknowledged message came back"
                 known.state = "live"
             ack_id = self.state.ack_id(message)
             assert ack_id not in known.deliveries, "two deliveries share an ack id"
@@ -198,7 +280,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         for seq in gone:
             self.known[seq].state = "dead"
             dead.add(seq)
-        total = sum(k.state == "dead" for k in self.known.values())
+        total = self.forwarded = self.forwarded + len(dead)
         assert total == len(copies), "a message is gone without acknowledgement or dead letter"
         assert total == self.store.count(number)
         assert total == self.store.count_dead_letters(self.state.number)

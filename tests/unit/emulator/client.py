@@ -73,6 +73,18 @@ class Client:
         )
         await self.call("Subscriber/ModifyAckDeadline", request)
 
+    async def stream(self, seconds: int = 10) -> Any:
+        """Return an open StreamingPull; its leases have so many seconds."""
+        method: Any = self.channel.stream_stream(
+            "/google.pubsub.v1.Subscriber/StreamingPull",
+            request_serializer=t.StreamingPullRequest.pb().SerializeToString,
+            response_deserializer=t.StreamingPullResponse.pb().FromString,
+        )
+        stream = method()
+        request = t.StreamingPullRequest.pb()
+        await stream.write(request(subscription=SUBSCRIPTION, stream_ack_deadline_seconds=seconds))
+        return stream
+
 
 def bodies(received: Sequence[Any]) -> list[bytes]:
     """Return the data of received messages."""

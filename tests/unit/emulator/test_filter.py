@@ -68,6 +68,8 @@ def test_expressions(expression: str, attributes: dict[str, str], expected: bool
         "attributes:a.b",
         "attributes:" + "x" * 256,
         r'attributes.a = "\Uffffffff"',
+        r'attributes.a = "\x1"',
+        r'attributes.a = "\u12"',
     ],
 )
 def test_mistakes_are_refused(expression: str) -> None:

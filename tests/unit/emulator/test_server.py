@@ -254,6 +254,33 @@ async def test_a_failing_file_stops_the_server(
     monkeypatch.undo()
 
 
+async def test_a_busy_stream_ends_with_its_subscription(
+    server: EmulatorServer, client: Client
+) -> None:
+    """Also one that was just sending when the subscription was deleted or detached."""
+    await client.create()
+    await client.publish(*[b"x" * 3_000_000] * 3)
+    stream = await client.stream()
+    subscription = server.engine.registry.subscriptions[SUBSCRIPTION]
+    await wait_until_async(lambda: subscription.state.outstanding)
+
+    await client.call(
+        "Publisher/DetachSubscription",
+        t.DetachSubscriptionRequest.pb()(subscription=SUBSCRIPTION),
+        t.DetachSubscriptionResponse.pb(),
+    )
+
+    with pytest.raises(grpc.aio.AioRpcError, match="detached") as ended:
+        await read_all(stream)
+    assert ended.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def read_all(stream: Any) -> None:
+    """Read a stream to its end."""
+    async for _ in stream:
+        pass
+
+
 async def test_stopping_ends_streams_and_waiting_pulls(clock: ManualClock) -> None:
     """With UNAVAILABLE, which clients retry; and starting and stopping twice does no harm."""
     server = EmulatorServer(clock=clock)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -9,7 +11,10 @@ import pytest
 
 from convotic_emulator.database import SCHEMA_VERSION
 from convotic_emulator.errors import StoreError
+from convotic_emulator.server import EmulatorServer
 from convotic_emulator.store import MEMORY, Store
+from tests.support.waiting import wait_until
+from tests.unit.emulator.client import Client
 
 
 def test_a_newer_file_is_refused(tmp_path: Path) -> None:
@@ -44,6 +49,88 @@ def test_a_damaged_file_is_refused(tmp_path: Path, damage: bytes | None) -> None
         Store(path)
 
     assert path.read_bytes() == bytes(content)
+
+
+def leave_log(tmp_path: Path) -> Path:
+    """Return the data file of a server that was killed: its log holds what was confirmed."""
+    path = tmp_path / "data"
+    store = Store(path)
+    store.append(1, [(seq, 0, None, b"x" * 500) for seq in range(1, 100)])
+    store.commit()
+    killed = tmp_path / "killed"
+    for suffix in ("", "-wal"):
+        shutil.copyfile(f"{path}{suffix}", f"{killed}{suffix}")
+    store.close()
+    return killed
+
+
+@pytest.mark.parametrize("size", [0, 1, 50, 100, 4096])
+def test_a_cut_file_is_refused(tmp_path: Path, size: int) -> None:
+    """File and log stay as they are: an empty file is not taken for a new one."""
+    path = leave_log(tmp_path)
+    log = Path(f"{path}-wal")
+    os.truncate(path, size)
+    before = (path.read_bytes(), log.read_bytes())
+
+    with pytest.raises(StoreError, match="it was not changed"):
+        Store(path)
+
+    assert (path.read_bytes(), log.read_bytes()) == before
+
+
+def test_a_file_that_lacks_a_byte_is_refused(tmp_path: Path) -> None:
+    """SQLite alone would read zeros."""
+    path = tmp_path / "data"
+    Store(path).close()
+    os.truncate(path, path.stat().st_size - 1)
+
+    with pytest.raises(StoreError, match="instead of"):
+        Store(path)
+
+
+def test_a_log_without_its_file_is_refused(tmp_path: Path) -> None:
+    """A new file would be mixed with it, or lose it."""
+    path = leave_log(tmp_path)
+    path.unlink()
+
+    with pytest.raises(StoreError, match="missing"):
+        Store(path)
+
+    assert Path(f"{path}-wal").exists()
+
+
+def test_a_file_that_was_begun_is_begun_again(tmp_path: Path) -> None:
+    """The first server of a folder was killed before its file was complete."""
+    (tmp_path / "data.new").write_bytes(b"half a page")
+
+    Store(tmp_path / "data").close()
+
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE resource SET body = x'ffffff'",
+        "INSERT INTO resource VALUES ('seek/7', 'seek', 7, x'ff', 0, 0)",
+        "INSERT INTO lease VALUES (9, 1, 9000000000000000, x'ff')",
+        "DELETE FROM meta",
+    ],
+)
+async def test_nonsense_in_a_table_is_refused(tmp_path: Path, damage: str) -> None:
+    """As other damage is; the file stays as it is."""
+    path = tmp_path / "data"
+    async with EmulatorServer(path) as server, Client(server) as client:
+        await client.create()
+    with sqlite3.connect(path) as connection:
+        connection.execute(damage)
+    connection.close()
+    before = path.read_bytes()
+
+    with pytest.raises(StoreError, match="is damaged"):
+        await EmulatorServer(path).start()
+
+    assert path.read_bytes() == before
 
 
 def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
@@ -152,6 +239,6 @@ def test_a_file_shrinks_when_most_of_it_is_free(tmp_path: Path) -> None:
         steps += 1
 
     assert steps > 1
-    assert path.stat().st_size < 20_000_000
+    wait_until(lambda: path.stat().st_size < 20_000_000, what="the file to be cut")
     assert store.existing(2, [41]) == {41}
     store.close()
