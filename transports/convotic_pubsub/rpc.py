@@ -9,7 +9,9 @@ Everything but :func:`translate` belongs to the I/O thread.
 
 from __future__ import annotations
 
+import asyncio
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -216,15 +218,18 @@ class Rpc:
 
 
 class ChannelPool:
-    """The channels of one session: one for unary calls, and as many as the streams need."""
+    """The channels of one session: for calls, for acknowledgements, and as many as pulls need.
+
+    Acknowledgements never wait for the streams of a connection that is full of other calls.
+    """
 
     def __init__(self, options: TransportOptions, emulator_host: str | None) -> None:
         self._options = options
         self._emulator_host = emulator_host
         self._channels: list[grpc.aio.Channel] = []
-        self._streams: list[int] = []
+        self._pulls: list[PullChannel] = []
         self.unary = Rpc(self._open())
-        self._credentials: Any = None
+        self.acks = Rpc(self._open())
 
     def _open(self) -> grpc.aio.Channel:
         if self._emulator_host:
@@ -232,28 +237,34 @@ class ChannelPool:
         else:
             channel = _secure_channel(self._options)
         self._channels.append(channel)
-        self._streams.append(0)
         return channel
 
-    def take_stream_channel(self) -> tuple[Rpc, int]:
-        """Return a channel with room for one more stream, and the number to give it back with."""
-        for number in range(1, len(self._channels)):
-            if self._streams[number] < STREAMS_PER_CHANNEL:
+    def take_pull_channel(self) -> PullChannel:
+        """Return a channel with room for one more stream or Pull, to be released at its end."""
+        for channel in self._pulls:
+            if channel.users < STREAMS_PER_CHANNEL:
                 break
         else:
-            self._open()
-            number = len(self._channels) - 1
-        self._streams[number] += 1
-        return Rpc(self._channels[number]), number
+            channel = PullChannel(Rpc(self._open()))
+            self._pulls.append(channel)
+        channel.users += 1
+        return channel
 
-    def release_stream_channel(self, number: int) -> None:
-        """Give back what :meth:`take_stream_channel` returned."""
-        self._streams[number] -= 1
+    async def close(self, grace_seconds: float = 0.0) -> None:
+        """Close all channels; calls that are under way after ``grace_seconds`` are cancelled."""
+        await asyncio.gather(*(channel.close(grace_seconds) for channel in self._channels))
 
-    async def close(self) -> None:
-        """Close all channels; calls that are under way are cancelled."""
-        for channel in self._channels:
-            await channel.close(None)
+
+@dataclass(slots=True)
+class PullChannel:
+    """A channel and how many streams or Pulls are on it."""
+
+    rpc: Rpc
+    users: int = 0
+
+    def release(self) -> None:
+        """One stream or Pull has ended."""
+        self.users -= 1
 
 
 def make_credentials(options: TransportOptions, scope: str) -> Any:

@@ -53,6 +53,8 @@ T = TypeVar("T")
 _START_SECONDS = 60.0
 #: A lost emulator is looked for at most this often.
 _LOOK_AGAIN_SECONDS = 1.0
+#: No unary call of ours has a longer timeout.
+_LONGEST_CALL_SECONDS = 30.0
 #: Our emulator names itself in the initial metadata of every answer.
 _OUR_EMULATOR = "convotic-emulator"
 _STOP_SECONDS = 10.0
@@ -88,9 +90,12 @@ class Session:
         #: Queues that live in this process only (replies, remote control, events).
         self.transient = TransientQueues(self)
         self.dead_lettered: Counter[str] = Counter()
+        #: Queues with a topic that this process has asked for, by name.
+        self.declared: set[str] = set()
         self._ackers: dict[str, AckBatcher] = {}
         self._consumers: dict[QueueConsumer, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
         self._address: str | None = None
         self._looked_at = 0.0
         self._closed = False
@@ -176,7 +181,10 @@ class Session:
         if address != self._address:
             old, self.channels = self.channels, ChannelPool(self.options, address)
             self._address = address
-            await old.close()
+            # What is under way fails by itself, and is repeated; a cancelled call would not be.
+            task = asyncio.get_running_loop().create_task(old.close(_LONGEST_CALL_SECONDS))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
 
     def close(self, timeout_seconds: float = _STOP_SECONDS) -> None:
         """Hand back what waits, confirm acks and publishes, and end the I/O thread. Idempotent."""
@@ -333,7 +341,7 @@ class Session:
         acker = self._ackers.get(subscription)
         if acker is None:
             path = subscription_path(self.options.project, subscription)
-            acker = self._ackers[subscription] = AckBatcher(lambda: self.rpc, path)
+            acker = self._ackers[subscription] = AckBatcher(lambda: self.channels.acks, path)
         return acker
 
     def consume(self, spec: QueueSpec, offer: Offer) -> QueueConsumer:
