@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from convotic_pubsub.errors import SubscriptionMismatch
+from convotic_pubsub.errors import SubscriptionMismatch, SubscriptionNotFound
 from convotic_pubsub.naming import check_resource_id, subscription_path, topic_path
 from convotic_pubsub.rpc import Rpc, pb, translate
 
@@ -47,16 +47,24 @@ class Admin:
         self._labels = options.labels
         self._regions = options.message_storage_regions
         self._ensured: dict[str, asyncio.Task[None]] = {}
+        self._ephemeral: set[str] = set()
 
-    async def ensure(self, spec: QueueSpec, *, ephemeral: bool = False) -> None:
-        """Create or verify what ``spec`` names; does nothing the second time.
+    async def ensure(
+        self, spec: QueueSpec, *, ephemeral: bool = False, again: bool = False
+    ) -> None:
+        """Create or verify what ``spec`` names; does nothing the second time, but for ``again``.
 
-        ``ephemeral`` creates whatever the provision mode says.
+        What was once ``ephemeral`` is created whatever the provision mode says.
 
         Raises:
             SubscriptionMismatch: it exists with another topic or ordering, which can't be changed.
             PubsubTransportError: the server refused or can't be reached; asking again tries again.
         """
+        if ephemeral:
+            self._ephemeral.add(spec.queue)
+        if again:
+            self.forget(spec.queue)
+        ephemeral = spec.queue in self._ephemeral
         task = self._ensured.get(spec.queue)
         if self._provision == "off" and not ephemeral and task is None:
             return
@@ -72,11 +80,14 @@ class Admin:
 
     async def _ensure(self, spec: QueueSpec, *, create: bool) -> None:
         topics = [topic for topic in (spec.topic, spec.dead_letter_topic) if topic]
-        await asyncio.gather(*(self._topic(topic, spec, create=create) for topic in topics))
         wanted = [self._wanted(spec)]
         if spec.dead_letter_topic:
             wanted.append(self._wanted_dead_letter(spec))
-        await asyncio.gather(*(self._subscription(each, create=create) for each in wanted))
+        # First: one that can't be used must not lead to a topic that nobody subscribes to.
+        exist = await asyncio.gather(*(self._compare(each) for each in wanted))
+        await asyncio.gather(*(self._topic(topic, spec, create=create) for topic in topics))
+        missing = [each for each, exists in zip(wanted, exist, strict=True) if not exists]
+        await asyncio.gather(*(self._subscription(each, create=create) for each in missing))
 
     async def _topic(self, topic: str, spec: QueueSpec, *, create: bool) -> None:
         path = topic_path(self._project, topic)
@@ -94,17 +105,24 @@ class Admin:
             if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
                 raise translate(error, path) from error
 
-    async def _subscription(self, wanted: Any, *, create: bool) -> None:
-        """Create a subscription or compare the one that exists."""
+    async def _compare(self, wanted: Any) -> bool:
+        """Say whether a subscription exists; report where it differs."""
         check_resource_id("subscription", wanted.name.rsplit("/", 1)[1])
         try:
             existing = await self._rpc().get_subscription(wanted.name)
         except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.NOT_FOUND or not create:
-                raise translate(error, wanted.name) from error
-        else:
-            _report_drift(wanted, existing)
-            return
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return False
+            raise translate(error, wanted.name) from error
+        _report_drift(wanted, existing)
+        return True
+
+    async def _subscription(self, wanted: Any, *, create: bool) -> None:
+        """Create a subscription that is missing."""
+        if not create:
+            raise SubscriptionNotFound(
+                f"{wanted.name} does not exist: create it, or let provision=create do so"
+            )
         try:
             await self._create(wanted)
         except grpc.aio.AioRpcError as error:

@@ -207,12 +207,18 @@ class Channel(virtual.Channel):
                 f"queue {queue} carries raw messages, not Celery's: publish to its topic with "
                 "ctx.pubsub.publish, or call the handler with .delay(payload)"
             )
-        if self._transient.is_elsewhere(queue):
+        session, spec = self.session, self.session.spec(queue)
+        is_ours = queue in session.declared
+        if not is_ours and self._transient.is_elsewhere(queue):
             self._transient.cast(message, "", "direct", queue)
             return
         try:
-            self.session.publish_confirmed(self.session.spec(queue).topic, message)
+            session.publish_confirmed(spec.topic, message)
         except TopicNotFound:
+            if is_ours:  # it was there: somebody has deleted it, or the emulator lost its data
+                session.ensure_again(spec)
+                session.publish_confirmed(spec.topic, message)
+                return
             # A reply queue of another process (rpc://): it listens on the control topic.
             self._transient.remember_elsewhere(queue)
             self._transient.cast(message, "", "direct", queue)

@@ -240,7 +240,7 @@ class Session:
         spec = self.spec(args[0])
         if method == "exists":
             return await self.admin.exists(spec)
-        return await self.admin.ensure(spec)
+        return await self.admin.ensure(spec, again=method == "ensure_again")
 
     def forked(self, sock: socket.socket | None) -> None:
         """Become, in a forked child, a session that asks the parent's (None: that can't)."""
@@ -317,6 +317,14 @@ class Session:
             self._relay.ask("ensure", spec.queue).result(60)
         else:
             self.call(self.admin.ensure(spec, ephemeral=ephemeral), timeout=60)
+        self.declared.add(spec.queue)
+
+    def ensure_again(self, spec: QueueSpec) -> None:
+        """Do what :meth:`ensure` did once more: something of the queue was deleted since."""
+        if self._relay is not None:
+            self._relay.ask("ensure_again", spec.queue).result(60)
+        else:
+            self.call(self.admin.ensure(spec, again=True), timeout=60)
 
     def delete_subscription(self, spec: QueueSpec) -> None:
         """Delete a subscription; one that is missing is no error."""
