@@ -379,15 +379,15 @@ class Channel(virtual.Channel):
             self.basic_reject(tag, requeue=True)
 
     def _resume(self) -> None:
-        """Put back into the inbox what the prefetch count held up."""
-        while self._held:
+        """Put back into the inbox what the prefetch count held up, as many as it allows now."""
+        room = self._unsettled.room()
+        while self._held and room > 0:
             try:
                 arrival = self._held.popleft()
             except IndexError:  # another thread was faster
                 return
             self._sink.put(arrival)
-            if self._unsettled.prefetch_count:
-                return
+            room -= 1
 
     def close(self) -> None:
         """Cancel the consumers. What runs keeps its lease and can still be settled."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,9 +20,13 @@ class QoS:
         self.prefetch_count = 0
         self.unsettled: dict[str, Message] = {}
 
+    def room(self) -> float:
+        """Return how many more messages may be handed over."""
+        return self.prefetch_count - len(self.unsettled) if self.prefetch_count else math.inf
+
     def can_consume(self) -> bool:
         """Say whether one more message may be handed over."""
-        return not self.prefetch_count or len(self.unsettled) < self.prefetch_count
+        return self.room() > 0
 
     def append(self, message: Message, delivery_tag: str | None) -> None:
         """Count a message until it is settled."""
