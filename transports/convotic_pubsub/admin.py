@@ -24,17 +24,19 @@ if TYPE_CHECKING:
     from convotic_pubsub.options import TransportOptions
     from convotic_pubsub.queue import QueueSpec
 
-__all__ = ["Admin", "lease_seconds"]
+__all__ = ["MAX_LEASE_SECONDS", "Admin", "lease_seconds"]
 
 logger = logging.getLogger(__name__)
 
+#: The longest that Pub/Sub leases a message at a time.
+MAX_LEASE_SECONDS = 600
 #: What Google's emulator takes at most (facts: 0.8.20 refuses more for a subscription).
 _EMULATOR_RETENTION_SECONDS = 7 * 24 * 3600
 
 
 def lease_seconds(ack_deadline_seconds: float) -> int:
     """Return a subscription's ack deadline for a queue's: whole seconds, 10..600."""
-    return min(600, max(10, math.ceil(ack_deadline_seconds)))
+    return min(MAX_LEASE_SECONDS, max(10, math.ceil(ack_deadline_seconds)))
 
 
 class Admin:

@@ -390,11 +390,15 @@ class Channel(virtual.Channel):
             room -= 1
 
     def close(self) -> None:
-        """Cancel the consumers. What runs keeps its lease and can still be settled."""
+        """Cancel the consumers. What runs keeps its lease and can still be settled.
+
+        What nobody holds any more goes back: it is kept for those who do, and no longer.
+        """
         if self.closed:
             return
         self.closed = True
         for consumer_tag in list(self._consumers):
             self.basic_cancel(consumer_tag)
+        self._unsettled.release()
         if self.connection is not None:
             self.connection.close_channel(self)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
     from convotic_pubsub.channel import Channel
     from convotic_pubsub.message import Message
 
@@ -18,7 +21,7 @@ class QoS:
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.prefetch_count = 0
-        self.unsettled: dict[str, Message] = {}
+        self.unsettled: MutableMapping[str, Message] = {}
 
     def room(self) -> float:
         """Return how many more messages may be handed over."""
@@ -31,6 +34,10 @@ class QoS:
     def append(self, message: Message, delivery_tag: str | None) -> None:
         """Count a message until it is settled."""
         self.unsettled[str(delivery_tag)] = message
+
+    def release(self) -> None:
+        """Find messages by their tags only as long as somebody else has them."""
+        self.unsettled = WeakValueDictionary(self.unsettled)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """Do nothing: what is outstanding belongs to the session and goes on."""

@@ -202,6 +202,8 @@ class Session:
             self._stop(consumer)
         if self._ending:
             await asyncio.wait(self._ending, timeout=3.0)
+        for delivery in list(self.outstanding.values()):
+            delivery.consumer.abandon(delivery)  # held for its ETA, say; nothing pulls it any more
         await self._flush()
         await self.channels.close()
 

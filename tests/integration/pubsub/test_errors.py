@@ -96,16 +96,30 @@ def test_a_quota_and_an_unavailable_service_are_waited_for(
 def test_a_refused_acknowledgement_is_said_and_delivered_again(
     faulty: FaultyServer, harness: MakeHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log has the subscription and the cause; state is dropped, the service delivers again."""
+    """The log has subscription, cause and remedy, once; state is dropped, it is delivered again."""
     one = harness(faulty.address, make_spec())
     one.on_message = lambda message: message.ack()
     faulty.faults["Acknowledge"] = DENIED
     one.consume()
-    one.publish(1)
-    one.drain_until(lambda: said(caplog, "ack_failed"))
+    for number in range(1, 4):
+        one.publish(number)
+        one.drain_until(lambda number=number: len(one.messages) == number)  # type: ignore[misc]
+        one.session.flush()
 
-    assert one.spec.subscription in said(caplog, "ack_failed")[0].getMessage()
     assert not one.session.outstanding
+    (record,) = said(caplog, "ack_failed")
+    assert one.spec.subscription in record.getMessage()
+    assert "roles/pubsub.subscriber" in record.getMessage()
+
+    faulty.faults.clear()
+    one.publish(4)
+    one.drain_until(lambda: len(one.messages) == 4)
+    one.session.flush()
+    faulty.faults["Acknowledge"] = DENIED
+    one.publish(5)
+    one.drain_until(lambda: len(one.messages) == 5)
+    one.session.flush()
+    assert len(said(caplog, "ack_failed")) == 2  # it was over, and began anew
 
 
 def test_a_refused_publish_raises(faulty: FaultyServer, harness: MakeHarness) -> None:
