@@ -150,8 +150,7 @@ _RULES: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "prefix": (lambda value: isinstance(value, str), "a text"),
     "labels": (
         _are_labels,
-        "a mapping of names (which begin with a letter) to values, both of lower-case letters, "
-        "digits, _ and -, at most 63 characters each",
+        "a mapping of names to values: lower-case letters, digits, _ and -, 63 at most",
     ),
     "message_storage_regions": (_are_regions, 'a list of regions, as ["europe-west1"]'),
     "publish_timeout_seconds": (lambda value: _is_number(value, 0.1), "seconds, at least 0.1"),

@@ -140,7 +140,7 @@ class Session:
     async def _connect(self) -> None:
         self._address = await self._find_emulator()
         self.channels = ChannelPool(self.options, self._address)
-        self.admin = Admin(lambda: self.rpc, self.options)
+        self.admin = Admin(lambda: self.rpc, self.options, lambda: self.is_emulated)
         if self._address:
             ours = await self._is_ours()
             self.streams = self.options.pull_mode == "stream" or (

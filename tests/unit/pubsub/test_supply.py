@@ -141,10 +141,12 @@ async def test_what_another_lease_took_along_is_not_looked_at() -> None:
     for message_id in "12":
         bench.deliver(message_id)
     seen: list[Delivery] = []
+    was_called = asyncio.Event()
     clock = asyncio.get_running_loop().time
 
     def look(delivery: Delivery, _now: float) -> None:
         seen.append(delivery)
+        was_called.set()
         for other in bench.offered:
             timer.forget(other)
 
@@ -153,8 +155,7 @@ async def test_what_another_lease_took_along_is_not_looked_at() -> None:
         timer.watch(delivery, clock())
 
     async with asyncio.timeout(5):
-        while not seen:
-            await asyncio.sleep(0.01)
+        await was_called.wait()
     await turn()
 
     assert len(seen) == 1
