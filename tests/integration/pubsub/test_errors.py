@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from kombu import Connection
 
-from convotic_pubsub.errors import AccessDenied, BrokerUnavailable, PublishError
+from convotic_pubsub.errors import AccessDenied, BrokerUnavailable, OptionError, PublishError
 from tests.support.faulty import FaultyServer, run_faulty_server
 from tests.support.pubsub import make_spec
 
@@ -159,3 +160,14 @@ def test_nobody_there_is_said_with_the_address(harness: MakeHarness) -> None:
     """Connecting to where nothing listens: kombu's retries see a recoverable error."""
     with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1"):
         harness("127.0.0.1:1", make_spec())
+
+
+def test_a_wrong_option_ends_the_attempt_at_once() -> None:
+    """kombu (and so a worker) tries again after every other error, here for nothing."""
+    tried: list[object] = []
+    connection: Any = Connection("pubsub://p", transport_options={"labels": {"Team": "shop"}})
+
+    with pytest.raises(OptionError, match="labels="):
+        connection.ensure_connection(lambda *attempt: tried.append(attempt), max_retries=2)
+
+    assert tried == []
