@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from convotic_pubsub.errors import SubscriptionMismatch
+from convotic_pubsub.errors import SubscriptionMismatch, SubscriptionNotFound
 from convotic_pubsub.naming import check_resource_id, subscription_path, topic_path
 from convotic_pubsub.rpc import Rpc, pb, translate
 
@@ -24,39 +24,65 @@ if TYPE_CHECKING:
     from convotic_pubsub.options import TransportOptions
     from convotic_pubsub.queue import QueueSpec
 
-__all__ = ["Admin", "lease_seconds"]
+__all__ = ["MAX_LEASE_SECONDS", "Admin", "lease_seconds"]
 
 logger = logging.getLogger(__name__)
 
+#: What of a subscription can be changed, and is compared beside its labels.
+_CHANGEABLE = (
+    "filter",
+    "ack_deadline_seconds",
+    "enable_exactly_once_delivery",
+    "dead_letter_policy",
+    "retry_policy",
+    "message_retention_duration",
+    "expiration_policy",
+)
+#: The longest that Pub/Sub leases a message at a time.
+MAX_LEASE_SECONDS = 600
 #: What Google's emulator takes at most (facts: 0.8.20 refuses more for a subscription).
 _EMULATOR_RETENTION_SECONDS = 7 * 24 * 3600
 
 
 def lease_seconds(ack_deadline_seconds: float) -> int:
     """Return a subscription's ack deadline for a queue's: whole seconds, 10..600."""
-    return min(600, max(10, math.ceil(ack_deadline_seconds)))
+    return min(MAX_LEASE_SECONDS, max(10, math.ceil(ack_deadline_seconds)))
 
 
 class Admin:
     """Makes sure, once a process, that a queue's resources exist."""
 
-    def __init__(self, rpc: Callable[[], Rpc], options: TransportOptions) -> None:
+    def __init__(
+        self,
+        rpc: Callable[[], Rpc],
+        options: TransportOptions,
+        is_emulated: Callable[[], bool],
+    ) -> None:
         self._rpc = rpc  # the channels of the session change when its emulator moves
+        self._is_emulated = is_emulated
         self._project = options.project
         self._provision = options.provision
         self._labels = options.labels
         self._regions = options.message_storage_regions
         self._ensured: dict[str, asyncio.Task[None]] = {}
+        self._ephemeral: set[str] = set()
 
-    async def ensure(self, spec: QueueSpec, *, ephemeral: bool = False) -> None:
-        """Create or verify what ``spec`` names; does nothing the second time.
+    async def ensure(
+        self, spec: QueueSpec, *, ephemeral: bool = False, again: bool = False
+    ) -> None:
+        """Create or verify what ``spec`` names; does nothing the second time, but for ``again``.
 
-        ``ephemeral`` creates whatever the provision mode says.
+        What was once ``ephemeral`` is created whatever the provision mode says.
 
         Raises:
             SubscriptionMismatch: it exists with another topic or ordering, which can't be changed.
             PubsubTransportError: the server refused or can't be reached; asking again tries again.
         """
+        if ephemeral:
+            self._ephemeral.add(spec.queue)
+        if again:
+            self.forget(spec.queue)
+        ephemeral = spec.queue in self._ephemeral
         task = self._ensured.get(spec.queue)
         if self._provision == "off" and not ephemeral and task is None:
             return
@@ -72,39 +98,49 @@ class Admin:
 
     async def _ensure(self, spec: QueueSpec, *, create: bool) -> None:
         topics = [topic for topic in (spec.topic, spec.dead_letter_topic) if topic]
-        await asyncio.gather(*(self._topic(topic, spec, create=create) for topic in topics))
         wanted = [self._wanted(spec)]
         if spec.dead_letter_topic:
             wanted.append(self._wanted_dead_letter(spec))
-        await asyncio.gather(*(self._subscription(each, create=create) for each in wanted))
+        # First: one that can't be used must not lead to a topic that nobody subscribes to.
+        exist = await asyncio.gather(*(self._compare(each) for each in wanted))
+        await asyncio.gather(*(self._topic(topic, spec, create=create) for topic in topics))
+        missing = [each for each, exists in zip(wanted, exist, strict=True) if not exists]
+        await asyncio.gather(*(self._subscription(each, create=create) for each in missing))
 
     async def _topic(self, topic: str, spec: QueueSpec, *, create: bool) -> None:
         path = topic_path(self._project, topic)
         check_resource_id("topic", path.rsplit("/", 1)[1])
+        wanted = pb.Topic(name=path, labels={**self._labels, **spec.labels})
+        wanted.message_storage_policy.allowed_persistence_regions.extend(self._regions)
+        if not self._regions:
+            wanted.ClearField("message_storage_policy")
         try:
             if create:
-                wanted = pb.Topic(name=path, labels={**self._labels, **spec.labels})
-                if self._regions:
-                    regions = wanted.message_storage_policy.allowed_persistence_regions
-                    regions.extend(self._regions)
                 await self._rpc().create_topic(wanted)
             else:
-                await self._rpc().get_topic(path)
+                _report_topic_drift(wanted, await self._rpc().get_topic(path))
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
                 raise translate(error, path) from error
 
-    async def _subscription(self, wanted: Any, *, create: bool) -> None:
-        """Create a subscription or compare the one that exists."""
+    async def _compare(self, wanted: Any) -> bool:
+        """Say whether a subscription exists; report where it differs."""
         check_resource_id("subscription", wanted.name.rsplit("/", 1)[1])
         try:
             existing = await self._rpc().get_subscription(wanted.name)
         except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.NOT_FOUND or not create:
-                raise translate(error, wanted.name) from error
-        else:
-            _report_drift(wanted, existing)
-            return
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return False
+            raise translate(error, wanted.name) from error
+        _report_drift(wanted, existing, is_emulated=self._is_emulated())
+        return True
+
+    async def _subscription(self, wanted: Any, *, create: bool) -> None:
+        """Create a subscription that is missing."""
+        if not create:
+            raise SubscriptionNotFound(
+                f"{wanted.name} does not exist: create it, or let provision=create do so"
+            )
         try:
             await self._create(wanted)
         except grpc.aio.AioRpcError as error:
@@ -209,7 +245,7 @@ async def _unless_missing(call: Awaitable[Any], path: str) -> None:
             raise translate(error, path) from error
 
 
-def _report_drift(wanted: Any, existing: Any) -> None:
+def _report_drift(wanted: Any, existing: Any, *, is_emulated: bool) -> None:
     """Warn of settings that differ; raise for those that can never be changed."""
     fixed = [
         f"{name} is {getattr(existing, name)!r}, wanted {getattr(wanted, name)!r}"
@@ -221,18 +257,46 @@ def _report_drift(wanted: Any, existing: Any) -> None:
             f"{wanted.name} exists and can't be changed: {'; '.join(fixed)}. "
             "Delete it (its backlog goes too) or give the handler another subscription="
         )
-    names = ["filter", "ack_deadline_seconds", "enable_exactly_once_delivery", "dead_letter_policy"]
     drift = [
-        f"{name} is {_short(getattr(existing, name))}, wanted {_short(getattr(wanted, name))}"
-        for name in names
+        _difference(name, getattr(existing, name), getattr(wanted, name))
+        for name in _CHANGEABLE
         if getattr(existing, name) != getattr(wanted, name)
     ]
+    is_cut = wanted.message_retention_duration.seconds > _EMULATOR_RETENTION_SECONDS
+    if is_emulated and is_cut:  # as it was when the subscription was made; see _create
+        drift = [each for each in drift if not each.startswith("message_retention_duration ")]
+    _warn_of_drift("Subscription", wanted.name, drift + _label_drift(wanted, existing))
+
+
+def _report_topic_drift(wanted: Any, existing: Any) -> None:
+    policies = (wanted.message_storage_policy, existing.message_storage_policy)
+    asked, there = (sorted(policy.allowed_persistence_regions) for policy in policies)
+    regions = [_difference("message_storage_regions", there, asked)] if asked != there else []
+    if not asked:  # then it is the service's default, or the organization's policy
+        regions = []
+    _warn_of_drift("Topic", wanted.name, regions + _label_drift(wanted, existing))
+
+
+def _label_drift(wanted: Any, existing: Any) -> list[str]:
+    return [
+        _difference(f"label {name}", existing.labels.get(name, ""), value)
+        for name, value in sorted(wanted.labels.items())
+        if existing.labels.get(name, "") != value
+    ]
+
+
+def _difference(name: str, existing: Any, wanted: Any) -> str:
+    return f"{name} is {_short(existing)}, wanted {_short(wanted)}"
+
+
+def _warn_of_drift(kind: str, path: str, drift: list[str]) -> None:
     if drift:
         logger.warning(
-            "Subscription %s differs from what its queue asks for and is left as it is: %s",
-            wanted.name,
+            "%s %s differs from what its queue asks for and is left as it is: %s",
+            kind,
+            path,
             "; ".join(drift),
-            extra={"action": "subscription_drift", "subscription": wanted.name, "drift": drift},
+            extra={"action": f"{kind.lower()}_drift", kind.lower(): path, "drift": drift},
         )
 
 

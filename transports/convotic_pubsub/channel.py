@@ -207,12 +207,18 @@ class Channel(virtual.Channel):
                 f"queue {queue} carries raw messages, not Celery's: publish to its topic with "
                 "ctx.pubsub.publish, or call the handler with .delay(payload)"
             )
-        if self._transient.is_elsewhere(queue):
+        session, spec = self.session, self.session.spec(queue)
+        is_ours = queue in session.declared
+        if not is_ours and self._transient.is_elsewhere(queue):
             self._transient.cast(message, "", "direct", queue)
             return
         try:
-            self.session.publish_confirmed(self.session.spec(queue).topic, message)
+            session.publish_confirmed(spec.topic, message)
         except TopicNotFound:
+            if is_ours:  # it was there: somebody has deleted it, or the emulator lost its data
+                session.ensure_again(spec)
+                session.publish_confirmed(spec.topic, message)
+                return
             # A reply queue of another process (rpc://): it listens on the control topic.
             self._transient.remember_elsewhere(queue)
             self._transient.cast(message, "", "direct", queue)
@@ -373,22 +379,26 @@ class Channel(virtual.Channel):
             self.basic_reject(tag, requeue=True)
 
     def _resume(self) -> None:
-        """Put back into the inbox what the prefetch count held up."""
-        while self._held:
+        """Put back into the inbox what the prefetch count held up, as many as it allows now."""
+        room = self._unsettled.room()
+        while self._held and room > 0:
             try:
                 arrival = self._held.popleft()
             except IndexError:  # another thread was faster
                 return
             self._sink.put(arrival)
-            if self._unsettled.prefetch_count:
-                return
+            room -= 1
 
     def close(self) -> None:
-        """Cancel the consumers. What runs keeps its lease and can still be settled."""
+        """Cancel the consumers. What runs keeps its lease and can still be settled.
+
+        What nobody holds any more goes back: it is kept for those who do, and no longer.
+        """
         if self.closed:
             return
         self.closed = True
         for consumer_tag in list(self._consumers):
             self.basic_cancel(consumer_tag)
+        self._unsettled.release()
         if self.connection is not None:
             self.connection.close_channel(self)

@@ -63,6 +63,7 @@ class QueueConsumer:
         self._lines = KeyLines()
         self._offered = 0
         self._local = 0
+        self._local_bytes = 0
         self._warned_waiting = False
         self._background: set[asyncio.Task[None]] = set()
 
@@ -76,6 +77,8 @@ class QueueConsumer:
     def free(self) -> int:
         """Return how many more messages may be pulled now."""
         if self.stopping or self.paused or self.waiting >= self.spec.max_waiting_retries:
+            return 0
+        if self._local_bytes >= self.spec.buffer_bytes:
             return 0
         return max(0, self.limit - self._local)
 
@@ -95,7 +98,8 @@ class QueueConsumer:
     def starves(self, source: Source) -> bool:
         """Say whether the server thinks the stream full, and will, while there is room here."""
         staying = source.outstanding - source.leaving
-        return staying >= source.limit and self._local < self.limit
+        has_room = self._local < self.limit and self._local_bytes < self.spec.buffer_bytes
+        return staying >= source.limit and has_room
 
     def set_concurrency(self, concurrency: int) -> None:
         """Change how many messages may be offered at a time."""
@@ -138,6 +142,7 @@ class QueueConsumer:
         self.session.outstanding[key] = delivery
         source.outstanding += 1
         self._local += 1
+        self._local_bytes += delivery.size
         self._watch(delivery)
         if self._policy.may_remember(raw.delivery_attempt):
             self._spawn(self._recall(delivery))
@@ -205,7 +210,7 @@ class QueueConsumer:
     def nack(self, delivery: Delivery, incident: Incident | None = None) -> None:
         """Return it for delivery now, to whoever asks first."""
         self._leave_place(delivery, State.RETURNING)
-        self._spawn(self._release(delivery, 0.0, incident))
+        self._spawn(self._release(delivery, incident))
 
     def lapse(self, delivery: Delivery, delay_seconds: float, *, failure: bool) -> None:
         """Let the lease end in ``delay_seconds`` and don't acknowledge: that is the redelivery."""
@@ -218,8 +223,10 @@ class QueueConsumer:
     def _wait(self, delivery: Delivery, delay_seconds: float, incident: Incident | None) -> None:
         self._leave_place(delivery, State.WAITING)
         self.waiting += 1
-        delivery.lease_until = self.session.clock() + max(1.0, delay_seconds)
-        self._spawn(self._release(delivery, delay_seconds, incident))
+        now = self.session.clock()
+        delivery.lease_until = now + max(1.0, delay_seconds)
+        delivery.hold_until = now + delay_seconds
+        self._spawn(self._release(delivery, incident))
 
     def dead_letter(self, delivery: Delivery, attributes: Mapping[str, str]) -> None:
         """Publish it to the dead-letter topic; acknowledge once that is confirmed."""
@@ -236,17 +243,15 @@ class QueueConsumer:
         if not await publish_dead_letter(publisher, self.spec, delivery.received, attributes):
             self._leave_place(delivery, State.WAITING)
             self.waiting += 1
+            delivery.hold_until = delivery.lease_until
             self._watch(delivery)
             return
         self.session.count_dead_letter(self.spec.queue)
         delivery.remembered = True
         self.ack(delivery)
 
-    async def _release(
-        self, delivery: Delivery, delay_seconds: float, incident: Incident | None
-    ) -> None:
-        """Record why, then let the lease end: at once, or in ``delay_seconds`` from the call."""
-        ends_at = self.session.clock() + delay_seconds
+    async def _release(self, delivery: Delivery, incident: Incident | None) -> None:
+        """Record why, then let the lease end: at once, or when it has waited."""
         if incident is not None:
             await self._policy.record(delivery, incident)
         reader = delivery.source.reader
@@ -255,12 +260,18 @@ class QueueConsumer:
             await asyncio.wait({reader}, timeout=_STREAM_END_SECONDS)
         if delivery.state is State.GONE:
             return  # the lease ended meanwhile and the message has come again
-        seconds = 0
         if delivery.state is State.WAITING:
-            seconds = min(600, max(1, round(ends_at - self.session.clock())))
-            delivery.lease_until = self.session.clock() + seconds
-            self._watch(delivery)
-        self._acker.modify(delivery.ack_id, seconds, lambda _: self._released(delivery))
+            self._wait_on(delivery)
+        else:
+            self._acker.modify(delivery.ack_id, 0, lambda _: self._released(delivery))
+
+    def _wait_on(self, delivery: Delivery) -> None:
+        """Let the lease of a waiting message end when it should, or be renewed before."""
+        now = self.session.clock()
+        seconds = self._rules.last_lease(delivery, now)
+        delivery.lease_until = now + seconds
+        self._watch(delivery)
+        self._acker.modify(delivery.ack_id, seconds, _ignore)
 
     def _released(self, delivery: Delivery) -> None:
         """The server has answered; if it refused, the lease ends by itself."""
@@ -276,6 +287,7 @@ class QueueConsumer:
             self._offered -= 1
             self.paused = False
         self._local -= 1
+        self._local_bytes -= delivery.size
         delivery.source.leaving += state is not State.WAITING
         delivery.state = state
         delivery.payload = None
@@ -329,7 +341,10 @@ class QueueConsumer:
     def lease_due(self, delivery: Delivery, now: float) -> None:
         """Renew the lease, give the message back, or see it lapse."""
         if delivery.state is State.WAITING:
-            self.returned(delivery)
+            if self._rules.waits_on(delivery, now):
+                self._wait_on(delivery)
+            else:
+                self.returned(delivery)
         elif self._rules.waited_too_long(delivery, now) and delivery.take_claim():
             offered = delivery.state is State.OFFERED
             self._hand_back(delivery)
@@ -379,6 +394,11 @@ class QueueConsumer:
             if delivery.consumer is self and ready and delivery.take_claim():
                 self._hand_back(delivery)
         self._buffer.clear()
+
+    def abandon(self, delivery: Delivery) -> None:
+        """Give back what nobody can settle any more; a run that was started lets its lease end."""
+        if not delivery.hold_until and delivery.take_settlement():
+            self._hand_back(delivery)
 
     async def decided(self) -> None:
         """Wait until what arrived has been decided on."""

@@ -46,6 +46,8 @@ Receiver: TypeAlias = Callable[[PayloadDict], None]
 #: A queue that is declared but not consumed keeps this many messages, then drops the oldest.
 _MAX_HELD = 10_000
 _MAX_ELSEWHERE = 10_000
+#: A queue without a topic is looked for again after this: its workers may start later.
+_ELSEWHERE_SECONDS = 60.0
 _KINDS = ("control", "events")
 #: Pub/Sub's least retention (10 minutes) and expiration (1 day).
 _RETENTION_SECONDS, _EXPIRATION_SECONDS = 600, 86_400
@@ -72,7 +74,7 @@ class TransientQueues:
         self._queues: dict[str, _TransientQueue] = {}
         self._lock = threading.Lock()
         self._subscriptions = {kind: _Subscription(self, session, kind) for kind in _KINDS}
-        self._elsewhere: dict[str, None] = {}
+        self._elsewhere: dict[str, float] = {}
 
     def __contains__(self, queue: str) -> bool:
         return queue in self._queues
@@ -171,11 +173,12 @@ class TransientQueues:
 
     def is_elsewhere(self, queue: str) -> bool:
         """Say whether a queue is known as a transient one of another process."""
-        return queue in self._elsewhere
+        return self._session.clock() < self._elsewhere.get(queue, 0.0)
 
     def remember_elsewhere(self, queue: str) -> None:
-        """Note that a queue has no topic, so that the next message need not find out again."""
-        self._elsewhere[queue] = None
+        """Note that a queue has no topic, so that the next messages need not find out again."""
+        self._elsewhere.pop(queue, None)
+        self._elsewhere[queue] = self._session.clock() + _ELSEWHERE_SECONDS
         while len(self._elsewhere) > _MAX_ELSEWHERE:
             self._elsewhere.pop(next(iter(self._elsewhere)), None)
 

@@ -92,7 +92,7 @@ class Delivery:
     received_at: float
     lease_until: float
     state: State = State.RECALLING
-    #: A running message is held at most until then.
+    #: A running message is held at most until then, a waiting one just until then.
     hold_until: float = 0.0
     #: Whether somebody has been told that it runs past its deadline.
     lapse_seen: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from convotic_pubsub.admin import lease_seconds
+from convotic_pubsub.admin import MAX_LEASE_SECONDS, lease_seconds
 from convotic_pubsub.delivery import Delivery, State
 
 if TYPE_CHECKING:
@@ -41,9 +41,18 @@ class LeaseRules:
         bound = self.bound(delivery)
         if delivery.state is not State.WAITING and bound > delivery.lease_until:
             return delivery.lease_until - self._renew_before
-        if delivery.state is State.WAITING or delivery.hold_until:
-            return delivery.lease_until
-        return bound
+        if delivery.state is State.WAITING:
+            on = delivery.hold_until > delivery.lease_until + 1.0
+            return delivery.lease_until - (self._renew_before if on else 0.0)
+        return delivery.lease_until if delivery.hold_until else bound
+
+    def waits_on(self, delivery: Delivery, now: float) -> bool:
+        """Say whether a waiting message must be kept from the server longer."""
+        return delivery.hold_until > delivery.lease_until + 1.0 and now < delivery.lease_until
+
+    def last_lease(self, delivery: Delivery, now: float) -> int:
+        """Return for how many seconds a waiting message is leased from now: its end, if it can."""
+        return min(MAX_LEASE_SECONDS, max(1, round(delivery.hold_until - now)))
 
     def waited_too_long(self, delivery: Delivery, now: float) -> bool:
         """Say whether others should have what nobody here has taken for an ack deadline."""

@@ -88,7 +88,10 @@ class LeaseTimer:
         self._before()
         now = self._clock()
         while self._order and self._order[0] <= now * self._SLOTS_PER_SECOND:
-            for delivery in self._slots.pop(heapq.heappop(self._order)):
+            number = heapq.heappop(self._order)
+            for delivery in self._slots.pop(number):
+                if delivery.timer_slot != number:  # settled by what another's end led to
+                    continue
                 delivery.timer_slot = 0
                 try:
                     self._on_due(delivery, now)
@@ -115,6 +118,7 @@ class AckBatcher:
         self._acks: dict[str, Callable[[bool], None]] = {}
         self._deadlines: dict[int, dict[str, Callable[[bool], None]]] = {}
         self._task: asyncio.Task[None] | None = None
+        self._reported = ""
 
     @property
     def idle(self) -> bool:
@@ -183,6 +187,7 @@ class AckBatcher:
                     return
                 self._give_up(batch, error)
             else:
+                self._reported = ""
                 _answer(batch, confirmed=True)
             return
 
@@ -202,12 +207,16 @@ class AckBatcher:
     ) -> None:
         if not batch:
             return
+        _answer(batch, confirmed=False)
+        translated = translate(error, self._path)
+        if self._reported == type(translated).__name__ and not refused_ack_ids(error):
+            return  # said, and not over: each of the next messages would say it again
+        self._reported = type(translated).__name__
         logger.warning(
             "Acknowledgement not confirmed, the messages may come again: %s",
-            translate(error, self._path),
+            translated,
             extra={"action": "ack_failed", "subscription": self._path, "count": len(batch)},
         )
-        _answer(batch, confirmed=False)
 
     async def _halve(
         self,

@@ -24,6 +24,8 @@ class Message(virtual.Message):
     All of them are non-blocking, thread-safe, and do nothing once the message is settled.
     """
 
+    _delivery: Delivery | None = None
+
     def __init__(
         self, payload: PayloadDict, channel: Any = None, delivery: Delivery | None = None
     ) -> None:
@@ -31,6 +33,12 @@ class Message(virtual.Message):
         self.payload_dict = payload
         self._delivery = delivery
         self._undecodable: Exception | None = None
+
+    def __del__(self) -> None:
+        # Celery forgets what it holds (ETA, rate limit) when it starts its consumer anew.
+        delivery = self._delivery
+        if delivery is not None and delivery.settlement and not delivery.hold_until:
+            self._post(delivery.consumer.abandon, delivery)
 
     @property
     def received(self) -> Received | None:

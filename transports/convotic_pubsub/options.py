@@ -6,16 +6,16 @@ Pure but for :func:`parse_options`' default environment, which callers can pass 
 from __future__ import annotations
 
 import difflib
+import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 from convotic_pubsub.errors import OptionError
-
-if TYPE_CHECKING:
-    from convotic_pubsub.queue import QueueSpec
+from convotic_pubsub.queue import QueueSpec
 
 __all__ = ["EmulatorHost", "Provision", "PullMode", "TransportOptions", "parse_options"]
 
@@ -81,20 +81,89 @@ class TransportOptions:
     default_max_outstanding: int = 200
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("provision", get_args(Provision)),
-            ("pull_mode", get_args(PullMode)),
-        ):
+        for name, (is_valid, rule) in _RULES.items():
             value = getattr(self, name)
-            if value not in allowed:
-                raise OptionError(
-                    f"transport option {name}={value!r}: use one of {', '.join(allowed)}"
-                )
-        if not 10 <= self.visibility_timeout_seconds <= 600:  # noqa: PLR2004  Pub/Sub's bounds
-            raise OptionError(
-                f"transport option visibility_timeout_seconds={self.visibility_timeout_seconds}: "
-                "Pub/Sub's ack deadline is 10..600 seconds"
-            )
+            if not is_valid(value):
+                raise OptionError(f"transport option {name}={value!r}: {rule}")
+        # Lists would make the options unfit for a session's key, and could change later.
+        object.__setattr__(self, "message_storage_regions", tuple(self.message_storage_regions))
+
+
+def _is_number(value: object, least: float, most: float = math.inf) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and least <= value <= most  # type: ignore[operator]  # a number, then
+
+
+def _is_text(value: object) -> bool:
+    return value is None or (isinstance(value, str) and bool(value))
+
+
+def _is_address(value: object) -> bool:
+    return isinstance(value, str) and _ADDRESS.fullmatch(value) is not None
+
+
+def _are_labels(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(k, str) and isinstance(v, str) and _LABEL.fullmatch(f"{k}={v}")
+        for k, v in value.items()
+    )
+
+
+def _are_regions(value: object) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str | bytes)
+        and all(isinstance(region, str) and _REGION.fullmatch(region) for region in value)
+    )
+
+
+def _are_queues(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(spec, QueueSpec) and spec.queue == name for name, spec in value.items()
+    )
+
+
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/@]+):\d{1,5}")
+#: https://cloud.google.com/pubsub/docs/labels
+_LABEL = re.compile(r"[^\W\dA-Z][\w-]{0,62}=[\w-]{0,63}")
+_REGION = re.compile(r"[a-z]+-[a-z]+\d+")
+_ONE_OF = "use one of {}"
+
+#: What each option must be, and how that is said.
+_RULES: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "emulator_host": (
+        lambda value: value is None or callable(value) or _is_address(value),
+        "HOST:PORT, a callable that returns it, or None",
+    ),
+    "endpoint": (_is_address, "HOST:PORT, as europe-west1-pubsub.googleapis.com:443"),
+    "credentials_file": (_is_text, "the path of a key file, or None"),
+    "impersonate_service_account": (_is_text, "a service account's address, or None"),
+    "provision": (
+        lambda value: value in get_args(Provision),
+        _ONE_OF.format(", ".join(get_args(Provision))),
+    ),
+    "pull_mode": (
+        lambda value: value in get_args(PullMode),
+        _ONE_OF.format(", ".join(get_args(PullMode))),
+    ),
+    "queues": (_are_queues, "a mapping of each QueueSpec's name to it"),
+    "prefix": (lambda value: isinstance(value, str), "a text"),
+    "labels": (
+        _are_labels,
+        "a mapping of names to values: lower-case letters, digits, _ and -, 63 at most",
+    ),
+    "message_storage_regions": (_are_regions, 'a list of regions, as ["europe-west1"]'),
+    "publish_timeout_seconds": (lambda value: _is_number(value, 0.1), "seconds, at least 0.1"),
+    "visibility_timeout_seconds": (
+        lambda value: _is_number(value, 10, 600),
+        "Pub/Sub's ack deadline is 10..600 seconds",
+    ),
+    "max_lease_seconds": (lambda value: _is_number(value, 10), "seconds, at least 10"),
+    "default_max_outstanding": (
+        lambda value: isinstance(value, int) and _is_number(value, 1),
+        "a whole number, at least 1",
+    ),
+}
 
 
 def parse_options(

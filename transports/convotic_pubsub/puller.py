@@ -42,6 +42,8 @@ _DRAIN_SECONDS = 2.0
 #: One unary Pull waits this long on the server at most. Short, since it can't be half-closed.
 _PULL_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.1, 30.0
+#: A server that is away is asked more often than one that refuses: all wait for it.
+_LAST_PAUSE_AWAY_SECONDS = 5.0
 #: Pub/Sub's limit on messages of one Pull.
 _MAX_PULL = 1000
 
@@ -69,11 +71,11 @@ class Puller:
                 await self._session.admin.ensure(self._spec)
                 await self._pull_until_it_ends()
                 self._recovered()
-            except (grpc.aio.AioRpcError, PubsubTransportError) as error:
+            except Exception as error:  # noqa: BLE001  no queue may stop for good, and in silence
                 if self._session.clock() - started > _LAST_PAUSE_SECONDS:
                     pause = _FIRST_PAUSE_SECONDS
                 await self._back_off(error, pause)
-                pause = min(2 * pause, _LAST_PAUSE_SECONDS)
+                pause = min(2 * pause, _longest_pause(error))
             else:
                 pause = _FIRST_PAUSE_SECONDS
         if self._drains:
@@ -157,9 +159,9 @@ class Puller:
             return
         source = Source(limit=free)
         request = pb.PullRequest(subscription=self._path, max_messages=min(free, _MAX_PULL))
-        call = asyncio.ensure_future(
-            _response(self._session.rpc.pull(request, timeout=_PULL_SECONDS))
-        )
+        channel = self._session.channels.take_pull_channel()
+        call = asyncio.ensure_future(_response(channel.rpc.pull(request, timeout=_PULL_SECONDS)))
+        call.add_done_callback(lambda _: channel.release())
         await self._until(self._stopping, call)
         if not call.done():
             await asyncio.wait({call}, timeout=_DRAIN_SECONDS)
@@ -187,10 +189,11 @@ class Puller:
 
     async def _stream(self) -> None:
         """Serve one stream: until it fails, or the consumer needs another or none."""
-        rpc, number = self._session.channels.take_stream_channel()
+        channel = self._session.channels.take_pull_channel()
         source = Source(limit=self._consumer.limit)
-        call = rpc.streaming_pull(self._path)
-        reader = source.reader = asyncio.ensure_future(self._read(call, source, number))
+        call = channel.rpc.streaming_pull(self._path)
+        reader = source.reader = asyncio.ensure_future(self._read(call, source))
+        reader.add_done_callback(lambda _: channel.release())
         try:
             await call.write(self._first_request(source))
             await self._watch(call, reader, source)
@@ -203,6 +206,8 @@ class Puller:
         if not reader.done():
             self._drain(call, reader)
             return
+        if reader.cancelled():  # with its channel, by somebody who found the emulator elsewhere
+            raise BrokerUnavailable(f"{self._path}: the connection was closed")
         reader.result()
         await asyncio.sleep(_FIRST_PAUSE_SECONDS)  # the server ended it: never in a busy loop
 
@@ -232,16 +237,13 @@ class Puller:
                 return
             await call.write(pb.StreamingPullRequest())
 
-    async def _read(self, call: Any, source: Source, number: int) -> None:
+    async def _read(self, call: Any, source: Source) -> None:
         """Hand on what the stream brings, until its end."""
-        try:
-            while (response := await call.read()) is not _EOF:
-                if self._reported:
-                    self._recovered()
-                for message in response.received_messages:
-                    self._consumer.receive(message, source)
-        finally:
-            self._session.channels.release_stream_channel(number)
+        while (response := await call.read()) is not _EOF:
+            if self._reported:
+                self._recovered()
+            for message in response.received_messages:
+                self._consumer.receive(message, source)
 
     def _drain(self, call: Any, reader: asyncio.Future[None]) -> None:
         """Half-close a stream and see it end, without waiting for it here."""
@@ -258,6 +260,12 @@ async def _end_stream(call: Any, reader: asyncio.Future[None]) -> None:
         call.cancel()
     with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError):
         await reader
+
+
+def _longest_pause(error: Exception) -> float:
+    if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNAVAILABLE:
+        return _LAST_PAUSE_AWAY_SECONDS
+    return _LAST_PAUSE_SECONDS
 
 
 async def _response(call: Any) -> Any:

@@ -9,7 +9,9 @@ Everything but :func:`translate` and ``publish_blocking`` belongs to the I/O thr
 
 from __future__ import annotations
 
+import asyncio
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -219,17 +221,21 @@ class Rpc:
 
 
 class ChannelPool:
-    """The channels of one session: one for unary calls, and as many as the streams need."""
+    """The channels of one session: for calls, for acknowledgements, and as many as pulls need.
+
+    Acknowledgements never wait for the streams of a connection that is full of other calls.
+    """
 
     def __init__(self, options: TransportOptions, emulator_host: str | None) -> None:
         self._address = emulator_host or options.endpoint
         #: None: an emulator, which takes none.
         self._credentials = None if emulator_host else _channel_credentials(options)
         self._channels: list[grpc.aio.Channel] = []
-        self._streams: list[int] = []
+        self._pulls: list[PullChannel] = []
         self._blocking: grpc.Channel | None = None
         self._publish_blocking: Any = None
         self.unary = Rpc(self._open())
+        self.acks = Rpc(self._open())
 
     def _open(self) -> grpc.aio.Channel:
         if self._credentials is None:
@@ -237,23 +243,24 @@ class ChannelPool:
         else:
             channel = grpc.aio.secure_channel(self._address, self._credentials, options=_OPTIONS)
         self._channels.append(channel)
-        self._streams.append(0)
         return channel
 
-    def take_stream_channel(self) -> tuple[Rpc, int]:
-        """Return a channel with room for one more stream, and the number to give it back with."""
-        for number in range(1, len(self._channels)):
-            if self._streams[number] < STREAMS_PER_CHANNEL:
+    def take_pull_channel(self) -> PullChannel:
+        """Return a channel with room for one more stream or Pull, to be released at its end."""
+        for channel in self._pulls:
+            if channel.users < STREAMS_PER_CHANNEL:
                 break
         else:
-            self._open()
-            number = len(self._channels) - 1
-        self._streams[number] += 1
-        return Rpc(self._channels[number]), number
+            channel = PullChannel(Rpc(self._open()))
+            self._pulls.append(channel)
+        channel.users += 1
+        return channel
 
-    def release_stream_channel(self, number: int) -> None:
-        """Give back what :meth:`take_stream_channel` returned."""
-        self._streams[number] -= 1
+    async def close(self, grace_seconds: float = 0.0) -> None:
+        """Close all channels; calls that are under way after ``grace_seconds`` are cancelled."""
+        await asyncio.gather(*(channel.close(grace_seconds) for channel in self._channels))
+        if self._blocking is not None:
+            self._blocking.close()
 
     def publish_blocking(self, request: Any, timeout: float) -> Any:
         """Publish in the calling thread, one thread at a time: no other thread has to wake up.
@@ -278,12 +285,17 @@ class ChannelPool:
         metadata = [routing_header("topic", request.topic)]
         return self._publish_blocking(request, timeout=timeout, metadata=metadata)
 
-    async def close(self) -> None:
-        """Close all channels; calls that are under way are cancelled."""
-        for channel in self._channels:
-            await channel.close(None)
-        if self._blocking is not None:
-            self._blocking.close()
+
+@dataclass(slots=True)
+class PullChannel:
+    """A channel and how many streams or Pulls are on it."""
+
+    rpc: Rpc
+    users: int = 0
+
+    def release(self) -> None:
+        """One stream or Pull has ended."""
+        self.users -= 1
 
 
 def make_credentials(options: TransportOptions, scope: str) -> Any:

@@ -53,6 +53,8 @@ T = TypeVar("T")
 _START_SECONDS = 60.0
 #: A lost emulator is looked for at most this often.
 _LOOK_AGAIN_SECONDS = 1.0
+#: No unary call of ours has a longer timeout.
+_LONGEST_CALL_SECONDS = 30.0
 #: Our emulator names itself in the initial metadata of every answer.
 _OUR_EMULATOR = "convotic-emulator"
 _STOP_SECONDS = 10.0
@@ -88,9 +90,12 @@ class Session:
         #: Queues that live in this process only (replies, remote control, events).
         self.transient = TransientQueues(self)
         self.dead_lettered: Counter[str] = Counter()
+        #: Queues with a topic that this process has asked for, by name.
+        self.declared: set[str] = set()
         self._ackers: dict[str, AckBatcher] = {}
         self._consumers: dict[QueueConsumer, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
         self._address: str | None = None
         self._looked_at = 0.0
         self._closed = False
@@ -142,7 +147,7 @@ class Session:
     async def _connect(self) -> None:
         self._address = await self._find_emulator()
         self.channels = ChannelPool(self.options, self._address)
-        self.admin = Admin(lambda: self.rpc, self.options)
+        self.admin = Admin(lambda: self.rpc, self.options, lambda: self.is_emulated)
         if self._address:
             ours = await self._is_ours()
             self.streams = self.options.pull_mode == "stream" or (
@@ -183,7 +188,10 @@ class Session:
         if address != self._address:
             old, self.channels = self.channels, ChannelPool(self.options, address)
             self._address = address
-            await old.close()
+            # What is under way fails by itself, and is repeated; a cancelled call would not be.
+            task = asyncio.get_running_loop().create_task(old.close(_LONGEST_CALL_SECONDS))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
 
     def close(self, timeout_seconds: float = _STOP_SECONDS) -> None:
         """Hand back what waits, confirm acks and publishes, and end the I/O thread. Idempotent."""
@@ -201,6 +209,8 @@ class Session:
             self._stop(consumer)
         if self._ending:
             await asyncio.wait(self._ending, timeout=3.0)
+        for delivery in list(self.outstanding.values()):
+            delivery.consumer.abandon(delivery)  # held for its ETA, say; nothing pulls it any more
         await self._flush()
         await self.channels.close()
 
@@ -239,7 +249,7 @@ class Session:
         spec = self.spec(args[0])
         if method == "exists":
             return await self.admin.exists(spec)
-        return await self.admin.ensure(spec)
+        return await self.admin.ensure(spec, again=method == "ensure_again")
 
     def forked(self, sock: socket.socket | None) -> None:
         """Become, in a forked child, a session that asks the parent's (None: that can't)."""
@@ -320,6 +330,14 @@ class Session:
             self._relay.ask("ensure", spec.queue).result(60)
         else:
             self.call(self.admin.ensure(spec, ephemeral=ephemeral), timeout=60)
+        self.declared.add(spec.queue)
+
+    def ensure_again(self, spec: QueueSpec) -> None:
+        """Do what :meth:`ensure` did once more: something of the queue was deleted since."""
+        if self._relay is not None:
+            self._relay.ask("ensure_again", spec.queue).result(60)
+        else:
+            self.call(self.admin.ensure(spec, again=True), timeout=60)
 
     def delete_subscription(self, spec: QueueSpec) -> None:
         """Delete a subscription; one that is missing is no error."""
@@ -344,7 +362,7 @@ class Session:
         acker = self._ackers.get(subscription)
         if acker is None:
             path = subscription_path(self.options.project, subscription)
-            acker = self._ackers[subscription] = AckBatcher(lambda: self.rpc, path)
+            acker = self._ackers[subscription] = AckBatcher(lambda: self.channels.acks, path)
         return acker
 
     def consume(self, spec: QueueSpec, offer: Offer) -> QueueConsumer:

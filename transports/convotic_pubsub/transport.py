@@ -5,12 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kombu.transport import virtual
 
 from convotic_pubsub.channel import Arrival, Channel
-from convotic_pubsub.errors import BrokerUnavailable, PubsubTransportError
+from convotic_pubsub.errors import (
+    AccessDenied,
+    BrokerUnavailable,
+    PublishError,
+    SubscriptionMismatch,
+    SubscriptionNotFound,
+)
 from convotic_pubsub.integrations import install, on_worker_stopping
 from convotic_pubsub.options import parse_options
 from convotic_pubsub.registry import open_session
@@ -27,6 +33,14 @@ logger = logging.getLogger(__name__)
 _MAX_TURN = 64
 
 
+_RECOVERABLE_ERRORS: Final = (
+    AccessDenied,
+    PublishError,
+    SubscriptionMismatch,
+    SubscriptionNotFound,
+)
+
+
 class Transport(virtual.Transport):
     """Celery over Google Cloud Pub/Sub, driven by a descriptor that becomes readable.
 
@@ -40,7 +54,8 @@ class Transport(virtual.Transport):
     driver_name = "google-cloud-pubsub"
     polling_interval = None
     connection_errors = (*virtual.Transport.connection_errors, BrokerUnavailable, OSError)
-    channel_errors = (*virtual.Transport.channel_errors, PubsubTransportError)
+    # Not OptionError: kombu would try again and again what can never work.
+    channel_errors = (*virtual.Transport.channel_errors, *_RECOVERABLE_ERRORS)
     implements = virtual.Transport.implements.extend(
         asynchronous=True, exchange_type=frozenset(["direct", "topic", "fanout"])
     )

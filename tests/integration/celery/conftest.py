@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from tests.support.waiting import wait_until
 
 #: Written to ``plain.py``: an app as a stranger would write it.
 APP = """
+import json
 import os
 import signal
 import time
@@ -37,6 +38,7 @@ app.conf.update(
     task_acks_late=True,
     worker_max_tasks_per_child=5,
 )
+app.conf.update(json.loads(os.environ.get("MORE", "{}")))
 
 
 @app.task
@@ -81,6 +83,19 @@ def hang():
 @app.task
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(bind=True)
+def die_once(self):
+    if not self.request.delivery_info.get("redelivered"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "again"
+
+
+@app.task
+def note_and_wait(text, seconds):
+    note(text)
+    time.sleep(seconds)  # noqa: TID251
 
 
 @app.task
@@ -187,7 +202,26 @@ def plain(
             made.session.close()
 
 
-MakeWorker = Callable[..., Child]
+@contextmanager
+def second_app(plain: Plain, **environment: str) -> Iterator[Plain]:
+    """The same app with another prefix: a second app on the project.
+
+    ``MORE`` is JSON of settings for its workers.
+    """
+    prefix = unique("second") + "."
+    second = Plain(
+        plain.folder,
+        plain.environment
+        | {"PREFIX": prefix, "RECORD": str(plain.folder / f"{prefix}txt")}
+        | environment,
+        prefix,
+        plain.emulator,
+    )
+    try:
+        yield second
+    finally:
+        second.session.close()
+        second.app.close()
 
 
 @pytest.fixture(scope="module")

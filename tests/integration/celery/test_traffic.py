@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from tests.integration.celery.conftest import Plain
+from tests.integration.celery.conftest import Plain, second_app
 from tests.support.pubsub import pull, unique
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(240)
-
-
-@contextmanager
-def second_app(plain: Plain, **environment: str) -> Iterator[Plain]:
-    """The same app with another prefix: a second app on the project."""
-    prefix = unique("second") + "."
-    second = Plain(
-        plain.folder,
-        plain.environment
-        | {"PREFIX": prefix, "RECORD": str(plain.folder / f"{prefix}txt")}
-        | environment,
-        prefix,
-        plain.emulator,
-    )
-    try:
-        yield second
-    finally:
-        second.session.close()
-        second.app.close()
 
 
 def test_results_come_back_by_rpc(plain: Plain) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -271,3 +272,44 @@ def test_a_worker_that_is_told_to_stop_takes_nothing_more(
     one.cancel()
     wait_until(lambda: len(list(pull(one.session, one.spec.queue))) == 1)
     hub.close()
+
+
+def test_a_closed_channels_messages_are_kept_for_those_who_hold_them(
+    broker: str, harness: MakeHarness
+) -> None:
+    """One runs on and is acknowledged; the other was forgotten, and is another's at once."""
+    one = harness(broker, make_spec(concurrency=2, ack_deadline_seconds=60))
+    one.consume()
+    one.publish("runs", "forgotten")
+    one.drain_until(lambda: len(one.messages) == 2)
+    channel = one.messages[0].channel
+
+    channel.close()
+    one.messages = [message for message in one.messages if b"runs" in message.body]
+    gc.collect()
+
+    back = wait_until(lambda: list(pull(one.session, one.spec.subscription)))
+    assert [each.message.data for each in back] == [b'"forgotten"']
+    one.messages[0].ack()
+    one.session.flush()
+    assert not one.session.outstanding
+
+
+def test_a_closed_session_gives_back_what_was_taken_and_not_started(
+    broker: str, harness: MakeHarness
+) -> None:
+    """A process that ends can't run it any more; what was started lets its lease end."""
+    policy = CountingPolicy()
+    spec = make_spec(policy, concurrency=2, ack_deadline_seconds=60)
+    one, two = harness(broker, spec), harness(broker, spec, visibility_timeout_seconds=61)
+    one.consume()
+    one.publish("started", "held")
+    one.drain_until(lambda: len(one.messages) == 2)
+    started, held = sorted(one.messages, key=lambda message: message.body, reverse=True)
+    started.started(60)
+
+    one.close()
+
+    back = wait_until(lambda: list(pull(two.session, spec.subscription)))
+    assert [each.message.data for each in back] == [b'"held"']
+    assert policy.hand_backs == {held.received.message_id: 1}

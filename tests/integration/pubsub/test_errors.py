@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from kombu import Connection
 
-from convotic_pubsub.errors import AccessDenied, BrokerUnavailable, PublishError
+from convotic_pubsub.errors import AccessDenied, BrokerUnavailable, OptionError, PublishError
 from tests.support.faulty import FaultyServer, run_faulty_server
 from tests.support.pubsub import make_spec
 
@@ -96,16 +97,30 @@ def test_a_quota_and_an_unavailable_service_are_waited_for(
 def test_a_refused_acknowledgement_is_said_and_delivered_again(
     faulty: FaultyServer, harness: MakeHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log has the subscription and the cause; state is dropped, the service delivers again."""
+    """The log has subscription, cause and remedy, once; state is dropped, it is delivered again."""
     one = harness(faulty.address, make_spec())
     one.on_message = lambda message: message.ack()
     faulty.faults["Acknowledge"] = DENIED
     one.consume()
-    one.publish(1)
-    one.drain_until(lambda: said(caplog, "ack_failed"))
+    for number in range(1, 4):
+        one.publish(number)
+        one.drain_until(lambda number=number: len(one.messages) == number)  # type: ignore[misc]
+        one.session.flush()
 
-    assert one.spec.subscription in said(caplog, "ack_failed")[0].getMessage()
     assert not one.session.outstanding
+    (record,) = said(caplog, "ack_failed")
+    assert one.spec.subscription in record.getMessage()
+    assert "roles/pubsub.subscriber" in record.getMessage()
+
+    faulty.faults.clear()
+    one.publish(4)
+    one.drain_until(lambda: len(one.messages) == 4)
+    one.session.flush()
+    faulty.faults["Acknowledge"] = DENIED
+    one.publish(5)
+    one.drain_until(lambda: len(one.messages) == 5)
+    one.session.flush()
+    assert len(said(caplog, "ack_failed")) == 2  # it was over, and began anew
 
 
 def test_a_refused_publish_raises(faulty: FaultyServer, harness: MakeHarness) -> None:
@@ -145,3 +160,14 @@ def test_nobody_there_is_said_with_the_address(harness: MakeHarness) -> None:
     """Connecting to where nothing listens: kombu's retries see a recoverable error."""
     with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1"):
         harness("127.0.0.1:1", make_spec())
+
+
+def test_a_wrong_option_ends_the_attempt_at_once() -> None:
+    """kombu (and so a worker) tries again after every other error, here for nothing."""
+    tried: list[object] = []
+    connection: Any = Connection("pubsub://p", transport_options={"labels": {"Team": "shop"}})
+
+    with pytest.raises(OptionError, match="labels="):
+        connection.ensure_connection(lambda *attempt: tried.append(attempt), max_retries=2)
+
+    assert tried == []

@@ -6,6 +6,7 @@ import json
 import threading
 from typing import TYPE_CHECKING
 
+import pytest
 from kombu import Consumer, Queue
 
 from tests.support.pubsub import make_spec
@@ -16,13 +17,17 @@ if TYPE_CHECKING:
 QUEUES = 300
 
 
-def test_300_queues_share_one_thread_and_four_channels(
-    our_emulator: str, harness: MakeHarness
+@pytest.mark.parametrize("pull_mode", ["stream", "unary"])
+def test_300_queues_share_one_thread_and_six_channels(
+    our_emulator: str, harness: MakeHarness, pull_mode: str
 ) -> None:
-    """At most 80 streams a channel; idle and blocked queues take nothing from the others."""
+    """At most 80 streams (or Pulls) a channel; idle and blocked queues take nothing from others.
+
+    Beside those four: one for acknowledgements, which never wait, and one for all other calls.
+    """
     specs = [make_spec(dead_letter_topic="", max_delivery_attempts=0) for _ in range(QUEUES)]
     queues = {spec.queue: spec for spec in specs}
-    one = harness(our_emulator, specs[0], queues=queues)
+    one = harness(our_emulator, specs[0], queues=queues, pull_mode=pull_mode)
     for spec in specs:
         one.session.ensure(spec)
     threads = threading.active_count()
@@ -54,5 +59,12 @@ def test_300_queues_share_one_thread_and_four_channels(
     assert len(others) == QUEUES - 1
     assert got.count(0) == 1
     assert threading.active_count() == threads
-    assert len(one.session.channels._channels) == 1 + -(-QUEUES // 80)
+    channels = one.session.channels
+    assert len(channels._channels) == 2 + -(-QUEUES // 80)
+    assert max(each.users for each in channels._pulls) <= 80
+    acking = one.session.acker(blocked.subscription)._rpc()
+    assert acking._channel not in {
+        channels.unary._channel,
+        *(p.rpc._channel for p in channels._pulls),
+    }
     consumer.cancel()

@@ -94,5 +94,28 @@ def test_a_cancelled_queue_keeps_no_place(broker: str, harness: MakeHarness) -> 
     one.drain_until(lambda: one.bodies == ["a", "e"])
 
 
+def test_a_raised_prefetch_count_takes_all_that_it_allows(
+    broker: str, harness: MakeHarness
+) -> None:
+    """As Celery does for ETA tasks: what was held up goes on, though nothing is settled."""
+    one = harness(broker, make_spec())
+    channel = one.connection.channel()
+    names = [unique("ordinary") for _ in range(2)]
+    for name in names:
+        channel.queue_declare(name)
+        for _ in range(4):
+            channel.basic_publish(channel.prepare_message("1"), "", name)
+    channel.basic_qos(0, 4)
+    for name in names:
+        consume(one, channel, name)
+    one.drain_until(lambda: len(one.messages) == 4)
+    one.drain_until(partial(has_outstanding, one, 8))
+    one.drain_for(0.2)
+
+    channel.basic_qos(0, 8)
+
+    one.drain_until(lambda: len(one.messages) == 8)
+
+
 def has_outstanding(one: Harness, count: int) -> bool:
     return len(one.session.outstanding) == count

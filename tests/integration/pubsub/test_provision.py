@@ -59,6 +59,58 @@ def test_verify_tells_the_exact_difference(
     assert record.drift == ["ack_deadline_seconds is 30, wanted 60"]
 
 
+def test_what_is_as_it_was_asked_for_is_no_drift(
+    broker: str, harness: MakeHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All settings of a queue, and a dead-letter retention that Google's emulator cuts."""
+    spec = make_spec(
+        expiration_seconds=86_400, enable_message_ordering=True, labels={"convotic": "queue"}
+    )
+    for provision in ("create", "verify"):
+        harness(broker, spec, provision=provision, labels={"team": "shop"})
+
+    assert [each for each in caplog.records if hasattr(each, "drift")] == []
+
+
+def test_verify_tells_each_setting_of_subscription_and_topic(
+    our_emulator: str, harness: MakeHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Retention, expiration, dead letters, labels, regions: none is left out."""
+    spec = make_spec(labels={"team": "shop"})
+    harness(our_emulator, spec, message_storage_regions=["europe-west1"])
+    changed = replace(
+        spec,
+        message_retention_seconds=3600,
+        expiration_seconds=86_400,
+        enable_exactly_once_delivery=True,
+        max_delivery_attempts=20,
+        filter='attributes:"kind"',
+        labels={"team": "books"},
+    )
+
+    harness(our_emulator, changed, provision="verify", message_storage_regions=["europe-west4"])
+
+    by_name = {
+        (each.__dict__["action"], each.getMessage().split()[1].rsplit("/", 1)[1]): each
+        for each in caplog.records
+        if hasattr(each, "drift")
+    }
+    path = f"projects/test-project/topics/{spec.dead_letter_topic}"
+    policy = f'dead_letter_topic: "{path}" max_delivery_attempts: {{}}'
+    assert by_name["subscription_drift", spec.subscription].__dict__["drift"] == [
+        'filter is unset, wanted attributes:"kind"',
+        "enable_exactly_once_delivery is False, wanted True",
+        f"dead_letter_policy is {policy.format(10)}, wanted {policy.format(20)}",
+        "message_retention_duration is seconds: 604800, wanted seconds: 3600",
+        "expiration_policy is unset, wanted ttl { seconds: 86400 }",
+        "label team is shop, wanted books",
+    ]
+    assert by_name["topic_drift", spec.topic].__dict__["drift"] == [
+        "message_storage_regions is ['europe-west1'], wanted ['europe-west4']",
+        "label team is shop, wanted books",
+    ]
+
+
 def test_off_asks_nothing(our_emulator: str, harness: MakeHarness) -> None:
     """No administration call at all: the least rights do."""
     with run_faulty_server(our_emulator) as server:

@@ -113,6 +113,20 @@ def test_topic_patterns_match_as_in_amqp(pattern: str, key: str, fits: bool) -> 
         ("pubsub://p", {"provision": "maybe"}, "create, verify, off"),
         ("pubsub://p", {"visibility_timeout_seconds": 5}, "10..600"),
         ("pubsub://p", {"emulatorhost": "x"}, "did you mean 'emulator_host'"),
+        ("pubsub://p", {"visibility_timeout_seconds": "60"}, "10..600"),
+        ("pubsub://p", {"publish_timeout_seconds": 0}, "publish_timeout_seconds=0: seconds"),
+        ("pubsub://p", {"max_lease_seconds": True}, "max_lease_seconds=True: seconds"),
+        ("pubsub://p", {"default_max_outstanding": 0.5}, "whole number, at least 1"),
+        ("pubsub://p", {"emulator_host": "http://h:1"}, "HOST:PORT, a callable"),
+        ("pubsub://p", {"endpoint": "europe-west1-pubsub.googleapis.com"}, "HOST:PORT, as"),
+        ("pubsub://p", {"pull_mode": "push"}, "auto, stream, unary"),
+        ("pubsub://p", {"prefix": None}, "prefix=None: a text"),
+        ("pubsub://p", {"labels": {"Team": "a"}}, "lower-case letters"),
+        ("pubsub://p", {"labels": ["team"]}, "a mapping of names"),
+        ("pubsub://p", {"message_storage_regions": "europe-west1"}, "a list of regions"),
+        ("pubsub://p", {"message_storage_regions": ["EU"]}, "a list of regions"),
+        ("pubsub://p", {"queues": {"q": "topic"}}, "each QueueSpec's name"),
+        ("pubsub://p", {"credentials_file": 1}, "path of a key file"),
     ],
 )
 def test_options_that_can_not_be_used_are_named(
@@ -121,6 +135,24 @@ def test_options_that_can_not_be_used_are_named(
     """Each error says what, where and what to do."""
     with pytest.raises(OptionError, match=text):
         parse_options(url, options, environ={})
+
+
+def test_options_that_can_be_used_are_taken_and_frozen() -> None:
+    """What the documents show; a list is a tuple then, fit for a session's key."""
+    options = parse_options(
+        "pubsub://p",
+        {
+            "emulator_host": "[::1]:8085",
+            "endpoint": "europe-west1-pubsub.googleapis.com:443",
+            "labels": {"team": "shop", "größe": "2"},
+            "message_storage_regions": ["europe-west1", "us-east4"],
+            "publish_timeout_seconds": 5,
+            "credentials_file": None,
+        },
+        environ={},
+    )
+
+    assert options.message_storage_regions == ("europe-west1", "us-east4")
 
 
 def test_the_environment_names_emulator_and_project() -> None:

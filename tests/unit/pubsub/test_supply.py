@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from convotic_pubsub.delivery import State
 from convotic_pubsub.leases import LeaseTimer
 from tests.unit.pubsub.test_consumer import Bench, turn
 
@@ -102,3 +103,59 @@ async def test_an_error_over_one_lease_costs_the_others_nothing(
 
     assert sorted(seen) == ["1", "2", "3"]
     assert [getattr(each, "action", "") for each in caplog.records] == ["lease_failed"]
+
+
+async def test_a_wait_of_more_than_ten_minutes_is_leased_again() -> None:
+    """Pub/Sub grants 600 s at a time: 1,500 are three leases, and end to the second."""
+    bench = Bench(ack_deadline_seconds=1500)
+    bench.deliver("1")
+    bench.consumer.lapse(bench.run(), 1500, failure=True)
+    await turn()
+    (delivery,) = bench.session.outstanding.values()
+
+    bench.session.advance(1499)
+    assert delivery.state is State.WAITING
+    assert delivery.lease_until == 1000.0 + 1500
+    assert [seconds for _, seconds in bench.acker.deadlines] == [600, 600, 330]
+    bench.session.advance(1.2)
+
+    assert not bench.session.outstanding
+    assert len(bench.acker.deadlines) == 3
+
+
+async def test_a_buffer_full_of_bytes_pulls_nothing_more() -> None:
+    """Where the server ignores ``max_outstanding_bytes``, too; a place that is free is not room."""
+    bench = Bench(concurrency=4, buffer_messages=4, buffer_bytes=2)
+    bench.deliver("1")
+    assert bench.consumer.free() == 7
+    bench.deliver("2")  # a byte each
+
+    assert bench.consumer.free() == 0
+    bench.consumer.ack(bench.run())
+    assert bench.consumer.free() == 7
+
+
+async def test_what_another_lease_took_along_is_not_looked_at() -> None:
+    """Two of one slot; the first one's end settles the second: it has no lease to renew."""
+    bench = Bench(concurrency=2)
+    for message_id in "12":
+        bench.deliver(message_id)
+    seen: list[Delivery] = []
+    was_called = asyncio.Event()
+    clock = asyncio.get_running_loop().time
+
+    def look(delivery: Delivery, _now: float) -> None:
+        seen.append(delivery)
+        was_called.set()
+        for other in bench.offered:
+            timer.forget(other)
+
+    timer = LeaseTimer(clock, look)
+    for delivery in bench.offered:
+        timer.watch(delivery, clock())
+
+    async with asyncio.timeout(5):
+        await was_called.wait()
+    await turn()
+
+    assert len(seen) == 1

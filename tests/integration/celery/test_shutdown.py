@@ -1,0 +1,31 @@
+"""A worker that ends: what it holds and has not run is another worker's at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.pubsub import pull
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.integration.celery.conftest import Plain
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_what_waits_for_its_eta_goes_back_at_once(plain: Plain, pool: str) -> None:
+    """It is held by the worker, whose lease would keep it from others for a minute."""
+    with plain.worker("leaving", "-P", pool) as worker:
+        result = plain.send("add", 1, 2, countdown=300)
+        inspect = plain.app.control.inspect(timeout=1)
+        wait_until(lambda: "add" in str(inspect.scheduled()), timeout=20)
+        worker.terminate()
+        assert worker.wait(30) == 0
+
+    back = wait_until(lambda: list(pull(plain.session, f"{plain.prefix}celery")), timeout=5)
+
+    assert [result.id in str(each.message.data) for each in back] == [True]
+    plain.session.purge(plain.session.spec("celery"))

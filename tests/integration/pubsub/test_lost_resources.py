@@ -1,0 +1,169 @@
+"""What somebody deletes, or an emulator loses, under a running process."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from kombu import Connection, Queue
+
+from convotic_emulator.testing import EmulatorThread
+from convotic_pubsub.errors import PublishError, SubscriptionMismatch
+from tests.support.pubsub import make_spec, pull, unique
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from convotic_pubsub.session import Session
+    from tests.integration.pubsub.conftest import MakeHarness
+    from tests.support.pubsub import Harness
+
+    # Any: kombu's stubs know only the base classes of transport and channel.
+    Connect = Callable[..., Any]
+
+
+@pytest.fixture
+def connect(broker: str) -> Iterator[Connect]:
+    """Make connections of sessions of their own that are closed with the test."""
+    made: list[Any] = []
+
+    def make(prefix: str = "", **options: Any) -> Any:
+        options = {"emulator_host": broker, "prefix": prefix or unique("lost") + ".", **options}
+        connection: Any = Connection("pubsub://test-project", transport_options=options)
+        connection.connect()
+        made.append(connection)
+        return connection
+
+    yield make
+    for connection in made:
+        session = connection.transport.session
+        connection.close()
+        session.close()
+
+
+def publish(connection: Any, queue: str, text: str) -> None:
+    """Publish to a queue as Celery does: by its name, on the anonymous exchange."""
+    channel = connection.default_channel
+    channel.basic_publish(channel.prepare_message(text), "", queue)
+
+
+def bodies(session: Session, queue: str) -> list[str]:
+    """Return what of a queue waits with the server."""
+    waiting = pull(session, session.spec(queue).subscription)
+    return [text for each in waiting for text in ("one", "two") if text in str(each.message.data)]
+
+
+def delete_topic(session: Session, queue: str) -> None:
+    """Delete the topic alone; the subscription stays."""
+
+    async def call() -> None:
+        path = f"projects/test-project/topics/{session.spec(queue).topic}"
+        await session.rpc.delete_topic(path)
+
+    session.call(call())
+
+
+def test_a_queue_that_was_deleted_is_made_again_by_whoever_publishes(connect: Connect) -> None:
+    """Its producer goes on for months after a purge of the project: no task may vanish."""
+    connection = connect()
+    session = connection.transport.session
+    connection.default_channel.queue_declare("jobs")
+    session.delete(session.spec("jobs"))
+
+    publish(connection, "jobs", "one")
+    publish(connection, "jobs", "two")
+
+    assert sorted(bodies(session, "jobs")) == ["one", "two"]
+
+
+def test_a_lost_queue_that_may_not_be_made_is_an_error(connect: Connect) -> None:
+    """``provision=verify``: the caller hears of each task that is not sent."""
+    prefix = unique("lost") + "."
+    owner = connect(prefix)
+    owner.default_channel.queue_declare("jobs")
+    connection = connect(prefix, provision="verify")
+    connection.default_channel.queue_declare("jobs")
+    session = owner.transport.session
+    session.delete(session.spec("jobs"))
+
+    for _ in range(2):
+        with pytest.raises(PublishError, match=r"topics/lost.*jobs does not exist"):
+            publish(connection, "jobs", "one")
+
+
+def test_a_topic_is_not_made_again_where_its_subscription_is_of_the_deleted_one(
+    connect: Connect,
+) -> None:
+    """Nobody would get what is published to it; each publish says so."""
+    connection = connect()
+    session = connection.transport.session
+    connection.default_channel.queue_declare("jobs")
+    delete_topic(session, "jobs")
+
+    for _ in range(2):
+        with pytest.raises(SubscriptionMismatch, match="_deleted-topic_"):
+            publish(connection, "jobs", "one")
+
+
+def test_a_reply_queues_name_is_looked_for_again(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who publishes before the first worker has made the queue must find it later."""
+    prefix = unique("lost") + "."
+    early = connect(prefix)
+    publish(early, "jobs", "one")  # to nobody, as on RabbitMQ's anonymous exchange
+    worker = connect(prefix, visibility_timeout_seconds=61)
+    worker.default_channel.queue_declare("jobs")
+
+    session = early.transport.session
+    clock = session.clock
+    monkeypatch.setattr(session, "clock", lambda: clock() + 61)
+    publish(early, "jobs", "two")
+
+    assert bodies(worker.transport.session, "jobs") == ["two"]
+
+
+@pytest.mark.parametrize("provision", ["create", "verify", "off"])
+def test_a_deleted_control_subscription_is_made_again(connect: Connect, provision: str) -> None:
+    """Whatever ``provision`` says: a worker must not be deaf to remote control for good."""
+    connection = connect(provision=provision)
+    Queue("transient", auto_delete=True, channel=connection.channel()).declare()
+    session = connection.transport.session
+    spec = session.transient._subscriptions["control"]._spec
+
+    session.delete_named(spec.subscription)
+
+    assert wait_until(lambda: session.exists(spec), timeout=15)
+
+
+def test_all_queues_follow_an_emulator_that_moves(harness: MakeHarness) -> None:
+    """It is started anew at another address: each queue pulls there, no channel is overfull."""
+    with EmulatorThread() as old, EmulatorThread() as new:
+        addresses = [old.address]
+        find = partial(addresses.__getitem__, 0)  # one callable, so one session
+        specs = [make_spec() for _ in range(3)]
+        queues = {spec.queue: spec for spec in specs}
+        all_of_them = [harness(find, spec, queues=queues) for spec in specs]
+        for each in all_of_them:
+            each.on_message = lambda message: message.ack()
+            each.consume()
+            each.publish(1)
+            each.drain_until(partial(len, each.messages))
+        session = all_of_them[0].session
+
+        addresses[0] = new.address
+        old.faults.drop_streams()
+        wait_until(lambda: session.address == new.address, timeout=10)
+        for each in all_of_them:
+            wait_until(partial(session.exists, each.spec), timeout=20)
+            each.publish(2)
+            each.drain_until(partial(has_both, each), seconds=10)
+
+        wait_until(lambda: [channel.users for channel in session.channels._pulls] == [3])
+        session.flush()  # while there is somebody to confirm
+
+
+def has_both(one: Harness) -> bool:
+    return one.bodies == [1, 2]
