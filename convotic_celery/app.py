@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 from celery.signals import worker_process_init, worker_process_shutdown
 from kombu import Queue
+from kombu.transport import get_transport_cls
 
 from convotic_celery.context.attempts import AttemptLog
 from convotic_celery.context.services import Services, ServicesHook
 from convotic_celery.context.store import Store
+from convotic_celery.errors import ConfigurationError
 from convotic_celery.hooks import plug_in_services
 from convotic_celery.modules import load_modules
 from convotic_celery.runtime.canvas import CeleryCanvas
@@ -31,6 +33,8 @@ from convotic_celery.runtime.registry import kombu_queue, make_execution, make_t
 from convotic_celery.runtime.task import HandlerTask
 from convotic_celery.sdk.workflow import CanvasStarter
 from convotic_celery.settings import Settings
+from convotic_pubsub.errors import OptionError
+from convotic_pubsub.options import parse_options
 from convotic_pubsub.registry import session_for
 
 if TYPE_CHECKING:
@@ -110,6 +114,7 @@ class ConvoticApp(Celery):
         self._policies = {d.queue: HandlerPolicy(d, memory) for d in self.definitions}
         super().__init__("convotic", **kwargs)
         self.conf.update(self._configuration())
+        _check_broker(*self._broker_parameters())
         self.publisher = SessionPublisher(
             self._broker_parameters,
             self.definitions,
@@ -260,6 +265,20 @@ class ConvoticApp(Celery):
         elif settings.broker_is_embedded:
             options["emulator_host"] = partial(_embedded_broker, settings)
         return options
+
+
+def _check_broker(url: str, transport_options: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError for a broker URL that nothing can connect to, now or later.
+
+    Celery would try it again a hundred times.
+    """
+    scheme = url.partition("://")[0]
+    try:
+        get_transport_cls(scheme)
+        if scheme == "pubsub":
+            parse_options(url, transport_options)
+    except (KeyError, ImportError, OptionError) as error:
+        raise ConfigurationError(f"CONVOTIC_BROKER_URL: {error.args[0]}") from None
 
 
 def _embedded_broker(settings: Settings) -> str:

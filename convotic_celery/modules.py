@@ -52,8 +52,13 @@ def load_modules(settings: Settings) -> list[LoadedModule]:
     by name, and then the entry points. May be called again: Python imports each module once.
 
     Raises ModuleError (ModuleNotFound, DuplicateHandler, HandlerSignatureError) that names the file
-    and the cause, and ConfigurationError for ``handler_options`` that fit no handler.
+    and the cause, and ConfigurationError for ``handler_options`` that fit no handler and for a
+    ``modules_dir`` that was given and does not exist.
     """
+    if "modules_dir" in settings.model_fields_set and not settings.modules_dir.is_dir():
+        raise ConfigurationError(
+            f"CONVOTIC_MODULES_DIR: there is no folder {settings.modules_dir.resolve()}."
+        )
     found = find_modules(settings.modules_dir, settings.modules)
     loaded = [_collect(module, origin) for module, origin in _unique(found)]
     loaded = [

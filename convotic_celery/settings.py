@@ -223,6 +223,7 @@ class Settings(BaseSettings):
     pubsub_emulator_host: str | None = Field(
         default=None,
         validation_alias="PUBSUB_EMULATOR_HOST",
+        pattern=r"^[^/\s]+:[0-9]+$",
         description="HOST:PORT of a running Pub/Sub emulator, as all of Google's clients read it.",
     )
     kubernetes_service_host: str | None = Field(
@@ -376,6 +377,9 @@ def _describe(error: ValidationError) -> str:
         where = _variable_of(field) + "".join(f"[{part}]" for part in rest)
         if problem["type"] == "extra_forbidden":
             lines.append(_describe_unknown(f"{_PREFIX}{field.upper()}", Settings.model_fields))
+        elif problem["type"] == "string_pattern_mismatch":  # a pattern alone explains nothing
+            infos = {_variable_of(name): info for name, info in Settings.model_fields.items()}
+            lines.append(f"{where}: {problem['msg']}. It is: {infos[where].description}")
         else:
             lines.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
     return "; ".join(lines)

@@ -80,7 +80,8 @@ def _exit_code_of(error: Exception) -> int | None:
     # Only who has used the transport can have raised its errors: don't import it to find out.
     for package, name in (
         ("convotic_pubsub.errors", "PubsubTransportError"),
-        ("convotic_emulator.errors", "EmulatorError"),
+        ("convotic_emulator.errors", "StoreError"),
+        ("kombu.exceptions", "OperationalError"),  # what kombu makes of the transport's
     ):
         expected = getattr(sys.modules.get(package), name, None)
         if expected is not None and isinstance(error, expected):

@@ -32,7 +32,7 @@ def command(
         from convotic_emulator.__main__ import main
 
         click.echo(
-            f"Serving {context.obj.resolve()}; Ctrl-C ends it. Clients find it by this variable:",
+            f"Data in {context.obj.resolve()}; Ctrl-C ends it. Clients find it by this variable:",
             err=True,
         )
         arguments = ["--data-dir", str(context.obj), "--host", host, "--port", str(port)]

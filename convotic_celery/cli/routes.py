@@ -33,6 +33,7 @@ def command(host: str, port: int, only_list: bool, only_document: bool) -> None:
     from convotic_celery.routes import create_asgi_app
 
     configure_logging(settings)
+    settings.refuse_embedded_where_wrong()
     uvicorn.run(create_asgi_app(settings), host=host, port=port, log_config=None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,14 +13,22 @@ __all__ = ["handler_table"]
 _COLUMNS = ("topic", "queue", "options", "dead-letter topic")
 
 
-def handler_table(definitions: Iterable[HandlerDefinition]) -> str:
-    """Return a table of plain text, one handler a line, with a heading."""
-    rows = [_row(definition) for definition in definitions]
-    if not rows:
+def handler_table(
+    definitions: Iterable[HandlerDefinition], selected: Container[str] | None = None
+) -> str:
+    """Return a table of plain text, one handler a line, with a heading.
+
+    With ``selected`` only the handlers whose queue it contains.
+    """
+    definitions = list(definitions)
+    if not definitions:
         return (
-            "[handlers]\n  none: no module was found (CONVOTIC_MODULES, the folder modules/, or an "
-            "installed package with a 'convotic.modules' entry point)\n"
+            "[handlers]\n  none: no module with a handler was found (CONVOTIC_MODULES, the folder "
+            "modules/, or an installed package with a 'convotic.modules' entry point)\n"
         )
+    rows = [_row(each) for each in definitions if selected is None or each.queue in selected]
+    if not rows:
+        return "[handlers]\n  none: no handler's queue is consumed (-Q, -X, convotic pause)\n"
     widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
     lines = [_line(_COLUMNS, widths), _line(["-" * width for width in widths], widths)]
     lines += [_line(row, widths) for row in rows]

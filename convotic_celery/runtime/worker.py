@@ -22,7 +22,7 @@ from celery.utils.sysinfo import (  # type: ignore[attr-defined]  # not in celer
 from click.core import ParameterSource
 from kombu.utils.imports import symbol_by_name
 
-from convotic_celery.errors import ConfigurationError
+from convotic_celery.errors import ConfigurationError, ConvoticError
 from convotic_celery.runtime import pause_commands
 from convotic_celery.runtime.banner import handler_table
 from convotic_celery.runtime.counters import count_overdue, outcomes
@@ -30,6 +30,7 @@ from convotic_celery.runtime.memory import calm_garbage_collector
 from convotic_celery.runtime.mover import ScheduleMover
 from convotic_celery.runtime.pool import TaskPool
 from convotic_celery.runtime.task import HandlerTask
+from convotic_pubsub.errors import PubsubTransportError
 
 if TYPE_CHECKING:
     from convotic_celery.app import ConvoticApp
@@ -54,6 +55,18 @@ class HandlerWorker(Worker):
             *Worker.Blueprint.default_steps,
             "convotic_celery.runtime.lifespan_step:OpenLifespans",
         }
+
+        def start(self, parent: Any) -> None:
+            """Start and run all steps; what is wrong with settings or topics ends it in one line.
+
+            Celery would log an "unrecoverable error" with a traceback of its own machinery.
+            """
+            try:
+                super().start(parent)
+            except (ConvoticError, PubsubTransportError) as error:
+                logger.critical("The worker can't go on: %s", error)
+                logger.debug("Where that was", exc_info=True)
+                raise SystemExit(1) from error
 
     app: ConvoticApp
     concurrency: Any
@@ -97,9 +110,8 @@ class HandlerWorker(Worker):
 
     def extra_info(self) -> str:
         """Return what stands below Celery's banner: the handlers, and Celery's tasks."""
-        consumed = self.app.amqp.queues.consume_from
-        shown = [d for d in self.app.definitions if d.queue in consumed]
-        return "\n" + handler_table(shown) + (super().extra_info() or "")
+        table = handler_table(self.app.definitions, self.app.amqp.queues.consume_from)
+        return "\n" + table + (super().extra_info() or "")
 
     def stats(self) -> dict[str, Any]:
         """Return what ``inspect stats`` and Flower show, and how many messages ended how."""

@@ -149,8 +149,9 @@ class HandlerDefinition:
         try:
             len(self._adapter.core_schema)
         except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation) as error:
+            cause = str(error).partition("\n")[0]  # the rest is for authors of pydantic types
             raise HandlerSignatureError(
-                f"{self.source}: messages can't be validated as {self.payload_type!r}: {error}"
+                f"{self.source}: messages can't be validated as {self.payload_type!r}: {cause}"
             ) from error
 
 

@@ -232,6 +232,8 @@ class ConvoticModule:
         Takes the options of :class:`WorkerOptions` as keyword arguments; raises as
         :meth:`Sdk.register_worker_handler` does.
         """
+        if not isinstance(topic, str):  # @module.worker without parentheses would do nothing
+            raise ModuleError("@module.worker needs a topic: @module.worker('custom.orders.new').")
 
         def register(handler: HandlerT) -> HandlerT:
             self._decorated.register_worker_handler(

@@ -57,6 +57,14 @@ def test_misspelt_variable_is_named_with_a_suggestion(monkeypatch: pytest.Monkey
         Settings()
 
 
+def test_an_emulator_s_address_has_no_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rule is told in words, not as a pattern alone."""
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "http://localhost:8085")
+
+    with pytest.raises(ConfigurationError, match=r"PUBSUB_EMULATOR_HOST: .*HOST:PORT of a running"):
+        Settings()
+
+
 def test_variables_of_tests_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test suite may have switches of its own."""
     monkeypatch.setenv("CONVOTIC_TEST_SLOW", "1")

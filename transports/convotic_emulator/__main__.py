@@ -19,22 +19,19 @@ if TYPE_CHECKING:
 
 MAX_LOG_BYTES = 1_000_000
 
-logger = logging.getLogger("convotic_emulator")
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server until SIGTERM, SIGINT, or nobody has been connected for a while."""
     options = _parse(arguments)
-    daemon.prepare_folder(options.data_dir)
     try:
+        daemon.prepare_folder(options.data_dir)
         with daemon.hold_server_lock(options.data_dir):
             _start_logging(options.data_dir)
             from convotic_emulator.process import serve  # noqa: PLC0415  # gRPC after the lock
 
             asyncio.run(serve(options))
     except (StoreError, OSError) as error:
-        logger.error("%s", error)  # noqa: TRY400  # the text says it all
-        print(error, file=sys.stderr)  # noqa: T201  # a command's error
+        print(error, file=sys.stderr)  # noqa: T201  # a command's error; a daemon's log has stderr
         return 1
     except sqlite3.Error as error:
         print(f"The data file has failed: {error}", file=sys.stderr)  # noqa: T201  # as above

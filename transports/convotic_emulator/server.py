@@ -129,7 +129,11 @@ class EmulatorServer:
             self.port = server.add_insecure_port(f"{self.host}:{self.port}")
         except RuntimeError as error:
             store.close()
-            raise OSError(f"Can't listen on {self.address}: {error}") from error
+            # gRPC's own text tells to set GRPC_VERBOSITY; it has written the reason to stderr.
+            raise OSError(
+                f"Can't listen on {self.address}: the port is taken, or the host is not ours. "
+                "Port 0 is any free one."
+            ) from error
         await server.start()
         engine.start()
         self._server, self._engine = server, engine

@@ -12,11 +12,17 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from google.api_core.exceptions import DeadlineExceeded, NotFound, ServiceUnavailable
+from google.api_core.exceptions import (
+    DeadlineExceeded,
+    GoogleAPICallError,
+    NotFound,
+    ServiceUnavailable,
+)
+from google.auth.exceptions import GoogleAuthError
 
 from convotic_celery import embedded
 from convotic_celery.app import LOCAL_BROKER_URL
@@ -25,6 +31,7 @@ from convotic_celery.cli.demo.child import Child
 from convotic_celery.cli.demo.producer import Producer, make_subscriber
 from convotic_celery.cli.demo.store import DemoStore
 from convotic_celery.embedded import store as embedded_store
+from convotic_celery.errors import ConfigurationError
 from convotic_celery.modules import load_modules
 from convotic_celery.settings import Settings
 from convotic_emulator import daemon
@@ -78,6 +85,8 @@ class Scene:
             # A project of its own: what an earlier run left on that emulator is not ours to count.
             changes["broker_url"] = f"pubsub://convotic-demo-{self._run_id}"
         elif given.broker_url:
+            if not given.broker_url.startswith("pubsub://"):
+                raise ConfigurationError("CONVOTIC_BROKER_URL: the demo runs on pubsub://PROJECT.")
             self._warn(
                 f"topics and subscriptions of the sample module on {given.broker_url} are used"
             )
@@ -101,6 +110,7 @@ class Scene:
         stack.callback(embedded_store.stop, self._folder)
         self._store = DemoStore(settings)
         stack.callback(self._store.close)
+        self._store.count_processed()  # a store that does not answer is told before anything runs
         if not settings.store_is_embedded:
             stack.callback(self._store.delete_everything)
         self._address = settings.pubsub_emulator_host
@@ -109,7 +119,13 @@ class Scene:
             self._address = embedded.broker_address(settings)
         project = (settings.broker_url or LOCAL_BROKER_URL).removeprefix("pubsub://").split("/")[0]
         self._project_path = f"projects/{project}"
-        self._subscriber = stack.enter_context(make_subscriber(self._address))
+        try:
+            self._subscriber = stack.enter_context(make_subscriber(self._address))
+            with suppress(NotFound):
+                self._get_subscription()
+        except (GoogleAPICallError, GoogleAuthError) as error:
+            where = self._address or "Google Cloud"
+            raise ConfigurationError(f"Pub/Sub can't be used at {where}: {error}") from error
         self.producer = Producer(
             f"{self._project_path}/topics/{self._handler.topic}", emulator_address=self._address
         )
@@ -138,12 +154,15 @@ class Scene:
 
     def is_subscribed(self) -> bool:
         """Tell whether the handler's subscription exists: what is published from now on is kept."""
-        path = f"{self._project_path}/subscriptions/{self._handler.subscription}"
         try:
-            self._subscriber.get_subscription(subscription=path, timeout=5)
-        except NotFound:
+            self._get_subscription()
+        except (NotFound, DeadlineExceeded, ServiceUnavailable):
             return False
         return True
+
+    def _get_subscription(self) -> None:
+        path = f"{self._project_path}/subscriptions/{self._handler.subscription}"
+        self._subscriber.get_subscription(subscription=path, timeout=5, retry=None)
 
     def count_processed(self) -> int:
         """Return how many orders are in the store."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
 
 from convotic_celery import embedded
 from convotic_celery.cli.demo.figures import StoreFigures
@@ -71,10 +74,14 @@ class DemoStore:
                 return StoreFigures(orders, contacts, units, total)
 
     def delete_everything(self) -> None:
-        """Delete all keys of the settings' prefix; for a store that is not the demo's own."""
+        """Delete all keys of the settings' prefix; for a store that is not the demo's own.
+
+        Does nothing if the store does not answer any more: that was told already.
+        """
         client = self._store.sync_client()
-        for key in client.scan_iter(match=f"{self._keys.prefix}*", count=1000):
-            client.unlink(key)
+        with suppress(RedisError):
+            for key in client.scan_iter(match=f"{self._keys.prefix}*", count=1000):
+                client.unlink(key)
 
     def close(self) -> None:
         """Close the connection."""

@@ -7,9 +7,11 @@ import sys
 
 import click
 import pytest
+from kombu.exceptions import OperationalError
 
 from convotic_celery import cli
 from convotic_celery.errors import ConfigurationError, ContactNotFound
+from convotic_emulator.errors import StoreError
 
 #: Cheap to import on their own, but together they are what makes a command line slow.
 HEAVY = ("celery", "kombu", "grpc", "google", "redis", "pydantic", "rich", "flower")
@@ -72,6 +74,21 @@ def test_an_expected_error_is_one_line(
 
     assert cli.main([]) == exit_code
     assert capsys.readouterr().err == f"convotic: {error}\n"
+
+
+def test_a_broker_that_kombu_can_t_reach_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `convotic pause` gets of a broker that is away, or an emulator of a broken data file."""
+    for error in (OperationalError("no Pub/Sub emulator answers"), StoreError("no data file")):
+
+        def fail(*_: object, error: Exception = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(cli.cli, "main", fail)
+
+        assert cli.main([]) == 1
+        assert capsys.readouterr().err == f"convotic: {error}\n"
 
 
 def test_a_wrong_command_line_exits_with_two(capsys: pytest.CaptureFixture[str]) -> None:

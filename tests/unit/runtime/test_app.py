@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from convotic_celery.app import ConvoticApp, create_app
+from convotic_celery.errors import ConfigurationError
 from convotic_celery.settings import Settings
 from tests.unit.runtime.support import define, make_app, make_settings
 
@@ -80,6 +81,24 @@ def test_the_broker_s_address_comes_from_the_settings(
     app = ConvoticApp(make_settings(**values), [])
 
     assert app.conf.broker_transport_options.get("emulator_host") == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("nope://host", "No such transport: nope"),
+        ("pubsub://", "names no project"),
+        ("pubsub://project/more", "nothing after the project"),
+    ],
+)
+def test_a_broker_url_that_can_never_work_is_refused(
+    url: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, with the variable's name; Celery would try it again a hundred times."""
+    monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
+
+    with pytest.raises(ConfigurationError, match=f"CONVOTIC_BROKER_URL: .*{reason}"):
+        ConvoticApp(make_settings(broker_url=url), [])
 
 
 def test_the_embedded_broker_is_a_function_that_nobody_has_called(tmp_path: Path) -> None:

@@ -129,6 +129,14 @@ def test_without_handlers_the_table_says_where_modules_are_looked_for() -> None:
     assert "CONVOTIC_MODULES" in handler_table([])
 
 
+def test_with_handlers_and_none_consumed_the_table_says_so() -> None:
+    """`-Q celery` leaves the handlers out; that is not the same as having none."""
+    table = handler_table([define()], selected=["celery"])
+
+    assert "-Q" in table
+    assert "orders.new.shop" in handler_table([define()], selected=["orders.new.shop"])
+
+
 def test_transport_options_are_shown_without_secrets() -> None:
     """`inspect stats` is JSON, and every monitor reads it."""
     options = {"queues": {"b": 1, "a": 2}, "provision": "create", "credentials": object()}
