@@ -8,7 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from convotic_celery.context.publishing import TopicPublisher, build_message, confirm_sync
+from convotic_celery.context.publishing import (
+    TopicPublisher,
+    build_message,
+    confirm_async,
+    confirm_sync,
+)
 from convotic_celery.errors import TopicHasNoSubscription
 from convotic_celery.runtime.attributes import TARGET_ATTRIBUTE
 from convotic_celery.sdk.names import prefixed
@@ -141,6 +146,27 @@ class HandlerPublisher:
         Raises:
             PublishRefused: It breaks a rule of Pub/Sub; nothing was sent.
         """
+        future = self._send(definition, data, attributes, ordering_key)
+        return confirm_sync(future, definition.topic, self._timeout_seconds)
+
+    async def apublish(
+        self,
+        definition: HandlerDefinition,
+        data: Any,
+        attributes: Mapping[str, str],
+        ordering_key: str,
+    ) -> str:
+        """Do what :meth:`publish` does, without blocking the event loop."""
+        future = self._send(definition, data, attributes, ordering_key)
+        return await confirm_async(future, definition.topic, self._timeout_seconds)
+
+    def _send(
+        self,
+        definition: HandlerDefinition,
+        data: Any,
+        attributes: Mapping[str, str],
+        ordering_key: str,
+    ) -> Future[str]:
         outgoing = build_message(
             definition.topic,
             None,
@@ -149,10 +175,9 @@ class HandlerPublisher:
             ordering_key=ordering_key,
             trace={},
         )
-        future = self._publisher.publish(
+        return self._publisher.publish(
             outgoing.topic,
             outgoing.data,
             {**outgoing.attributes, TARGET_ATTRIBUTE: definition.queue},
             outgoing.ordering_key,
         )
-        return confirm_sync(future, definition.topic, self._timeout_seconds)

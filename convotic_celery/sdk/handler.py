@@ -150,7 +150,9 @@ class HandlerDefinition:
             len(self._adapter.core_schema)
         except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation) as error:
             raise HandlerSignatureError(
-                f"{self.source}: messages can't be validated as {self.payload_type!r}: {error}"
+                f"{self.source}: messages can't be validated as {self.payload_type!r}: "
+                f"{str(error).partition('. ')[0]}. A payload is a pydantic model, a dataclass, a "
+                "TypedDict, or what is built of such."
             ) from error
 
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from convotic_celery import pubsub
 from convotic_celery.app import ConvoticApp
 from convotic_celery.context.delivery import Delivery
 from convotic_celery.modules import apply_settings, surround_routes
@@ -202,9 +203,11 @@ async def convotic_app(
     app.finalize()
     app.lifespans.use_loop(asyncio.get_running_loop())
     try:
-        for definition in one_of_each([*app.definitions, *app.routes]):
-            await app.lifespans.enter(definition)
-        yield AppUnderTest(app, MovingClock(now))
+        under_test = AppUnderTest(app, MovingClock(now))
+        with pubsub.using(app):
+            for definition in one_of_each([*app.definitions, *app.routes]):
+                await app.lifespans.enter(definition)
+            yield under_test
     finally:
         await app.lifespans.aclose()
         await _delete_keys(app, prefix)
