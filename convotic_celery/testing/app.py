@@ -55,11 +55,12 @@ class AppUnderTest:
         publisher = HandlerPublisher(self._broker, app.settings.publish_timeout)
         for definition in app.definitions:
             app.tasks[definition.queue].publisher = publisher  # type: ignore[attr-defined]  # HandlerTask's
-        modules = [definition.module for definition in app.definitions]
+        modules = [each.module for each in (*app.definitions, *app.routes)]
         self._delivery = Delivery(
             handler="test", topic="test", message_id="test", module=modules[0] if modules else ""
         )
-        #: A context, to arrange and to look: ``await app.ctx.contacts.create(...)``.
+        #: A context, to arrange and to look: ``await app.ctx.contacts.create(...)``. Its storage is
+        #: the first module's.
         self.ctx: ConvoticContext = app.services.async_context(self._delivery)
         #: The same for plain code.
         self.sync_ctx: SyncConvoticContext = app.services.sync_context(self._delivery)
