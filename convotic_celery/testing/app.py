@@ -55,7 +55,7 @@ class AppUnderTest:
         publisher = HandlerPublisher(self._broker, app.settings.publish_timeout)
         for definition in app.definitions:
             app.tasks[definition.queue].publisher = publisher  # type: ignore[attr-defined]  # HandlerTask's
-        modules = [each.module for each in (*app.definitions, *app.routes)]
+        modules = [*(d.module for d in app.definitions), *(r.module for r in app.routes)]
         self._delivery = Delivery(
             handler="test", topic="test", message_id="test", module=modules[0] if modules else ""
         )
