@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 
@@ -14,6 +15,7 @@ from convotic_celery import (
     ConvoticContext,
     ConvoticModule,
     Retry,
+    RouteRequest,
     Sdk,
     SyncConvoticContext,
     WorkerMessage,
@@ -37,6 +39,14 @@ async def step_that_yields(run: WorkflowRun, ctx: ConvoticContext) -> AsyncItera
 
 
 async def unknown_payload(message: WorkerMessage[NoPayload], ctx: ConvoticContext) -> None: ...
+
+
+class OldCart(TypedDict):
+    lines: int
+
+
+async def typed_dict_of_old(message: WorkerMessage[OldCart], ctx: ConvoticContext) -> None: ...
+async def route_of_none(request: RouteRequest[NoPayload], ctx: ConvoticContext) -> None: ...
 async def register_async(sdk: Sdk) -> None: ...
 
 
@@ -120,9 +130,18 @@ def test_option_that_could_not_work_is_refused(module: Any, options: Any, reason
 
 def test_payload_that_is_none_says_what_one_is(module: Any) -> None:
     """In our words, not in those of pydantic for authors of types."""
-    with pytest.raises(HandlerSignatureError, match=r"A payload is a pydantic model") as caught:
+    with pytest.raises(HandlerSignatureError, match=r"It takes a pydantic model") as caught:
         module.worker("custom.orders.new")(unknown_payload)
     assert "arbitrary_types_allowed" not in str(caught.value)
+
+
+def test_pydantics_other_complaints_are_module_errors(module: Any) -> None:
+    """They name file and line, and no traceback of pydantic's reaches the author."""
+    with pytest.raises(HandlerSignatureError, match=r"bodies can't be validated .* It takes a"):
+        module.route("POST", "/orders")(route_of_none)
+    if sys.version_info < (3, 12):
+        with pytest.raises(HandlerSignatureError, match=r"test_mistakes.*typing_extensions\.Typed"):
+            module.worker("custom.orders.new")(typed_dict_of_old)
 
 
 @pytest.mark.parametrize(
