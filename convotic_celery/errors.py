@@ -8,6 +8,7 @@
     │   ├── ModuleNotFound
     │   ├── DuplicateHandler             two handlers want one queue or subscription
     │   ├── DuplicateRoute               two routes want one method and path
+    │   ├── HandlerNotLoaded             published to, but its module is not among those loaded
     │   └── HandlerSignatureError        a handler can't be called as (message, ctx)
     ├── InvalidMessage                   the data is not JSON or fails the payload model
     ├── AckDeadlineExceeded              a run was stopped at its ack deadline
@@ -40,7 +41,7 @@ call ``cls(*args)`` on the other side.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
     "AckDeadlineExceeded",
@@ -54,6 +55,7 @@ __all__ = [
     "DuplicateHandler",
     "DuplicateRoute",
     "EmptyMessage",
+    "HandlerNotLoaded",
     "HandlerSignatureError",
     "InvalidAttribute",
     "InvalidDelay",
@@ -102,6 +104,22 @@ class DuplicateRoute(ModuleError):
 
 class HandlerSignatureError(ModuleError):
     """A handler can't be called as ``handler(message, ctx)``, or its annotations contradict it."""
+
+
+class HandlerNotLoaded(ModuleError):
+    """A handler was to be published to, but is not among those of the loaded modules."""
+
+    def __init__(self, queue: str, known: Iterable[str]) -> None:
+        super().__init__(queue, [*known])
+        self.queue = queue
+        self.known: Sequence[str] = self.args[1]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.queue} is not among the handlers that are loaded here "
+            f"({', '.join(self.known) or 'none'}). Put its module where modules are found: in "
+            "CONVOTIC_MODULES_DIR, or named in CONVOTIC_MODULES."
+        )
 
 
 class InvalidMessage(ConvoticError):

@@ -18,16 +18,18 @@ process that has published before it forks publishes for its children, as long a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from convotic_celery.app import ConvoticApp
     from convotic_celery.context import AsyncPubsub, SyncPubsub
     from convotic_celery.context.scheduled import Delay
+    from convotic_celery.runtime.task import HandlerTask
     from convotic_celery.settings import Settings
 
 __all__ = [
@@ -112,6 +114,32 @@ async def acancel(schedule_id: str) -> bool:
     return await pubsub.cancel(schedule_id)
 
 
+def publish_to_handler(
+    queue: str, data: Any, attributes: Mapping[str, str], ordering_key: str
+) -> str:
+    """Publish a message that only this handler gets; what ``process_order.delay(order)`` does."""
+    task = _find_handler(_find_app(), queue)
+    return task.publisher.publish(task.definition, data, attributes, ordering_key)
+
+
+async def apublish_to_handler(
+    queue: str, data: Any, attributes: Mapping[str, str], ordering_key: str
+) -> str:
+    """Do what :func:`publish_to_handler` does, without blocking the event loop."""
+    task = _find_handler(await _connect(), queue)
+    return await task.publisher.apublish(task.definition, data, attributes, ordering_key)
+
+
+def _find_handler(app: ConvoticApp, queue: str) -> HandlerTask:
+    from convotic_celery.errors import HandlerNotLoaded  # noqa: PLC0415 - as in use()
+    from convotic_celery.runtime.task import HandlerTask  # noqa: PLC0415 - as in use()
+
+    task = app.tasks.get(queue)
+    if not isinstance(task, HandlerTask):
+        raise HandlerNotLoaded(queue, [definition.queue for definition in app.definitions])
+    return task
+
+
 def use(where: ConvoticApp | Settings | None) -> None:
     """Publish through this app, or with these settings, from now on; None forgets both.
 
@@ -126,6 +154,19 @@ def use(where: ConvoticApp | Settings | None) -> None:
         app = create_app(where, set_as_current=False)
     with _lock:
         _app = app
+
+
+@contextlib.contextmanager
+def using(app: ConvoticApp) -> Iterator[None]:
+    """Publish through this app for the block, and then through what was in use; for tests."""
+    global _app  # noqa: PLW0603 - a process publishes to one place
+    with _lock:
+        before, _app = _app, app
+    try:
+        yield
+    finally:
+        with _lock:
+            _app = before
 
 
 def use_unless_chosen(app: ConvoticApp) -> None:

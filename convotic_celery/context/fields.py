@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
@@ -12,13 +13,13 @@ from convotic_celery.context.keys import normalize_email
 from convotic_celery.context.models import ContactChanges, ContactFields
 from convotic_celery.errors import InvalidField
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 __all__ = [
     "MessageContent",
+    "channel_field",
     "contact_changes",
     "contact_fields",
+    "email_field",
+    "external_id_field",
     "idempotency_field",
     "message_content",
     "tag_field",
@@ -49,7 +50,8 @@ def _validate(adapter: TypeAdapter[Any], given: Mapping[str, Any]) -> dict[str, 
         fields: dict[str, Any] = adapter.validate_python(given)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        name = ".".join(map(str, problem["loc"]))
+        # pydantic's own words for how it looks at a sequence are no part of the field's name.
+        name = ".".join(str(part) for part in problem["loc"] if "[" not in str(part))
         text = (
             f"there is no such field; there are {', '.join(ContactFields.__annotations__)}"
             if problem["type"] == "extra_forbidden"
@@ -88,9 +90,27 @@ def idempotency_field(key: str | None) -> str:
     return "" if key is None else _check_key("idempotency_key", key)
 
 
+def external_id_field(external_id: str) -> str:
+    """Return the id to look for; raises InvalidField unless it has 1 to 500 characters."""
+    return _check_key("external_id", external_id)
+
+
+def email_field(email: str) -> str:
+    """Return the address to look for; raises InvalidField unless it has 1 to 500 characters."""
+    return _check_key("email", email)
+
+
+def channel_field(channel: str) -> str:
+    """Return a conversation's channel; raises InvalidField unless it has 1 to 500 characters."""
+    return _check_key("channel", channel)
+
+
 def _check_key(name: str, value: object) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= _MAX_KEY_CHARACTERS:
-        raise InvalidField(f"{name} is a string of 1 to {_MAX_KEY_CHARACTERS} characters")
+        given = f"{len(value)}" if isinstance(value, str) else type(value).__name__
+        raise InvalidField(
+            f"{name} is a string of 1 to {_MAX_KEY_CHARACTERS} characters, not {given}"
+        )
     return value
 
 
@@ -106,11 +126,15 @@ def message_content(
     content: Mapping[str, object] | None, text: str | None, idempotency_key: str | None
 ) -> MessageContent:
     """Return what is to be sent, from a mapping or from keywords; raises InvalidField."""
+    if content is not None and not isinstance(content, Mapping):
+        raise InvalidField('a message is text="...", or a mapping: {"text": "..."}')
     given: dict[str, Any] = dict(content or {})
-    if text is not None:
-        given["text"] = text
-    if idempotency_key is not None:
-        given["idempotency_key"] = idempotency_key
+    keywords = {"text": text, "idempotency_key": idempotency_key}
+    for name, value in keywords.items():
+        if value is not None and name in given:
+            raise InvalidField(f"a message's {name} is given twice: in the mapping and as {name}=")
+        if value is not None:
+            given[name] = value
     camel = given.pop("idempotencyKey", None)
     key = given.pop("idempotency_key", camel)
     words = given.pop("text", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -11,6 +12,8 @@ from convotic_celery.errors import InvalidField
 __all__ = ["Paging"]
 
 _MAX_LIMIT = 1_000
+#: Begins with an id that :func:`records.new_id` made.
+_CURSOR = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-")
 
 
 class _HasId(Protocol):
@@ -33,8 +36,10 @@ class Paging:
     newest_first: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= self.limit <= _MAX_LIMIT:
-            raise InvalidField(f"limit is 1 to {_MAX_LIMIT}, not {self.limit}")
+        if not isinstance(self.limit, int) or not 1 <= self.limit <= _MAX_LIMIT:
+            raise InvalidField(f"limit is 1 to {_MAX_LIMIT}, not {self.limit!r}")
+        if self.cursor is not None and not _CURSOR.match(str(self.cursor)):
+            raise InvalidField(f"{self.cursor!r} is no cursor: it is a page's next_cursor")
 
     def arguments(self, item_prefix: str) -> tuple[str, str, str, str]:
         """Return the arguments of ``LIST_PAGE``: one item more than asked shows if there are."""

@@ -85,12 +85,12 @@ def build_message(
     trace: Mapping[str, str],
 ) -> OutgoingMessage:
     """Return the message to send, or raise the PublishRefused that says which rule it breaks."""
-    problem = topic_problem(topic)
+    problem = topic_problem(topic) if isinstance(topic, str) else "it is a string"
     if problem:
         raise InvalidTopic(f"topic {topic!r} is not a valid name: {problem}.")
     if content is not None:
         data, attributes, ordering_key = _unpack(content, data, attributes, ordering_key)
-    attributes = dict(attributes or {})
+    attributes = _copy_attributes(attributes)
     raw = b"" if data is None else encode_json(data)
     _check_attributes(attributes)
     _check_ordering_key(ordering_key)
@@ -157,12 +157,27 @@ def encode_json(data: Any) -> bytes:
     try:
         raw = to_json(data)
         if b"NaN" in raw or b"Infinity" in raw:
-            from_json(raw, allow_inf_nan=False)
+            _refuse_nan(raw)
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         raise NotSerializable(
             f"data of type {type(data).__name__} can't be written as JSON: {error}"
         ) from error
     return raw
+
+
+def _refuse_nan(raw: bytes) -> None:
+    try:
+        from_json(raw, allow_inf_nan=False)
+    except ValueError:
+        raise ValueError("JSON has neither NaN nor infinity") from None
+
+
+def _copy_attributes(given: object) -> dict[str, str]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise InvalidAttribute(f"attributes are a mapping of strings, not {type(given).__name__}.")
+    return dict(given)
 
 
 def _check_attributes(attributes: Mapping[str, str]) -> None:

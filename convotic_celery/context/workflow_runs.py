@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic_core import from_json
@@ -28,6 +28,7 @@ __all__ = [
     "WorkflowRunSummary",
     "WorkflowStatus",
     "check_run_id",
+    "check_status",
     "encode_value",
     "parse_run",
     "parse_summaries",
@@ -79,6 +80,14 @@ def check_run_id(run_id: str) -> str:
     if not isinstance(run_id, str) or not 1 <= len(run_id) <= _MAX_ID_CHARACTERS:
         raise InvalidField(f"a run's id is a string of 1 to {_MAX_ID_CHARACTERS} characters")
     return run_id
+
+
+def check_status(status: str | None) -> str:
+    """Return the status to look for, "" for any; raises InvalidField."""
+    known = get_args(WorkflowStatus)
+    if status is not None and status not in known:
+        raise InvalidField(f"a run's status is {', '.join(known)}, not {status!r}")
+    return status or ""
 
 
 def encode_value(what: str, value: object) -> str:

@@ -9,7 +9,13 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from convotic_celery.context.publishing import TopicPublisher, build_message, publish_sync
+from convotic_celery.context.publishing import (
+    OutgoingMessage,
+    TopicPublisher,
+    build_message,
+    publish_async,
+    publish_sync,
+)
 from convotic_celery.errors import TopicHasNoSubscription
 from convotic_celery.runtime.attributes import TARGET_ATTRIBUTE
 from convotic_celery.sdk.names import prefixed
@@ -149,6 +155,27 @@ class HandlerPublisher:
         Raises:
             PublishRefused: It breaks a rule of Pub/Sub; nothing was sent.
         """
+        targeted = self._build(definition, data, attributes, ordering_key)
+        return publish_sync(self._publisher, targeted, self._timeout_seconds)
+
+    async def apublish(
+        self,
+        definition: HandlerDefinition,
+        data: Any,
+        attributes: Mapping[str, str],
+        ordering_key: str,
+    ) -> str:
+        """Do what :meth:`publish` does, without blocking the event loop."""
+        targeted = self._build(definition, data, attributes, ordering_key)
+        return await publish_async(self._publisher, targeted, self._timeout_seconds)
+
+    @staticmethod
+    def _build(
+        definition: HandlerDefinition,
+        data: Any,
+        attributes: Mapping[str, str],
+        ordering_key: str,
+    ) -> OutgoingMessage:
         outgoing = build_message(
             definition.topic,
             None,
@@ -158,5 +185,4 @@ class HandlerPublisher:
             trace={},
         )
         attributes = {**outgoing.attributes, TARGET_ATTRIBUTE: definition.queue}
-        targeted = replace(outgoing, attributes=attributes)
-        return publish_sync(self._publisher, targeted, self._timeout_seconds)
+        return replace(outgoing, attributes=attributes)

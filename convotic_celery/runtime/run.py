@@ -20,6 +20,7 @@ from convotic_celery.runtime.key_guard import drive_async, drive_sync
 from convotic_celery.runtime.outcome import Postponed
 from convotic_celery.sdk.message import WorkerMessage
 from convotic_celery.sdk.middleware import tell_error_async, tell_error_sync
+from convotic_celery.sdk.returned import check_returned
 
 if TYPE_CHECKING:
     from convotic_celery.runtime.control import RunControl
@@ -143,12 +144,13 @@ async def _call_until_deadline(
     coroutine = definition.call(message, ctx)
     try:
         waits_for = coroutine.send(None)
-    except StopIteration:
+    except StopIteration as stop:
+        check_returned(stop.value)
         return  # it never waited: nobody could have stopped it
     try:
         async with asyncio.timeout(0 if control.is_lost else control.time_left) as deadline:
             control.watch(deadline)
-            await _go_on(coroutine, waits_for)
+            check_returned(await _go_on(coroutine, waits_for))
     except TimeoutError as error:
         if not deadline.expired():
             raise  # the handler's own
@@ -203,7 +205,7 @@ def _call_sync(
         resource = execution.lifespans.enter_sync(definition)
     ctx = execution.contexts.sync_context(build_delivery(definition, facts, control, resource))
     try:
-        definition.call(message, ctx)
+        check_returned(definition.call(message, ctx))
     except SoftTimeLimitExceeded as stopped:
         error = AckDeadlineExceeded(definition.queue, control.granted_seconds)
         tell_error_sync(definition.middleware, message, ctx, error)

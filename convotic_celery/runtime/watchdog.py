@@ -13,7 +13,11 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from convotic_celery.runtime.job import Job
+
 if TYPE_CHECKING:
+    from types import FrameType
+
     from convotic_celery.runtime.loop import LoopThread
 
 __all__ = ["LoopWatchdog"]
@@ -65,9 +69,20 @@ class LoopWatchdog:
         frame = sys._current_frames().get(self._loop_thread.thread_id or 0)
         stack = "".join(traceback.format_stack(frame)) if frame else "(the thread has ended)"
         logger.warning(
-            "An async handler has blocked the event loop for more than %g s; every other async "
-            "handler of this worker waits for it. Await instead, use asyncio.to_thread(), or make "
-            "the handler a plain def. The loop stands here:\n%s",
+            "%s has blocked the event loop for more than %g s; every other async handler of this "
+            "worker waits for it. Await instead, use asyncio.to_thread(), or make the handler a "
+            "plain def. The loop stands here:\n%s",
+            _find_task(frame) or "An async handler",
             self._blocked_seconds,
             stack,
         )
+
+
+def _find_task(frame: FrameType | None) -> str | None:
+    """Return the name of the task whose job this is; None for what a task has only started."""
+    while frame is not None:
+        if frame.f_code is Job.call.__code__:
+            job: Job = frame.f_locals["self"]
+            return job.task_name
+        frame = frame.f_back
+    return None

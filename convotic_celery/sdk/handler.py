@@ -8,12 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 
 from convotic_celery.errors import HandlerSignatureError, InvalidMessage, ModuleError
 from convotic_celery.sdk.compression import decompress, looks_compressed
 from convotic_celery.sdk.event import read_event
-from convotic_celery.sdk.message import decode_json, validate_json
+from convotic_celery.sdk.message import decode_json, find_schema_problem, validate_json
 from convotic_celery.sdk.middleware import (
     WorkerMiddleware,
     check_middleware,
@@ -146,13 +145,11 @@ class HandlerDefinition:
             )
 
     def _check_payload_type(self) -> None:
-        try:
-            len(self._adapter.core_schema)
-        except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation) as error:
-            cause = str(error).partition("\n")[0]  # the rest is for authors of pydantic types
+        problem = find_schema_problem(lambda: self._adapter)
+        if problem:
             raise HandlerSignatureError(
-                f"{self.source}: messages can't be validated as {self.payload_type!r}: {cause}"
-            ) from error
+                f"{self.source}: messages can't be validated as {self.payload_type!r}: {problem}"
+            )
 
 
 def define_handler(

@@ -6,18 +6,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import from_json
 from typing_extensions import TypeVar
 
 from convotic_celery.errors import InvalidMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from convotic_celery.sdk.event import CloudEvent
 
-__all__ = ["WorkerMessage", "decode_json", "validate_json"]
+__all__ = ["WorkerMessage", "decode_json", "find_schema_problem", "validate_json"]
 
 DataT_co = TypeVar("DataT_co", covariant=True, default=Any)
 
@@ -73,6 +74,20 @@ def validate_json(raw: bytes, adapter: TypeAdapter[Any]) -> Any:
         raise InvalidMessage(_describe(error, empty=not raw)) from None
     except RecursionError:
         raise InvalidMessage("data is nested too deeply") from None
+
+
+def find_schema_problem(make_adapter: Callable[[], TypeAdapter[Any]]) -> str | None:
+    """Return why data can't be validated by this adapter, in a sentence; None if it can."""
+    try:
+        len(make_adapter().core_schema)
+    except (PydanticUserError, PydanticUndefinedAnnotation) as error:
+        # The rest is for those who write types for pydantic.
+        reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
+        return (
+            f"{reason}. It takes a pydantic model, a dataclass, a TypedDict, or what is built of "
+            "such."
+        )
+    return None
 
 
 def _describe(error: ValidationError, *, empty: bool) -> str:

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convotic_celery.errors import ModuleError
+from convotic_celery.sdk.returned import check_returned
 
 if TYPE_CHECKING:
     from convotic_celery.sdk.http import RouteRequest, RouteResponse
@@ -109,7 +110,7 @@ def compose_async(
     async def call(message: WorkerMessage[Any], ctx: Any) -> None:
         for each in middleware:
             await settle(each.before(message, ctx))
-        await handler(message, ctx)
+        check_returned(await handler(message, ctx))
         for each in reversed(middleware):
             await settle(each.after(message, ctx))
 
@@ -126,7 +127,7 @@ def compose_sync(
     def call(message: WorkerMessage[Any], ctx: Any) -> None:
         for each in middleware:
             each.before(message, ctx)
-        handler(message, ctx)
+        check_returned(handler(message, ctx))
         for each in reversed(middleware):
             each.after(message, ctx)
 

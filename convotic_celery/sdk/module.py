@@ -13,29 +13,30 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from pydantic import ValidationError
 
 from convotic_celery.errors import DuplicateHandler, DuplicateRoute, ModuleError
+from convotic_celery.sdk.decorated import make_callable
 from convotic_celery.sdk.handler import HandlerDefinition, define_handler
-from convotic_celery.sdk.http import RouteRequest
-from convotic_celery.sdk.message import WorkerMessage
 from convotic_celery.sdk.middleware import RouteMiddleware, WorkerMiddleware, check_middleware
 from convotic_celery.sdk.names import check_module_name
 from convotic_celery.sdk.options import WorkerOptions, WorkerOptionsDict
 from convotic_celery.sdk.route import RouteDefinition, define_route
-from convotic_celery.sdk.workflow import WorkflowStep, build_workflow, workflow_topic
+from convotic_celery.sdk.workflow import build_workflow, workflow_topic
 
 if TYPE_CHECKING:
+    from convotic_celery.sdk.decorated import HandlerDecorator, RouteHandler, WorkerHandler
     from convotic_celery.sdk.lifespan import Lifespan
+    from convotic_celery.sdk.workflow import WorkflowStep
 
 __all__ = ["ConvoticModule", "Sdk"]
 
-HandlerT = TypeVar("HandlerT", bound=Callable[[WorkerMessage[Any], Any], object])
-RouteHandlerT = TypeVar("RouteHandlerT", bound=Callable[[RouteRequest[Any], Any], object])
+RouteHandlerT = TypeVar("RouteHandlerT", bound="RouteHandler")
 
 
 class Sdk:
@@ -65,7 +66,7 @@ class Sdk:
         self,
         *,
         topic: str,
-        handler: Callable[[WorkerMessage[Any], Any], object],
+        handler: WorkerHandler,
         options: WorkerOptions | Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> HandlerDefinition:
@@ -110,17 +111,32 @@ class Sdk:
 
         Raises ModuleError that says the rule.
         """
-        handler, given = build_workflow(name, steps, dict(options or {}))
-        return self.register_worker_handler(
-            topic=workflow_topic(name), handler=handler, options=given
+        topic = workflow_topic(name)
+        handler, given, source = build_workflow(name, steps, dict(options or {}))
+        definition = define_handler(
+            handler,
+            module=self._module,
+            module_version=self._version,
+            topic=topic,
+            name=None,
+            options=_parse_options(topic, given),
         )
+        definition = replace(definition, source=source)
+        other = self._handlers.get(definition.queue)
+        if other is not None:
+            raise DuplicateHandler(
+                f"{source}: module {self._module!r} already has the workflow {name!r}, at "
+                f"{other.source}."
+            )
+        self._add(definition)
+        return definition
 
     def register_route(
         self,
         *,
         method: str,
         path: str,
-        handler: Callable[[RouteRequest[Any], Any], object],
+        handler: RouteHandler,
         status: int = 200,
     ) -> RouteDefinition:
         """Have ``handler`` answer requests of ``method`` to ``path``.
@@ -215,6 +231,16 @@ class ConvoticModule:
     ) -> None:
         self.name = check_module_name(name)
         self.version = version
+        if inspect.iscoroutinefunction(register):
+            raise ModuleError(
+                f"module {name!r}: register is a plain def: it is called when the module is "
+                "loaded, and nobody would await it. What is to be opened first is a lifespan."
+            )
+        if lifespan is not None and not callable(lifespan):
+            raise ModuleError(
+                f"module {name!r}: lifespan is a function that returns an async context manager; "
+                f"give it itself, without calling it: not {lifespan!r}."
+            )
         self._register = register
         self._decorated = Sdk(name, version)
         for each in middleware:
@@ -226,22 +252,22 @@ class ConvoticModule:
 
     def worker(
         self, topic: str, *, name: str | None = None, **options: Unpack[WorkerOptionsDict]
-    ) -> Callable[[HandlerT], HandlerT]:
+    ) -> HandlerDecorator:
         """Return a decorator that registers a handler for ``topic`` and leaves it as it is.
 
         Takes the options of :class:`WorkerOptions` as keyword arguments; raises as
-        :meth:`Sdk.register_worker_handler` does.
+        :meth:`Sdk.register_worker_handler` does. The function gets ``delay`` and ``adelay``, which
+        publish to this handler alone.
         """
-        if not isinstance(topic, str):  # @module.worker without parentheses would do nothing
-            raise ModuleError("@module.worker needs a topic: @module.worker('custom.orders.new').")
+        _check_text("worker", topic, 'topic, as in @module.worker("custom.orders.new")')
 
-        def register(handler: HandlerT) -> HandlerT:
-            self._decorated.register_worker_handler(
+        def register(handler: Any) -> Any:
+            definition = self._decorated.register_worker_handler(
                 topic=topic, options=options, handler=handler, name=name
             )
-            return handler
+            return make_callable(handler, definition.queue)
 
-        return register
+        return cast("HandlerDecorator", register)
 
     def route(
         self, method: str, path: str, *, status: int = 200
@@ -250,6 +276,7 @@ class ConvoticModule:
 
         Means and raises what :meth:`Sdk.register_route` does.
         """
+        _check_text("route", method, 'method, as in @module.route("POST", "/orders")')
 
         def register(handler: RouteHandlerT) -> RouteHandlerT:
             self._decorated.register_route(method=method, path=path, handler=handler, status=status)
@@ -292,6 +319,12 @@ class ConvoticModule:
         return self.collect().handlers
 
 
+def _check_text(decorator: str, given: object, wanted: str) -> None:
+    """Refuse ``@module.worker`` without its call: nothing would be registered, and nobody told."""
+    if not isinstance(given, str):
+        raise ModuleError(f"module.{decorator}: the first argument is the {wanted}, not {given!r}.")
+
+
 def _parse_options(topic: str, options: object) -> WorkerOptions:
     if options is None:
         return WorkerOptions()
@@ -312,7 +345,9 @@ def describe_options(error: ValidationError) -> str:
     for problem in problems:
         if problem["type"] == "default_factory_not_called":
             continue  # only says that another option, reported on its own, is wrong
-        text = problem["msg"].removeprefix("Value error, ")
         location = ".".join(map(str, problem["loc"]))
+        text = problem["msg"].removeprefix("Value error, ")
+        if location == "backoff":
+            text = "it is ConstantBackoff(delay=...) or ExponentialBackoff(initial=...)"
         texts.append(f"{location}: {text}" if location else text)
     return "; ".join(texts)

@@ -97,9 +97,9 @@ def check_module_name(name: str) -> str:
     return _check_part("module name", name)
 
 
-def check_handler_name(name: str) -> str:
+def check_handler_name(name: str, kind: str = "handler") -> str:
     """Return ``name``, or raise ModuleError: it becomes the last part of the queue's name."""
-    return _check_part("handler name", name)
+    return _check_part(f"{kind} name", name)
 
 
 def _check_part(kind: str, name: str) -> str:

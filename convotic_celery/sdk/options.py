@@ -17,11 +17,12 @@ from pydantic import (
 from pydantic.alias_generators import to_snake
 
 from convotic_celery.sdk.backoff import Backoff
+from convotic_celery.sdk.dead_lettered import DeadLettered
 from convotic_celery.sdk.error_types import ErrorTypes
 from convotic_celery.sdk.event import CloudEvents
 from convotic_celery.sdk.message import WorkerMessage
 from convotic_celery.sdk.rate import check_rate
-from convotic_celery.sdk.selector import check_selector, describe_callable
+from convotic_celery.sdk.selector import check_parameters, check_selector, describe_callable
 
 __all__ = ["WorkerOptions", "WorkerOptionsDict"]
 
@@ -32,13 +33,22 @@ def _to_seconds(value: object) -> object:
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
+def _check_hook(hook: Callable[..., object]) -> Callable[..., object]:
+    check_parameters(hook, "dead", "ctx")
+    return hook
+
+
 _Seconds = Annotated[float, BeforeValidator(_to_seconds), Field(allow_inf_nan=False)]
 _Key = Annotated[
     str | Callable[..., object],
     AfterValidator(check_selector),
     PlainSerializer(describe_callable, return_type=str),
 ]
-_Hook = Annotated[Callable[..., object], PlainSerializer(describe_callable, return_type=str)]
+_Hook = Annotated[
+    Callable[..., object],
+    AfterValidator(_check_hook),
+    PlainSerializer(describe_callable, return_type=str),
+]
 _Rate = Annotated[str | float, AfterValidator(check_rate)]
 
 
@@ -77,7 +87,7 @@ class WorkerOptionsDict(TypedDict, total=False):
     max_lease_duration: float | timedelta | None
     max_message_age: float | timedelta | None
     rate_limit: str | float | None
-    on_dead_letter: Callable[..., object] | None
+    on_dead_letter: Callable[[DeadLettered, Any], object] | None
 
 
 class WorkerOptions(BaseModel):

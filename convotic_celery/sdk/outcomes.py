@@ -36,6 +36,8 @@ class Retry(Outcome):
 
     def __init__(self, delay: float | timedelta | None = None, message: str = "") -> None:
         seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+        if isinstance(seconds, str):
+            raise TypeError(f"Retry's first argument is the delay; say Retry(message={delay!r}).")
         if seconds is not None and not 0 <= seconds < float("inf"):
             raise ValueError(
                 f"Retry's delay is in seconds from now and not negative, not {delay!r}."

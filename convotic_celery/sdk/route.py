@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 
 from convotic_celery.errors import HandlerSignatureError, ModuleError
 from convotic_celery.sdk.http import RouteRequest
+from convotic_celery.sdk.message import find_schema_problem
 from convotic_celery.sdk.middleware import check_middleware
 from convotic_celery.sdk.signature import HandlerKind, inspect_handler
 
@@ -148,9 +148,8 @@ def _check_path(where: str, path: str) -> None:
 
 
 def _check_body_type(where: str, route: RouteDefinition) -> None:
-    try:
-        len(route.body_adapter.core_schema)
-    except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation) as error:
+    problem = find_schema_problem(lambda: route.body_adapter)
+    if problem:
         raise HandlerSignatureError(
-            f"{where}: bodies can't be validated as {route.body_type!r}: {error}"
-        ) from error
+            f"{where}: bodies can't be validated as {route.body_type!r}: {problem}"
+        )

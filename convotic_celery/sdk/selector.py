@@ -22,7 +22,14 @@ from convotic_celery.errors import InvalidMessage
 if TYPE_CHECKING:
     from convotic_celery.sdk.message import WorkerMessage
 
-__all__ = ["KeySelector", "check_selector", "describe_callable", "find_misfit", "select_key"]
+__all__ = [
+    "KeySelector",
+    "check_parameters",
+    "check_selector",
+    "describe_callable",
+    "find_misfit",
+    "select_key",
+]
 
 KeySelector: TypeAlias = "str | Callable[[WorkerMessage[Any]], object]"
 
@@ -37,6 +44,7 @@ def check_selector(selector: Any) -> Any:
     if callable(selector):
         if inspect.iscoroutinefunction(selector):
             raise ValueError("a key's function is a plain def: it is called, not awaited")
+        check_parameters(selector, "message")
         return selector
     root, _, rest = selector.partition(".")
     fields = rest.split(".")
@@ -46,6 +54,21 @@ def check_selector(selector: Any) -> Any:
         f"{selector!r} is no key: it is 'message.id', 'message.ordering_key', 'data.<field>', "
         "'attributes.<name>' or a function of the message"
     )
+
+
+def check_parameters(function: Callable[..., object], *names: str) -> None:
+    """Raise ValueError unless the function can be called with these, in order."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return  # a builtin: nothing to be read
+    try:
+        signature.bind(*names)
+    except TypeError as error:
+        raise ValueError(
+            f"{describe_callable(function)}{signature} can't be called as "
+            f"function({', '.join(names)}): {error}"
+        ) from None
 
 
 def find_misfit(selector: KeySelector, payload_type: Any) -> str | None:

@@ -15,7 +15,7 @@ from convotic_celery.sdk.message import WorkerMessage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["HandlerKind", "HandlerSignature", "inspect_handler"]
+__all__ = ["HandlerKind", "HandlerSignature", "inspect_handler", "inspect_step"]
 
 #: Context class names by kind of handler. By name: the sdk does not import the context.
 _CONTEXT_OF = {True: "ConvoticContext", False: "SyncConvoticContext"}
@@ -30,9 +30,12 @@ class HandlerKind:
     first: str
     #: ``message.data``
     reads: str
+    #: ``handler``
+    called: str = "handler"
 
 
 _WORKER = HandlerKind(takes=WorkerMessage, first="message", reads="message.data")
+_STEP = HandlerKind(takes=object, first="run", reads="run.input", called="step")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +63,7 @@ def inspect_handler(
     function = _function_of(handler)
     source = _source_of(function)
     where = f"{source}: handler {_name_of(handler)}"
-    if not callable(handler) or isinstance(handler, type):
-        raise HandlerSignatureError(f"{where} is not a function but {type(handler).__name__}.")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise HandlerSignatureError(
-            f"{where} is a generator: its body would never run. Remove the yield; return when done."
-        )
+    _check_function(handler, function, where)
     is_async = inspect.iscoroutinefunction(function)
     message, context = _bind(handler, where, kind)
     _check_context(_annotation(context, function, kind), is_async=is_async, where=where)
@@ -74,6 +72,42 @@ def inspect_handler(
     return HandlerSignature(
         is_async=is_async, payload_type=payload_type, source=source, return_type=returned
     )
+
+
+def inspect_step(step: Callable[..., object], workflow: str) -> str:
+    """Return where a workflow's step is written.
+
+    Raises HandlerSignatureError unless it can be called as ``step(run, ctx)``, with the context of
+    its kind.
+    """
+    function = _function_of(step)
+    source = _source_of(function)
+    where = f"{source}: {workflow}, step {_name_of(step)}"
+    _check_function(step, function, where)
+    run, context = _bind(step, where, _STEP)
+    given = _annotation(run, function, _WORKER)
+    if WorkerMessage in (given, get_origin(given)):
+        raise HandlerSignatureError(
+            f"{where} takes a message; a step is called as step(run, ctx), with the WorkflowRun: "
+            "run.input, run.results."
+        )
+    is_async = inspect.iscoroutinefunction(function)
+    _check_context(_annotation(context, function, _WORKER), is_async=is_async, where=where)
+    return source
+
+
+def _check_function(handler: object, function: Any, where: str) -> None:
+    if hasattr(handler, "apply_async"):
+        raise HandlerSignatureError(
+            f"{where} is a Celery task: a handler is a function; register that, and call it in the "
+            "task."
+        )
+    if not callable(handler) or isinstance(handler, type):
+        raise HandlerSignatureError(f"{where} is not a function but {type(handler).__name__}.")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise HandlerSignatureError(
+            f"{where} is a generator: its body would never run. Remove the yield; return when done."
+        )
 
 
 def _function_of(handler: object) -> Any:
@@ -109,7 +143,8 @@ def _bind(
         signature.bind(None, None)
     except TypeError as error:
         raise HandlerSignatureError(
-            f"{where}{signature} can't be called as handler({kind.first}, ctx): {error}."
+            f"{where} can't be called as {kind.called}({kind.first}, ctx): its parameters are "
+            f"{signature}; {error}."
         ) from None
     named = [
         parameter

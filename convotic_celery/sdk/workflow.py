@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
@@ -23,16 +23,24 @@ from convotic_celery.errors import ModuleError
 from convotic_celery.sdk.message import WorkerMessage  # noqa: TC001 - read when it registers
 from convotic_celery.sdk.names import check_handler_name
 from convotic_celery.sdk.outcomes import DeadLetter
+from convotic_celery.sdk.signature import inspect_step
 
 if TYPE_CHECKING:
+    from convotic_celery.context import ConvoticContext, SyncConvoticContext, WorkflowRun
     from convotic_celery.sdk.dead_lettered import DeadLettered
+
+    StepFunction: TypeAlias = (
+        Callable[[WorkflowRun, ConvoticContext], Awaitable[object]]
+        | Callable[[WorkflowRun, SyncConvoticContext], object]
+    )
+    #: A function or Celery canvas; with a name of its own: ``("notify", group(...))``.
+    WorkflowStep: TypeAlias = "StepFunction | Canvas | tuple[str, StepFunction | Canvas]"
 
 __all__ = [
     "Canvas",
     "CanvasStart",
     "CanvasStarter",
     "StepMessage",
-    "WorkflowStep",
     "build_workflow",
     "describe_failure",
     "workflow_topic",
@@ -48,12 +56,6 @@ class Canvas(Protocol):
     def apply_async(self, *args: Any, **kwargs: Any) -> Any:
         """Publish it."""
         ...
-
-
-#: A function ``(run, ctx)`` or Celery canvas; with a name of its own: ``("notify", group(...))``.
-WorkflowStep: TypeAlias = (
-    Callable[[Any, Any], object] | Canvas | tuple[str, Callable[[Any, Any], object] | Canvas]
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,8 @@ class _Step:
     name: str
     function: Callable[..., Any] | None
     canvas: Canvas | None
+    #: Where it is written; "" for canvas.
+    source: str = ""
 
 
 class _Steps:
@@ -126,13 +130,13 @@ class _Steps:
 
 def workflow_topic(name: str) -> str:
     """Return the topic of the workflow's steps; raises ModuleError for a name that is none."""
-    return f"workflow.{check_handler_name(name)}"
+    return f"workflow.{check_handler_name(name, 'workflow')}"
 
 
 def build_workflow(
     name: str, steps: Sequence[WorkflowStep], options: dict[str, Any]
-) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Return the handler that does a workflow's steps, and its options.
+) -> tuple[Callable[..., Any], dict[str, Any], str]:
+    """Return the handler that does a workflow's steps, its options, and where it is written.
 
     Raises ModuleError for steps that can't be one workflow.
     """
@@ -140,9 +144,14 @@ def build_workflow(
     if own:
         raise ModuleError(f"workflow {name!r}: {own[0]} is the workflow's own option.")
     parsed = [_parse(name, step) for step in steps]
+    if not parsed:
+        raise ModuleError(f"workflow {name!r} has no steps.")
     names = [step.name for step in parsed]
-    if not parsed or len(set(names)) != len(names):
-        raise ModuleError(f"workflow {name!r}: steps have different names: {names}.")
+    if len(set(names)) != len(names):
+        raise ModuleError(
+            f"workflow {name!r}: two steps have one name, of {names}. Give one a name of its own: "
+            'steps=[..., ("name", step)].'
+        )
     kinds = {inspect.iscoroutinefunction(step.function) for step in parsed if step.function}
     if len(kinds) > 1:
         raise ModuleError(f"workflow {name!r}: its steps are all async def, or all plain def.")
@@ -152,14 +161,23 @@ def build_workflow(
         "on_dead_letter": _fail if is_async else _fail_plainly,
     }
     build = _build_async if is_async else _build_plain
-    return build(_Steps(tuple(parsed))), {**options, **needed}
+    sources = [step.source for step in parsed if step.source]
+    where = sources[0] if sources else f"workflow {name!r}"
+    return build(_Steps(tuple(parsed))), {**options, **needed}, where
 
 
 def _parse(workflow: str, given: WorkflowStep) -> _Step:
     name, step = given if isinstance(given, tuple) else ("", given)
     if not hasattr(step, "apply_async"):
         function = cast("Callable[..., Any]", step)
-        return _Step(name or getattr(function, "__name__", ""), function, None)
+        source = inspect_step(function, f"workflow {workflow!r}")
+        name = name or getattr(function, "__name__", "")
+        if not name or name == "<lambda>":
+            raise ModuleError(
+                f"workflow {workflow!r}: the step {function!r} has no name of its own; give it "
+                'one: steps=[..., ("name", step)].'
+            )
+        return _Step(name, function, None, source)
     # A signature is a mapping; a task has its name as an attribute.
     task = str(step["task"] if isinstance(step, Mapping) else getattr(step, "name", ""))
     if not name and task.startswith("celery."):

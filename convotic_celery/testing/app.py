@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from convotic_celery import pubsub
 from convotic_celery.app import ConvoticApp
 from convotic_celery.context.delivery import Delivery
 from convotic_celery.modules import apply_settings, surround_routes
@@ -54,11 +55,12 @@ class AppUnderTest:
         publisher = HandlerPublisher(self._broker, app.settings.publish_timeout)
         for definition in app.definitions:
             app.tasks[definition.queue].publisher = publisher  # type: ignore[attr-defined]  # HandlerTask's
-        modules = [definition.module for definition in app.definitions]
+        modules = [*(d.module for d in app.definitions), *(r.module for r in app.routes)]
         self._delivery = Delivery(
             handler="test", topic="test", message_id="test", module=modules[0] if modules else ""
         )
-        #: A context, to arrange and to look: ``await app.ctx.contacts.create(...)``.
+        #: A context, to arrange and to look: ``await app.ctx.contacts.create(...)``. Its storage is
+        #: the first module's.
         self.ctx: ConvoticContext = app.services.async_context(self._delivery)
         #: The same for plain code.
         self.sync_ctx: SyncConvoticContext = app.services.sync_context(self._delivery)
@@ -202,9 +204,11 @@ async def convotic_app(
     app.finalize()
     app.lifespans.use_loop(asyncio.get_running_loop())
     try:
-        for definition in one_of_each([*app.definitions, *app.routes]):
-            await app.lifespans.enter(definition)
-        yield AppUnderTest(app, MovingClock(now))
+        under_test = AppUnderTest(app, MovingClock(now))
+        with pubsub.using(app):
+            for definition in one_of_each([*app.definitions, *app.routes]):
+                await app.lifespans.enter(definition)
+            yield under_test
     finally:
         await app.lifespans.aclose()
         await _delete_keys(app, prefix)

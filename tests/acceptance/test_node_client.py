@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,33 +13,7 @@ from convotic_emulator.testing import EmulatorThread
 
 SOURCE = Path(__file__).parent / "node"
 
-pytestmark = [
-    pytest.mark.timeout(300),  # the first run downloads 40 MB
-    pytest.mark.skipif(
-        not (shutil.which("node") and shutil.which("npm")), reason="node or npm is not installed"
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def node_folder() -> Path:
-    """The client, installed once for each package-lock.json, outside the repository."""
-    lock_hash = hashlib.sha256((SOURCE / "package-lock.json").read_bytes()).hexdigest()[:12]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "convotic-node" / lock_hash
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # sessions side by side share it
-        if not (folder / "installed").exists():
-            for name in ("package.json", "package-lock.json"):
-                shutil.copy(SOURCE / name, folder)
-            npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-            done = subprocess.run(
-                npm, cwd=folder, capture_output=True, text=True, timeout=240, check=False
-            )
-            assert done.returncode == 0, done.stderr
-            (folder / "installed").touch()
-    return folder
+pytestmark = pytest.mark.timeout(300)  # the first run downloads 40 MB
 
 
 def test_node_publishes_and_consumes(node_folder: Path, pubsub_emulator: EmulatorThread) -> None:

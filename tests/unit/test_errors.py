@@ -14,6 +14,7 @@ from convotic_celery.sdk import outcomes
 ARGUMENTS: dict[str, tuple[object, ...]] = {
     "AckDeadlineExceeded": ("custom.orders.new.crm", 30.0),
     "ContactExists": ("c-1", "0199"),
+    "HandlerNotLoaded": ("custom.orders.new.crm", ["custom.orders.new.shop"]),
     "PublishManyFailed": ("custom.orders.new", ["17", None], {1: "lost"}),
     "PublishNotConfirmed": ("custom.orders.new", 60.0),
     "Retry": (5.0, "busy"),

@@ -25,7 +25,7 @@ def run_blocks(name: str) -> tuple[str, dict[str, Any]]:
     text = (DOCS / name).read_text()
     scope: dict[str, Any] = {"__name__": f"guide_{next(_runs)}"}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(compile(block, name, "exec"), scope)
+        exec(compile(block, name, "exec", dont_inherit=True), scope)
     return text, scope
 
 

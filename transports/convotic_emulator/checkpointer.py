@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Checkpointer:
         self._rows = 0
         self._committed = threading.Event()
         self._due = threading.Event()
-        self._stopped = False
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="emulator-checkpoint", daemon=True)
         self._thread.start()
 
@@ -41,7 +42,7 @@ class Checkpointer:
 
     def stop(self) -> None:
         """End the thread, before the file is closed. Idempotent."""
-        self._stopped = True  # before the thread wakes up
+        self._stopping.set()  # before the thread wakes up
         self._committed.set()
         self._due.set()
         self._thread.join()
@@ -49,12 +50,15 @@ class Checkpointer:
     def _run(self) -> None:
         connection = sqlite3.connect(self._path, isolation_level=None)
         try:
-            while not self._stopped:
+            while not self._stopping.is_set():
                 self._committed.wait()
                 self._due.wait(_PAUSE_SECONDS)
                 self._committed.clear()
                 self._due.clear()
+                began = time.monotonic()
                 _checkpoint(connection)
+                # As long again nothing: a commit finds the log free when it has to fold it itself.
+                self._stopping.wait(time.monotonic() - began)
         finally:
             connection.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from convotic_celery.context import records, scripts
+from convotic_celery.context import fields, records, scripts
 from convotic_celery.context.paging import Paging
 from convotic_celery.errors import ContactNotFound, ConversationNotFound
 
@@ -27,12 +27,15 @@ class AsyncConversations:
         self._keys = keys
 
     async def create(self, contact_id: str, *, channel: str = "chat") -> Conversation:
-        """Open a conversation with the contact over ``channel``; raises ContactNotFound."""
+        """Open a conversation with the contact over ``channel``.
+
+        Raises ContactNotFound, and InvalidField for a channel that is no text.
+        """
         conversation_id = records.new_id()
         kept = {
             "id": conversation_id,
             "contact_id": contact_id,
-            "channel": channel,
+            "channel": fields.channel_field(channel),
             "status": "open",
             "created_at": records.utc_now(),
         }

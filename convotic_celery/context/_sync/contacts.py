@@ -43,20 +43,23 @@ class SyncContacts:
         return records.parse_contact(found)
 
     def find_by_external_id(self, external_id: str) -> Contact | None:
-        """Return the contact with this id in the other system, or None."""
+        """Return the contact with this id in the other system, or None; raises InvalidField."""
         found = self._database.run(
             scripts.FIND_CONTACT_BY_EXTERNAL_ID,
             [self._keys.contacts_by_external_id],
-            external_id,
+            fields.external_id_field(external_id),
             self._keys.contact(""),
         )
         return records.parse_contact(found) if found else None
 
     def find_by_email(self, email: str) -> Contact | None:
-        """Return the oldest contact with this address, whatever its case, or None."""
+        """Return the oldest contact with this address, whatever its case, or None.
+
+        Raises InvalidField for what is no text.
+        """
         found = self._database.run(
             scripts.FIND_CONTACT_BY_EMAIL,
-            [self._keys.contacts_by_email(email)],
+            [self._keys.contacts_by_email(fields.email_field(email))],
             self._keys.contact(""),
         )
         return records.parse_contact(found) if found else None

@@ -59,7 +59,7 @@ class SyncWorkflows:
         topic = workflow_topic(name)
         now = records.utc_now()
         fields = {
-            "id": workflow_runs.check_run_id(run_id or records.new_id()),
+            "id": workflow_runs.check_run_id(records.new_id() if run_id is None else run_id),
             "name": name,
             "status": "running",
             "step": "0",
@@ -99,13 +99,13 @@ class SyncWorkflows:
     ) -> Page[WorkflowRunSummary]:
         """Return a page of runs, newest first: all, a workflow's, those in a state, or both.
 
-        They come without inputs and results, which :meth:`get` returns. ``limit`` is 1 to 1000,
-        else InvalidField.
+        They come without inputs and results, which :meth:`get` returns. ``limit`` is 1 to 1000.
+        Raises InvalidField, also for a status that there is not.
         """
         start, count, *_ = Paging(limit, cursor, newest_first=True).arguments("")
         found = self._database.run(
             workflow_scripts.LIST_RUNS,
-            [self._keys.workflow_index(name or "", status or "")],
+            [self._keys.workflow_index(name or "", workflow_runs.check_status(status))],
             start,
             count,
             self._keys.workflow_runs,

@@ -257,7 +257,7 @@ def test_steps_of_two_kinds_are_refused() -> None:
 
     with pytest.raises(ModuleError, match="all async def, or all plain def"):
         module.workflow("mixed", steps=[plain, Steps().ship])
-    with pytest.raises(ModuleError, match="different names"):
+    with pytest.raises(ModuleError, match="two steps have one name"):
         module.workflow("twice", steps=[plain, plain])
     with pytest.raises(ModuleError, match="own option"):
         module.workflow("own", steps=[plain], deduplicate="message.id")

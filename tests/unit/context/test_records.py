@@ -83,11 +83,14 @@ def test_wrong_field_is_named_and_not_shown(fields: Mapping[str, Any]) -> None:
 
 
 def test_message_content_has_one_spelling_for_all() -> None:
-    """Keywords and mapping give the same; keywords win."""
+    """Keywords and mapping give the same; what is said twice is refused, as by publish."""
     by_mapping = message_content({"text": "Hello", "idempotencyKey": "k"}, None, None)
 
     assert by_mapping == message_content(None, "Hello", "k")
-    assert message_content({"text": "Hello"}, "Bye", None).text == "Bye"
+    with pytest.raises(InvalidField, match="text is given twice"):
+        message_content({"text": "Hello"}, "Bye", None)
+    with pytest.raises(InvalidField, match="a mapping"):
+        message_content("Hello", None, None)  # type: ignore[arg-type]  # the point
 
 
 def test_page_knows_whether_there_are_more() -> None:
@@ -95,8 +98,9 @@ def test_page_knows_whether_there_are_more() -> None:
     contacts = [parse_contact(flatten({"id": str(number), **TIMES})) for number in range(3)]
 
     full = Paging(2, None).page(contacts)
-    last = Paging(3, "x").page(contacts)
+    cursor = new_id()
+    last = Paging(3, cursor).page(contacts)
 
     assert ([one.id for one in full.items], full.next_cursor) == (["0", "1"], "1")
     assert last.next_cursor is None
-    assert Paging(3, "x").arguments("p")[0] == "(x"
+    assert Paging(3, cursor).arguments("p")[0] == f"({cursor}"

@@ -33,14 +33,13 @@ def test_what_was_committed_is_folded_into_the_file(tmp_path: Path) -> None:
 
 
 def test_the_log_starts_anew_and_stays_small(tmp_path: Path) -> None:
-    """However much goes through it."""
+    """However much goes through it, as fast as it can: 120 MB here."""
     path = tmp_path / "data.sqlite"
     store = Store(path)
     try:
-        for first in range(0, 40_000, 200):
+        for first in range(0, 120_000, 200):
             fill(store, first, 200)
-        assert path.stat().st_size + wal_of(path).stat().st_size > 40_000_000
-        assert wal_of(path).stat().st_size < 30_000_000
+        assert wal_of(path).stat().st_size < 80_000_000
     finally:
         store.close()
 

@@ -393,6 +393,7 @@ def test_a_blocked_loop_is_named(app: Celery[Any], caplog: pytest.LogCaptureFixt
 
     @app.task(shared=False)
     async def block_the_loop() -> None:
+        await asyncio.sleep(0)
         release.wait(scaled_timeout())
 
     pool = WatchedPool(1, app=app)
@@ -404,6 +405,7 @@ def test_a_blocked_loop_is_named(app: Celery[Any], caplog: pytest.LogCaptureFixt
         wait_until(lambda: outcome.results)
     pool.stop()
 
+    assert f"{block_the_loop.name} has blocked the event loop" in caplog.text
     assert "in block_the_loop" in caplog.text
     assert caplog.text.count("blocked the event loop") == 1
 

@@ -1,0 +1,134 @@
+"""What ``@module.worker`` gives back: the function itself, that can also be published to alone.
+
+::
+
+    process_order.delay(order)          # in a script, Django, a plain handler, any Celery task
+    await process_order.adelay(order)   # in a coroutine
+
+``ctx.pubsub.publish`` is for every handler of a topic; this is for the one.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping
+
+    from convotic_celery.context import ConvoticContext, SyncConvoticContext
+    from convotic_celery.sdk.http import RouteRequest
+    from convotic_celery.sdk.message import WorkerMessage
+
+    #: A handler: a coroutine function, or a plain one with the plain context.
+    WorkerHandler: TypeAlias = (
+        Callable[[WorkerMessage[Any], ConvoticContext], Awaitable[object]]
+        | Callable[[WorkerMessage[Any], SyncConvoticContext], object]
+    )
+    #: The same for routes.
+    RouteHandler: TypeAlias = (
+        Callable[[RouteRequest[Any], ConvoticContext], Awaitable[object]]
+        | Callable[[RouteRequest[Any], SyncConvoticContext], object]
+    )
+
+__all__ = ["DecoratedHandler", "HandlerDecorator", "make_callable"]
+
+DataT_contra = TypeVar("DataT_contra", contravariant=True)
+ContextT_contra = TypeVar("ContextT_contra", contravariant=True)
+ResultT_co = TypeVar("ResultT_co", covariant=True)
+DataT = TypeVar("DataT")
+
+
+class DecoratedHandler(Protocol[DataT_contra, ContextT_contra, ResultT_co]):
+    """The function as it was written, with :meth:`delay` and :meth:`adelay`."""
+
+    __name__: str
+
+    def __call__(self, message: WorkerMessage[DataT_contra], ctx: ContextT_contra) -> ResultT_co:
+        """Call the function, as a test does."""
+        ...
+
+    def delay(
+        self,
+        data: DataT_contra,
+        *,
+        attributes: Mapping[str, str] | None = None,
+        ordering_key: str = "",
+    ) -> str:
+        """Publish a message that only this handler gets; return its id once it is confirmed.
+
+        Blocks. Published by the app that ``convotic_celery.pubsub`` publishes through, with its
+        refusals; raises HandlerNotLoaded if that app's modules do not have the handler.
+        """
+        ...
+
+    async def adelay(
+        self,
+        data: DataT_contra,
+        *,
+        attributes: Mapping[str, str] | None = None,
+        ordering_key: str = "",
+    ) -> str:
+        """Do what :meth:`delay` does, without blocking the event loop."""
+        ...
+
+
+class HandlerDecorator(Protocol):
+    """What ``module.worker(...)`` returns."""
+
+    @overload
+    def __call__(
+        self,
+        handler: Callable[[WorkerMessage[DataT], ConvoticContext], Coroutine[Any, Any, None]],
+        /,
+    ) -> DecoratedHandler[DataT, ConvoticContext, Coroutine[Any, Any, None]]: ...
+    @overload
+    def __call__(
+        self, handler: Callable[[WorkerMessage[DataT], SyncConvoticContext], None], /
+    ) -> DecoratedHandler[DataT, SyncConvoticContext, None]: ...
+
+
+def make_callable(handler: Any, queue: str) -> Any:
+    """Give the function ``delay`` and ``adelay`` and return it; what takes none is wrapped."""
+    try:
+        _attach(handler, queue)
+    except AttributeError:  # a bound method, an object with slots
+        handler = functools.partial(handler)
+        _attach(handler, queue)
+    return handler
+
+
+def _attach(handler: Any, queue: str) -> None:
+    handler.delay = functools.partial(_delay, queue)
+    handler.adelay = functools.partial(_adelay, queue)
+
+
+def _delay(
+    queue: str,
+    data: Any,
+    *,
+    attributes: Mapping[str, str] | None = None,
+    ordering_key: str = "",
+) -> str:
+    message_id: str = _facade().publish_to_handler(queue, data, attributes or {}, ordering_key)
+    return message_id
+
+
+async def _adelay(
+    queue: str,
+    data: Any,
+    *,
+    attributes: Mapping[str, str] | None = None,
+    ordering_key: str = "",
+) -> str:
+    message_id: str = await _facade().apublish_to_handler(
+        queue, data, attributes or {}, ordering_key
+    )
+    return message_id
+
+
+def _facade() -> Any:
+    # By name: the sdk imports nothing that runs handlers.
+    return importlib.import_module("convotic_celery.pubsub")
