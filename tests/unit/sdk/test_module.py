@@ -101,14 +101,6 @@ def test_rule_that_is_broken_is_named(topic: str, options: dict[str, Any], reaso
         ConvoticModule("crm", "1").worker(topic, **options)(handle)
 
 
-def test_a_decorator_without_a_topic_is_refused() -> None:
-    """`@module.worker` without parentheses would register nothing, silently."""
-    module: Any = ConvoticModule("crm", "1")
-
-    with pytest.raises(ModuleError, match=r"@module\.worker\('custom"):
-        module.worker(handle)
-
-
 def test_payload_that_cant_be_validated_is_refused() -> None:
     """A class without a schema is told when it is registered, in one line."""
 
