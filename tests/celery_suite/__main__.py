@@ -61,16 +61,22 @@ def cache_folder() -> Path:
 
 
 def prepare(folder: Path) -> None:
-    """Download the sdist and make the environment, once."""
-    if (folder / "ready").exists():
+    """Download the sdist and make the environment, once; another checkout takes its place in it."""
+    ready = folder / "ready"
+    pip = [str(folder / "venv/bin/pip"), "--quiet", "--disable-pip-version-check", "install"]
+    if ready.exists():
+        if ready.read_text() != str(REPOSITORY):
+            subprocess.run([*pip, "--no-deps", "--editable", str(REPOSITORY)], check=True)
+            ready.write_text(str(REPOSITORY))
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     version = importlib.metadata.version("celery")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    download = ["download", "--no-binary", "celery", "--no-deps"]
+    download = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"]
     subprocess.run(
-        [*pip, *download, f"celery=={version}", "--dest", str(folder)], check=True, cwd=folder
+        [*download, "--no-binary", "celery", "--no-deps", f"celery=={version}"],
+        check=True,
+        cwd=folder,
     )
     with tarfile.open(next(folder.glob("celery-*.tar.gz"))) as archive:
         archive.extractall(folder / "sdist", filter="data")
@@ -79,9 +85,8 @@ def prepare(folder: Path) -> None:
     shutil.move(source / "t", folder / "it" / "t")
     shutil.copy(source / "pyproject.toml", folder / "it")
     venv.create(folder / "venv", with_pip=True)
-    install = [str(folder / "venv/bin/pip"), "--quiet", "--disable-pip-version-check", "install"]
-    subprocess.run([*install, *REQUIREMENTS, "--editable", str(REPOSITORY)], check=True)
-    (folder / "ready").touch()
+    subprocess.run([*pip, *REQUIREMENTS, "--editable", str(REPOSITORY)], check=True)
+    ready.write_text(str(REPOSITORY))
 
 
 @contextlib.contextmanager
