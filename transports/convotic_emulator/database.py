@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,14 +18,14 @@ from convotic_emulator.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["MEMORY", "Database"]
+__all__ = ["MEMORY", "Database", "checksum"]
 
 #: Open this instead of a path for a store that is gone when it is closed.
 MEMORY = ":memory:"
 
 #: "CVPS": tells our files from any other SQLite database.
 APPLICATION_ID = 0x43565053
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 #: Files up to this size are checked completely when opened (about 1 s for each GB).
 _CHECKED_BYTES = 256 * 1024 * 1024
@@ -48,12 +49,14 @@ _CUT_SLICES = 16
 _SCHEMA = """
 CREATE TABLE backlog (
     id INTEGER PRIMARY KEY, published_us INTEGER NOT NULL, attempts INTEGER NOT NULL,
-    generation INTEGER NOT NULL, due_us INTEGER NOT NULL, key TEXT, body BLOB NOT NULL
+    generation INTEGER NOT NULL, due_us INTEGER NOT NULL, key TEXT, body BLOB NOT NULL,
+    checksum INTEGER NOT NULL
 );
 CREATE INDEX backlog_by_key ON backlog (key, id) WHERE key IS NOT NULL;
 CREATE TABLE acknowledged (
     id INTEGER PRIMARY KEY, published_us INTEGER NOT NULL, attempts INTEGER NOT NULL,
-    generation INTEGER NOT NULL, due_us INTEGER NOT NULL, key TEXT, body BLOB NOT NULL
+    generation INTEGER NOT NULL, due_us INTEGER NOT NULL, key TEXT, body BLOB NOT NULL,
+    checksum INTEGER NOT NULL
 );
 CREATE TABLE lease (
     position INTEGER PRIMARY KEY, number INTEGER NOT NULL, deadline_us INTEGER NOT NULL,
@@ -70,6 +73,11 @@ CREATE TABLE backlog_count (
 CREATE TABLE policy (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
+
+
+def checksum(row: int, body: bytes) -> int:
+    """Return what tells a message from a damaged one; the same in each backlog that has it."""
+    return zlib.crc32(body, row & 0xFFFFFFFF)
 
 
 class Database:
@@ -252,8 +260,21 @@ def _check_content(connection: sqlite3.Connection, file: Path) -> None:
         problem = f"{size} bytes instead of {pages * page_bytes}"
     elif pages * page_bytes <= _CHECKED_BYTES:
         problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem == "ok":
+            problem = _check_messages(connection)
     if problem != "ok":
         raise StoreError(f"The data file {file} is damaged ({problem}); it was not changed.")
+
+
+def _check_messages(connection: sqlite3.Connection) -> str:
+    """Return "ok" or what is damaged: SQLite does not look at the data itself."""
+    for row, body, expected in connection.execute(
+        "SELECT id, body, checksum FROM backlog"
+        " UNION ALL SELECT id, body, checksum FROM acknowledged"
+    ):
+        if checksum(row, body) != expected:
+            return f"the message in row {row}"
+    return "ok"
 
 
 def _log_of(file: Path) -> Path:
