@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             asyncio.run(serve(options))
     except (StoreError, OSError) as error:
-        logger.error("%s", error)  # noqa: TRY400  # the text says it all
+        if logger.hasHandlers():  # not yet, if another server has the folder
+            logger.error("%s", error)  # noqa: TRY400  # the text says it all
         print(error, file=sys.stderr)  # noqa: T201  # a command's error
         return 1
     except sqlite3.Error as error:
