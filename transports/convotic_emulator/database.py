@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,8 @@ _CHECKPOINT_PAGES = 2000
 
 #: Nothing is added while the disk has less room: acknowledgements need some, a checkpoint too.
 RESERVED_BYTES = 16 * 1024 * 1024
+#: A look at the disk takes 10 microseconds; what is written in between fits the reserve.
+ROOM_SECONDS = 0.05
 
 #: A file of less than 16 MB free pages is not worth shrinking.
 _KEPT_PAGES = 4000
@@ -96,6 +99,7 @@ class Database:
         self._connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
         self._in_transaction = False
         self._shrunk = 0
+        self._roomy_until = 0.0
 
     @property
     def has_uncommitted(self) -> bool:
@@ -116,10 +120,12 @@ class Database:
 
     def has_room(self) -> bool:
         """Say whether more can be added and still leave room for whatever takes out."""
-        if self._folder is None:
+        now = time.monotonic()
+        if self._folder is None or now < self._roomy_until:
             return True
         disk = os.statvfs(self._folder)
         if disk.f_bavail * disk.f_frsize >= RESERVED_BYTES:
+            self._roomy_until = now + ROOM_SECONDS
             return True
         return self._pragma("freelist_count") * self._pragma("page_size") >= RESERVED_BYTES
 
