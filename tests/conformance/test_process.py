@@ -101,8 +101,19 @@ def test_a_second_server_is_refused(folder: Path) -> None:
     second = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
 
     assert second.returncode == 1
-    assert "Another server runs" in second.stderr
+    assert second.stderr.count("Another server runs") == 1
     assert daemon.ensure_running(folder) == address
+
+
+def test_another_host_is_a_warning_on_the_terminal(folder: Path) -> None:
+    """Not in the log alone: whoever asked for it looks at the terminal."""
+    command = [sys.executable, "-m", "convotic_emulator", "--data-dir", str(folder)]
+    command += ["--host", "0.0.0.0", "--idle-seconds", "0.2"]
+
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+
+    assert "no authentication" in ended.stderr
+    assert "0.0.0.0" in ended.stdout
 
 
 def test_it_ends_after_its_last_client(folder: Path) -> None:

@@ -123,6 +123,20 @@ class Backlog:
         self.cursor = 0
         self.caught_up = False
 
+    def renew_kept_back(self) -> None:
+        """Void the ack ids of what was acknowledged behind an unsettled message of its key.
+
+        After a seek it comes again, unless the seek took it or has given it a new ack id itself.
+        """
+        kept = [lane.run[seq] for lane in self.lanes.values() for seq in lane.acknowledged]
+        renewed: list[Message] = []
+        for message in kept:
+            row = self._journal.find(self._number, message.seq)
+            if row is not None and row.generation == message.generation:
+                row.generation += 1
+                renewed.append(row)
+        self._journal.record_redelivery(self._number, renewed)
+
     def rejoin_lanes(self) -> None:
         """Open the runs of what is leased after a restart or a seek, when nothing is read yet.
 

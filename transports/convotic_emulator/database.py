@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,14 +20,14 @@ from convotic_emulator.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["MEMORY", "Database"]
+__all__ = ["MEMORY", "Database", "checksum"]
 
 #: Open this instead of a path for a store that is gone when it is closed.
 MEMORY = ":memory:"
 
 #: "CVPS": tells our files from any other SQLite database.
 APPLICATION_ID = 0x43565053
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 #: Files up to this size are checked completely when opened (about 1 s for each GB).
 _CHECKED_BYTES = 256 * 1024 * 1024
@@ -40,6 +42,8 @@ _CHECKPOINT_PAGES = 4000
 #: Nothing is added while the disk has less room: acknowledgements need some (a log of 16 MB), a
 #: checkpoint too.
 RESERVED_BYTES = 32 * 1024 * 1024
+#: A look at the disk takes 10 microseconds; what is written in between fits the reserve.
+ROOM_SECONDS = 0.05
 
 #: A file of less than 16 MB free pages is not worth shrinking.
 _KEPT_PAGES = 4000
@@ -49,12 +53,14 @@ _SHRUNK_PAGES = 500
 _SCHEMA = """
 CREATE TABLE backlog (
     id INTEGER PRIMARY KEY, published_us INTEGER NOT NULL, attempts INTEGER NOT NULL,
-    generation INTEGER NOT NULL, due_us INTEGER NOT NULL, key TEXT, body BLOB NOT NULL
+    generation INTEGER NOT NULL, due_us INTEGER NOT NULL, key TEXT, body BLOB NOT NULL,
+    checksum INTEGER NOT NULL
 );
 CREATE INDEX backlog_by_key ON backlog (key, id) WHERE key IS NOT NULL;
 CREATE TABLE acknowledged (
     id INTEGER PRIMARY KEY, published_us INTEGER NOT NULL, attempts INTEGER NOT NULL,
-    generation INTEGER NOT NULL, due_us INTEGER NOT NULL, key TEXT, body BLOB NOT NULL
+    generation INTEGER NOT NULL, due_us INTEGER NOT NULL, key TEXT, body BLOB NOT NULL,
+    checksum INTEGER NOT NULL
 );
 CREATE TABLE lease (
     position INTEGER PRIMARY KEY, number INTEGER NOT NULL, deadline_us INTEGER NOT NULL,
@@ -71,6 +77,11 @@ CREATE TABLE backlog_count (
 CREATE TABLE policy (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
+
+
+def checksum(row: int, body: bytes) -> int:
+    """Return what tells a message from a damaged one; the same in each backlog that has it."""
+    return zlib.crc32(body, row & 0xFFFFFFFF)
 
 
 class Database:
@@ -90,6 +101,7 @@ class Database:
         self._in_transaction = False
         self._path = path
         self._checkpointer: Checkpointer | None = None
+        self._roomy_until = 0.0
 
     @property
     def has_uncommitted(self) -> bool:
@@ -111,10 +123,12 @@ class Database:
 
     def has_room(self) -> bool:
         """Say whether more can be added and still leave room for whatever takes out."""
-        if self._folder is None:
+        now = time.monotonic()
+        if self._folder is None or now < self._roomy_until:
             return True
         disk = os.statvfs(self._folder)
         if disk.f_bavail * disk.f_frsize >= RESERVED_BYTES:
+            self._roomy_until = now + ROOM_SECONDS
             return True
         return self._pragma("freelist_count") * self._pragma("page_size") >= RESERVED_BYTES
 
@@ -263,8 +277,21 @@ def _check_content(connection: sqlite3.Connection, file: Path) -> None:
         problem = f"{size} bytes instead of {pages * page_bytes}"
     elif pages * page_bytes <= _CHECKED_BYTES:
         problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem == "ok":
+            problem = _check_messages(connection)
     if problem != "ok":
         raise StoreError(f"The data file {file} is damaged ({problem}); it was not changed.")
+
+
+def _check_messages(connection: sqlite3.Connection) -> str:
+    """Return "ok" or what is damaged: SQLite does not look at the data itself."""
+    for row, body, expected in connection.execute(
+        "SELECT id, body, checksum FROM backlog"
+        " UNION ALL SELECT id, body, checksum FROM acknowledged"
+    ):
+        if checksum(row, body) != expected:
+            return f"the message in row {row}"
+    return "ok"
 
 
 def _log_of(file: Path) -> Path:

@@ -7,6 +7,7 @@ together, each gets its share. Nothing polls: the state machine wakes us.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -47,11 +48,20 @@ class Waiter:
 
 
 class Dispatcher:
-    """Hands available messages to waiters, once in each round of the event loop."""
+    """Hands available messages to waiters, once in each round of the event loop.
 
-    def __init__(self, clock: Clock, after_dispatch: Callable[[], None]) -> None:
+    ``fail`` is told when the data file could not be read or written.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        after_dispatch: Callable[[], None],
+        fail: Callable[[sqlite3.Error], None],
+    ) -> None:
         self._clock = clock
         self._after_dispatch = after_dispatch
+        self._fail = fail
         self._waiting: dict[SubscriptionState, deque[Waiter]] = {}
         self._woken: set[SubscriptionState] = set()
         self._scheduled = False
@@ -104,12 +114,15 @@ class Dispatcher:
     def _dispatch(self) -> None:
         self._scheduled = False
         woken, self._woken = self._woken, set()
-        for state in woken:
-            queue = self._waiting.get(state)
-            if queue:
-                self._serve(state, queue)
-                if not queue:
-                    del self._waiting[state]
+        try:
+            for state in woken:
+                queue = self._waiting.get(state)
+                if queue:
+                    self._serve(state, queue)
+                    if not queue:
+                        del self._waiting[state]
+        except sqlite3.Error as error:
+            self._fail(error)
         self._after_dispatch()
 
     def _serve(self, state: SubscriptionState, queue: deque[Waiter]) -> None:
@@ -117,8 +130,9 @@ class Dispatcher:
         for turn in range(len(queue), 0, -1):
             if not state.backlog.is_deliverable():
                 return
-            waiter = queue.popleft()
+            waiter = queue[0]
             if waiter.result.done():
+                queue.popleft()
                 continue
             messages: list[Message] = []
             if waiter.consumer.has_room():
@@ -131,6 +145,7 @@ class Dispatcher:
                     lease_us=waiter.lease_seconds * 1_000_000,
                     now_us=now_us,
                 )
+            queue.popleft()  # only now: if the file fails it must be told
             if messages:
                 waiter.result.set_result(messages)
             else:

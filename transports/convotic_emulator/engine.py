@@ -54,7 +54,7 @@ class Engine:
         self.store = store
         self.clock = clock
         self._loop = asyncio.get_running_loop()
-        self.dispatcher = Dispatcher(clock, self._after_dispatch)
+        self.dispatcher = Dispatcher(clock, self._after_dispatch, self.fail)
         self.broker = Broker(store, clock, self.dispatcher.wake)
         self.pushers = Pushers(self)
         self.replays = Replays(self)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sqlite3
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +19,13 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from google.pubsub_v1.types import pubsub
 
-from convotic_emulator.errors import InvalidArgument, NotFound, PubsubError
+from convotic_emulator.errors import (
+    InvalidArgument,
+    NotFound,
+    PubsubError,
+    ResourceExhausted,
+    Unavailable,
+)
 from convotic_emulator.page_html import Overview, render_error, render_messages, render_overview
 from convotic_emulator.schemas import apply_schema
 from convotic_emulator.settings import check_messages
@@ -43,7 +50,14 @@ PAGE_MESSAGES = 50
 PAGE_BYTES = 1_000_000
 
 _MESSAGE = pubsub.PubsubMessage.pb()
-_REASONS = {200: "OK", 303: "See Other", 400: "Bad Request", 403: "Forbidden", 404: "Not Found"}
+_REASONS = {
+    200: "OK",
+    303: "See Other",
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    503: "Service Unavailable",
+}
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; form-action 'self';"
     " frame-ancestors 'none'; base-uri 'none'"
@@ -146,8 +160,13 @@ class Page:
             return _Answer(error.status, render_error(str(error)))
         except NotFound as error:
             return _Answer(404, render_error(str(error)))
+        except (ResourceExhausted, Unavailable) as error:
+            return _Answer(503, render_error(str(error)))
         except PubsubError as error:
             return _Answer(400, render_error(str(error)))
+        except sqlite3.Error as error:
+            self._engine.fail(error)
+            return _Answer(503, render_error(f"The data file can't be used: {error}."))
 
     def _check_sender(self, request: _Request) -> None:
         host = request.headers.get("host", "")

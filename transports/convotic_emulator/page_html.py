@@ -24,8 +24,8 @@ table { border-collapse: collapse; width: 100%; margin: .5rem 0 1.5rem; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #ddd;
   vertical-align: top; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; max-height: 15rem;
-  overflow: auto; }
+pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere;
+  max-height: 15rem; overflow: auto; }
 label { display: block; margin: .5rem 0; }
 input, select, textarea { display: block; width: 100%; box-sizing: border-box; font: inherit; }
 [role=status] { background: #e6f4ea; padding: .5rem .8rem; }

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ import psutil
 
 from convotic_emulator import __version__, daemon
 from convotic_emulator.page import Page
-from convotic_emulator.server import EmulatorServer
+from convotic_emulator.push_config import is_loopback
+from convotic_emulator.server import EXPOSED, EmulatorServer
 
 if TYPE_CHECKING:
     import argparse
@@ -53,6 +55,8 @@ async def serve(options: argparse.Namespace) -> None:
         loop.add_signal_handler(number, ends.set)
     daemon.write_info(options.data_dir, info)
     logger.info("Serving %s on %s.", options.data_dir, server.address)
+    if not is_loopback(server.host.strip("[]")):
+        print(f"Warning: {EXPOSED}", file=sys.stderr)  # noqa: T201  # the log has it too
     print(f"PUBSUB_EMULATOR_HOST={server.address}", flush=True)  # noqa: T201  # for a person
     print(f"In a browser: {page.url}", flush=True)  # noqa: T201  # as above
     waits = [asyncio.create_task(ends.wait()), asyncio.create_task(server.wait_failed())]

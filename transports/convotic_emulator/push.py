@@ -11,6 +11,7 @@ import base64
 import contextlib
 import json
 import logging
+import sqlite3
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -98,6 +99,8 @@ class _Pusher:
                 task.add_done_callback(lambda _: self._places.release())
         except PubsubError:
             pass  # the subscription is gone, or the server is going
+        except sqlite3.Error as error:
+            self._engine.fail(error)
         finally:
             for task in list(self._requests):
                 task.cancel()
@@ -128,13 +131,26 @@ class _Pusher:
 
     async def _deliver(self, entry: Proto) -> None:
         """Push one message; acknowledge or nack it as the endpoint answers."""
-        deadline, paused = self._subscription.proto.ack_deadline_seconds, self._pause_seconds
+        paused = self._pause_seconds
+        status = await self._push(entry)
         try:
-            async with asyncio.timeout(deadline):
-                status = await _post(self._endpoint, *self._render(entry))
+            self._settle(entry, status, paused)
+            await self._engine.committed()
+        except PubsubError:
+            pass  # it comes again
+        except sqlite3.Error as error:
+            self._engine.fail(error)
+
+    async def _push(self, entry: Proto) -> int:
+        """Return the endpoint's status; 0 for none."""
+        try:
+            async with asyncio.timeout(self._subscription.proto.ack_deadline_seconds):
+                return await _post(self._endpoint, *self._render(entry))
         except (OSError, TimeoutError, ValueError) as error:
             logger.info("Push to %s failed: %s", self._config.push_endpoint, error)
-            status = 0
+            return 0
+
+    def _settle(self, entry: Proto, status: int, paused: float) -> None:
         state, now_us = self._subscription.state, self._engine.clock.now_us()
         if status in ACKNOWLEDGING:
             self._subscription.used_us = now_us
@@ -148,7 +164,6 @@ class _Pusher:
                 if self._waiter is not None and not self._waiter.result.done():
                     self._waiter.result.set_result([])  # it was waiting before the pause
             state.modify([(entry.ack_id, 0)], now_us)
-        await self._engine.committed()
 
     def _render(self, entry: Proto) -> tuple[Mapping[str, str], bytes]:
         """Return headers and body of the request."""

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from convotic_emulator.errors import InvalidArgument, Unimplemented
 
-__all__ = ["check_push_config"]
+__all__ = ["check_push_config", "is_loopback"]
 
 
 def check_push_config(config: Any) -> None:
@@ -24,7 +24,7 @@ def check_push_config(config: Any) -> None:
         valid = False
     if not valid or any(c.isspace() or not c.isprintable() for c in endpoint):
         raise InvalidArgument(f"Invalid push endpoint given (endpoint={endpoint}).")
-    if parts.scheme != "http" or not _is_loopback(host):
+    if parts.scheme != "http" or not is_loopback(host):
         raise Unimplemented(
             "convotic_emulator pushes to http:// endpoints on this machine only"
             f" (127.0.0.1, localhost), not to {endpoint}."
@@ -33,7 +33,8 @@ def check_push_config(config: Any) -> None:
         raise Unimplemented("Push with an OIDC token is not supported by convotic_emulator.")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Say whether an address (or ``localhost``) is of this machine alone."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -11,6 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from convotic_emulator.database import checksum
 from convotic_emulator.rows import SEQ_BITS, BacklogRows
 
 if TYPE_CHECKING:
@@ -23,15 +24,17 @@ _MASK = (1 << SEQ_BITS) - 1
 _PAGE_MESSAGES = 1000
 _PAGE_BYTES = 4 * 1024 * 1024
 
-_INSERT_MISSING = "INSERT OR IGNORE INTO backlog VALUES (?, ?, 0, ?, 0, ?, ?)"
+_INSERT_MISSING = "INSERT OR IGNORE INTO backlog VALUES (?, ?, 0, ?, 0, ?, ?, ?)"
 _COPY = (
-    "INSERT OR IGNORE INTO backlog SELECT id + ?, published_us, 0, 0, 0, key, body FROM backlog"
+    "INSERT OR IGNORE INTO backlog SELECT id + ?, published_us, 0, 0, 0, key, body, checksum"
+    " FROM backlog"
     " WHERE id BETWEEN ? AND ?"
 )
 _DELETE = "DELETE FROM backlog WHERE id BETWEEN ? AND ?"
 _RETAIN = "INSERT OR REPLACE INTO acknowledged SELECT * FROM backlog WHERE id BETWEEN ? AND ?"
 _RESTORE = (
-    "INSERT OR IGNORE INTO backlog SELECT id, published_us, 0, ?, 0, key, body FROM acknowledged"
+    "INSERT OR IGNORE INTO backlog SELECT id, published_us, 0, ?, 0, key, body, checksum"
+    " FROM acknowledged"
     " WHERE id BETWEEN ? AND ?"
 )
 _FORGET = "DELETE FROM acknowledged WHERE id BETWEEN ? AND ?"
@@ -139,7 +142,10 @@ class ReplayRows(BacklogRows):
         while more and after < seek.last_seq:
             page, more = self.read_page(seek.source, after, _PAGE_MESSAGES, _PAGE_BYTES)
             rows = [
-                (base | m.seq, m.published_us, seek.generation, m.key, m.body)
+                (
+                    *(base | m.seq, m.published_us, seek.generation, m.key),
+                    *(m.body, checksum(m.seq, m.body or b"")),
+                )
                 for m in page
                 if m.seq <= seek.last_seq and is_wanted(m.body or b"")
             ]

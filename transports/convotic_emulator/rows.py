@@ -8,9 +8,11 @@ count and sweep.
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING
 
 from convotic_emulator.counts import CountedDatabase
+from convotic_emulator.database import checksum
 from convotic_emulator.lease import Message
 
 if TYPE_CHECKING:
@@ -27,17 +29,17 @@ _SCAN_MESSAGES = 1000
 _SLICE_MESSAGES = 1000
 _SLICE_BYTES = 4 * 1024 * 1024
 
-_INSERT = "INSERT INTO backlog VALUES (?, ?, 0, 0, 0, ?, ?)"
+_INSERT = "INSERT INTO backlog VALUES (?, ?, 0, 0, 0, ?, ?, ?)"
 _DELETE = "DELETE FROM backlog WHERE id BETWEEN ? AND ?"
 _RETAIN = "INSERT OR REPLACE INTO acknowledged SELECT * FROM backlog WHERE id BETWEEN ? AND ?"
 _FORGET = "DELETE FROM acknowledged WHERE id BETWEEN ? AND ?"
 _PAGE = "SELECT * FROM backlog WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
 _FIND = (
-    "SELECT id, published_us, attempts, generation, due_us, key, length(body) FROM backlog"
+    "SELECT id, published_us, attempts, generation, due_us, key, length(body), 0 FROM backlog"
     " WHERE id = ?"
 )
 _PAGE_OF_KEY = (
-    "SELECT id, published_us, attempts, generation, due_us, key, length(body) FROM backlog"
+    "SELECT id, published_us, attempts, generation, due_us, key, length(body), 0 FROM backlog"
     " WHERE key = ? AND id BETWEEN ? AND ? ORDER BY id LIMIT ?"
 )
 _UPDATE = "UPDATE backlog SET attempts = ?, generation = ?, due_us = ? WHERE id = ?"
@@ -65,7 +67,9 @@ class BacklogRows(CountedDatabase):
     def append(self, number: int, entries: Iterable[tuple[int, int, str | None, bytes]]) -> None:
         """Add messages to a backlog: ``(seq, published_us, key, body)``."""
         base = number << SEQ_BITS
-        rows = [(base | seq, at_us, key, body) for seq, at_us, key, body in entries]
+        rows = [
+            (base | seq, at_us, key, body, checksum(seq, body)) for seq, at_us, key, body in entries
+        ]
         self._add(number, self.write_many(_INSERT, rows))
 
     def read_page(
@@ -96,10 +100,10 @@ class BacklogRows(CountedDatabase):
         bodies: dict[int, bytes] = {}
         for seq in seqs:
             row = self.read(
-                "SELECT body FROM backlog WHERE id = ?", (number << SEQ_BITS | seq,)
+                "SELECT body, checksum FROM backlog WHERE id = ?", (number << SEQ_BITS | seq,)
             ).fetchone()
             if row is not None:
-                bodies[seq] = row[0]
+                bodies[seq] = _checked(seq, *row)
         return bodies
 
     def find(self, number: int, seq: int) -> Message | None:
@@ -210,16 +214,23 @@ class BacklogRows(CountedDatabase):
         return low
 
 
-def _message(row: tuple[int, int, int, int, int, str | None, bytes | int]) -> Message:
+def _message(row: tuple[int, int, int, int, int, str | None, bytes | int, int]) -> Message:
     """Build a message from a row; where the data was not selected its length stands instead."""
-    identifier, published_us, attempts, generation, due_us, key, body = row
-    data = None if isinstance(body, int) else body
+    identifier, published_us, attempts, generation, due_us, key, body, expected = row
+    data = None if isinstance(body, int) else _checked(identifier, body, expected)
     size = body if isinstance(body, int) else len(body)
     message = Message(identifier & _SEQ_MASK, published_us, key, size, data)
     message.attempts = attempts
     message.generation = generation
     message.due_us = due_us
     return message
+
+
+def _checked(row: int, body: bytes, expected: int) -> bytes:
+    """Return a body that is as it was written; sqlite3.DatabaseError if it is not."""
+    if checksum(row, body) != expected:
+        raise sqlite3.DatabaseError(f"the message in row {row} is damaged")
+    return body
 
 
 def _range(number: int, first_seq: int) -> tuple[int, int]:

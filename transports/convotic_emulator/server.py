@@ -14,6 +14,7 @@ from convotic_emulator.engine import Engine
 from convotic_emulator.errors import StoreError
 from convotic_emulator.iam import IamService
 from convotic_emulator.publisher import PublisherService
+from convotic_emulator.push_config import is_loopback
 from convotic_emulator.rpc import UnknownMethods
 from convotic_emulator.schemas import SchemaService
 from convotic_emulator.status import StatusService
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
 
     from convotic_emulator.faults import Faults
 
-__all__ = ["EmulatorServer"]
+__all__ = ["EXPOSED", "EmulatorServer"]
 
 logger = logging.getLogger(__name__)
+
+EXPOSED = "Listening on a host that others can reach; there is no authentication."
 
 #: A publish request has at most 10 MB of messages, and some overhead.
 MAX_REQUEST_BYTES = 20 * 1024 * 1024
@@ -99,11 +102,8 @@ class EmulatorServer:
         """
         if self._server is not None:
             return
-        if not self.host.startswith("127.") and self.host not in ("localhost", "::1", "[::1]"):
-            logger.warning(
-                "Listening on a host that others can reach; there is no authentication.",
-                extra={"action": "emulator_exposed", "host": self.host},
-            )
+        if not is_loopback(self.host.strip("[]")):
+            logger.warning(EXPOSED, extra={"action": "emulator_exposed", "host": self.host})
         store = Store(self._path, fsync=self._fsync, now_us=self._clock.now_us())
         try:
             engine = Engine(store, self._clock)

@@ -91,6 +91,7 @@ class SubscriptionState:
         keep = set(remaining)
         for seq in [seq for seq in self.outstanding if seq not in keep]:
             self._end_lease(self.outstanding.pop(seq))
+        self.backlog.renew_kept_back()
         self.backlog.clear()
         self.backlog.rejoin_lanes()
         self.backlog.is_held = False

@@ -276,7 +276,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         copies = list(self.store.scan(number, 0))
         rows = self.store.existing(self.state.number, self.known)
         dead = set()
-        gone = [s for s, k in self.known.items() if s not in rows and k.state != "acknowledged"]
+        gone = [s for s, k in self.known.items() if s not in rows and k.state == "live"]
         for seq in gone:
             self.known[seq].state = "dead"
             dead.add(seq)

@@ -77,6 +77,24 @@ async def test_a_full_disk_is_waited_for(tmp_path: Path, clock: ManualClock) -> 
         ]
 
 
+async def test_a_delivery_that_can_not_be_written_is_none(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    """A waiting stream is told, and the messages come when there is room for their leases."""
+    async with EmulatorServer(tmp_path / "data", clock=clock) as server, Client(server) as client:
+        await client.create()
+        await client.publish(*[b"x"] * 1000)
+        fill_disk(server)
+
+        stream = await client.stream()
+
+        assert await stream.code() == grpc.StatusCode.UNAVAILABLE
+        clear_disk(server)
+        published: bool = await wait_until_async(lambda: can_publish(client, b"y"))
+        assert published
+        assert len(await client.pull()) == 1000
+
+
 async def test_a_seek_goes_on_after_a_full_disk(tmp_path: Path, clock: ManualClock) -> None:
     """Its client is told UNAVAILABLE, and the subscription gets all that was sought."""
     async with EmulatorServer(tmp_path / "data", clock=clock) as server, Client(server) as client:
@@ -109,6 +127,7 @@ async def test_a_nearly_full_disk_takes_no_more(
         await client.create()
         await client.publish(b"x")
         monkeypatch.setattr(database, "RESERVED_BYTES", 1 << 62)
+        monkeypatch.setattr(server.engine.store, "_roomy_until", 0.0)
 
         with pytest.raises(grpc.aio.AioRpcError, match="free") as refused:
             await client.publish(b"y")

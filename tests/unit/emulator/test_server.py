@@ -234,6 +234,28 @@ async def test_order_survives_a_restart(tmp_path: Path, clock: ManualClock) -> N
         assert bodies(await wait_until_async(client.pull)) == [b"1", b"2", b"3"]
 
 
+async def test_a_seek_voids_acknowledgements_that_were_kept_back(
+    client: Client, clock: ManualClock
+) -> None:
+    """What is acknowledged before the first of its key comes again, as another delivery."""
+    await client.create(enable_message_ordering=True, retain_acked_messages=True)
+    await client.publish(b"1", b"2", ordering_key="k")
+    first, second = await client.pull()
+    await client.acknowledge([second])
+    seek = t.SeekRequest.pb()(subscription=SUBSCRIPTION)
+    seek.time.seconds = 1
+    await client.call("Subscriber/Seek", seek, t.SeekResponse.pb())
+
+    await client.acknowledge([first])
+    [again] = await client.pull()
+
+    assert again.message.data == b"2"
+    assert again.ack_id != second.ack_id
+    await client.acknowledge([second])
+    clock.advance(11)
+    assert bodies(await client.pull()) == [b"2"]
+
+
 async def test_a_failing_file_stops_the_server(
     server: EmulatorServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

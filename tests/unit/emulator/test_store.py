@@ -51,6 +51,37 @@ def test_a_damaged_file_is_refused(tmp_path: Path, damage: bytes | None) -> None
     assert path.read_bytes() == bytes(content)
 
 
+@pytest.mark.parametrize("acknowledged", [False, True])
+def test_a_changed_byte_of_a_message_is_noticed(tmp_path: Path, *, acknowledged: bool) -> None:
+    """SQLite has no checksums, we have."""
+    path = tmp_path / "data"
+    store = Store(path)
+    store.append(1, [(1, 0, None, b"x" * 500 + b"here" + b"x" * 500)])
+    if acknowledged:
+        store.remove(1, [1], retain=True)
+    store.close()
+    damaged = path.read_bytes().replace(b"here", b"hero")
+    path.write_bytes(damaged)
+
+    with pytest.raises(StoreError, match="message in row"):
+        Store(path)
+
+    assert path.read_bytes() == damaged
+
+
+def test_a_changed_byte_is_noticed_when_it_is_read() -> None:
+    """Large files are not read when they are opened."""
+    store = Store(MEMORY)
+    store.append(1, [(1, 0, None, b"good")])
+    store.write("UPDATE backlog SET body = ?", (b"food",))
+
+    with pytest.raises(sqlite3.DatabaseError, match="damaged"):
+        store.read_page(1, 0, 10, 1000)
+    with pytest.raises(sqlite3.DatabaseError, match="damaged"):
+        store.read_bodies(1, [1])
+    store.close()
+
+
 def leave_log(tmp_path: Path) -> Path:
     """Return the data file of a server that was killed: its log holds what was confirmed."""
     path = tmp_path / "data"
