@@ -197,7 +197,11 @@ class AckBatcher:
     ) -> None:
         if not batch:
             return
-        logger.warning(
+        # What is deleted delivers nothing again, and whoever pulls from it is told: as a process's
+        # control subscription at its end.
+        is_gone = error.code() is grpc.StatusCode.NOT_FOUND
+        logger.log(
+            logging.DEBUG if is_gone else logging.WARNING,
             "Acknowledgement not confirmed, the messages may come again: %s",
             translate(error, self._path),
             extra={"action": "ack_failed", "subscription": self._path, "count": len(batch)},
