@@ -27,7 +27,7 @@ def command(
     With --delay it is the schedule id, by which pubsub.cancel takes it back.
     """
     try:
-        payload = json.loads(data)
+        payload = json.loads(data, parse_constant=_refuse_constant)
     except ValueError as error:
         raise click.BadParameter(f"not JSON: {error}", param_hint="JSON") from None
     pairs = dict(_split(attribute) for attribute in attributes)
@@ -42,6 +42,10 @@ def command(
         click.echo(published)
     finally:
         app.close()
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it has no {name}")
 
 
 def _split(attribute: str) -> tuple[str, str]:

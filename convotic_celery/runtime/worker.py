@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import logging
+import signal
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 from billiard import cpu_count
-from celery.apps.worker import Worker
+from celery.apps.worker import (  # type: ignore[attr-defined]  # not in celery-types
+    Worker,
+    install_worker_term_hard_handler,
+    on_hard_shutdown,
+)
 from celery.concurrency import (  # type: ignore[attr-defined]  # not in celery-types
     ALIASES,
     get_implementation,
@@ -16,6 +22,7 @@ from celery.concurrency import (  # type: ignore[attr-defined]  # not in celery-
 from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.exceptions import ImproperlyConfigured
+from celery.signals import worker_shutting_down
 from celery.utils.sysinfo import (  # type: ignore[attr-defined]  # not in celery-types
     is_auto_concurrency,
 )
@@ -41,6 +48,9 @@ logger = logging.getLogger(__name__)
 
 #: Imported for what it registers.
 _COMMANDS = pause_commands
+
+#: A SIGTERM so soon after the first is the same one: process groups and supervisors repeat it.
+_SAME_SIGNAL_SECONDS = 1.0
 
 _GIVEN = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
 
@@ -121,6 +131,29 @@ class HandlerWorker(Worker):
             options = stats["broker"].get("transport_options") or {}
             stats["broker"] = {**stats["broker"], "transport_options": describe_options(options)}
         return stats
+
+    def install_platform_tweaks(self, worker: Any) -> None:
+        """Install Celery's signal handlers, and have a second SIGTERM stop the worker now."""
+        super().install_platform_tweaks(worker)
+        worker_shutting_down.connect(self._expect_second_sigterm)
+
+    def _expect_second_sigterm(self, sig: str, how: str, **_: Any) -> None:
+        """After a SIGTERM (in its handler): to Celery alone, every further one means the same."""
+        if (sig, how) != ("SIGTERM", "Warm"):
+            return
+        first = time.monotonic()
+
+        def stop_now(number: int, frame: Any) -> None:
+            if time.monotonic() - first < _SAME_SIGNAL_SECONDS:
+                return
+            install_worker_term_hard_handler(self, sig="SIGTERM")
+            cold: Any = signal.getsignal(number)
+            install_worker_term_hard_handler(
+                self, sig="SIGTERM", callback=on_hard_shutdown, verbose=False
+            )
+            cold(number, frame)
+
+        signal.signal(signal.SIGTERM, stop_now)
 
     def on_consumer_ready(self, consumer: Any) -> None:
         """Announce the worker; all code it runs is loaded by now, and its subscriptions exist."""

@@ -52,14 +52,18 @@ def test_sigterm_finishes_what_runs_and_leaves(embedded_stage: Stage, pool: str)
     assert [run["data"]["id"] for run in embedded_stage.read_runs()] == ["slow", "next"]
 
 
-def test_sigterm_hands_back_what_has_not_started(embedded_stage: Stage) -> None:
+@pytest.mark.parametrize("pool", ["default", "solo", "threads", "prefork"])
+def test_sigterm_hands_back_what_has_not_started(embedded_stage: Stage, pool: str) -> None:
     """What waited in a stopped worker is at once delivered to the next, without a lost attempt."""
-    with embedded_stage.worker() as worker:
-        for number in range(3):
-            embedded_stage.publish_json({"id": number, "slow": 1.5})
+    arguments = () if pool == "default" else ("-P", pool, "-c", "1")
+    with embedded_stage.worker(*arguments) as worker:
+        embedded_stage.publish_json({"id": 0, "slow": 6})
+        for number in (1, 2):
+            embedded_stage.publish_json({"id": number})
         wait_until(embedded_stage.read_runs, timeout=15)
         worker.child.terminate()
         assert worker.child.wait(20) == 0
+    assert [run["data"]["id"] for run in embedded_stage.read_runs()] == [0]
 
     with embedded_stage.worker():
         wait_until(lambda: len(embedded_stage.read_runs("end")) == 3, timeout=15)

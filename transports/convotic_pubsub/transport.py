@@ -138,7 +138,9 @@ class Transport(virtual.Transport):
         count = 0
         try:
             for _ in range(_MAX_TURN):
-                arrival = self.sink.take()
+                # A message of before may have been run right here (-P solo), and meanwhile the
+                # worker told to stop.
+                arrival = None if self._is_stopping else self.sink.take()
                 if arrival is None:
                     break
                 count += arrival.channel.hand_over(arrival, contain=contain)

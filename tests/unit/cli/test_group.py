@@ -91,6 +91,13 @@ def test_a_broker_that_kombu_can_t_reach_is_one_line(
         assert capsys.readouterr().err == f"convotic: {error}\n"
 
 
+@pytest.mark.parametrize("data", ["{id: 1}", "", "NaN", '{"total": Infinity}'])
+def test_what_is_no_json_is_not_published(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`convotic publish` says so before it loads or connects anything; Python's json takes NaN."""
+    assert cli.main(["publish", "custom.orders.new", data]) == 2
+    assert "not JSON: " in capsys.readouterr().err
+
+
 def test_a_wrong_command_line_exits_with_two(capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown command is refused with a usage text."""
     assert cli.main(["no-such-command"]) == 2

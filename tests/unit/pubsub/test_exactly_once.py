@@ -49,3 +49,22 @@ async def test_each_ack_id_has_its_own_outcome(caplog: pytest.LogCaptureFixture)
     assert confirmed == {"done": [True], "lost": [False], "later": [True], "too": [True]}
     (record,) = [each for each in caplog.records if each.levelname == "WARNING"]
     assert record.__dict__["count"] == 1
+
+
+async def test_acks_to_a_deleted_subscription_worry_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing of it comes again; a worker's control subscription is deleted with acks under way."""
+
+    class Rpc:
+        async def acknowledge(self, _path: str, _ids: list[str]) -> None:
+            metadata = grpc.aio.Metadata()
+            raise grpc.aio.AioRpcError(grpc.StatusCode.NOT_FOUND, metadata, metadata, "gone", None)
+
+    batcher = AckBatcher(Rpc, "projects/p/subscriptions/s")  # type: ignore[arg-type]
+    confirmed: list[bool] = []
+    batcher.ack("one", confirmed.append)
+    await batcher.wait_idle()
+
+    assert confirmed == [False]
+    assert [each for each in caplog.records if each.levelname == "WARNING"] == []
