@@ -120,7 +120,7 @@ def test_a_killed_workers_task_runs_on_another(plain: Plain, pool: str) -> None:
 
 def test_prefork_by_spawn_runs_publishes_and_replaces_its_children(plain: Plain) -> None:
     """Each child has a connection of its own; those that are killed or used up have successors."""
-    settings = json.dumps({"worker_pool_start_method": "spawn"})
+    settings = json.dumps({"worker_pool_start_method": "spawn", "worker_proc_alive_timeout": 60})
     with second_app(plain, MORE=settings) as app, app.worker("spawned"):
         assert [app.send("retry").get(timeout=2 * SECONDS) for _ in range(4)] == [2] * 4
         hung = app.send("hang", time_limit=1)
