@@ -230,6 +230,9 @@ class ConvoticApp(Celery):
             "worker_pool": "convotic_celery.runtime.pool:TaskPool",
             "worker_pool_start_method": "spawn",
             "worker_prefetch_multiplier": 1,
+            # Celery kills a child that has not started within 4 s, and its successor, for ever: a
+            # spawned one imports everything anew, which takes longer on a busy machine.
+            "worker_proc_alive_timeout": 60.0,
             "worker_send_task_events": True,
         }
 

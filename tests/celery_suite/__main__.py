@@ -164,6 +164,9 @@ def judge(report: Path, broker: str) -> int:
     for outcome in outcomes.values():
         counts[outcome] += 1
     print(f"{broker}:", ", ".join(f"{n} {what}" for what, n in counts.items()))  # noqa: T201 - as above
+    if not outcomes:  # a wrong name, say
+        print("no test was run", file=sys.stderr)  # noqa: T201 - as above
+        return 2
     return 1 if counts["failed"] else 0
 
 

@@ -65,18 +65,23 @@ def test_pings_leave_no_subscription_behind(plain: Plain, worker: object) -> Non
     assert control_subscriptions(plain) <= before
 
 
-def test_an_answer_comes_within_200_ms(plain: Plain, worker: object) -> None:
-    """The median of twenty; a page of Flower needs eight such answers."""
+def test_each_workers_answer_comes_within_200_ms(plain: Plain, worker: object) -> None:
+    """The later one of two workers' answers, to each question of a page of Flower: the median."""
     del worker
+    if plain.emulator != "ours":
+        pytest.skip("Google's emulator answers a Pull that follows another some 50 ms late")
     clock = plain.session.clock
-    seconds: list[float] = []
+    with plain.worker("second"):
+        wait_until(lambda: len(plain.app.control.ping(timeout=2)) == 2, timeout=15)
+        for question in ("ping", "stats", "active_queues", "registered", "scheduled", "conf"):
+            seconds: list[float] = []
+            for _ in range(9):
+                start = clock()
+                answers = getattr(plain.app.control.inspect(timeout=10, limit=2), question)()
+                seconds.append(clock() - start)
+                assert len(answers) == 2
 
-    for _ in range(20):
-        start = clock()
-        assert plain.app.control.ping(timeout=5, limit=1)
-        seconds.append(clock() - start)
-
-    assert sorted(seconds)[10] < 0.2
+            assert sorted(seconds)[4] < 0.2, question
 
 
 def test_two_workers_find_each_other(plain: Plain, worker: object) -> None:

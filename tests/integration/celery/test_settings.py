@@ -116,3 +116,17 @@ def test_a_killed_workers_task_runs_on_another(plain: Plain, pool: str) -> None:
             wait_until(lambda: len(app.read_notes()) >= 3, timeout=40)
 
     assert sorted(line.split()[1] for line in app.read_notes()) == ["slow", "slow", "waiting"]
+
+
+def test_prefork_by_spawn_runs_publishes_and_replaces_its_children(plain: Plain) -> None:
+    """Each child has a connection of its own; those that are killed or used up have successors."""
+    settings = json.dumps({"worker_pool_start_method": "spawn", "worker_proc_alive_timeout": 60})
+    with second_app(plain, MORE=settings) as app, app.worker("spawned"):
+        assert [app.send("retry").get(timeout=2 * SECONDS) for _ in range(4)] == [2] * 4
+        hung = app.send("hang", time_limit=1)
+        dead = app.send("die")
+
+        assert "TimeLimitExceeded" in repr(hung.get(timeout=2 * SECONDS, propagate=False))
+        assert "WorkerLostError" in repr(dead.get(timeout=2 * SECONDS, propagate=False))
+        assert app.send("retry").get(timeout=2 * SECONDS) == 2
+        wait_until(lambda: not waiting(app), timeout=SECONDS)

@@ -85,6 +85,24 @@ def test_a_child_of_many_forks_uses_what_its_parent_left_open(our_emulator: str)
     assert run(our_emulator, script).split("\n") == ["[0, 0, 0, 0]", "5", ""]
 
 
+def test_a_forked_child_has_a_deleted_queue_made_again(our_emulator: str) -> None:
+    """Its parent does it: the child's tasks vanish no more than a parent's."""
+    script = """
+        connection = Connection(url, transport_options=options)
+        producer = connection.Producer()
+        producer.publish({"n": 0}, routing_key="lost", declare=[Queue("lost")])
+        session = session_for(url, options)
+        session.delete(session.spec("lost"))
+
+        in_child(lambda: [producer.publish({"n": n}, routing_key="lost") for n in (1, 2)])
+
+        print(connection.default_channel.queue_purge("lost"))
+        session.close()
+        """
+
+    assert run(our_emulator, script).split() == ["2"]
+
+
 def test_a_forked_child_is_told_what_it_can_not_do(our_emulator: str) -> None:
     """Consuming, and a session of other options, are refused with the reason instead of a hang."""
     script = """

@@ -134,6 +134,14 @@ def test_an_own_result_backend_stays() -> None:
     assert type(app.backend).__name__ == "CacheBackend"
 
 
+def test_a_spawned_child_has_time_to_start() -> None:
+    """Celery's 4 s are for forked ones: on a busy machine no child ever came up."""
+    app = ConvoticApp(make_settings(), [])
+
+    assert app.conf.worker_pool_start_method == "spawn"
+    assert app.conf.worker_proc_alive_timeout >= 60
+
+
 def test_a_spawned_child_makes_the_same_app(modules_dir: Path) -> None:
     """Settings and changes travel; modules, queues and policies are made anew."""
     app = create_app(make_settings(modules=None, modules_dir=modules_dir))

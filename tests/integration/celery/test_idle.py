@@ -1,0 +1,49 @@
+"""Nothing polls: a worker without work costs nothing, and one that gets some has it at once."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from tests.support.waiting import never
+
+if TYPE_CHECKING:
+    from convotic_celery.cli.demo.child import Child
+    from tests.integration.celery.conftest import Plain
+
+pytestmark = pytest.mark.timeout(120)
+SECONDS = 8.0
+
+
+def cpu_seconds(worker: Child) -> float:
+    """Return what a worker and its children have used of a core."""
+    parent = psutil.Process(worker._process.pid)
+    times = [each.cpu_times() for each in (parent, *parent.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
+
+
+def test_an_idle_worker_uses_under_one_percent_of_a_core(plain: Plain, worker: Child) -> None:
+    """With events, gossip and heartbeats as Celery has them, and two children."""
+    plain.send("add", 1, 2).get(timeout=20)
+    before = cpu_seconds(worker)
+
+    never(lambda: worker.is_running is False, for_=SECONDS)
+
+    assert (cpu_seconds(worker) - before) / SECONDS < 0.01
+
+
+def test_a_task_is_done_within_milliseconds(plain: Plain, worker: Child) -> None:
+    """From before it is sent until its result is read; the better half, if the machine is busy."""
+    del worker
+    if plain.emulator != "ours":
+        pytest.skip("Google's emulator answers a Pull that follows another some 50 ms late")
+    seconds = []
+    for number in range(21):
+        start = time.perf_counter()
+        assert plain.send("add", number, 1).get(timeout=20, interval=0.001) == number + 1
+        seconds.append(time.perf_counter() - start)
+
+    assert sorted(seconds)[10] < 0.05
