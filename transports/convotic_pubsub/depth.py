@@ -92,7 +92,7 @@ def _ask_monitoring(session: Session, paths: Sequence[str]) -> dict[str, Depth]:
     import google.auth  # noqa: PLC0415  most processes never ask
     from google.auth.transport.requests import AuthorizedSession  # noqa: PLC0415
 
-    from convotic_pubsub.rpc import make_credentials  # noqa: PLC0415
+    from convotic_pubsub.channels import make_credentials  # noqa: PLC0415
 
     scope = "https://www.googleapis.com/auth/monitoring.read"
     credentials = make_credentials(session.options, scope) or google.auth.default([scope])[0]

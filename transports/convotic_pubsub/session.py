@@ -21,6 +21,7 @@ import grpc
 import grpc.aio
 
 from convotic_pubsub.admin import Admin
+from convotic_pubsub.channels import ChannelPool
 from convotic_pubsub.consumer import Offer, QueueConsumer
 from convotic_pubsub.control import TransientQueues
 from convotic_pubsub.delivery import Recent
@@ -33,7 +34,7 @@ from convotic_pubsub.naming import subscription_path
 from convotic_pubsub.publisher import Publisher
 from convotic_pubsub.puller import Puller
 from convotic_pubsub.relay import RelayClient, serve_child
-from convotic_pubsub.rpc import ChannelPool, Rpc, translate
+from convotic_pubsub.rpc import Rpc, translate
 
 if TYPE_CHECKING:
     import concurrent.futures
