@@ -24,12 +24,14 @@
     │   ├── InvalidOrderingKey
     │   ├── InvalidDelay
     │   └── TopicHasNoSubscription
+    │       └── WorkflowNotRegistered
     └── ContextError                     a context service says no
         ├── ContactExists
         ├── ContactNotFound
         ├── ConversationNotFound
         ├── InvalidField                 a value a service can't keep
         ├── ServiceNotProvided           no such service of the team's own
+        │   └── ResourceNotProvided      the module's lifespan yields no such thing
         ├── StorageValueTooLarge         a value exceeds the storage's limit
         ├── StoreUnavailable             the store does not answer; try again
         └── WorkflowRunNotFound
@@ -70,10 +72,12 @@ __all__ = [
     "PublishManyFailed",
     "PublishNotConfirmed",
     "PublishRefused",
+    "ResourceNotProvided",
     "ServiceNotProvided",
     "StorageValueTooLarge",
     "StoreUnavailable",
     "TopicHasNoSubscription",
+    "WorkflowNotRegistered",
     "WorkflowRunNotFound",
 ]
 
@@ -262,6 +266,21 @@ class TopicHasNoSubscription(PublishRefused):
         )
 
 
+class WorkflowNotRegistered(TopicHasNoSubscription):
+    """No module that is known here registers the workflow, and its topic does not exist."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"workflow.{name}")
+        self.args = (name,)
+        self.name = name
+
+    def __str__(self) -> str:
+        return (
+            f"No module that is known here registers a workflow {self.name!r}: register it, "
+            f"module.workflow({self.name!r}, steps=[...]), and start the run again."
+        )
+
+
 class ContextError(ConvoticError):
     """A context service refused; nothing was changed."""
 
@@ -318,6 +337,22 @@ class ServiceNotProvided(ContextError):
         return (
             f"No service of type {self.kind} was provided. Name a function in CONVOTIC_SERVICES "
             f"that calls services.provide({self.kind.rpartition('.')[2]}, ...)."
+        )
+
+
+class ResourceNotProvided(ServiceNotProvided):
+    """The module has no lifespan, or one that yields something else."""
+
+    def __init__(self, kind: str, found: str) -> None:
+        super().__init__(kind)
+        self.args = (kind, found)
+        self.found = found
+
+    def __str__(self) -> str:
+        name = self.kind.rpartition(".")[2]
+        return (
+            f"ctx.resource({name}) is what the module's lifespan yields, and that is {self.found}: "
+            f"give it one that yields a {name}, ConvoticModule(..., lifespan=...)."
         )
 
 

@@ -1,14 +1,17 @@
 """Runs the scripts on the store, for async and for plain code, with one meaning of failure.
 
-A call is repeated by redis-py on connection errors (see ``store.py``), then once more if the store
-could be found again; then it is StoreUnavailable. Scripts are written to be repeated.
+A call is repeated on connection errors, and anew if the store could be found again; then it is
+StoreUnavailable. Scripts are written to be repeated.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
+from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -26,6 +29,26 @@ __all__ = ["AsyncDatabase", "SyncDatabase"]
 #: What redis-py raises when the server is away. Anything else is a bug or a refusal, and passes.
 _AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
 
+#: Five more with 0.05 to 1 s between them bridge a restart of the server. None is begun after the
+#: time that one answer may take: a server that stands still is reported after that.
+_RETRIES = 5
+_BACKOFF = ExponentialWithJitterBackoff(base=0.05, cap=1.0)
+
+
+class _Tries:
+    """How often one call is repeated."""
+
+    def __init__(self, seconds: float) -> None:
+        self._ends_at = time.monotonic() + seconds
+        self._failures = 0
+
+    def pause_after(self, error: BaseException) -> float:
+        """Return the seconds until the next try; raises StoreUnavailable if there is none."""
+        self._failures += 1
+        if self._failures > _RETRIES or time.monotonic() >= self._ends_at:
+            raise StoreUnavailable(f"The store does not answer: {error}") from error
+        return _BACKOFF.compute(self._failures)
+
 
 class AsyncDatabase:
     """The store's scripts for coroutines; uses the client of the running loop."""
@@ -36,14 +59,20 @@ class AsyncDatabase:
     async def run(self, script: Script, keys: Sequence[str], *arguments: str) -> Any:
         """Run the script and return its answer; raises StoreUnavailable."""
         try:
-            return await self._run(script, keys, arguments)
-        except _AWAY as error:
+            return await self._repeat(script, keys, arguments)
+        except StoreUnavailable:
             if not await asyncio.to_thread(self._store.find_again):
-                raise _unavailable(error) from error
-        try:
-            return await self._run(script, keys, arguments)
-        except _AWAY as error:
-            raise _unavailable(error) from error
+                raise
+        return await self._repeat(script, keys, arguments)
+
+    async def _repeat(self, script: Script, keys: Sequence[str], arguments: Sequence[str]) -> Any:
+        tries = _Tries(self._store.timeout_seconds)
+        while True:
+            try:
+                return await self._run(script, keys, arguments)
+            except _AWAY as error:
+                pause = tries.pause_after(error)
+            await asyncio.sleep(pause)
 
     async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[str]) -> Any:
         if not self._store.is_resolved:
@@ -64,14 +93,20 @@ class SyncDatabase:
     def run(self, script: Script, keys: Sequence[str], *arguments: str) -> Any:
         """Run the script and return its answer; raises StoreUnavailable."""
         try:
-            return self._run(script, keys, arguments)
-        except _AWAY as error:
+            return self._repeat(script, keys, arguments)
+        except StoreUnavailable:
             if not self._store.find_again():
-                raise _unavailable(error) from error
-        try:
-            return self._run(script, keys, arguments)
-        except _AWAY as error:
-            raise _unavailable(error) from error
+                raise
+        return self._repeat(script, keys, arguments)
+
+    def _repeat(self, script: Script, keys: Sequence[str], arguments: Sequence[str]) -> Any:
+        tries, never = _Tries(self._store.timeout_seconds), threading.Event()
+        while True:
+            try:
+                return self._run(script, keys, arguments)
+            except _AWAY as error:
+                pause = tries.pause_after(error)
+            never.wait(pause)
 
     def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[str]) -> Any:
         client = self._store.sync_client()
@@ -79,7 +114,3 @@ class SyncDatabase:
             return client.evalsha(script.sha, len(keys), *keys, *arguments)
         except NoScriptError:  # a server that has not seen it since it started
             return client.eval(script.text, len(keys), *keys, *arguments)
-
-
-def _unavailable(error: BaseException) -> StoreUnavailable:
-    return StoreUnavailable(f"The store does not answer: {error}")

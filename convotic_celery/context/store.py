@@ -1,6 +1,7 @@
 """Clients of the store, Redis or Valkey: :class:`Store`. Created when first used, by nobody else.
 
-Owns connections, timeouts and retries. What is written is in the services and ``attempts.py``.
+Owns connections and timeouts; calls are repeated by ``database.py``. What is written is in the
+services and ``attempts.py``.
 """
 
 from __future__ import annotations
@@ -14,17 +15,14 @@ from typing import Any
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 __all__ = ["Store"]
 
-#: Five attempts with 0.05 to 1 s between them: a restart of the server is bridged, a dead one is
-#: reported within a few seconds.
-_RETRIES = 5
-_BACKOFF = ExponentialWithJitterBackoff(base=0.05, cap=1.0)
+#: None by redis-py: it repeats a command, for each of these the connection, and for each of those
+#: the handshake, so that a server which stands still would be waited for for many minutes.
+_RETRIES = 0
 #: Connections of one process or event loop; who needs more waits for one.
 _MAX_CONNECTIONS = 64
 _POOL_TIMEOUT_SECONDS = 30.0
@@ -58,6 +56,11 @@ class Store:
         return _rebuild, (self._provide_url, self._timeout_seconds)
 
     @property
+    def timeout_seconds(self) -> float:
+        """How long one answer may take."""
+        return self._timeout_seconds
+
+    @property
     def is_resolved(self) -> bool:
         """True once the address is known, so that getting a client does not block."""
         return self._url is not None
@@ -75,7 +78,7 @@ class Store:
         with self._lock:
             if self._sync is None:
                 pool = redis.BlockingConnectionPool.from_url(
-                    url, retry=Retry(_BACKOFF, _RETRIES), **self._connection_options()
+                    url, retry=Retry(NoBackoff(), _RETRIES), **self._connection_options()
                 )
                 self._sync = redis.Redis.from_pool(pool)
             return self._sync
@@ -91,7 +94,7 @@ class Store:
                 self._forget_closed_loops()
                 pool: redis.asyncio.BlockingConnectionPool
                 pool = redis.asyncio.BlockingConnectionPool.from_url(
-                    url, retry=AsyncRetry(_BACKOFF, _RETRIES), **self._connection_options()
+                    url, retry=AsyncRetry(NoBackoff(), _RETRIES), **self._connection_options()
                 )
                 client = self._async[loop] = redis.asyncio.Redis.from_pool(pool)
             return client
@@ -133,7 +136,6 @@ class Store:
             "health_check_interval": _HEALTH_CHECK_SECONDS,
             "max_connections": _MAX_CONNECTIONS,
             "protocol": 2,
-            "retry_on_error": [RedisConnectionError, RedisTimeoutError],
             "socket_connect_timeout": self._timeout_seconds,
             "socket_timeout": self._timeout_seconds,
             "timeout": _POOL_TIMEOUT_SECONDS,

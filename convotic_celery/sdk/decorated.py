@@ -91,7 +91,10 @@ class HandlerDecorator(Protocol):
 
 
 def make_callable(handler: Any, queue: str) -> Any:
-    """Give the function ``delay`` and ``adelay`` and return it; what takes none is wrapped."""
+    """Give the function ``delay`` and ``adelay`` and return it; what takes none is wrapped.
+
+    Where a function is registered several times, they are those of the last one.
+    """
     try:
         _attach(handler, queue)
     except AttributeError:  # a bound method, an object with slots

@@ -101,7 +101,13 @@ class Problem(ConvoticError):
         return {**self.extensions, **found}
 
 
+#: RFC 9110's phrases, where those of Python before 3.13 are older.
+_PHRASES = {413: "Content Too Large", 414: "URI Too Long", 422: "Unprocessable Content"}
+
+
 def _phrase_of(status: int) -> str:
+    if status in _PHRASES:
+        return _PHRASES[status]
     try:
         return HTTPStatus(status).phrase
     except ValueError:

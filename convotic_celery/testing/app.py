@@ -27,6 +27,7 @@ from convotic_celery.testing.canvas import EagerCanvas
 from convotic_celery.testing.clock import MovingClock
 from convotic_celery.testing.runner import Runner
 from convotic_celery.testing.store import shared_store_url
+from convotic_celery.testing.unawaited import check_awaited, noticing_unawaited
 
 if TYPE_CHECKING:
     from convotic_celery.context import ConvoticContext, ServicesHook, SyncConvoticContext
@@ -42,8 +43,9 @@ MAX_RUNS = 10_000
 class AppUnderTest:
     """Modules that run in this process. Made by :func:`convotic_app`; used by one event loop."""
 
-    def __init__(self, app: ConvoticApp, clock: MovingClock) -> None:
+    def __init__(self, app: ConvoticApp, clock: MovingClock, unawaited: list[str]) -> None:
         self.app = app
+        self._unawaited = unawaited
         #: Moves retries, delayed messages, ``published_at`` and ``max_message_age``.
         self.clock = clock
         self._broker = MemoryBroker(app.definitions, clock)
@@ -114,6 +116,7 @@ class AppUnderTest:
         while due := await self._take_due():
             for pending in due:
                 await self._runner.run(pending)
+                check_awaited(self._unawaited)
                 if len(self.runs) - first > MAX_RUNS:
                     raise AssertionError(f"more than {MAX_RUNS} deliveries, and no end")
         return self.runs[first:]
@@ -172,7 +175,8 @@ async def convotic_app(
 ) -> AsyncIterator[AppUnderTest]:
     """Run modules for the block, with nothing outside this process but the store.
 
-    The modules' lifespans are open for the block. What one raises on entering passes through.
+    The modules' lifespans are open for the block. What one raises on entering passes through. A
+    coroutine that nobody awaits, of a handler or the test, is an AssertionError.
 
     Args:
         modules: Those to run.
@@ -204,11 +208,12 @@ async def convotic_app(
     app.finalize()
     app.lifespans.use_loop(asyncio.get_running_loop())
     try:
-        under_test = AppUnderTest(app, MovingClock(now))
-        with pubsub.using(app):
+        with pubsub.using(app), noticing_unawaited() as unawaited:
+            under_test = AppUnderTest(app, MovingClock(now), unawaited)
             for definition in one_of_each([*app.definitions, *app.routes]):
                 await app.lifespans.enter(definition)
             yield under_test
+            check_awaited(unawaited)
     finally:
         await app.lifespans.aclose()
         await _delete_keys(app, prefix)

@@ -58,13 +58,18 @@ async def create_order(request: RouteRequest[Order], ctx: ConvoticContext) -> Ro
     return RouteResponse(request.body)
 
 
+def again(order: Order) -> None:
+    assert_type(process_order.delay(order, attributes={"source": "test"}), str)
+
+
 async def test_an_order() -> None:
     async with convotic_app(module) as app:
         assert_type(await app.publish("custom.orders.new", data=Order(id=1)), str)
         assert_type([run.outcome for run in await app.drain()], list[str])
 """
 
-#: Lines 4 to 6 are mistakes: an option's name, an option's type, a handler's parameters.
+#: Lines 4 to 6, 8 and 9 are mistakes: an option's name, an option's type, a handler's parameters,
+#: its context, the data of a call.
 MISTAKES = """
 from convotic_celery import ConvoticContext, ConvoticModule, WorkerMessage
 module = ConvoticModule(name="shop", version="1.0.0")
@@ -72,6 +77,9 @@ async def handle(message: WorkerMessage[int], ctx: ConvoticContext) -> None: ...
 module.worker("custom.orders.new", max_retires=3)
 module.worker("custom.orders.new", ack_deadline="60")
 module.worker("custom.orders.new")(lambda order: None)
+async def other(message: WorkerMessage[int], ctx: int) -> None: ...
+module.worker("custom.orders.new")(other)
+module.worker("custom.orders.new")(handle).delay("no number")
 """.lstrip()
 
 
@@ -102,5 +110,5 @@ def test_types_reach_a_project_outside_the_checkout(
     wrong = check(environment, folder, checker, MISTAKES)
 
     assert ("Success" if checker == "mypy" else "0 errors") in right, right
-    found = {number for number in range(1, 7) if f"shop.py:{number}:" in wrong}
-    assert found == {4, 5, 6}, wrong
+    found = {number for number in range(1, 10) if f"shop.py:{number}:" in wrong}
+    assert found == {4, 5, 6, 8, 9}, wrong

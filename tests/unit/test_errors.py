@@ -17,6 +17,7 @@ ARGUMENTS: dict[str, tuple[object, ...]] = {
     "HandlerNotLoaded": ("custom.orders.new.crm", ["custom.orders.new.shop"]),
     "PublishManyFailed": ("custom.orders.new", ["17", None], {1: "lost"}),
     "PublishNotConfirmed": ("custom.orders.new", 60.0),
+    "ResourceNotProvided": ("shop.Pool", "nothing"),
     "Retry": (5.0, "busy"),
     "StorageValueTooLarge": ("k", 2, 1),
 }

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 from convotic_celery.context import records, workflow_runs, workflow_scripts
 from convotic_celery.context.paging import Paging
 from convotic_celery.context.scripts import READ_HASH
-from convotic_celery.errors import WorkflowRunNotFound
+from convotic_celery.errors import (
+    TopicHasNoSubscription,
+    WorkflowNotRegistered,
+    WorkflowRunNotFound,
+)
 from convotic_celery.sdk.workflow import workflow_topic
 
 if TYPE_CHECKING:
@@ -51,7 +55,7 @@ class AsyncWorkflows:
 
         Raises:
             ModuleError: The name is none.
-            TopicHasNoSubscription: No module known here has registered this workflow.
+            WorkflowNotRegistered: No module known here has registered this workflow.
             NotSerializable: The input has no JSON form.
         """
         topic = workflow_topic(name)
@@ -76,7 +80,13 @@ class AsyncWorkflows:
         )
         run = _expect(fields["id"], workflow_runs.parse_run(found))
         if run.status == "running" and run.step == 0:
-            await self._pubsub.publish(topic, data={"run_id": run.id, "step": 0})
+            try:
+                await self._pubsub.publish(topic, data={"run_id": run.id, "step": 0})
+            except TopicHasNoSubscription as error:
+                unknown = WorkflowNotRegistered(name)
+                if run_id is None:  # nobody can start this one again
+                    await self.fail(run.id, 0, str(unknown))
+                raise unknown from error
         return run
 
     async def get(self, run_id: str) -> WorkflowRun:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from convotic_celery.context.logger import build_logger
-from convotic_celery.errors import DeadlineNotExtendable, ServiceNotProvided
+from convotic_celery.errors import DeadlineNotExtendable, ResourceNotProvided
 
 if TYPE_CHECKING:
     from convotic_celery.context._sync.protocols import (
@@ -73,10 +73,11 @@ class SyncConvoticContext:
         return self._services.find(kind)
 
     def resource(self, kind: type[ServiceT]) -> ServiceT:
-        """Return what the module's lifespan yields; raises ServiceNotProvided if it is no such."""
+        """Return what the module's lifespan yields; raises ResourceNotProvided if it is no such."""
         found = self._delivery.resource
         if not isinstance(found, kind):
-            raise ServiceNotProvided(f"{kind.__module__}.{kind.__qualname__}")
+            what = "nothing" if found is None else f"a {type(found).__qualname__}"
+            raise ResourceNotProvided(f"{kind.__module__}.{kind.__qualname__}", what)
         return found
 
     def extend_ack_deadline(self, seconds: float) -> None:

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 from convotic_celery.context import records, workflow_runs, workflow_scripts
 from convotic_celery.context.paging import Paging
 from convotic_celery.context.scripts import READ_HASH
-from convotic_celery.errors import WorkflowRunNotFound
+from convotic_celery.errors import (
+    TopicHasNoSubscription,
+    WorkflowNotRegistered,
+    WorkflowRunNotFound,
+)
 from convotic_celery.sdk.workflow import workflow_topic
 
 if TYPE_CHECKING:
@@ -53,7 +57,7 @@ class SyncWorkflows:
 
         Raises:
             ModuleError: The name is none.
-            TopicHasNoSubscription: No module known here has registered this workflow.
+            WorkflowNotRegistered: No module known here has registered this workflow.
             NotSerializable: The input has no JSON form.
         """
         topic = workflow_topic(name)
@@ -78,7 +82,13 @@ class SyncWorkflows:
         )
         run = _expect(fields["id"], workflow_runs.parse_run(found))
         if run.status == "running" and run.step == 0:
-            self._pubsub.publish(topic, data={"run_id": run.id, "step": 0})
+            try:
+                self._pubsub.publish(topic, data={"run_id": run.id, "step": 0})
+            except TopicHasNoSubscription as error:
+                unknown = WorkflowNotRegistered(name)
+                if run_id is None:  # nobody can start this one again
+                    self.fail(run.id, 0, str(unknown))
+                raise unknown from error
         return run
 
     def get(self, run_id: str) -> WorkflowRun:

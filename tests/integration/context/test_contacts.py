@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -222,3 +223,19 @@ def test_plain_handlers_have_the_same_services(sync_ctx: SyncConvoticContext) ->
     assert [message.text for message in sync_ctx.messages.list(conversation.id).items] == ["Hello"]
     with pytest.raises(ContactExists):
         sync_ctx.contacts.create(external_id="c-1")
+
+
+async def test_what_is_no_text_is_refused_as_a_field(ctx: ConvoticContext) -> None:
+    """Not by the client of the store, in its own words."""
+    given: Any
+    for given in (None, 7, "", "x" * 501):
+        with pytest.raises(InvalidField, match="external_id is a string of 1 to 500"):
+            await ctx.contacts.find_by_external_id(given)
+        with pytest.raises(InvalidField, match="email is a string of 1 to 500"):
+            await ctx.contacts.find_by_email(given)
+        with pytest.raises(InvalidField, match="channel is a string of 1 to 500"):
+            await ctx.conversations.create("c", channel=given)
+    with pytest.raises(InvalidField, match=r"contact field tags: 'str'"):
+        await ctx.contacts.create(tags="vip")
+    with pytest.raises(InvalidField, match="'junk' is no cursor"):
+        await ctx.contacts.list(cursor="junk")

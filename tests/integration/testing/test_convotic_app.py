@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -373,3 +374,23 @@ async def test_it_takes_milliseconds() -> None:
             runs = await app.drain()
 
     assert len(runs) == 100
+
+
+async def test_a_forgotten_await_is_told() -> None:
+    """Of a handler, when it has run; of the test, at the end of the block. Others stay warnings."""
+    module = ConvoticModule(name="shop", version="1")
+
+    @module.worker("orders")
+    async def forgets(message: WorkerMessage, ctx: ConvoticContext) -> None:
+        ctx.contacts.create(external_id="c-1")  # type: ignore[unused-coroutine]  # the point
+
+    async with convotic_app(module) as app:
+        await app.publish("orders", data={})
+        with pytest.raises(AssertionError, match=r"await is missing.*convotic_app\.py:\d+: corou"):
+            await app.drain()
+    with pytest.raises(AssertionError, match=r"'AppUnderTest\.publish' was never awaited"):
+        async with convotic_app(module) as app:
+            app.publish("orders", data={})  # type: ignore[unused-coroutine]  # the point
+    with pytest.warns(UserWarning, match="of another kind"):
+        async with convotic_app(module):
+            warnings.warn("of another kind", stacklevel=1)

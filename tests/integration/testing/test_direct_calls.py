@@ -109,7 +109,7 @@ def test_the_function_stays_itself() -> None:
     assert isinstance(bound, functools.partial)
     assert callable(bound.delay)  # type: ignore[attr-defined]  # given to it
     with pytest.raises(HandlerSignatureError, match="is a Celery task: a handler is a function"):
-        shop.worker("custom.c")(Celery(set_as_current=False).task(plain))
+        shop.worker("custom.c")(Celery(set_as_current=False).task(shared=False)(plain))
 
 
 def forgets(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,6 +17,7 @@ from convotic_celery import (
     SyncConvoticContext,
     WorkerMessage,
 )
+from convotic_celery.errors import ResourceNotProvided
 from convotic_celery.routes import create_asgi_app
 from convotic_celery.testing import convotic_app
 
@@ -93,3 +94,12 @@ async def test_a_lifespan_that_fails_is_told_at_once() -> None:
             events.append("inside")
 
     assert events == ["open", "close"]
+
+
+async def test_a_resource_that_is_not_there_says_what_is() -> None:
+    """It is the lifespan's, not a service's."""
+    async with convotic_app(ConvoticModule(name="shop", version="1")) as app:
+        with pytest.raises(
+            ResourceNotProvided, match=r"lifespan yields, and that is nothing: give"
+        ):
+            app.ctx.resource(Pool)

@@ -144,3 +144,17 @@ def test_problem_is_what_it_says() -> None:
 
 
 HTTP_422 = Problem(422).title
+
+
+@pytest.mark.parametrize(
+    ("status", "title"),
+    [
+        (404, "Not Found"),
+        (413, "Content Too Large"),
+        (422, "Unprocessable Content"),
+        (499, "Error"),
+    ],
+)
+def test_a_problem_s_title_is_that_of_rfc_9110(status: int, title: str) -> None:
+    """With every version of Python, whose own phrases are older before 3.13."""
+    assert Problem(status).title == title

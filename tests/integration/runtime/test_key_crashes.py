@@ -1,4 +1,4 @@
-"""Crash by crash, with a key: each test is a row of the table in docs/idempotency.md."""
+"""Crash by crash, what a key's guard does. With real workers: ``acceptance/test_crashes.py``."""
 
 from __future__ import annotations
 
@@ -121,86 +121,20 @@ Play: TypeAlias = Callable[[World], Awaitable[Claim | str]]
 
 
 @pytest.mark.parametrize(
-    "play",
+    ("play", "is_skipped"),
     [
-        pytest.param(
-            before_it_began,
-            marks=pytest.mark.crash(
-                1,
-                "the worker, before the handler began",
-                without_key="runs once",
-                with_key="runs once",
-            ),
-        ),
-        pytest.param(
-            in_the_middle,
-            marks=pytest.mark.crash(
-                2,
-                "the worker, in the middle of the handler",
-                without_key="runs again",
-                with_key="runs again, once its lease has ended; never beside the first",
-            ),
-        ),
-        pytest.param(
-            in_the_middle,
-            marks=pytest.mark.crash(
-                3,
-                "the worker, after the handler returned and before that was recorded",
-                without_key="runs again",
-                with_key="runs again",
-            ),
-        ),
-        pytest.param(
-            after_it_was_recorded,
-            marks=pytest.mark.crash(
-                4,
-                "the worker, after it was recorded and before the acknowledgement",
-                without_key="runs again",
-                with_key="skipped",
-            ),
-        ),
-        pytest.param(
-            after_it_was_recorded,
-            marks=pytest.mark.crash(
-                5,
-                "the acknowledgement is lost",
-                without_key="runs again",
-                with_key="skipped",
-            ),
-        ),
-        pytest.param(
-            repeated_publish,
-            marks=pytest.mark.crash(
-                6,
-                "the publisher repeats its publish",
-                without_key="runs again",
-                with_key="skipped with a business key, runs with `message.id`",
-            ),
-        ),
-        pytest.param(
-            two_at_once,
-            marks=pytest.mark.crash(
-                7,
-                "Pub/Sub delivers to two workers at once",
-                without_key="runs in both",
-                with_key="runs in one, the other is skipped when that has succeeded",
-            ),
-        ),
-        pytest.param(
-            lost_data,
-            marks=pytest.mark.crash(
-                8,
-                "the store loses its data",
-                without_key="nothing changes",
-                with_key="runs again, also what had succeeded",
-            ),
-        ),
+        (before_it_began, False),
+        (in_the_middle, False),
+        (after_it_was_recorded, True),
+        (repeated_publish, True),
+        (two_at_once, True),
+        (lost_data, False),
     ],
 )
-async def test_the_row_says_what_happens(
-    play: Play, store_url: str, request: pytest.FixtureRequest
+async def test_the_next_delivery_is_run_or_skipped(
+    play: Play, store_url: str, *, is_skipped: bool
 ) -> None:
-    """The next delivery runs, or is skipped, as the row has it."""
+    """By what the store knows of the key."""
     store = Store(store_url)
     world = World(store)
     try:
@@ -209,11 +143,5 @@ async def test_the_row_says_what_happens(
         world.close()
         await store.aclose()
         store.close()
-    mark = request.node.get_closest_marker("crash")
-    assert mark is not None
 
-    if "skipped" in mark.kwargs["with_key"]:
-        assert outcome == "skipped"
-    else:
-        assert mark.kwargs["with_key"].startswith("runs")
-        assert isinstance(outcome, Claim)
+    assert outcome == "skipped" if is_skipped else isinstance(outcome, Claim)
