@@ -19,7 +19,7 @@ class Publisher:
         self.knows_topics = False
 
     def publish(
-        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str
+        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str, **_: object
     ) -> concurrent.futures.Future[str]:
         del data, attributes, ordering_key
         future: concurrent.futures.Future[str] = concurrent.futures.Future()
