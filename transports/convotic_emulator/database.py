@@ -14,7 +14,6 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convotic_emulator.checkpointer import Checkpointer
 from convotic_emulator.errors import StoreError
 
 if TYPE_CHECKING:
@@ -35,13 +34,11 @@ _CHECKED_BYTES = 256 * 1024 * 1024
 #: Of any SQLite database: a smaller file is no file.
 _MIN_PAGE_BYTES = 512
 
-#: A log of 16 MB is folded in by the commit that reaches it: under load the thread that does that
-#: otherwise is always a little behind, and the log could not start anew.
-_CHECKPOINT_PAGES = 4000
+#: 8 MB of log between checkpoints: a checkpoint syncs, and blocks for that long (20 to 60 ms).
+_CHECKPOINT_PAGES = 2000
 
-#: Nothing is added while the disk has less room: acknowledgements need some (a log of 16 MB), a
-#: checkpoint too.
-RESERVED_BYTES = 32 * 1024 * 1024
+#: Nothing is added while the disk has less room: acknowledgements need some, a checkpoint too.
+RESERVED_BYTES = 16 * 1024 * 1024
 #: A look at the disk takes 10 microseconds; what is written in between fits the reserve.
 ROOM_SECONDS = 0.05
 
@@ -49,6 +46,8 @@ ROOM_SECONDS = 0.05
 _KEPT_PAGES = 4000
 #: Some milliseconds of work.
 _SHRUNK_PAGES = 500
+#: The file is cut after so many slices: to cut off a GB takes a second.
+_CUT_SLICES = 16
 
 _SCHEMA = """
 CREATE TABLE backlog (
@@ -99,8 +98,7 @@ class Database:
         self._folder = None if str(path) == MEMORY else Path(path).parent
         self._connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
         self._in_transaction = False
-        self._path = path
-        self._checkpointer: Checkpointer | None = None
+        self._shrunk = 0
         self._roomy_until = 0.0
 
     @property
@@ -113,7 +111,6 @@ class Database:
         if self._in_transaction:
             self._connection.execute("COMMIT")
             self._in_transaction = False
-            self._checkpoint_soon()
 
     def rollback(self) -> None:
         """Forget all that was written since the last commit."""
@@ -134,12 +131,8 @@ class Database:
 
     def close(self) -> None:
         """Commit, fold the log into the file, and close. Idempotent."""
-        try:
-            self.commit()
-        finally:
-            if self._checkpointer is not None:
-                self._checkpointer.stop()
-            self._connection.close()
+        self.commit()
+        self._connection.close()
 
     def write(self, statement: str, parameters: Sequence[str | int | bytes | None]) -> int:
         """Execute a statement in the open transaction; begin one if there is none.
@@ -179,15 +172,11 @@ class Database:
         if is_due:
             # execute() would stop at the first page.
             self._connection.executescript(f"PRAGMA incremental_vacuum({_SHRUNK_PAGES})")
-            self._checkpoint_soon()  # this cuts the file
+            self._shrunk += 1
+        if self._shrunk >= _CUT_SLICES or (self._shrunk and not is_due):
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # this cuts the file
+            self._shrunk = 0
         return is_due
-
-    def _checkpoint_soon(self) -> None:
-        if self._folder is None:
-            return
-        if self._checkpointer is None:
-            self._checkpointer = Checkpointer(self._path)
-        self._checkpointer.committed(self._connection.total_changes)
 
     def _pragma(self, name: str) -> int:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
