@@ -80,6 +80,12 @@ class Supervisor:
         last_used = time.monotonic()
         connections = -1
         while not self._stop.wait(tick):
+            if not self._is_recorded():
+                logger.warning("The data folder is gone; ending Valkey, which nobody finds there")
+                assert self._server is not None
+                self._server.kill()  # one that ends by itself removes a successor's socket
+                self._server.wait(10)
+                return
             if not self._is_alive():
                 self._restart()
                 connections = -1
@@ -158,6 +164,11 @@ class Supervisor:
         except OSError:
             lines = []
         return " / ".join(lines[-3:]) or f"it wrote nothing to {self._paths.server_log}"
+
+    def _is_recorded(self) -> bool:
+        """Say whether the folder names us: it may have been deleted, and be another's by now."""
+        record = self._paths.read_record()
+        return record is not None and record.supervisor_pid == os.getpid()
 
     def _is_alive(self) -> bool:
         assert self._server is not None

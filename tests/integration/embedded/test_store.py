@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,6 +146,21 @@ def test_it_ends_after_its_last_client(data_dir: Path) -> None:
     server.wait(5)  # asking for the status would be one more client
 
     wait_until(lambda: not socket.exists())
+
+
+def test_it_ends_when_its_folder_is_deleted(data_dir: Path) -> None:
+    """Nobody could find it any more; what is there meanwhile is not touched."""
+    store.ensure_running(data_dir)
+    old = running_status(data_dir)
+    shutil.rmtree(data_dir)
+
+    with connect(store.ensure_running(data_dir)) as client:
+        client.set("key", "new")
+        wait_until(lambda: not psutil.pid_exists(old.server_pid), timeout=20)
+        wait_until(lambda: not psutil.pid_exists(old.supervisor_pid), timeout=20)
+
+        assert client.get("key") == "new"
+    assert running_status(data_dir).server_pid != old.server_pid
 
 
 def test_a_second_supervisor_is_refused(data_dir: Path) -> None:
