@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from kombu import Connection
 
 from convotic_pubsub.queue import QueueSpec
-from tests.support.pubsub import Harness
+from tests.support.pubsub import Harness, unique
 
 
 @pytest.fixture(params=["ours", pytest.param("google", marks=pytest.mark.google_emulator)])
@@ -19,6 +20,8 @@ def broker(request: pytest.FixtureRequest) -> str:
 
 
 MakeHarness = Callable[..., Harness]
+#: Any: kombu's stubs know only the base classes of transport and channel.
+Connect = Callable[..., Any]
 
 
 @pytest.fixture
@@ -33,3 +36,23 @@ def harness() -> Iterator[MakeHarness]:
     yield make
     for each in made:
         each.close()
+
+
+@pytest.fixture
+def connect(broker: str) -> Iterator[Connect]:
+    """Make connections with the test's own prefix; their sessions are closed with the test."""
+    made: list[Any] = []
+    prefix = unique("p") + "."
+
+    def make(**options: Any) -> Any:
+        options = {"emulator_host": broker, "prefix": prefix, **options}
+        connection: Any = Connection("pubsub://test-project", transport_options=options)
+        connection.connect()
+        made.append(connection)
+        return connection
+
+    yield make
+    for connection in made:
+        session = connection.transport.session
+        connection.close()
+        session.close()

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kombu import Connection, Exchange, Queue
+from kombu import Exchange, Queue
 from kombu.exceptions import ChannelError
 
 from convotic_pubsub.errors import OptionError
@@ -15,32 +15,7 @@ from tests.support.pubsub import make_spec, unique
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.integration.pubsub.conftest import MakeHarness
-
-    # Any: kombu's stubs know only the base classes of transport and channel.
-    Connect = Callable[..., Any]
-
-
-@pytest.fixture
-def connect(broker: str) -> Iterator[Connect]:
-    """Make connections of sessions of their own that are closed with the test."""
-    made: list[Any] = []
-    prefix = unique("p") + "."
-
-    def make(**options: Any) -> Any:
-        options = {"emulator_host": broker, "prefix": prefix, **options}
-        connection: Any = Connection("pubsub://test-project", transport_options=options)
-        connection.connect()
-        made.append(connection)
-        return connection
-
-    yield make
-    for connection in made:
-        session = connection.transport.session
-        connection.close()
-        session.close()
+    from tests.integration.pubsub.conftest import Connect, MakeHarness
 
 
 def collect(got: list[Any], body: Any, _message: Any) -> None:

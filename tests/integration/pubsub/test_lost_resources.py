@@ -6,41 +6,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kombu import Connection, Queue
+from kombu import Queue
 
 from convotic_emulator.testing import EmulatorThread
 from convotic_pubsub.errors import PublishError, SubscriptionMismatch
-from tests.support.pubsub import make_spec, pull, unique
+from tests.support.pubsub import make_spec, pull
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from convotic_pubsub.session import Session
-    from tests.integration.pubsub.conftest import MakeHarness
+    from tests.integration.pubsub.conftest import Connect, MakeHarness
     from tests.support.pubsub import Harness
-
-    # Any: kombu's stubs know only the base classes of transport and channel.
-    Connect = Callable[..., Any]
-
-
-@pytest.fixture
-def connect(broker: str) -> Iterator[Connect]:
-    """Make connections of sessions of their own that are closed with the test."""
-    made: list[Any] = []
-
-    def make(prefix: str = "", **options: Any) -> Any:
-        options = {"emulator_host": broker, "prefix": prefix or unique("lost") + ".", **options}
-        connection: Any = Connection("pubsub://test-project", transport_options=options)
-        connection.connect()
-        made.append(connection)
-        return connection
-
-    yield make
-    for connection in made:
-        session = connection.transport.session
-        connection.close()
-        session.close()
 
 
 def publish(connection: Any, queue: str, text: str) -> None:
@@ -80,16 +56,15 @@ def test_a_queue_that_was_deleted_is_made_again_by_whoever_publishes(connect: Co
 
 def test_a_lost_queue_that_may_not_be_made_is_an_error(connect: Connect) -> None:
     """``provision=verify``: the caller hears of each task that is not sent."""
-    prefix = unique("lost") + "."
-    owner = connect(prefix)
+    owner = connect()
     owner.default_channel.queue_declare("jobs")
-    connection = connect(prefix, provision="verify")
+    connection = connect(provision="verify")
     connection.default_channel.queue_declare("jobs")
     session = owner.transport.session
     session.delete(session.spec("jobs"))
 
     for _ in range(2):
-        with pytest.raises(PublishError, match=r"topics/lost.*jobs does not exist"):
+        with pytest.raises(PublishError, match=r"topics/p-.*jobs does not exist"):
             publish(connection, "jobs", "one")
 
 
@@ -111,10 +86,9 @@ def test_a_reply_queues_name_is_looked_for_again(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who publishes before the first worker has made the queue must find it later."""
-    prefix = unique("lost") + "."
-    early = connect(prefix)
+    early = connect()
     publish(early, "jobs", "one")  # to nobody, as on RabbitMQ's anonymous exchange
-    worker = connect(prefix, visibility_timeout_seconds=61)
+    worker = connect(visibility_timeout_seconds=61)
     worker.default_channel.queue_declare("jobs")
 
     session = early.transport.session
