@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["LineCounter", "Sample", "count_lines", "percentile", "rate_of_middle", "read_record"]
+__all__ = [
+    "LineCounter",
+    "Sample",
+    "count_lines",
+    "has_lines",
+    "percentile",
+    "rate_of_middle",
+    "read_record",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,11 @@ def read_record(path: Path) -> list[tuple[int, int]]:
 def count_lines(path: Path) -> int:
     """Return how many messages a measured handler has noted so far."""
     return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def has_lines(path: Path, count: int) -> bool:
+    """Say whether a measured handler has noted so many."""
+    return count_lines(path) >= count
 
 
 class LineCounter:

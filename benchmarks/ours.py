@@ -15,7 +15,7 @@ from threading import Event
 
 import psutil
 
-from benchmarks.figures import LineCounter, count_lines, rate_of_middle, read_record
+from benchmarks.figures import LineCounter, has_lines, rate_of_middle, read_record
 from benchmarks.handler import SUBSCRIPTION, TOPIC
 from benchmarks.raw import RawClient
 from convotic_celery import embedded
@@ -209,10 +209,6 @@ class Bench:
             return condition()
 
         wait_until(is_true, timeout=timeout, what=what)
-
-
-def has_lines(path: Path, count: int) -> bool:
-    return count_lines(path) >= count
 
 
 def has_reached(counter: LineCounter, count: int) -> bool:

@@ -22,7 +22,7 @@ import grpc
 import grpc.aio
 from google.pubsub_v1.types import pubsub as t
 
-from benchmarks.figures import count_lines
+from benchmarks.figures import has_lines
 from benchmarks.handler import TOPIC
 from benchmarks.raw import PADDING
 from convotic_celery import pubsub
@@ -50,10 +50,6 @@ def publish_in_turn(count: int, record: Path) -> None:
     for number in range(count):
         pubsub.publish(TOPIC, data={"sent": time.monotonic_ns(), "padding": PADDING})
         wait_until(partial(has_lines, record, number + 1), timeout=30, what="one message")
-
-
-def has_lines(path: Path, count: int) -> bool:
-    return count_lines(path) >= count
 
 
 async def measure_singles(address: str, data: dict[str, Any]) -> tuple[float, float]:

@@ -277,9 +277,10 @@ def _check_broker(url: str, transport_options: Mapping[str, Any]) -> None:
     """
     scheme = url.partition("://")[0]
     try:
-        get_transport_cls(scheme)
-        if scheme == "pubsub":
+        if scheme == "pubsub":  # ours is there: no need to load it, and gRPC's streams with it
             parse_options(url, transport_options)
+        else:
+            get_transport_cls(scheme)
     except (KeyError, ImportError, OptionError) as error:
         raise ConfigurationError(f"CONVOTIC_BROKER_URL: {error.args[0]}") from None
 

@@ -15,7 +15,6 @@ import psutil
 
 from convotic_emulator import __version__, daemon
 from convotic_emulator.page import Page
-from convotic_emulator.push_config import is_loopback
 from convotic_emulator.server import EXPOSED, EmulatorServer
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ async def serve(options: argparse.Namespace) -> None:
         loop.add_signal_handler(number, ends.set)
     daemon.write_info(options.data_dir, info)
     logger.info("Serving %s on %s.", options.data_dir, server.address)
-    if not is_loopback(server.host.strip("[]")):
+    if server.is_exposed:
         print(f"Warning: {EXPOSED}", file=sys.stderr)  # noqa: T201  # the log has it too
     print(f"PUBSUB_EMULATOR_HOST={server.address}", flush=True)  # noqa: T201  # for a person
     print(f"In a browser: {page.url}", flush=True)  # noqa: T201  # as above

@@ -87,6 +87,11 @@ class EmulatorServer:
         return f"{self.host}:{self.port}"
 
     @property
+    def is_exposed(self) -> bool:
+        """Whether it listens where others than this machine may reach it."""
+        return not is_loopback(self.host.strip("[]"))
+
+    @property
     def engine(self) -> Engine:
         """What the server runs; only while it is started."""
         if self._engine is None:
@@ -102,7 +107,7 @@ class EmulatorServer:
         """
         if self._server is not None:
             return
-        if not is_loopback(self.host.strip("[]")):
+        if self.is_exposed:
             logger.warning(EXPOSED, extra={"action": "emulator_exposed", "host": self.host})
         store = Store(self._path, fsync=self._fsync, now_us=self._clock.now_us())
         try:
