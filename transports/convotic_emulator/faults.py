@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import grpc
 from google.protobuf import empty_pb2
 
 from convotic_emulator.clock import SECOND_US
 from convotic_emulator.errors import PermissionDenied, PubsubError, Unavailable
+from convotic_emulator.rpc import call_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from convotic_emulator.engine import Engine
     from convotic_emulator.settings import Proto
+    from convotic_emulator.wire.call import Call, Method
 
-__all__ = ["Faults"]
+__all__ = ["Faults", "with_faults"]
 
 #: Fields of requests that name the resource which a permission is checked on.
 _NAMING_FIELDS = ("topic", "subscription", "name", "snapshot", "resource")
@@ -167,70 +168,49 @@ class Faults:
         return len(chosen)
 
 
-class FaultInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in stubs only
-    """Stands before the handlers of a server and makes its faults happen."""
+def with_faults(path: str, method: Method, faults: Faults, engine: Engine) -> Method:
+    """Return a method that goes wrong when it shall; only those of Pub/Sub do."""
+    if not path.startswith(("/google.pubsub.", "/google.iam.")):
+        return method
+    name = path.rpartition("/")[2]
 
-    def __init__(self, faults: Faults, engine: Engine) -> None:
-        self._faults = faults
-        self._engine = engine
+    async def serve_stream(call: Call) -> None:
+        await _OpenStream(faults, engine, call).run(method.serve)
 
-    async def intercept_service(
-        self, continuation: Callable[[Any], Awaitable[Any]], details: Any
-    ) -> Any:
-        """Return the method's handler, with faults."""
-        handler = await continuation(details)
-        service, _, method = details.method.lstrip("/").partition("/")
-        if handler is None or not service.startswith(("google.pubsub.", "google.iam.")):
-            return handler
-        types = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.stream_stream is not None:
-
-            async def serve(_requests: object, context: Any) -> None:
-                await _OpenStream(self._faults, self._engine, context).run(handler.stream_stream)
-
-            return grpc.stream_stream_rpc_method_handler(serve, **types)
-
-        async def call(request: Proto, context: Any) -> Any:
-            return await self._call(method, handler, request, context)
-
-        return grpc.unary_unary_rpc_method_handler(call, **types)
-
-    async def _call(self, method: str, handler: Any, request: Proto, context: Any) -> Any:
-        engine = self._engine
+    async def serve(request: Proto, call: Call) -> Any:
         try:
-            self._faults.check(method, request)
-            if method == "Acknowledge" and self._faults.take_lost_ack():
+            faults.check(name, request)
+            if name == "Acknowledge" and faults.take_lost_ack():
                 _refuse_exactly_once(engine, request.subscription)
                 engine.registry.subscription(request.subscription)
                 return empty_pb2.Empty()
         except PubsubError as error:
-            await context.abort(grpc.StatusCode[error.code], str(error))
-        answer = await handler.unary_unary(request, context)
-        if method == "Pull":
-            await _deliver_again(self._faults, engine, request.subscription, answer)
+            raise call_error(error, engine) from error
+        answer = await method.serve(request, call)
+        if name == "Pull":
+            await _deliver_again(faults, engine, request.subscription, answer)
         return answer
+
+    return replace(method, serve=serve_stream if method.is_stream else serve)
 
 
 class _OpenStream:
-    """One StreamingPull with faults: what the server's own handler sees as its context."""
+    """One StreamingPull with faults: what the server's own method sees as its call."""
 
-    def __init__(self, faults: Faults, engine: Engine, context: Any) -> None:
+    def __init__(self, faults: Faults, engine: Engine, call: Call) -> None:
         self.subscription = ""
         self._faults = faults
         self._engine = engine
-        self._context = context
+        self._call = call
         self._loop = asyncio.get_running_loop()
         self._ending: asyncio.Future[PubsubError] = self._loop.create_future()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
+        return getattr(self._call, name)
 
-    async def run(self, serve: Callable[[object, Any], Awaitable[None]]) -> None:
+    async def run(self, serve: Callable[[Any], Awaitable[None]]) -> None:
         """Serve until the stream ends, by itself or by a fault."""
-        task = asyncio.ensure_future(serve(None, self))
+        task = asyncio.ensure_future(serve(self))
         self._faults.add_stream(self)
         try:
             waits: set[asyncio.Future[Any]] = {task, self._ending}
@@ -239,7 +219,7 @@ class _OpenStream:
                 task.cancel()
                 await asyncio.wait({task})
                 error = self._ending.result()
-                await self._context.abort(grpc.StatusCode[error.code], str(error))
+                raise call_error(error, self._engine)
             await task
         finally:
             self._faults.remove_stream(self)
@@ -251,9 +231,9 @@ class _OpenStream:
 
     async def read(self) -> Any:
         """Return the client's next request, without acknowledgements that shall be lost."""
-        request = await self._context.read()
-        if request is grpc.aio.EOF:  # type: ignore[attr-defined]  # grpc-stubs lack it
-            return request
+        request = await self._call.read()
+        if request is None:
+            return None
         if not self.subscription:
             self.subscription = request.subscription
             self._faults.check("StreamingPull", request)
@@ -264,7 +244,7 @@ class _OpenStream:
 
     async def write(self, response: Proto) -> None:
         """Send a response; deliver some of its messages again if that is wanted."""
-        await self._context.write(response)
+        await self._call.write(response)
         await _deliver_again(self._faults, self._engine, self.subscription, response)
 
     def _end(self, error: PubsubError) -> None:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from google.iam.v1 import iam_policy_pb2, policy_pb2  # type: ignore[import-untyped]  # no stubs
 
 from convotic_emulator.changes import POLICY_FIELDS, changed_copy
 from convotic_emulator.errors import FailedPrecondition, InvalidArgument, NotFound
-from convotic_emulator.rpc import Context, unary
+from convotic_emulator.rpc import unary
 
 if TYPE_CHECKING:
     from convotic_emulator.engine import Engine
     from convotic_emulator.settings import Proto
+    from convotic_emulator.wire.call import Call, Method
 
 __all__ = ["IamService"]
 
 
 class IamService:
-    """Handlers of google.iam.v1.IAMPolicy, for topics, subscriptions, snapshots and schemas."""
+    """Methods of google.iam.v1.IAMPolicy, for topics, subscriptions, snapshots and schemas."""
 
     NAME = "google.iam.v1.IAMPolicy"
 
@@ -27,21 +28,19 @@ class IamService:
         self._engine = engine
         self._store = engine.store
 
-    def handlers(self) -> dict[str, Any]:
-        """Return gRPC method handlers by method name."""
-        pb, policy = iam_policy_pb2, policy_pb2.Policy
+    def methods(self) -> dict[str, Method]:
+        """Return methods by name."""
         table = {
-            "SetIamPolicy": (self.set_policy, pb.SetIamPolicyRequest, policy),
-            "GetIamPolicy": (self.get_policy, pb.GetIamPolicyRequest, policy),
+            "SetIamPolicy": (self.set_policy, iam_policy_pb2.SetIamPolicyRequest),
+            "GetIamPolicy": (self.get_policy, iam_policy_pb2.GetIamPolicyRequest),
             "TestIamPermissions": (
                 self.answer_permissions,
-                pb.TestIamPermissionsRequest,
-                pb.TestIamPermissionsResponse,
+                iam_policy_pb2.TestIamPermissionsRequest,
             ),
         }
         return {name: unary(self._engine, *entry) for name, entry in table.items()}
 
-    async def set_policy(self, request: Proto, _context: Context) -> Proto:
+    async def set_policy(self, request: Proto, _call: Call) -> Proto:
         """Store the policy of a resource, unless it has changed since the given etag."""
         current = self._policy(request.resource)
         if request.policy.etag and request.policy.etag != current.etag:
@@ -56,11 +55,11 @@ class IamService:
         self._store.save_policy(request.resource, policy.SerializeToString())
         return policy
 
-    async def get_policy(self, request: Proto, _context: Context) -> Proto:
+    async def get_policy(self, request: Proto, _call: Call) -> Proto:
         """Return the policy of a resource; an empty one by default."""
         return self._policy(request.resource)
 
-    async def answer_permissions(self, request: Proto, _context: Context) -> Proto:
+    async def answer_permissions(self, request: Proto, _call: Call) -> Proto:
         """Grant every permission that is asked about; none on what does not exist."""
         for permission in request.permissions:
             if "*" in permission:

@@ -11,55 +11,47 @@ from convotic_emulator.changes import TOPIC_FIELDS, changed_copy
 from convotic_emulator.naming import check_name, check_project
 from convotic_emulator.paging import page_of
 from convotic_emulator.registry import in_project
-from convotic_emulator.rpc import HOT, Context, unary
+from convotic_emulator.rpc import unary
 from convotic_emulator.schemas import apply_schema, check_schema_settings
 from convotic_emulator.settings import Proto, check_messages, complete_topic
 
 if TYPE_CHECKING:
     from convotic_emulator.engine import Engine
+    from convotic_emulator.wire.call import Call, Method
 
 __all__ = ["PublisherService"]
 
 
 class PublisherService:
-    """Handlers of google.pubsub.v1.Publisher."""
+    """Methods of google.pubsub.v1.Publisher."""
 
     NAME = "google.pubsub.v1.Publisher"
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def handlers(self) -> dict[str, Any]:
-        """Return gRPC method handlers by method name."""
-        topic, empty = t.Topic.pb(), empty_pb2.Empty
-        table = {
-            "CreateTopic": (self.create_topic, topic, topic),
-            "GetTopic": (self.get_topic, t.GetTopicRequest.pb(), topic),
-            "ListTopics": (self.list_topics, t.ListTopicsRequest.pb(), t.ListTopicsResponse.pb()),
+    def methods(self) -> dict[str, Method]:
+        """Return methods by name."""
+        table: dict[str, tuple[Any, Any]] = {
+            "CreateTopic": (self.create_topic, t.Topic),
+            "GetTopic": (self.get_topic, t.GetTopicRequest),
+            "ListTopics": (self.list_topics, t.ListTopicsRequest),
             "ListTopicSubscriptions": (
                 self.list_topic_subscriptions,
-                t.ListTopicSubscriptionsRequest.pb(),
-                t.ListTopicSubscriptionsResponse.pb(),
+                t.ListTopicSubscriptionsRequest,
             ),
-            "ListTopicSnapshots": (
-                self.list_topic_snapshots,
-                t.ListTopicSnapshotsRequest.pb(),
-                t.ListTopicSnapshotsResponse.pb(),
-            ),
-            "UpdateTopic": (self.update_topic, t.UpdateTopicRequest.pb(), topic),
-            "DeleteTopic": (self.delete_topic, t.DeleteTopicRequest.pb(), empty),
-            "DetachSubscription": (
-                self.detach_subscription,
-                t.DetachSubscriptionRequest.pb(),
-                t.DetachSubscriptionResponse.pb(),
-            ),
-            "Publish": (self.publish, t.PublishRequest.pb(), t.PublishResponse.pb()),
+            "ListTopicSnapshots": (self.list_topic_snapshots, t.ListTopicSnapshotsRequest),
+            "UpdateTopic": (self.update_topic, t.UpdateTopicRequest),
+            "DeleteTopic": (self.delete_topic, t.DeleteTopicRequest),
+            "DetachSubscription": (self.detach_subscription, t.DetachSubscriptionRequest),
+            "Publish": (self.publish, t.PublishRequest),
         }
         return {
-            name: unary(self._engine, *entry, is_hot=name in HOT) for name, entry in table.items()
+            name: unary(self._engine, behaviour, request.pb())
+            for name, (behaviour, request) in table.items()
         }
 
-    async def publish(self, request: Proto, _context: Context) -> Proto:
+    async def publish(self, request: Proto, _call: Call) -> Proto:
         """Store messages for all subscriptions of the topic."""
         check_name(request.topic, "topics")
         topic = self._engine.registry.topic(request.topic)
@@ -70,39 +62,39 @@ class PublisherService:
         ids = self._engine.broker.publish(topic, request.messages)
         return _PUBLISHED(message_ids=ids)
 
-    async def create_topic(self, request: Proto, _context: Context) -> Proto:
+    async def create_topic(self, request: Proto, _call: Call) -> Proto:
         """Create a topic."""
         complete_topic(request)
         check_schema_settings(self._engine, request)
         self._engine.registry.create("topic", request)
         return self._engine.registry.topic(request.name).proto
 
-    async def get_topic(self, request: Proto, _context: Context) -> Proto:
+    async def get_topic(self, request: Proto, _call: Call) -> Proto:
         """Return a topic."""
         check_name(request.topic, "topics")
         return self._engine.registry.topic(request.topic).proto
 
-    async def list_topics(self, request: Proto, _context: Context) -> Proto:
+    async def list_topics(self, request: Proto, _call: Call) -> Proto:
         """Return a page of a project's topics."""
         topics = in_project(self._engine.registry.topics.values(), check_project(request.project))
         page, token = page_of(topics, lambda topic: topic.row.name, request)
         return _TOPICS(topics=[topic.proto for topic in page], next_page_token=token)
 
-    async def list_topic_subscriptions(self, request: Proto, _context: Context) -> Proto:
+    async def list_topic_subscriptions(self, request: Proto, _call: Call) -> Proto:
         """Return a page of the names of a topic's subscriptions."""
         topic = self._engine.registry.topic(check_name(request.topic, "topics"))
         names = sorted(topic.subscriptions)
         page, token = page_of(names, str, request)
         return _TOPIC_SUBSCRIPTIONS(subscriptions=page, next_page_token=token)
 
-    async def list_topic_snapshots(self, request: Proto, _context: Context) -> Proto:
+    async def list_topic_snapshots(self, request: Proto, _call: Call) -> Proto:
         """Return a page of the names of a topic's snapshots."""
         topic = self._engine.registry.topic(check_name(request.topic, "topics"))
         names = sorted(topic.snapshots)
         page, token = page_of(names, str, request)
         return _TOPIC_SNAPSHOTS(snapshots=page, next_page_token=token)
 
-    async def update_topic(self, request: Proto, _context: Context) -> Proto:
+    async def update_topic(self, request: Proto, _call: Call) -> Proto:
         """Change the fields of a topic that the mask names."""
         topic = self._engine.registry.topic(check_name(request.topic.name, "topics"))
         changed = changed_copy(topic.proto, request.topic, request.update_mask, TOPIC_FIELDS)
@@ -113,13 +105,13 @@ class PublisherService:
         self._engine.registry.save(topic)
         return changed
 
-    async def delete_topic(self, request: Proto, _context: Context) -> Proto:
+    async def delete_topic(self, request: Proto, _call: Call) -> Proto:
         """Delete a topic; its subscriptions stay."""
         check_name(request.topic, "topics")
         self._engine.registry.delete_topic(request.topic)
         return empty_pb2.Empty()
 
-    async def detach_subscription(self, request: Proto, _context: Context) -> Proto:
+    async def detach_subscription(self, request: Proto, _call: Call) -> Proto:
         """Detach a subscription from its topic and drop its messages."""
         check_name(request.subscription, "subscriptions")
         self._engine.detach_subscription(request.subscription)

@@ -19,10 +19,16 @@ _PULL = pubsub.PullResponse.pb()
 
 
 def fill_messages(state: SubscriptionState, response: Proto, messages: Iterable[Message]) -> None:
-    """Add messages to a PullResponse or StreamingPullResponse, and drop their data from memory."""
+    """Add messages to a PullResponse or StreamingPullResponse, and drop their data from memory.
+
+    Those whose lease has ended since they were taken (a seek, a detached subscription) have no
+    data any more, and are left out.
+    """
     received = response.received_messages
     counted = state.rules.max_delivery_attempts > 0
     for message in messages:
+        if message.body is None:
+            continue
         entry = received.add()
         entry.ack_id = state.ack_id(message)
         entry.message.MergeFromString(message.body)

@@ -18,7 +18,7 @@ from convotic_emulator.errors import FailedPrecondition, InvalidArgument, NotFou
 from convotic_emulator.naming import check_name, check_project, short_name
 from convotic_emulator.paging import page_of
 from convotic_emulator.registry import in_project
-from convotic_emulator.rpc import Context, unary
+from convotic_emulator.rpc import unary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from convotic_emulator.engine import Engine
     from convotic_emulator.registry import Schema, Topic
     from convotic_emulator.settings import Proto
+    from convotic_emulator.wire.call import Call, Method
 
 __all__ = ["SchemaService", "apply_schema", "check_schema_settings"]
 
@@ -45,37 +46,33 @@ _MESSAGE_VALIDATED = t.ValidateMessageResponse.pb()
 
 
 class SchemaService:
-    """Handlers of google.pubsub.v1.SchemaService."""
+    """Methods of google.pubsub.v1.SchemaService."""
 
     NAME = "google.pubsub.v1.SchemaService"
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def handlers(self) -> dict[str, Any]:
-        """Return gRPC method handlers by method name."""
-        table: dict[str, tuple[Any, Any, Any]] = {
-            "CreateSchema": (self.create, t.CreateSchemaRequest, _SCHEMA),
-            "GetSchema": (self.get, t.GetSchemaRequest, _SCHEMA),
-            "ListSchemas": (self.list, t.ListSchemasRequest, _SCHEMAS),
-            "ListSchemaRevisions": (self.list_revisions, t.ListSchemaRevisionsRequest, _REVISIONS),
-            "CommitSchema": (self.commit, t.CommitSchemaRequest, _SCHEMA),
-            "RollbackSchema": (self.rollback, t.RollbackSchemaRequest, _SCHEMA),
-            "DeleteSchemaRevision": (self.delete_revision, t.DeleteSchemaRevisionRequest, _SCHEMA),
-            "DeleteSchema": (self.delete, t.DeleteSchemaRequest, empty_pb2.Empty),
-            "ValidateSchema": (self.validate, t.ValidateSchemaRequest, _VALIDATED),
-            "ValidateMessage": (
-                self.validate_message,
-                t.ValidateMessageRequest,
-                _MESSAGE_VALIDATED,
-            ),
+    def methods(self) -> dict[str, Method]:
+        """Return methods by name."""
+        table: dict[str, tuple[Any, Any]] = {
+            "CreateSchema": (self.create, t.CreateSchemaRequest),
+            "GetSchema": (self.get, t.GetSchemaRequest),
+            "ListSchemas": (self.list, t.ListSchemasRequest),
+            "ListSchemaRevisions": (self.list_revisions, t.ListSchemaRevisionsRequest),
+            "CommitSchema": (self.commit, t.CommitSchemaRequest),
+            "RollbackSchema": (self.rollback, t.RollbackSchemaRequest),
+            "DeleteSchemaRevision": (self.delete_revision, t.DeleteSchemaRevisionRequest),
+            "DeleteSchema": (self.delete, t.DeleteSchemaRequest),
+            "ValidateSchema": (self.validate, t.ValidateSchemaRequest),
+            "ValidateMessage": (self.validate_message, t.ValidateMessageRequest),
         }
         return {
-            name: unary(self._engine, behaviour, request.pb(), response)
-            for name, (behaviour, request, response) in table.items()
+            name: unary(self._engine, behaviour, request.pb())
+            for name, (behaviour, request) in table.items()
         }
 
-    async def create(self, request: Proto, _context: Context) -> Proto:
+    async def create(self, request: Proto, _call: Call) -> Proto:
         """Create a schema with its first revision."""
         parent = check_project(request.parent)
         name = check_name(f"{parent}/schemas/{request.schema_id}", "schemas")
@@ -83,20 +80,20 @@ class SchemaService:
         self._engine.registry.create_schema(name, _REVISIONS(schemas=[revision]))
         return revision
 
-    async def get(self, request: Proto, _context: Context) -> Proto:
+    async def get(self, request: Proto, _call: Call) -> Proto:
         """Return the latest revision, or that of ``NAME@REVISION``."""
         name, _, revision_id = request.name.partition("@")
         schema = self._schema(name)
         return _viewed(_revision(schema, revision_id), request.view)
 
-    async def list(self, request: Proto, _context: Context) -> Proto:
+    async def list(self, request: Proto, _call: Call) -> Proto:
         """Return a page of a project's schemas."""
         found = in_project(self._engine.registry.schemas.values(), check_project(request.parent))
         page, token = page_of(found, lambda schema: schema.row.name, request)
         shown = [_viewed(_revision(schema), request.view or _BASIC) for schema in page]
         return _SCHEMAS(schemas=shown, next_page_token=token)
 
-    async def list_revisions(self, request: Proto, _context: Context) -> Proto:
+    async def list_revisions(self, request: Proto, _call: Call) -> Proto:
         """Return a page of a schema's revisions, newest first."""
         revisions = list(self._schema(request.name).proto.schemas)
         order = {r.revision_id: f"{n:04}" for n, r in enumerate(revisions)}
@@ -104,7 +101,7 @@ class SchemaService:
         shown = [_viewed(revision, request.view or _BASIC) for revision in page]
         return _REVISIONS(schemas=shown, next_page_token=token)
 
-    async def commit(self, request: Proto, _context: Context) -> Proto:
+    async def commit(self, request: Proto, _call: Call) -> Proto:
         """Add a revision."""
         schema = self._schema(request.name)
         if request.schema.type_ != _revision(schema).type_:
@@ -113,13 +110,13 @@ class SchemaService:
         _check_compatible(_revision(schema), request.schema)
         return self._add_revision(schema, self._new_revision(request.name, request.schema))
 
-    async def rollback(self, request: Proto, _context: Context) -> Proto:
+    async def rollback(self, request: Proto, _call: Call) -> Proto:
         """Add a revision that is a copy of an older one."""
         schema = self._schema(request.name)
         old = _revision(schema, request.revision_id)
         return self._add_revision(schema, self._new_revision(request.name, old))
 
-    async def delete_revision(self, request: Proto, _context: Context) -> Proto:
+    async def delete_revision(self, request: Proto, _call: Call) -> Proto:
         """Delete one revision, but not the only one."""
         name, _, revision_id = request.name.partition("@")
         schema = self._schema(name)
@@ -130,19 +127,19 @@ class SchemaService:
         self._engine.registry.save(schema)
         return _revision(schema)
 
-    async def delete(self, request: Proto, _context: Context) -> Proto:
+    async def delete(self, request: Proto, _call: Call) -> Proto:
         """Delete a schema; its topics show ``_deleted-schema_`` and refuse what is published."""
         self._schema(request.name)
         self._engine.registry.delete_schema(request.name)
         return empty_pb2.Empty()
 
-    async def validate(self, request: Proto, _context: Context) -> Proto:
+    async def validate(self, request: Proto, _call: Call) -> Proto:
         """Say whether a definition is valid, by an error if it is not."""
         check_project(request.parent)
         _check_definition(request.schema)
         return _VALIDATED()
 
-    async def validate_message(self, request: Proto, _context: Context) -> Proto:
+    async def validate_message(self, request: Proto, _call: Call) -> Proto:
         """Say whether a message fits a schema, by an error if it does not."""
         check_project(request.parent)
         if request.name:

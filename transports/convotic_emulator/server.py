@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-import grpc
 from google.protobuf.message import DecodeError
 
+from convotic_emulator import __version__
 from convotic_emulator.clock import Clock, SystemClock
 from convotic_emulator.engine import Engine
 from convotic_emulator.errors import StoreError
 from convotic_emulator.iam import IamService
 from convotic_emulator.publisher import PublisherService
 from convotic_emulator.push_config import is_loopback
-from convotic_emulator.rpc import UnknownMethods
 from convotic_emulator.schemas import SchemaService
 from convotic_emulator.status import StatusService
 from convotic_emulator.store import MEMORY, Store
 from convotic_emulator.subscriber import SubscriberService
+from convotic_emulator.wire.server import WireServer
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
     from convotic_emulator.faults import Faults
+    from convotic_emulator.wire.call import Method
 
 __all__ = ["EXPOSED", "EmulatorServer"]
 
@@ -35,19 +36,9 @@ EXPOSED = "Listening on a host that others can reach; there is no authentication
 
 #: A publish request has at most 10 MB of messages, and some overhead.
 MAX_REQUEST_BYTES = 20 * 1024 * 1024
-#: Clients ping every 30 s; a server that did not expect it would close their connection.
-MIN_PING_INTERVAL_MS = 10_000
-
-_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_ping_strikes", 0),
-    # Otherwise two servers could listen on one port, each getting half of the connections.
-    ("grpc.so_reuseport", 0),
-)
+#: Initial metadata of answers: tells this server from Google's emulator and from the service.
+_METADATA = (("convotic-emulator", __version__),)
+_SERVICES = (PublisherService, SubscriberService, SchemaService, IamService, StatusService)
 
 
 class EmulatorServer:
@@ -76,7 +67,7 @@ class EmulatorServer:
         self._fsync = fsync
         self._clock = clock or SystemClock()
         self._faults = faults
-        self._server: grpc.aio.Server | None = None
+        self._server: WireServer | None = None
         self._engine: Engine | None = None
         self.host = host
         self.port = port
@@ -118,28 +109,21 @@ class EmulatorServer:
             raise StoreError(
                 f"The data file {self._path} is damaged ({error!r}); it was not changed."
             ) from error
-        server = grpc.aio.server(options=_OPTIONS, interceptors=self._interceptors(engine))
-        for service in (
-            PublisherService(engine),
-            SubscriberService(engine),
-            SchemaService(engine),
-            IamService(engine),
-            StatusService(engine),
-        ):
-            server.add_generic_rpc_handlers(
-                (grpc.method_handlers_generic_handler(service.NAME, service.handlers()),)
-            )
-        server.add_generic_rpc_handlers((UnknownMethods(),))
+        server = WireServer(
+            self._methods(engine),
+            name="convotic_emulator",
+            metadata=_METADATA,
+            max_request_bytes=MAX_REQUEST_BYTES,
+        )
         try:
-            self.port = server.add_insecure_port(f"{self.host}:{self.port}")
-        except RuntimeError as error:
+            self.port = await server.listen(self.host, self.port)
+        except OSError as error:
             store.close()
-            # gRPC's own text tells to set GRPC_VERBOSITY; it has written the reason to stderr.
             raise OSError(
-                f"Can't listen on {self.address}: the port is taken, or the host is not ours. "
-                "Port 0 is any free one."
+                error.errno,
+                f"Can't listen on {self.address}: the port is taken, or the host is not ours"
+                f" ({error.strerror}). Port 0 is any free one.",
             ) from error
-        await server.start()
         engine.start()
         self._server, self._engine = server, engine
 
@@ -154,13 +138,19 @@ class EmulatorServer:
         engine.stop()
         self._engine = None
 
-    def _interceptors(self, engine: Engine) -> list[Any]:
-        if self._faults is None:
-            return []
-        from convotic_emulator.faults import FaultInterceptor  # noqa: PLC0415  # for tests only
+    def _methods(self, engine: Engine) -> dict[str, Method]:
+        methods = {
+            f"/{service.NAME}/{name}": method
+            for service in _SERVICES
+            for name, method in service(engine).methods().items()
+        }
+        faults = self._faults
+        if faults is None:
+            return methods
+        from convotic_emulator.faults import with_faults  # noqa: PLC0415  # for tests only
 
-        engine.broker.take_delay_us = self._faults.take_delay_us
-        return [FaultInterceptor(self._faults, engine)]
+        engine.broker.take_delay_us = faults.take_delay_us
+        return {path: with_faults(path, method, faults, engine) for path, method in methods.items()}
 
     async def wait_failed(self) -> None:
         """Wait until the data file fails; raises its error. For whoever runs a server for long."""

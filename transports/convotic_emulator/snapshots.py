@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from convotic_emulator.engine import Engine
-    from convotic_emulator.rpc import Context
     from convotic_emulator.settings import Proto
+    from convotic_emulator.wire.call import Call
 
 __all__ = ["SnapshotMethods"]
 
@@ -39,23 +39,18 @@ class SnapshotMethods:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def table(self) -> Mapping[str, tuple[Any, Any, Any]]:
-        """Return behaviour, request and response by method name."""
-        snapshot = t.Snapshot.pb()
+    def table(self) -> Mapping[str, tuple[Any, Any]]:
+        """Return behaviour and request by method name."""
         return {
-            "CreateSnapshot": (self.create, t.CreateSnapshotRequest.pb(), snapshot),
-            "GetSnapshot": (self.get, t.GetSnapshotRequest.pb(), snapshot),
-            "ListSnapshots": (
-                self.list,
-                t.ListSnapshotsRequest.pb(),
-                t.ListSnapshotsResponse.pb(),
-            ),
-            "UpdateSnapshot": (self.update, t.UpdateSnapshotRequest.pb(), snapshot),
-            "DeleteSnapshot": (self.delete, t.DeleteSnapshotRequest.pb(), empty_pb2.Empty),
-            "Seek": (self.seek, t.SeekRequest.pb(), t.SeekResponse.pb()),
+            "CreateSnapshot": (self.create, t.CreateSnapshotRequest),
+            "GetSnapshot": (self.get, t.GetSnapshotRequest),
+            "ListSnapshots": (self.list, t.ListSnapshotsRequest),
+            "UpdateSnapshot": (self.update, t.UpdateSnapshotRequest),
+            "DeleteSnapshot": (self.delete, t.DeleteSnapshotRequest),
+            "Seek": (self.seek, t.SeekRequest),
         }
 
-    async def create(self, request: Proto, _context: Context) -> Proto:
+    async def create(self, request: Proto, _call: Call) -> Proto:
         """Keep what a subscription has unacknowledged, and all that its topic gets from now on."""
         check_name(request.subscription, "subscriptions")
         refuse_unsupported(request, {"tags": "tags of the resource manager"})
@@ -81,17 +76,17 @@ class SnapshotMethods:
         await self._engine.replays.create_snapshot(subscription, snapshot)
         return snapshot
 
-    async def get(self, request: Proto, _context: Context) -> Proto:
+    async def get(self, request: Proto, _call: Call) -> Proto:
         """Return a snapshot."""
         return self._engine.registry.snapshot(check_name(request.snapshot, "snapshots")).proto
 
-    async def list(self, request: Proto, _context: Context) -> Proto:
+    async def list(self, request: Proto, _call: Call) -> Proto:
         """Return a page of a project's snapshots."""
         found = in_project(self._engine.registry.snapshots.values(), check_project(request.project))
         page, token = page_of(found, lambda snapshot: snapshot.row.name, request)
         return _SNAPSHOTS(snapshots=[entry.proto for entry in page], next_page_token=token)
 
-    async def update(self, request: Proto, _context: Context) -> Proto:
+    async def update(self, request: Proto, _call: Call) -> Proto:
         """Change labels or expiry of a snapshot."""
         snapshot = self._engine.registry.snapshot(check_name(request.snapshot.name, "snapshots"))
         changed = changed_copy(
@@ -104,12 +99,12 @@ class SnapshotMethods:
         self._engine.registry.save(snapshot)
         return snapshot.proto
 
-    async def delete(self, request: Proto, _context: Context) -> Proto:
+    async def delete(self, request: Proto, _call: Call) -> Proto:
         """Delete a snapshot."""
         self._engine.registry.delete_snapshot(check_name(request.snapshot, "snapshots"))
         return empty_pb2.Empty()
 
-    async def seek(self, request: Proto, _context: Context) -> Proto:
+    async def seek(self, request: Proto, _call: Call) -> Proto:
         """Set a subscription's acknowledgements to those of a time or of a snapshot."""
         name = check_name(request.subscription, "subscriptions")
         subscription = self._engine.registry.subscription(name)

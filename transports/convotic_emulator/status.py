@@ -11,35 +11,35 @@ do not exist are left out.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from google.protobuf import struct_pb2
 
 from convotic_emulator.clock import SECOND_US
-from convotic_emulator.rpc import Context, unary
+from convotic_emulator.rpc import unary
 
 if TYPE_CHECKING:
     from convotic_emulator.engine import Engine
     from convotic_emulator.registry import Subscription
     from convotic_emulator.settings import Proto
+    from convotic_emulator.wire.call import Call, Method
 
 __all__ = ["StatusService"]
 
 
 class StatusService:
-    """Handlers of convotic.emulator.v1.Status."""
+    """Methods of convotic.emulator.v1.Status."""
 
     NAME = "convotic.emulator.v1.Status"
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def handlers(self) -> dict[str, Any]:
-        """Return gRPC method handlers by method name."""
-        types = struct_pb2.ListValue, struct_pb2.Struct
-        return {"CountMessages": unary(self._engine, self.count_messages, *types)}
+    def methods(self) -> dict[str, Method]:
+        """Return methods by name."""
+        return {"CountMessages": unary(self._engine, self.count_messages, struct_pb2.ListValue)}
 
-    async def count_messages(self, request: Proto, _context: Context) -> Proto:
+    async def count_messages(self, request: Proto, _call: Call) -> Proto:
         """Count the messages of subscriptions."""
         answer = struct_pb2.Struct()
         for value in request.values:

@@ -10,7 +10,6 @@ import asyncio
 import sqlite3
 from typing import TYPE_CHECKING
 
-import grpc
 from google.pubsub_v1.types import pubsub
 
 from convotic_emulator.delivery import MAX_RESPONSE_MESSAGES, Waiter
@@ -18,7 +17,7 @@ from convotic_emulator.errors import InvalidArgument, PubsubError
 from convotic_emulator.lease import Consumer, Message
 from convotic_emulator.naming import check_name
 from convotic_emulator.reply import fill_messages
-from convotic_emulator.rpc import METADATA, Context, abort
+from convotic_emulator.rpc import call_error
 from convotic_emulator.settings import (
     MAX_ACK_DEADLINE_SECONDS,
     Proto,
@@ -29,11 +28,10 @@ from convotic_emulator.settings import (
 if TYPE_CHECKING:
     from convotic_emulator.engine import Engine
     from convotic_emulator.registry import Subscription
+    from convotic_emulator.wire.call import Call
 
 __all__ = ["StreamingPull"]
 
-#: What read() returns at the client's half-close; grpc-stubs do not know it.
-_EOF: object = grpc.aio.EOF  # type: ignore[attr-defined]  # grpc-stubs lack it
 _RESPONSE = pubsub.StreamingPullResponse.pb()
 
 
@@ -43,23 +41,23 @@ class StreamingPull:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def serve(self, _requests: object, context: Context) -> None:
+    async def serve(self, call: Call) -> None:
         """Serve one stream until either side ends it."""
-        await context.send_initial_metadata(METADATA)
+        call.send_headers()
         try:
-            first = await context.read()
-            if first is not _EOF:
-                await _Stream(self._engine, context, first).run()
+            first = await call.read()
+            if first is not None:
+                await _Stream(self._engine, call, first).run()
         except (PubsubError, sqlite3.Error) as error:
-            await abort(self._engine, context, error)
+            raise call_error(error, self._engine) from error
 
 
 class _Stream:
     """One open stream: what it holds, and what it has to send."""
 
-    def __init__(self, engine: Engine, context: Context, first: Proto) -> None:
+    def __init__(self, engine: Engine, call: Call, first: Proto) -> None:
         self._engine = engine
-        self._context = context
+        self._call = call
         name = check_name(first.subscription, "subscriptions")
         self._subscription: Subscription = engine.registry.subscription(name)
         check_pullable(self._subscription.proto)
@@ -101,10 +99,12 @@ class _Stream:
         try:
             if reader.done() or self._confirmations is not None:
                 return []
-            return await waiter.result
+            messages = await waiter.result
         finally:
             self._waiter = None
             self._engine.dispatcher.leave(waiter)
+        self._engine.check_subscription(self._subscription)
+        return messages
 
     def _on_read_end(self, _reader: asyncio.Task[None]) -> None:
         self._interrupt()
@@ -118,10 +118,10 @@ class _Stream:
         properties.exactly_once_delivery_enabled = rules.exactly_once
         properties.message_ordering_enabled = rules.ordered
         await self._engine.committed()
-        await self._context.write(response)
+        await self._call.write(response)
 
     async def _read(self) -> None:
-        while (request := await self._context.read()) is not _EOF:
+        while (request := await self._call.read()) is not None:
             _check_later(request)
             self._apply(request)
             await self._engine.committed()

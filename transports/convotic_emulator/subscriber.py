@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import grpc
 from google.protobuf import empty_pb2
 from google.pubsub_v1.types import pubsub as t
 
@@ -20,7 +19,7 @@ from convotic_emulator.naming import check_name, check_project
 from convotic_emulator.paging import page_of
 from convotic_emulator.registry import Subscription, in_project
 from convotic_emulator.reply import fill_messages
-from convotic_emulator.rpc import HOT, Context, unary
+from convotic_emulator.rpc import unary
 from convotic_emulator.settings import (
     MAX_ACK_DEADLINE_SECONDS,
     Proto,
@@ -29,9 +28,11 @@ from convotic_emulator.settings import (
 )
 from convotic_emulator.snapshots import SnapshotMethods
 from convotic_emulator.streaming import StreamingPull
+from convotic_emulator.wire.call import Method
 
 if TYPE_CHECKING:
     from convotic_emulator.engine import Engine
+    from convotic_emulator.wire.call import Call
 
 __all__ = ["SubscriberService"]
 
@@ -50,55 +51,39 @@ INVALID_ACK_ID = "PERMANENT_FAILURE_INVALID_ACK_ID"
 
 
 class SubscriberService:
-    """Handlers of google.pubsub.v1.Subscriber."""
+    """Methods of google.pubsub.v1.Subscriber."""
 
     NAME = "google.pubsub.v1.Subscriber"
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def handlers(self) -> dict[str, Any]:
-        """Return gRPC method handlers by method name."""
-        subscription = t.Subscription.pb()
-        table = {
-            "CreateSubscription": (self.create_subscription, subscription, subscription),
-            "GetSubscription": (self.get_subscription, t.GetSubscriptionRequest.pb(), subscription),
-            "ListSubscriptions": (
-                self.list_subscriptions,
-                t.ListSubscriptionsRequest.pb(),
-                t.ListSubscriptionsResponse.pb(),
-            ),
-            "DeleteSubscription": (
-                self.delete_subscription,
-                t.DeleteSubscriptionRequest.pb(),
-                _EMPTY,
-            ),
-            "Pull": (self.pull, t.PullRequest.pb(), t.PullResponse.pb()),
-            "Acknowledge": (self.acknowledge, t.AcknowledgeRequest.pb(), _EMPTY),
-            "ModifyAckDeadline": (
-                self.modify_ack_deadline,
-                t.ModifyAckDeadlineRequest.pb(),
-                _EMPTY,
-            ),
-            "UpdateSubscription": (
-                self.update_subscription,
-                t.UpdateSubscriptionRequest.pb(),
-                subscription,
-            ),
-            "ModifyPushConfig": (self.modify_push_config, t.ModifyPushConfigRequest.pb(), _EMPTY),
+    def methods(self) -> dict[str, Method]:
+        """Return methods by name."""
+        table: dict[str, tuple[Any, Any]] = {
+            "CreateSubscription": (self.create_subscription, t.Subscription),
+            "GetSubscription": (self.get_subscription, t.GetSubscriptionRequest),
+            "ListSubscriptions": (self.list_subscriptions, t.ListSubscriptionsRequest),
+            "DeleteSubscription": (self.delete_subscription, t.DeleteSubscriptionRequest),
+            "Pull": (self.pull, t.PullRequest),
+            "Acknowledge": (self.acknowledge, t.AcknowledgeRequest),
+            "ModifyAckDeadline": (self.modify_ack_deadline, t.ModifyAckDeadlineRequest),
+            "UpdateSubscription": (self.update_subscription, t.UpdateSubscriptionRequest),
+            "ModifyPushConfig": (self.modify_push_config, t.ModifyPushConfigRequest),
             **SnapshotMethods(self._engine).table(),
         }
-        handlers = {
-            name: unary(self._engine, *entry, is_hot=name in HOT) for name, entry in table.items()
+        methods = {
+            name: unary(self._engine, behaviour, request.pb())
+            for name, (behaviour, request) in table.items()
         }
-        handlers["StreamingPull"] = grpc.stream_stream_rpc_method_handler(
+        methods["StreamingPull"] = Method(
             StreamingPull(self._engine).serve,
-            request_deserializer=t.StreamingPullRequest.pb().FromString,
-            response_serializer=t.StreamingPullResponse.pb().SerializeToString,
+            t.StreamingPullRequest.pb().FromString,
+            is_stream=True,
         )
-        return handlers
+        return methods
 
-    async def create_subscription(self, request: Proto, _context: Context) -> Proto:
+    async def create_subscription(self, request: Proto, _call: Call) -> Proto:
         """Create a subscription; it gets what is published from now on."""
         complete_subscription(request)
         check_name(request.topic, "topics")
@@ -110,18 +95,18 @@ class SubscriberService:
         self._engine.pushers.refresh(created)
         return self._shown(created)
 
-    async def get_subscription(self, request: Proto, _context: Context) -> Proto:
+    async def get_subscription(self, request: Proto, _call: Call) -> Proto:
         """Return a subscription."""
         return self._shown(self._subscription(request))
 
-    async def list_subscriptions(self, request: Proto, _context: Context) -> Proto:
+    async def list_subscriptions(self, request: Proto, _call: Call) -> Proto:
         """Return a page of a project's subscriptions."""
         project = check_project(request.project)
         found = in_project(self._engine.registry.subscriptions.values(), project)
         page, token = page_of(found, lambda subscription: subscription.row.name, request)
         return _SUBSCRIPTIONS(subscriptions=map(self._shown, page), next_page_token=token)
 
-    async def update_subscription(self, request: Proto, _context: Context) -> Proto:
+    async def update_subscription(self, request: Proto, _call: Call) -> Proto:
         """Change the fields of a subscription that the mask names."""
         name = check_name(request.subscription.name, "subscriptions")
         subscription = self._engine.registry.subscription(name)
@@ -142,7 +127,7 @@ class SubscriberService:
         if not pushes_as_before:
             self._engine.pushers.refresh(subscription)
 
-    async def modify_push_config(self, request: Proto, _context: Context) -> Proto:
+    async def modify_push_config(self, request: Proto, _call: Call) -> Proto:
         """Push to another endpoint from now on, or (without one) leave messages to be pulled."""
         subscription = self._subscription(request)
         changed = type(subscription.proto)()
@@ -152,13 +137,13 @@ class SubscriberService:
         self._change(subscription, changed)
         return _EMPTY()
 
-    async def delete_subscription(self, request: Proto, _context: Context) -> Proto:
+    async def delete_subscription(self, request: Proto, _call: Call) -> Proto:
         """Delete a subscription with its messages; its streams end with NOT_FOUND."""
         check_name(request.subscription, "subscriptions")
         self._engine.delete_subscription(request.subscription)
         return _EMPTY()
 
-    async def pull(self, request: Proto, context: Context) -> Proto:
+    async def pull(self, request: Proto, call: Call) -> Proto:
         """Lease messages; wait for the first until shortly before the client's deadline."""
         if request.max_messages <= 0:
             raise InvalidArgument(
@@ -168,7 +153,7 @@ class SubscriberService:
         messages = await self._wait_for_messages(
             subscription,
             max_messages=request.max_messages,
-            wait_seconds=0.0 if request.return_immediately else _pull_seconds(context),
+            wait_seconds=0.0 if request.return_immediately else _pull_seconds(call),
         )
         response = _PULLED()
         fill_messages(subscription.state, response, messages)
@@ -195,7 +180,7 @@ class SubscriberService:
             timer.cancel()
             dispatcher.leave(waiter)
 
-    async def acknowledge(self, request: Proto, _context: Context) -> Proto:
+    async def acknowledge(self, request: Proto, _call: Call) -> Proto:
         """Remove messages; old ack ids have no effect."""
         _check_ack_request(request)
         subscription = self._subscription(request)
@@ -203,7 +188,7 @@ class SubscriberService:
         refused = subscription.state.acknowledge(request.ack_ids, now_us)
         return await self._confirm(refused)
 
-    async def modify_ack_deadline(self, request: Proto, _context: Context) -> Proto:
+    async def modify_ack_deadline(self, request: Proto, _call: Call) -> Proto:
         """Set the deadline of messages to some seconds from now; 0 is a nack."""
         _check_ack_request(request)
         seconds = request.ack_deadline_seconds
@@ -240,8 +225,8 @@ class SubscriberService:
         return shown
 
 
-def _pull_seconds(context: Context) -> float:
-    remaining: float | None = context.time_remaining()
+def _pull_seconds(call: Call) -> float:
+    remaining: float | None = call.time_remaining()
     if remaining is None:
         return MAX_PULL_SECONDS
     return max(0.0, remaining - min(PULL_MARGIN_SECONDS, max(0.1, remaining / 10)))

@@ -1,0 +1,343 @@
+"""One connection of HTTP/2: frames in, frames out, and the calls in between."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import TYPE_CHECKING, cast
+
+from hpack import Decoder
+from hpack.exceptions import HPACKError
+
+from convotic_emulator.wire.call import RECEIVE_WINDOW, Call
+from convotic_emulator.wire.frames import (
+    ACK,
+    DEFAULT_FRAME_BYTES,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    HEAD,
+    HEAD_BYTES,
+    MAX_WINDOW,
+    PREFACE,
+    ErrorCode,
+    Kind,
+    ProtocolError,
+    Setting,
+    frame,
+    parse_settings,
+    payload_of,
+    settings_frame,
+    window_update,
+)
+from convotic_emulator.wire.headers import Request, refusal_headers, trailers
+from convotic_emulator.wire.status import CallError, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from convotic_emulator.wire.server import WireServer
+
+__all__ = ["Connection"]
+
+logger = logging.getLogger(__name__)
+
+#: Large requests come in few frames.
+_MAX_FRAME_BYTES = 1 << 18
+_MAX_HEADER_BYTES = 64 * 1024
+#: For all calls of a connection together.
+_CONNECTION_WINDOW = 16 << 20
+_STREAM_BYTES = 4
+_PING_BYTES = 8
+
+
+class Connection(asyncio.Protocol):
+    """What a client has connected to. Belongs to the event loop's thread."""
+
+    def __init__(self, server: WireServer) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.answer_headers = server.answer_headers
+        self.max_request_bytes = server.max_request_bytes
+        self._server = server
+        self._methods = server.methods
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._has_begun = False
+        self._decoder = Decoder(max_header_list_size=_MAX_HEADER_BYTES)
+        #: A header block that is not whole: stream, flags, and what has come of it.
+        self._block: tuple[int, int, bytearray] | None = None
+        self.calls: dict[int, Call] = {}
+        self._last_stream = 0
+        self._is_leaving = False
+        self._receive_window = _CONNECTION_WINDOW
+        self._credit = 0
+        #: What the client lets us send.
+        self._window = DEFAULT_WINDOW
+        self.initial_window = DEFAULT_WINDOW
+        self.max_frame_bytes = DEFAULT_FRAME_BYTES
+        self._is_paused = False
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the client's preface."""
+        self._transport = cast("asyncio.Transport", transport)
+        # asyncio does so for sockets that were made with the protocol's number only.
+        connected: socket.socket = transport.get_extra_info("socket")
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._server.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's
+        """Cancel what nobody waits for any more."""
+        self._transport = None
+        self._server.remove(self)
+        for call in list(self.calls.values()):
+            call.end(None)
+
+    def pause_writing(self) -> None:
+        """Stop sending: the client does not read."""
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        """Go on sending."""
+        self._is_paused = False
+        self._tell_room()
+
+    def data_received(self, data: bytes) -> None:
+        """Handle all frames that are whole."""
+        self._buffer += data
+        try:
+            if self._has_begun or self._begin():
+                self._handle_frames()
+        except ProtocolError as error:
+            self.close(error.code, str(error))
+        except Exception as error:
+            logger.exception("A connection failed.")
+            self.close(ErrorCode.INTERNAL_ERROR, repr(error))
+
+    # What calls use
+
+    def write(self, data: bytes) -> None:
+        """Send frames other than of messages."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def room(self, call: Call) -> int:
+        """Return how many bytes of a message can be sent now."""
+        return 0 if self._is_paused else min(self._window, call.window)
+
+    def send(self, call: Call, head: bytes, data: bytes, tail: bytes) -> None:
+        """Send a part of a message that there is room for, with frames before and after it."""
+        self._window -= len(data)
+        call.window -= len(data)
+        self.write(head + call.frames_of(data) + tail)
+
+    def forget(self, stream: int) -> None:
+        """Drop a call that has ended."""
+        self.calls.pop(stream, None)
+
+    # What the server uses
+
+    def leave(self) -> None:
+        """Take no more calls."""
+        if self._has_begun and not self._is_leaving:
+            self.write(_goaway(self._last_stream, ErrorCode.NO_ERROR, ""))
+        self._is_leaving = True
+
+    def close(self, code: ErrorCode = ErrorCode.NO_ERROR, reason: str = "") -> None:
+        """Send what is to be sent, and close."""
+        if self._transport is not None and not self._transport.is_closing():
+            if code is not ErrorCode.NO_ERROR:
+                self.write(_goaway(self._last_stream, code, reason))
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close, whatever is to be sent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # Inside
+
+    def _begin(self) -> bool:
+        """Take the preface; return whether it is whole.
+
+        Raises:
+            ProtocolError: it is none.
+        """
+        start = bytes(self._buffer[: len(PREFACE)])
+        if not PREFACE.startswith(start):
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "this port speaks gRPC over HTTP/2 only")
+        if len(start) < len(PREFACE):
+            return False
+        del self._buffer[: len(PREFACE)]
+        self._has_begun = True
+        settings = {
+            Setting.INITIAL_WINDOW_SIZE: RECEIVE_WINDOW,
+            Setting.MAX_FRAME_SIZE: _MAX_FRAME_BYTES,
+            Setting.MAX_HEADER_LIST_SIZE: _MAX_HEADER_BYTES,
+        }
+        more = _CONNECTION_WINDOW - DEFAULT_WINDOW
+        self.write(settings_frame(settings) + window_update(0, more))
+        return True
+
+    def _handle_frames(self) -> None:
+        buffer = self._buffer
+        start, end = 0, len(buffer)
+        while end - start >= HEAD_BYTES:
+            high, low, kind, flags, stream = HEAD.unpack_from(buffer, start)
+            length = high << 16 | low
+            if length > _MAX_FRAME_BYTES:
+                raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, f"a frame has {length} bytes")
+            body = start + HEAD_BYTES
+            if end - body < length:
+                break
+            start = body + length
+            self._handle(kind, flags, stream & MAX_WINDOW, bytes(buffer[body:start]))
+        del buffer[:start]
+
+    def _handle(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if self._block is not None and kind != Kind.CONTINUATION:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a header block is interrupted")
+        if kind == Kind.DATA:
+            self._on_data(flags, stream, payload)
+        elif kind == Kind.HEADERS:
+            block = payload_of(flags, payload, may_have_priority=True)
+            self._on_block(flags, stream, bytearray(block), flags)
+        elif kind == Kind.CONTINUATION:
+            if self._block is None or self._block[0] != stream:
+                raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
+            _, first_flags, begun = self._block
+            self._on_block(flags, stream, begun + payload, first_flags)
+        elif kind == Kind.WINDOW_UPDATE:
+            self._on_window(stream, payload)
+        elif kind == Kind.SETTINGS:
+            self._on_settings(flags, payload)
+        elif kind == Kind.PING:
+            if len(payload) != _PING_BYTES:
+                raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "PING of a wrong length")
+            if not flags & ACK:
+                self.write(frame(Kind.PING, ACK, 0, payload))
+        elif kind == Kind.RST_STREAM:
+            self._check_known(stream)
+            if call := self.calls.get(stream):
+                call.end(None)
+        elif kind == Kind.PUSH_PROMISE:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "clients can't push")
+        # PRIORITY and unknown ones mean nothing here; after GOAWAY the client ends its calls.
+
+    def _on_data(self, flags: int, stream: int, payload: bytes) -> None:
+        self._check_known(stream)
+        self._receive_window -= len(payload)
+        if self._receive_window < 0:
+            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "more data than the window allows")
+        self._credit += len(payload)
+        if self._credit >= _CONNECTION_WINDOW // 2:
+            self.write(window_update(0, self._credit))
+            self._receive_window += self._credit
+            self._credit = 0
+        call = self.calls.get(stream)
+        if call is not None:
+            call.on_data(payload_of(flags, payload), len(payload))
+            if flags & END_STREAM:
+                call.on_end()
+
+    def _on_block(self, flags: int, stream: int, block: bytearray, first_flags: int) -> None:
+        """Take a header block, whole or not."""
+        if len(block) > _MAX_HEADER_BYTES:
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "the headers are too large")
+        if not flags & END_HEADERS:
+            self._block = stream, first_flags, block
+            return
+        self._block = None
+        try:
+            headers = dict(self._decoder.decode(bytes(block), raw=True))
+        except HPACKError as error:
+            raise ProtocolError(ErrorCode.COMPRESSION_ERROR, str(error)) from error
+        if stream > self._last_stream and stream % 2:
+            self._last_stream = stream
+            self._open(stream, headers)
+        elif stream == 0 or stream % 2 == 0:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"a call with the number {stream}")
+        call = self.calls.get(stream)
+        if call is not None and first_flags & END_STREAM:
+            call.on_end()
+
+    def _open(self, stream: int, headers: Mapping[bytes, bytes]) -> None:
+        """Begin a call, or refuse it."""
+        if self._is_leaving:
+            code = ErrorCode.REFUSED_STREAM.to_bytes(4, "big")
+            self.write(frame(Kind.RST_STREAM, 0, stream, code))
+            return
+        status = _http_status(headers)
+        if status:
+            self._answer(stream, refusal_headers(status))
+            return
+        try:
+            request = Request.of(headers)
+            method = self._methods.get(request.path)
+            if method is None:
+                text = f"{request.path} is not supported by {self._server.name}."
+                raise CallError(Status.UNIMPLEMENTED, text)
+        except CallError as error:
+            tail = trailers(error.status, error.message)
+            self._answer(stream, self.answer_headers + tail)
+            return
+        self.calls[stream] = Call(self, stream, method, request)
+
+    def _answer(self, stream: int, block: bytes) -> None:
+        """Answer with headers only, whatever the rest of the request may be."""
+        code = ErrorCode.NO_ERROR.to_bytes(4, "big")
+        self.write(
+            frame(Kind.HEADERS, END_HEADERS | END_STREAM, stream, block)
+            + frame(Kind.RST_STREAM, 0, stream, code)
+        )
+
+    def _on_settings(self, flags: int, payload: bytes) -> None:
+        if flags & ACK:
+            return
+        settings = parse_settings(payload)
+        self.max_frame_bytes = settings.get(Setting.MAX_FRAME_SIZE, self.max_frame_bytes)
+        window = settings.get(Setting.INITIAL_WINDOW_SIZE, self.initial_window)
+        more, self.initial_window = window - self.initial_window, window
+        for call in list(self.calls.values()) if more else ():
+            call.on_window(more)
+        self.write(frame(Kind.SETTINGS, ACK, 0))
+
+    def _on_window(self, stream: int, payload: bytes) -> None:
+        if len(payload) != _STREAM_BYTES:
+            raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong length")
+        self._check_known(stream)
+        size = int.from_bytes(payload, "big") & MAX_WINDOW
+        if not size:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
+        if stream:
+            if call := self.calls.get(stream):
+                call.on_window(size)
+            return
+        self._window += size
+        if self._window > MAX_WINDOW:
+            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "the window is too large")
+        self._tell_room()
+
+    def _tell_room(self) -> None:
+        for call in list(self.calls.values()):
+            call.on_room()
+
+    def _check_known(self, stream: int) -> None:
+        if stream > self._last_stream:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"the call {stream} was never begun")
+
+
+def _goaway(last_stream: int, code: ErrorCode, reason: str) -> bytes:
+    payload = last_stream.to_bytes(4, "big") + code.to_bytes(4, "big") + reason.encode()
+    return frame(Kind.GOAWAY, 0, 0, payload)
+
+
+def _http_status(headers: Mapping[bytes, bytes]) -> int:
+    """Return with what a request that is no gRPC is refused, else 0."""
+    if headers.get(b":method") != b"POST":
+        return 405
+    if not headers.get(b"content-type", b"").startswith(b"application/grpc"):
+        return 415
+    return 0
