@@ -7,7 +7,6 @@ import logging
 import socket
 from typing import TYPE_CHECKING, cast
 
-from hpack import Decoder
 from hpack.exceptions import HPACKError
 
 from convotic_emulator.wire.call import RECEIVE_WINDOW, Call
@@ -31,12 +30,10 @@ from convotic_emulator.wire.frames import (
     settings_frame,
     window_update,
 )
-from convotic_emulator.wire.headers import Request, refusal_headers, trailers
-from convotic_emulator.wire.status import CallError, Status
+from convotic_emulator.wire.headers import Request, RequestDecoder, refusal_headers, trailers
+from convotic_emulator.wire.status import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from convotic_emulator.wire.server import WireServer
 
 __all__ = ["Connection"]
@@ -64,7 +61,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._has_begun = False
-        self._decoder = Decoder(max_header_list_size=_MAX_HEADER_BYTES)
+        self._decoder = RequestDecoder(_MAX_HEADER_BYTES)
         #: A header block that is not whole: stream, flags, and what has come of it.
         self._block: tuple[int, int, bytearray] | None = None
         self.calls: dict[int, Call] = {}
@@ -251,39 +248,32 @@ class Connection(asyncio.Protocol):
             return
         self._block = None
         try:
-            headers = dict(self._decoder.decode(bytes(block), raw=True))
+            request = self._decoder.decode(bytes(block))
         except HPACKError as error:
             raise ProtocolError(ErrorCode.COMPRESSION_ERROR, str(error)) from error
         if stream > self._last_stream and stream % 2:
             self._last_stream = stream
-            self._open(stream, headers)
+            self._open(stream, request)
         elif stream == 0 or stream % 2 == 0:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"a call with the number {stream}")
         call = self.calls.get(stream)
         if call is not None and first_flags & END_STREAM:
             call.on_end()
 
-    def _open(self, stream: int, headers: Mapping[bytes, bytes]) -> None:
+    def _open(self, stream: int, request: Request) -> None:
         """Begin a call, or refuse it."""
         if self._is_leaving:
             code = ErrorCode.REFUSED_STREAM.to_bytes(4, "big")
             self.write(frame(Kind.RST_STREAM, 0, stream, code))
             return
-        status = _http_status(headers)
-        if status:
-            self._answer(stream, refusal_headers(status))
-            return
-        try:
-            request = Request.of(headers)
-            method = self._methods.get(request.path)
-            if method is None:
-                text = f"{request.path} is not supported by {self._server.name}."
-                raise CallError(Status.UNIMPLEMENTED, text)
-        except CallError as error:
-            tail = trailers(error.status, error.message)
-            self._answer(stream, self.answer_headers + tail)
-            return
-        self.calls[stream] = Call(self, stream, method, request)
+        method = self._methods.get(request.path)
+        if request.refused_with:
+            self._answer(stream, refusal_headers(request.refused_with))
+        elif method is None:
+            text = f"{request.path} is not supported by {self._server.name}."
+            self._answer(stream, self.answer_headers + trailers(Status.UNIMPLEMENTED, text))
+        else:
+            self.calls[stream] = Call(self, stream, method, request)
 
     def _answer(self, stream: int, block: bytes) -> None:
         """Answer with headers only, whatever the rest of the request may be."""
@@ -332,12 +322,3 @@ class Connection(asyncio.Protocol):
 def _goaway(last_stream: int, code: ErrorCode, reason: str) -> bytes:
     payload = last_stream.to_bytes(4, "big") + code.to_bytes(4, "big") + reason.encode()
     return frame(Kind.GOAWAY, 0, 0, payload)
-
-
-def _http_status(headers: Mapping[bytes, bytes]) -> int:
-    """Return with what a request that is no gRPC is refused, else 0."""
-    if headers.get(b":method") != b"POST":
-        return 405
-    if not headers.get(b"content-type", b"").startswith(b"application/grpc"):
-        return 415
-    return 0

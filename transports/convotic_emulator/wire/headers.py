@@ -13,17 +13,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from convotic_emulator.wire.status import CallError, Status
+from hpack import Decoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from convotic_emulator.wire.messages import Metadata
 
-__all__ = ["Request", "answer_headers", "literals", "refusal_headers", "trailers"]
+__all__ = ["Request", "RequestDecoder", "answer_headers", "literals", "refusal_headers", "trailers"]
 
 #: ``:status: 200`` is entry 8 of HPACK's static table.
 _STATUS_200 = b"\x88"
+#: Header blocks that are remembered for each connection.
+_MAX_SEEN = 64
 #: Integers: all bits of the prefix are set when more follows, seven bits a byte.
 _PREFIX = 0x7F
 _CONTINUES = 0x80
@@ -42,27 +44,59 @@ class Request:
     encoding: str
     #: What the client gives the call, None for ever.
     timeout_seconds: float | None
+    #: The HTTP status that refuses what is no call of gRPC, else 0.
+    refused_with: int
 
-    @classmethod
-    def of(cls, headers: Mapping[bytes, bytes]) -> Request:
-        """Read headers.
+
+class RequestDecoder:
+    """Decodes the header blocks of one connection, in the order they come.
+
+    A client's calls differ in little: a block that was seen before means what it meant, as long as
+    no header was added to the table since.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._decoder = Decoder(max_header_list_size=max_bytes)
+        self._table = self._decoder.header_table.dynamic_entries
+        self._seen: dict[bytes, Request] = {}
+
+    def decode(self, block: bytes) -> Request:
+        """Return what a block says.
 
         Raises:
-            CallError: the timeout is none.
+            HPACKError: it can't be decoded; nor can what comes after it.
         """
-        timeout = headers.get(b"grpc-timeout")
-        return cls(
-            headers.get(b":path", b"").decode("ascii", "replace"),
-            headers.get(b"grpc-encoding", b"identity").decode("ascii", "replace"),
-            None if timeout is None else _seconds(timeout),
-        )
+        request = self._seen.get(block)
+        if request is not None:
+            return request
+        before = len(self._table), self._table[0] if self._table else None
+        request = _read(dict(self._decoder.decode(block, raw=True)))
+        now = len(self._table), self._table[0] if self._table else None
+        if before[0] != now[0] or before[1] is not now[1] or len(self._seen) >= _MAX_SEEN:
+            self._seen.clear()
+        else:
+            self._seen[block] = request
+        return request
 
 
-def _seconds(timeout: bytes) -> float:
-    match = _TIMEOUT.fullmatch(timeout)
-    if match is None:
-        raise CallError(Status.INTERNAL, f"Invalid grpc-timeout {timeout!r}.")
-    return int(match[1]) * _UNIT_SECONDS[match[2]]
+def _read(headers: Mapping[bytes, bytes]) -> Request:
+    refused_with = 0
+    timeout_seconds: float | None = None
+    if headers.get(b":method") != b"POST":
+        refused_with = 405
+    elif not headers.get(b"content-type", b"").startswith(b"application/grpc"):
+        refused_with = 415
+    elif (timeout := headers.get(b"grpc-timeout")) is not None:
+        if (match := _TIMEOUT.fullmatch(timeout)) is not None:
+            timeout_seconds = int(match[1]) * _UNIT_SECONDS[match[2]]
+        else:
+            refused_with = 400
+    return Request(
+        headers.get(b":path", b"").decode("ascii", "replace"),
+        headers.get(b"grpc-encoding", b"identity").decode("ascii", "replace"),
+        timeout_seconds,
+        refused_with,
+    )
 
 
 def answer_headers(metadata: Metadata, encodings: str) -> bytes:
