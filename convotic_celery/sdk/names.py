@@ -11,6 +11,7 @@ subscription
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from convotic_celery.errors import ModuleError
 
@@ -58,6 +59,7 @@ def resource_name_problem(name: str) -> str | None:
     return f"Pub/Sub's rule is: {_RESOURCE_RULE}"
 
 
+@lru_cache(maxsize=1024)  # each publish asks
 def topic_problem(topic: str) -> str | None:
     """Return the rule that ``topic`` breaks, or None; ``projects/P/topics/T`` will do too."""
     path = _PATH.fullmatch(topic)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from urllib.parse import quote
 
 from convotic_pubsub.errors import OptionError
@@ -63,6 +64,7 @@ def subscription_path(project: str, subscription: str) -> str:
     return f"projects/{project}/subscriptions/{subscription}"
 
 
+@lru_cache(maxsize=1024)
 def routing_header(field: str, resource: str) -> tuple[str, str]:
     """Return the metadata that lets the service route a request, as Google's clients send it."""
     return ("x-goog-request-params", f"{field}={quote(resource, safe='')}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import types
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,7 @@ class Call:
             self._deadline = self._loop.time() + request.timeout_seconds
             self._timer = self._loop.call_at(self._deadline, self._on_deadline)
         if method.is_stream:
-            self._start()
+            self._task = self._loop.create_task(self._run())
 
     # What a method uses
 
@@ -199,9 +200,19 @@ class Call:
     # Inside
 
     def _start(self) -> None:
-        self._task = self._loop.create_task(self._run())
+        """Run the method: as far as it goes at once here, the rest in a task.
+
+        Most wait once, for the commit, and what they commit need not wait for a turn of the loop.
+        """
+        coroutine = self._run()
+        try:
+            waits_for = coroutine.send(None)
+        except StopIteration:
+            return
+        self._task = self._loop.create_task(_go_on(coroutine, waits_for))
 
     async def _run(self) -> None:
+        """Serve the method; raises nothing but a cancellation."""
         try:
             if self._method.is_stream:
                 await self._method.serve(self)
@@ -297,6 +308,21 @@ class Call:
             self._connection.write(window_update(self._stream, self._credit))
             self._receive_window += self._credit
             self._credit = 0
+
+
+@types.coroutine
+def _go_on(coroutine: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    """Wait for what a coroutine that has begun waits for, and then for the coroutine itself."""
+    try:
+        while True:
+            try:
+                value = yield waits_for
+            except BaseException as error:  # noqa: BLE001  a cancellation goes where the wait is
+                waits_for = coroutine.throw(error)
+            else:
+                waits_for = coroutine.send(value)
+    except StopIteration:
+        return
 
 
 def _wake(future: asyncio.Future[None] | None) -> None:
