@@ -209,6 +209,10 @@ class Call:
             waits_for = coroutine.send(None)
         except StopIteration:
             return
+        if asyncio.isfuture(waits_for):
+            # The mark of a future that is on its way from an await to a task. It is shared, and
+            # others may wait for it too until the task has it.
+            waits_for._asyncio_future_blocking = False
         self._task = self._loop.create_task(_go_on(coroutine, waits_for))
 
     async def _run(self) -> None:
@@ -313,6 +317,8 @@ class Call:
 @types.coroutine
 def _go_on(coroutine: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
     """Wait for what a coroutine that has begun waits for, and then for the coroutine itself."""
+    if asyncio.isfuture(waits_for):
+        waits_for._asyncio_future_blocking = True
     try:
         while True:
             try:
