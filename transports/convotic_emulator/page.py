@@ -1,9 +1,9 @@
-"""A page about the server for a person's browser, on a loopback port of its own.
+"""A page about the server for a person's browser, on a port of its own.
 
-gRPC owns the server's port: grpc.aio can't share it with HTTP/1.1. So this is a second one, on
-127.0.0.1 whatever ``--host`` says; it does four things, and needs no framework for them. Other
-sites' pages can't use it: requests must name this machine (no DNS rebinding), what changes
-something must come from the page itself (Origin), and nothing but the page's own style is loaded.
+That is on 127.0.0.1 whatever ``--host`` says of gRPC's. It does four things, and needs no framework
+for them. Other sites' pages can't use it: requests must name this machine (no DNS rebinding), what
+changes something must come from the page itself (Origin), and nothing but the page's own style is
+loaded.
 """
 
 from __future__ import annotations

@@ -9,9 +9,7 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any
-
-import psutil
+from typing import TYPE_CHECKING
 
 from convotic_emulator import __version__, daemon
 from convotic_emulator.page import Page
@@ -105,19 +103,10 @@ async def _wait_idle(server: EmulatorServer, page: Page, options: argparse.Names
     last_seen = time.monotonic()
     while time.monotonic() - last_seen < idle_seconds:
         await asyncio.sleep(interval)
-        if _has_clients(server.port) or _asked_for(data_dir) < idle_seconds:
+        if server.has_clients or _asked_for(data_dir) < idle_seconds:
             last_seen = time.monotonic()
         last_seen = max(last_seen, page.used_at)
     logger.info("No client for %s s.", idle_seconds)
-
-
-def _has_clients(port: int) -> bool:
-    """Say whether a connection to the port is open; a millisecond or so."""
-    connections: list[Any] = psutil.Process().net_connections(kind="tcp")
-    return any(
-        c.status == psutil.CONN_ESTABLISHED and c.laddr and c.laddr.port == port
-        for c in connections
-    )
 
 
 def _asked_for(data_dir: Path) -> float:

@@ -83,6 +83,11 @@ class EmulatorServer:
         return not is_loopback(self.host.strip("[]"))
 
     @property
+    def has_clients(self) -> bool:
+        """Whether anybody is connected."""
+        return self._server is not None and self._server.has_clients
+
+    @property
     def engine(self) -> Engine:
         """What the server runs; only while it is started."""
         if self._engine is None:

@@ -22,7 +22,7 @@ from convotic_emulator.wire.frames import (
     window_update,
 )
 from convotic_emulator.wire.headers import Request, trailers
-from convotic_emulator.wire.messages import MessageReader, framed
+from convotic_emulator.wire.messages import PREFIX_BYTES, MessageReader, framed
 from convotic_emulator.wire.status import CallError, Status
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Call:
             self._arrival = self._loop.create_future()
             await self._arrival
         message = self._messages.popleft()
-        self._unread_bytes -= len(message)
+        self._unread_bytes -= PREFIX_BYTES + len(message)
         self._give_credit()
         return self._parse(message)
 
@@ -160,7 +160,7 @@ class Call:
             try:
                 for message in self._reader.feed(data):
                     self._messages.append(message)
-                    self._unread_bytes += len(message)
+                    self._unread_bytes += PREFIX_BYTES + len(message)
             except CallError as error:
                 self._fail(error)
         _wake(self._arrival)
@@ -169,6 +169,8 @@ class Call:
     def on_end(self) -> None:
         """Note that the client sends no more."""
         self._has_ended = True
+        if self._is_over:
+            return
         if self._failure is None and not self._reader.is_between:
             self._fail(CallError(Status.INTERNAL, "The request is cut off in a message."))
         _wake(self._arrival)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from hpack.exceptions import HPACKError
@@ -45,8 +46,14 @@ _MAX_FRAME_BYTES = 1 << 18
 _MAX_HEADER_BYTES = 64 * 1024
 #: For all calls of a connection together.
 _CONNECTION_WINDOW = 16 << 20
-_STREAM_BYTES = 4
+_WINDOW_BYTES = 4
 _PING_BYTES = 8
+_ADVICE = b"This port speaks gRPC, over HTTP/2 without TLS.\n"
+#: For a browser, or curl.
+_NOT_HTTP_2 = (
+    b"HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(_ADVICE), _ADVICE)
+)
 
 
 class Connection(asyncio.Protocol):
@@ -116,8 +123,8 @@ class Connection(asyncio.Protocol):
     # What calls use
 
     def write(self, data: bytes) -> None:
-        """Send frames other than of messages."""
-        if self._transport is not None:
+        """Send frames other than of messages; nothing to who has gone."""
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def room(self, call: Call) -> int:
@@ -157,14 +164,12 @@ class Connection(asyncio.Protocol):
     # Inside
 
     def _begin(self) -> bool:
-        """Take the preface; return whether it is whole.
-
-        Raises:
-            ProtocolError: it is none.
-        """
+        """Take the preface; return whether it is whole. Whoever sends another is told so."""
         start = bytes(self._buffer[: len(PREFACE)])
         if not PREFACE.startswith(start):
-            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "this port speaks gRPC over HTTP/2 only")
+            self.write(_NOT_HTTP_2)
+            self.close()
+            return False
         if len(start) < len(PREFACE):
             return False
         del self._buffer[: len(PREFACE)]
@@ -196,32 +201,33 @@ class Connection(asyncio.Protocol):
     def _handle(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if self._block is not None and kind != Kind.CONTINUATION:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a header block is interrupted")
-        if kind == Kind.DATA:
-            self._on_data(flags, stream, payload)
-        elif kind == Kind.HEADERS:
-            block = payload_of(flags, payload, may_have_priority=True)
-            self._on_block(flags, stream, bytearray(block), flags)
-        elif kind == Kind.CONTINUATION:
-            if self._block is None or self._block[0] != stream:
-                raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
-            _, first_flags, begun = self._block
-            self._on_block(flags, stream, begun + payload, first_flags)
-        elif kind == Kind.WINDOW_UPDATE:
-            self._on_window(stream, payload)
-        elif kind == Kind.SETTINGS:
-            self._on_settings(flags, payload)
-        elif kind == Kind.PING:
-            if len(payload) != _PING_BYTES:
-                raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "PING of a wrong length")
-            if not flags & ACK:
-                self.write(frame(Kind.PING, ACK, 0, payload))
-        elif kind == Kind.RST_STREAM:
-            self._check_known(stream)
-            if call := self.calls.get(stream):
-                call.end(None)
-        elif kind == Kind.PUSH_PROMISE:
-            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "clients can't push")
-        # PRIORITY and unknown ones mean nothing here; after GOAWAY the client ends its calls.
+        handle = _HANDLERS.get(kind)
+        if handle is not None:  # others mean nothing here; after GOAWAY the client ends its calls
+            handle(self, flags, stream, payload)
+
+    def _on_headers(self, flags: int, stream: int, payload: bytes) -> None:
+        block = payload_of(flags, payload, may_have_priority=True)
+        self._on_block(flags, stream, bytearray(block), flags)
+
+    def _on_continuation(self, flags: int, stream: int, payload: bytes) -> None:
+        if self._block is None or self._block[0] != stream:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of nothing")
+        _, first_flags, begun = self._block
+        self._on_block(flags, stream, begun + payload, first_flags)
+
+    def _on_ping(self, flags: int, _stream: int, payload: bytes) -> None:
+        if len(payload) != _PING_BYTES:
+            raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "PING of a wrong length")
+        if not flags & ACK:
+            self.write(frame(Kind.PING, ACK, 0, payload))
+
+    def _on_reset(self, _flags: int, stream: int, _payload: bytes) -> None:
+        self._check_known(stream)
+        if call := self.calls.get(stream):
+            call.end(None)
+
+    def _on_push_promise(self, _flags: int, _stream: int, _payload: bytes) -> None:
+        raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "clients can't push")
 
     def _on_data(self, flags: int, stream: int, payload: bytes) -> None:
         self._check_known(stream)
@@ -283,7 +289,7 @@ class Connection(asyncio.Protocol):
             + frame(Kind.RST_STREAM, 0, stream, code)
         )
 
-    def _on_settings(self, flags: int, payload: bytes) -> None:
+    def _on_settings(self, flags: int, _stream: int, payload: bytes) -> None:
         if flags & ACK:
             return
         settings = parse_settings(payload)
@@ -294,8 +300,8 @@ class Connection(asyncio.Protocol):
             call.on_window(more)
         self.write(frame(Kind.SETTINGS, ACK, 0))
 
-    def _on_window(self, stream: int, payload: bytes) -> None:
-        if len(payload) != _STREAM_BYTES:
+    def _on_window(self, _flags: int, stream: int, payload: bytes) -> None:
+        if len(payload) != _WINDOW_BYTES:
             raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong length")
         self._check_known(stream)
         size = int.from_bytes(payload, "big") & MAX_WINDOW
@@ -317,6 +323,18 @@ class Connection(asyncio.Protocol):
     def _check_known(self, stream: int) -> None:
         if stream > self._last_stream:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"the call {stream} was never begun")
+
+
+_HANDLERS: dict[int, Callable[[Connection, int, int, bytes], None]] = {
+    Kind.DATA: Connection._on_data,
+    Kind.HEADERS: Connection._on_headers,
+    Kind.RST_STREAM: Connection._on_reset,
+    Kind.SETTINGS: Connection._on_settings,
+    Kind.PUSH_PROMISE: Connection._on_push_promise,
+    Kind.PING: Connection._on_ping,
+    Kind.WINDOW_UPDATE: Connection._on_window,
+    Kind.CONTINUATION: Connection._on_continuation,
+}
 
 
 def _goaway(last_stream: int, code: ErrorCode, reason: str) -> bytes:

@@ -26,6 +26,8 @@ __all__ = ["Request", "RequestDecoder", "answer_headers", "literals", "refusal_h
 _STATUS_200 = b"\x88"
 #: Header blocks that are remembered for each connection.
 _MAX_SEEN = 64
+#: A block may begin with a new size of the table (RFC 7541, section 6.3).
+_KIND_BITS, _SIZE_UPDATE = 0b1110_0000, 0b0010_0000
 #: Integers: all bits of the prefix are set when more follows, seven bits a byte.
 _PREFIX = 0x7F
 _CONTINUES = 0x80
@@ -74,7 +76,7 @@ class RequestDecoder:
         now = len(self._table), self._table[0] if self._table else None
         if before[0] != now[0] or before[1] is not now[1] or len(self._seen) >= _MAX_SEEN:
             self._seen.clear()
-        else:
+        elif block and block[0] & _KIND_BITS != _SIZE_UPDATE:  # that changes the table's future
             self._seen[block] = request
         return request
 

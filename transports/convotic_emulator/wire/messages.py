@@ -8,13 +8,14 @@ from typing import TypeAlias
 
 from convotic_emulator.wire.status import CallError, Status
 
-__all__ = ["ENCODINGS", "MessageReader", "Metadata", "framed"]
+__all__ = ["ENCODINGS", "PREFIX_BYTES", "MessageReader", "Metadata", "framed"]
 
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
 #: What clients may compress with; for ``grpc-accept-encoding``.
 ENCODINGS = "identity,deflate,gzip"
-_PREFIX_BYTES = 5
+#: What stands before each message.
+PREFIX_BYTES = 5
 #: zlib's window bits: a zlib header is what gRPC calls deflate; 16 more is gzip's.
 _WINDOW_BITS = {"deflate": zlib.MAX_WBITS, "gzip": zlib.MAX_WBITS | 16}
 
@@ -45,15 +46,15 @@ class MessageReader:
         Raises:
             CallError: one is too large, or can't be decompressed.
         """
-        size = int.from_bytes(data[1:_PREFIX_BYTES], "big") + _PREFIX_BYTES
-        if not self._buffer and len(data) == size > _PREFIX_BYTES and size <= self._max_bytes:
-            return [self._plain(data[0], data[_PREFIX_BYTES:])]
+        size = int.from_bytes(data[1:PREFIX_BYTES], "big") + PREFIX_BYTES
+        if not self._buffer and len(data) == size > PREFIX_BYTES and size <= self._max_bytes:
+            return [self._plain(data[0], data[PREFIX_BYTES:])]
         buffer = self._buffer
         buffer += data
         found: list[bytes] = []
         start = 0
-        while len(buffer) - start >= _PREFIX_BYTES:
-            body = start + _PREFIX_BYTES
+        while len(buffer) - start >= PREFIX_BYTES:
+            body = start + PREFIX_BYTES
             length = int.from_bytes(buffer[start + 1 : body], "big")
             if length > self._max_bytes:
                 raise self._too_large(length)

@@ -108,6 +108,11 @@ class WireServer:
             connection.abort()
         await self._gone()
 
+    @property
+    def has_clients(self) -> bool:
+        """Whether anybody is connected."""
+        return bool(self._connections)
+
     def add(self, connection: Connection) -> None:
         """Note a connection that is open."""
         self._connections.add(connection)
