@@ -125,9 +125,8 @@ class EmulatorServer:
         except OSError as error:
             store.close()
             raise OSError(
-                error.errno,
-                f"Can't listen on {self.address}: the port is taken, or the host is not ours"
-                f" ({error.strerror}). Port 0 is any free one.",
+                f"Can't listen on {self.address}: the port is taken, or the host is not ours. "
+                "Port 0 is any free one."
             ) from error
         engine.start()
         self._server, self._engine = server, engine

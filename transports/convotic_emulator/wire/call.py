@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import types
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from convotic_emulator.wire.begun import Begun
 from convotic_emulator.wire.frames import (
     END_HEADERS,
     END_STREAM,
@@ -206,16 +206,9 @@ class Call:
 
         Most wait once, for the commit, and what they commit need not wait for a turn of the loop.
         """
-        coroutine = self._run()
-        try:
-            waits_for = coroutine.send(None)
-        except StopIteration:
-            return
-        if asyncio.isfuture(waits_for):
-            # The mark of a future that is on its way from an await to a task. It is shared, and
-            # others may wait for it too until the task has it.
-            waits_for._asyncio_future_blocking = False
-        self._task = self._loop.create_task(_go_on(coroutine, waits_for))
+        begun = Begun(self._run())
+        if not begun.has_ended:
+            self._task = self._loop.create_task(begun)
 
     async def _run(self) -> None:
         """Serve the method; raises nothing but a cancellation."""
@@ -314,23 +307,6 @@ class Call:
             self._connection.write(window_update(self._stream, self._credit))
             self._receive_window += self._credit
             self._credit = 0
-
-
-@types.coroutine
-def _go_on(coroutine: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
-    """Wait for what a coroutine that has begun waits for, and then for the coroutine itself."""
-    if asyncio.isfuture(waits_for):
-        waits_for._asyncio_future_blocking = True
-    try:
-        while True:
-            try:
-                value = yield waits_for
-            except BaseException as error:  # noqa: BLE001  a cancellation goes where the wait is
-                waits_for = coroutine.throw(error)
-            else:
-                waits_for = coroutine.send(value)
-    except StopIteration:
-        return
 
 
 def _wake(future: asyncio.Future[None] | None) -> None:

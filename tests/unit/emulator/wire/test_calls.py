@@ -411,3 +411,39 @@ async def test_metadata_and_text_outside_of_ascii() -> None:
             assert dict(await call.trailing_metadata())["detail-bin"] == b"\0\xff" * 200
     finally:
         await server.stop(0)
+
+
+async def test_a_call_that_is_cancelled_in_the_bytes_that_begin_it(peer: Peer, echo: Echo) -> None:
+    """It has begun by then, and is told where it waits."""
+    stream = peer.h2.get_next_available_stream_id()
+    peer.h2.send_headers(stream, request_headers("/test.Echo/Never"))
+    peer.h2.send_data(stream, framed(b""), end_stream=True)
+    peer.h2.reset_stream(stream, CANCEL)
+    await peer.flush()
+
+    await wait_until_async(echo.cancelled.is_set)
+    assert (await peer.call("/test.Echo/Same", b"next")).messages == [b"next"]
+
+
+async def test_calls_that_wait_for_the_same_thing(peer: Peer, server: Any) -> None:
+    """As all that is published in one turn waits for one commit."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def wait(request: Text, _call: Call) -> Text:
+        await future
+        return request
+
+    server.methods["/test.Echo/Wait"] = Method(wait, Text)
+    streams = []
+    for number in range(5):
+        streams.append(stream := peer.h2.get_next_available_stream_id())
+        peer.h2.send_headers(stream, request_headers("/test.Echo/Wait"))
+        peer.h2.send_data(stream, framed(b"%d" % number), end_stream=True)
+    await peer.flush()
+    [connection] = server._connections
+    await wait_until_async(lambda: len(connection.calls) == len(streams))
+    future.set_result(None)
+
+    answers = [await peer.end_of(stream) for stream in streams]
+
+    assert [answer.messages for answer in answers] == [[b"%d" % n] for n in range(5)]
