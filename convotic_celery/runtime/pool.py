@@ -24,7 +24,6 @@ from celery.exceptions import Terminated, WorkerLostError
 from celery.worker import state as worker_state
 from kombu.asynchronous import get_event_loop
 
-from convotic_celery.runtime.eager import start_task
 from convotic_celery.runtime.job import CURRENT_JOB, Job
 from convotic_celery.runtime.loop import LoopThread
 from convotic_celery.runtime.suspend import run_suspendable
@@ -219,12 +218,11 @@ class TaskPool(BasePool):
             self._begin(self._coming.popleft())
 
     def _begin(self, job: Job) -> None:
-        start_task(self._loop_thread.loop, self._run_async(job))
+        job.task = self._loop_thread.loop.create_task(self._run_async(job))
 
     async def _run_async(self, job: Job) -> None:
         """Run one async job. Nothing it raises leaves here: SystemExit would end the loop."""
         CURRENT_JOB.set(job)
-        job.task = asyncio.current_task()
         try:
             job.accept()
             job.check_not_stopped()

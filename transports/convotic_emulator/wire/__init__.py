@@ -2,7 +2,8 @@
 
     server.WireServer      listens, knows the methods, stops with grace
     connection.Connection  one HTTP/2 connection: frames, settings, windows
-    call.Call              one call, as its handler sees it: read(), write(), time_remaining()
+    call.Call              one call, as its method sees it: read(), write(), time_remaining()
+    begun.Begun            a method that has begun before it becomes a task
     messages, headers, frames, status    bytes to values and back, without I/O
 
 It knows nothing about Pub/Sub. Why it exists: a call to a server of ``grpc.aio`` changes threads

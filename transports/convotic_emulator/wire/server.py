@@ -50,6 +50,7 @@ class WireServer:
         self.max_request_bytes = max_request_bytes
         self._listeners: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
+        self._is_stopping = False
         self._nobody: asyncio.Future[None] | None = None
 
     async def listen(self, host: str, port: int) -> int:
@@ -84,6 +85,7 @@ class WireServer:
 
     async def stop(self, grace_seconds: float) -> None:
         """Take no more calls, give those that run some time, and end them with UNAVAILABLE."""
+        self._is_stopping = True
         for listener in self._listeners:
             listener.close()
         for connection in self._connections:
@@ -114,8 +116,10 @@ class WireServer:
         return bool(self._connections)
 
     def add(self, connection: Connection) -> None:
-        """Note a connection that is open."""
+        """Note a connection that is open; one that was accepted while stopping is closed."""
         self._connections.add(connection)
+        if self._is_stopping:
+            connection.abort()
 
     def remove(self, connection: Connection) -> None:
         """Forget one that is closed."""
