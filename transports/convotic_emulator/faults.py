@@ -203,27 +203,24 @@ class _OpenStream:
         self._engine = engine
         self._call = call
         self._loop = asyncio.get_running_loop()
-        self._ending: asyncio.Future[PubsubError] = self._loop.create_future()
+        self._task: asyncio.Future[None] | None = None
+        self._error: PubsubError | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._call, name)
 
     async def run(self, serve: Callable[[Any], Awaitable[None]]) -> None:
         """Serve until the stream ends, by itself or by a fault."""
-        task = asyncio.ensure_future(serve(self))
+        self._task = asyncio.ensure_future(serve(self))
         self._faults.add_stream(self)
         try:
-            waits: set[asyncio.Future[Any]] = {task, self._ending}
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if self._ending.done() and not task.done():
-                task.cancel()
-                await asyncio.wait({task})
-                error = self._ending.result()
-                raise call_error(error, self._engine)
-            await task
+            await self._task
+        except asyncio.CancelledError:
+            if self._error is None:
+                raise  # the client has gone
+            raise call_error(self._error, self._engine) from None
         finally:
             self._faults.remove_stream(self)
-            task.cancel()
 
     def end(self, error: PubsubError) -> None:
         """End the stream with a status; from any thread."""
@@ -248,8 +245,10 @@ class _OpenStream:
         await _deliver_again(self._faults, self._engine, self.subscription, response)
 
     def _end(self, error: PubsubError) -> None:
-        if not self._ending.done():
-            self._ending.set_result(error)
+        """End it now: what is published from here on must not be leased to it any more."""
+        if self._error is None and self._task is not None and not self._task.done():
+            self._error = error
+            self._task.cancel()
 
 
 def _refuse_exactly_once(engine: Engine, name: str) -> None:
