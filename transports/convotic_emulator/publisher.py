@@ -11,7 +11,7 @@ from convotic_emulator.changes import TOPIC_FIELDS, changed_copy
 from convotic_emulator.naming import check_name, check_project
 from convotic_emulator.paging import page_of
 from convotic_emulator.registry import in_project
-from convotic_emulator.rpc import unary
+from convotic_emulator.rpc import unary_methods
 from convotic_emulator.schemas import apply_schema, check_schema_settings
 from convotic_emulator.settings import Proto, check_messages, complete_topic
 
@@ -46,10 +46,7 @@ class PublisherService:
             "DetachSubscription": (self.detach_subscription, t.DetachSubscriptionRequest),
             "Publish": (self.publish, t.PublishRequest),
         }
-        return {
-            name: unary(self._engine, behaviour, request.pb())
-            for name, (behaviour, request) in table.items()
-        }
+        return unary_methods(self._engine, table)
 
     async def publish(self, request: Proto, _call: Call) -> Proto:
         """Store messages for all subscriptions of the topic."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from google.protobuf import any_pb2
@@ -17,7 +17,7 @@ from convotic_emulator.wire.status import CallError, Status
 if TYPE_CHECKING:
     from convotic_emulator.engine import Engine
 
-__all__ = ["Unary", "call_error", "unary"]
+__all__ = ["Unary", "call_error", "unary", "unary_methods"]
 
 Unary: TypeAlias = Callable[[Proto, Call], Awaitable[Proto]]
 
@@ -35,6 +35,13 @@ def unary(engine: Engine, behaviour: Unary, request: Any) -> Method:
         return answer
 
     return Method(serve, request.FromString)
+
+
+def unary_methods(engine: Engine, table: Mapping[str, tuple[Unary, Any]]) -> dict[str, Method]:
+    """Return methods by name, of behaviours and proto-plus's classes of their requests."""
+    return {
+        name: unary(engine, behaviour, request.pb()) for name, (behaviour, request) in table.items()
+    }
 
 
 def call_error(error: PubsubError | sqlite3.Error, engine: Engine) -> CallError:

@@ -18,7 +18,7 @@ from convotic_emulator.errors import FailedPrecondition, InvalidArgument, NotFou
 from convotic_emulator.naming import check_name, check_project, short_name
 from convotic_emulator.paging import page_of
 from convotic_emulator.registry import in_project
-from convotic_emulator.rpc import unary
+from convotic_emulator.rpc import unary_methods
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,10 +67,7 @@ class SchemaService:
             "ValidateSchema": (self.validate, t.ValidateSchemaRequest),
             "ValidateMessage": (self.validate_message, t.ValidateMessageRequest),
         }
-        return {
-            name: unary(self._engine, behaviour, request.pb())
-            for name, (behaviour, request) in table.items()
-        }
+        return unary_methods(self._engine, table)
 
     async def create(self, request: Proto, _call: Call) -> Proto:
         """Create a schema with its first revision."""

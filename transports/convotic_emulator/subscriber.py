@@ -19,7 +19,7 @@ from convotic_emulator.naming import check_name, check_project
 from convotic_emulator.paging import page_of
 from convotic_emulator.registry import Subscription, in_project
 from convotic_emulator.reply import fill_messages
-from convotic_emulator.rpc import unary
+from convotic_emulator.rpc import unary_methods
 from convotic_emulator.settings import (
     MAX_ACK_DEADLINE_SECONDS,
     Proto,
@@ -72,10 +72,7 @@ class SubscriberService:
             "ModifyPushConfig": (self.modify_push_config, t.ModifyPushConfigRequest),
             **SnapshotMethods(self._engine).table(),
         }
-        methods = {
-            name: unary(self._engine, behaviour, request.pb())
-            for name, (behaviour, request) in table.items()
-        }
+        methods = unary_methods(self._engine, table)
         methods["StreamingPull"] = Method(
             StreamingPull(self._engine).serve,
             t.StreamingPullRequest.pb().FromString,

@@ -38,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 Offer: TypeAlias = Callable[[Delivery], None]
 
-#: The lease of what arrived is kept in these states; in others whoever changed it has seen to it.
-_HELD = frozenset({State.RECALLING, State.BUFFERED, State.OFFERED})
 #: What is given back waits so long at most for the end of the stream that it came on.
 _STREAM_END_SECONDS = 3.0
 
@@ -145,12 +143,11 @@ class QueueConsumer:
         source.outstanding += 1
         self._local += 1
         self._local_bytes += delivery.size
+        self._watch(delivery)
         if self._policy.may_remember(raw.delivery_attempt):
             self._spawn(self._recall(delivery))
         else:
             self._decide(delivery, None)
-        if delivery.state in _HELD:  # after the decision: whoever runs it is awake by now
-            self._watch(delivery)
 
     def take_copy(self, delivery: Delivery, ack_id: str, lease_until: float) -> None:
         """Remember the newest ack id of a message that is still here; the copy is never run."""

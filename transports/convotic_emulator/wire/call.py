@@ -17,9 +17,10 @@ from convotic_emulator.wire.frames import (
     ErrorCode,
     Kind,
     ProtocolError,
+    ReceiveWindow,
     data_frames,
     frame,
-    window_update,
+    reset_frame,
 )
 from convotic_emulator.wire.headers import Request, trailers
 from convotic_emulator.wire.messages import PREFIX_BYTES, MessageReader, framed
@@ -60,7 +61,6 @@ class Call:
     __slots__ = (
         "_arrival",
         "_connection",
-        "_credit",
         "_deadline",
         "_failure",
         "_has_ended",
@@ -92,8 +92,7 @@ class Call:
         self._messages: deque[bytes] = deque()
         self._reader = MessageReader(request.encoding, connection.max_request_bytes)
         self._unread_bytes = 0
-        self._receive_window = RECEIVE_WINDOW
-        self._credit = 0
+        self._receive_window = ReceiveWindow(stream, RECEIVE_WINDOW)
         #: How much the client lets us send of this call.
         self.window = connection.initial_window
         self._has_ended = False
@@ -152,10 +151,7 @@ class Call:
 
     def on_data(self, data: bytes, size: int) -> None:
         """Take a part of the client's messages; ``size`` counts padding too."""
-        self._receive_window -= size
-        if self._receive_window < 0:
-            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "more data than the window allows")
-        self._credit += size
+        self._receive_window.take(size)
         if self._failure is None and data:
             try:
                 for message in self._reader.feed(data):
@@ -260,28 +256,28 @@ class Call:
         start, end = 0, len(data)
         while end - start > (room := connection.room(self)):
             if room > 0:
-                connection.send(self, head, data[start : start + room], b"")
+                self._send_part(head, data[start : start + room], b"")
                 head = b""
                 start += room
             else:
                 self._room = self._loop.create_future()
                 await self._room
-        connection.send(self, head, data[start:] if start else data, tail)
+        self._send_part(head, data[start:], tail)
         self._is_mid_message = False
 
-    def frames_of(self, data: bytes) -> bytes:
-        """Return a part of a message in frames."""
-        return data_frames(self._stream, data, self._connection.max_frame_bytes)
+    def _send_part(self, head: bytes, data: bytes, tail: bytes) -> None:
+        """Send a part of a message that there is room for, with frames before and after it."""
+        connection = self._connection
+        self.window -= len(data)
+        connection.window -= len(data)
+        connection.write(head + data_frames(self._stream, data, connection.max_frame_bytes) + tail)
 
     def _tail(self, block: bytes) -> bytes:
         tail = frame(Kind.HEADERS, END_HEADERS | END_STREAM, self._stream, block)
         if not self._has_ended:
             # The whole answer is there: the client need not send the rest of its request.
-            tail += self._reset(ErrorCode.NO_ERROR)
+            tail += reset_frame(self._stream, ErrorCode.NO_ERROR)
         return tail
-
-    def _reset(self, code: ErrorCode) -> bytes:
-        return frame(Kind.RST_STREAM, 0, self._stream, code.to_bytes(4, "big"))
 
     def _finish(self, error: CallError | None) -> None:
         """End the call with a status; None: it has been sent, or nobody is there to hear it."""
@@ -291,7 +287,7 @@ class Call:
         if self._timer is not None:
             self._timer.cancel()
         if error is not None and self._is_mid_message:
-            self._connection.write(self._reset(ErrorCode.CANCEL))
+            self._connection.write(reset_frame(self._stream, ErrorCode.CANCEL))
         elif error is not None:
             block = trailers(error.status, error.message, error.trailers)
             self._connection.write(self._head + self._tail(block))
@@ -299,14 +295,10 @@ class Call:
 
     def _give_credit(self) -> None:
         """Let the client send more, but not faster than a handler reads."""
-        if (
-            self._credit >= RECEIVE_WINDOW // 2
-            and self._unread_bytes < _MAX_UNREAD_BYTES
-            and not self._has_ended
-        ):
-            self._connection.write(window_update(self._stream, self._credit))
-            self._receive_window += self._credit
-            self._credit = 0
+        if self._unread_bytes < _MAX_UNREAD_BYTES and not self._has_ended:
+            granted = self._receive_window.grant()
+            if granted:
+                self._connection.write(granted)
 
 
 def _wake(future: asyncio.Future[None] | None) -> None:

@@ -24,10 +24,12 @@ from convotic_emulator.wire.frames import (
     ErrorCode,
     Kind,
     ProtocolError,
+    ReceiveWindow,
     Setting,
     frame,
     parse_settings,
     payload_of,
+    reset_frame,
     settings_frame,
     window_update,
 )
@@ -74,10 +76,9 @@ class Connection(asyncio.Protocol):
         self.calls: dict[int, Call] = {}
         self._last_stream = 0
         self._is_leaving = False
-        self._receive_window = _CONNECTION_WINDOW
-        self._credit = 0
-        #: What the client lets us send.
-        self._window = DEFAULT_WINDOW
+        self._receive_window = ReceiveWindow(0, _CONNECTION_WINDOW)
+        #: What the client lets us send, of all calls together.
+        self.window = DEFAULT_WINDOW
         self.initial_window = DEFAULT_WINDOW
         self.max_frame_bytes = DEFAULT_FRAME_BYTES
         self._is_paused = False
@@ -123,19 +124,13 @@ class Connection(asyncio.Protocol):
     # What calls use
 
     def write(self, data: bytes) -> None:
-        """Send frames other than of messages; nothing to who has gone."""
+        """Send frames; nothing to who has gone."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def room(self, call: Call) -> int:
         """Return how many bytes of a message can be sent now."""
-        return 0 if self._is_paused else min(self._window, call.window)
-
-    def send(self, call: Call, head: bytes, data: bytes, tail: bytes) -> None:
-        """Send a part of a message that there is room for, with frames before and after it."""
-        self._window -= len(data)
-        call.window -= len(data)
-        self.write(head + call.frames_of(data) + tail)
+        return 0 if self._is_paused else min(self.window, call.window)
 
     def forget(self, stream: int) -> None:
         """Drop a call that has ended."""
@@ -231,14 +226,10 @@ class Connection(asyncio.Protocol):
 
     def _on_data(self, flags: int, stream: int, payload: bytes) -> None:
         self._check_known(stream)
-        self._receive_window -= len(payload)
-        if self._receive_window < 0:
-            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "more data than the window allows")
-        self._credit += len(payload)
-        if self._credit >= _CONNECTION_WINDOW // 2:
-            self.write(window_update(0, self._credit))
-            self._receive_window += self._credit
-            self._credit = 0
+        self._receive_window.take(len(payload))
+        granted = self._receive_window.grant()
+        if granted:
+            self.write(granted)
         call = self.calls.get(stream)
         if call is not None:
             call.on_data(payload_of(flags, payload), len(payload))
@@ -269,8 +260,7 @@ class Connection(asyncio.Protocol):
     def _open(self, stream: int, request: Request) -> None:
         """Begin a call, or refuse it."""
         if self._is_leaving:
-            code = ErrorCode.REFUSED_STREAM.to_bytes(4, "big")
-            self.write(frame(Kind.RST_STREAM, 0, stream, code))
+            self.write(reset_frame(stream, ErrorCode.REFUSED_STREAM))
             return
         method = self._methods.get(request.path)
         if request.refused_with:
@@ -283,10 +273,9 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, stream: int, block: bytes) -> None:
         """Answer with headers only, whatever the rest of the request may be."""
-        code = ErrorCode.NO_ERROR.to_bytes(4, "big")
         self.write(
             frame(Kind.HEADERS, END_HEADERS | END_STREAM, stream, block)
-            + frame(Kind.RST_STREAM, 0, stream, code)
+            + reset_frame(stream, ErrorCode.NO_ERROR)
         )
 
     def _on_settings(self, flags: int, _stream: int, payload: bytes) -> None:
@@ -311,8 +300,8 @@ class Connection(asyncio.Protocol):
             if call := self.calls.get(stream):
                 call.on_window(size)
             return
-        self._window += size
-        if self._window > MAX_WINDOW:
+        self.window += size
+        if self.window > MAX_WINDOW:
             raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "the window is too large")
         self._tell_room()
 

@@ -18,11 +18,13 @@ __all__ = [
     "ErrorCode",
     "Kind",
     "ProtocolError",
+    "ReceiveWindow",
     "Setting",
     "data_frames",
     "frame",
     "parse_settings",
     "payload_of",
+    "reset_frame",
     "settings_frame",
     "window_update",
 ]
@@ -115,6 +117,42 @@ def data_frames(stream: int, data: bytes, max_frame_bytes: int) -> bytes:
 def window_update(stream: int, size: int) -> bytes:
     """Return a frame that lets the other side send ``size`` bytes more; 0 is the connection."""
     return frame(Kind.WINDOW_UPDATE, 0, stream, size.to_bytes(4, "big"))
+
+
+def reset_frame(stream: int, code: ErrorCode) -> bytes:
+    """Return a frame that ends a call without an answer, or the rest of its request."""
+    return frame(Kind.RST_STREAM, 0, stream, code.to_bytes(4, "big"))
+
+
+class ReceiveWindow:
+    """How much the other side may send of a stream; 0 is the connection."""
+
+    __slots__ = ("_credit", "_left", "_size", "_stream")
+
+    def __init__(self, stream: int, size: int) -> None:
+        self._stream = stream
+        self._size = self._left = size
+        #: What has come and was not granted again.
+        self._credit = 0
+
+    def take(self, size: int) -> None:
+        """Count what has come.
+
+        Raises:
+            ProtocolError: it is more than was granted.
+        """
+        self._left -= size
+        self._credit += size
+        if self._left < 0:
+            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "more data than the window allows")
+
+    def grant(self) -> bytes:
+        """Return a frame that grants what has come again, b"" while that is less than half."""
+        if self._credit < self._size // 2:
+            return b""
+        credit, self._credit = self._credit, 0
+        self._left += credit
+        return window_update(self._stream, credit)
 
 
 def settings_frame(settings: dict[int, int]) -> bytes:
