@@ -55,6 +55,25 @@ def test_a_direct_queue_carries_text_and_binary_bodies(connect: Connect) -> None
     assert [properties["priority"] for _, header, properties in got if header == 1] == [7]
 
 
+def test_draining_hands_over_one_message_a_call(connect: Connect) -> None:
+    """kombu counts the calls: who collects two answers drains twice, and both may be there."""
+    connection = connect()
+    queue = Queue("pairs", Exchange("pairs"), routing_key="pairs", channel=connection.channel())
+    queue.declare()
+    got: list[Any] = []
+    consumer = connection.Consumer([queue], callbacks=[partial(collect, got)], no_ack=True)
+    with consumer, connection.Producer() as producer:
+        for number in (1, 2):
+            producer.publish({"n": number}, exchange="pairs", routing_key="pairs")
+        wait_until(lambda: len(connection.transport.sink) == 2)
+
+        connection.drain_events(timeout=1)
+        assert len(got) == 1
+
+        connection.drain_events(timeout=1)
+        assert len(got) == 2
+
+
 def test_a_fanout_reaches_the_queues_of_every_session(connect: Connect) -> None:
     """Two processes' worth of sessions: each bound queue gets its copy."""
     one, two = connect(), connect(visibility_timeout_seconds=61)
