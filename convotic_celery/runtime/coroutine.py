@@ -22,7 +22,7 @@ from convotic_celery.runtime.suspend import can_suspend, run_suspendable, wait_f
 if TYPE_CHECKING:
     from celery import Task
 
-__all__ = ["HandlerCancelled", "run_coroutine"]
+__all__ = ["HandlerCancelled", "explain_cancellation", "run_coroutine"]
 
 T = TypeVar("T")
 
@@ -34,22 +34,25 @@ class HandlerCancelled(ConvoticError):
 def run_coroutine(task: Task[Any, Any], coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a task's coroutine to its end and return its result; ``task.request`` is right inside it.
 
+    Raises what the coroutine does, which should be guarded by :func:`explain_cancellation`.
+    """
+    if can_suspend():
+        return wait_for(coroutine)
+    # Celery finds the request by greenlet, so it has to be taken along to the loop's thread.
+    request = task.request_stack.top
+    result: T = process_loop().run(run_suspendable(_drive_with_request, task, request, coroutine))
+    return result
+
+
+async def explain_cancellation(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await a task's coroutine; say why, if it is stopped, and let nothing end the loop.
+
     Raises:
         SoftTimeLimitExceeded: The soft time limit passed.
         HandlerCancelled: It was cancelled from within.
         HandlerExited: It called ``sys.exit()``.
         asyncio.CancelledError: The pool stopped it (revoked, hard limit, shutdown).
     """
-    guarded = _explain_cancellation(coroutine)
-    if can_suspend():
-        return wait_for(guarded)
-    # Celery finds the request by greenlet, so it has to be taken along to the loop's thread.
-    request = task.request_stack.top
-    result: T = process_loop().run(run_suspendable(_drive_with_request, task, request, guarded))
-    return result
-
-
-async def _explain_cancellation(coroutine: Coroutine[Any, Any, T]) -> T:
     job = CURRENT_JOB.get()
     try:
         return await coroutine

@@ -38,7 +38,6 @@ class Job:
 
     __slots__ = (
         "__weakref__",
-        "_args",
         "_kwargs",
         "_on_accept",
         "_on_error",
@@ -46,13 +45,16 @@ class Job:
         "_on_timeout",
         "_target",
         "_untold",
+        "args",
         "correlation_id",
+        "enter",
         "hard_limit_seconds",
         "number",
         "soft_limit_seconds",
         "started",
         "stop_reason",
         "task",
+        "thread_id",
     )
 
     def __init__(
@@ -78,8 +80,13 @@ class Job:
         self.task: Task[None] | None = None
         self.started = False
         self.stop_reason: StopReason | None = None
+        #: The thread of the loop that runs it; None for jobs in threads.
+        self.thread_id: int | None = None
+        #: What there is still to do before Celery's stacks are looked at; see ``tracer.py``.
+        self.enter: Callable[[], None] | None = None
+        #: Of a task: name, id, request, body, content type and encoding of the body.
+        self.args = args
         self._target = target
-        self._args = args
         self._kwargs = kwargs
         self._on_accept = on_accept
         self._on_result = on_result
@@ -94,7 +101,7 @@ class Job:
     @property
     def task_name(self) -> str:
         """The task's name, which Celery's tracer takes first; what it calls, for anything else."""
-        first = self._args[0] if self._args else None
+        first = self.args[0] if self.args else None
         return first if isinstance(first, str) else repr(self._target)
 
     def accept(self) -> None:
@@ -109,7 +116,7 @@ class Job:
 
     def call(self) -> Any:
         """Call the target."""
-        return self._target(*self._args, **self._kwargs)
+        return self._target(*self.args, **self._kwargs)
 
     def succeed(self, result: Any) -> None:
         """Tell what the target returned."""

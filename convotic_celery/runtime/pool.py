@@ -1,9 +1,9 @@
 """The default worker pool: coroutines on one event loop, plain functions in threads beside it.
 
-Each async job is Celery's own tracer in a greenlet (see ``suspend.py``): results, signals, retries
-and ``self.request`` are Celery's. There is no queue and no semaphore for async jobs: how many
-messages of a handler run at once is the transport's business (``QueueSpec.concurrency``), and a
-second bound here would only hold leased messages idle.
+An async handler's job is traced by ``tracer.py``, another async task's by Celery's own tracer in a
+greenlet (``suspend.py``); signals, states and ``self.request`` are Celery's in both. There is no
+queue and no semaphore for async jobs: how many messages of a handler run at once is the transport's
+business (``QueueSpec.concurrency``), and a second bound here would only hold leased messages idle.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from billiard.common import TERM_SIGNAME
@@ -28,6 +28,7 @@ from convotic_celery.runtime.job import CURRENT_JOB, Job
 from convotic_celery.runtime.loop import LoopThread
 from convotic_celery.runtime.suspend import run_suspendable
 from convotic_celery.runtime.threads import WorkerThreads
+from convotic_celery.runtime.tracer import LoopTracer, loop_tracer
 from convotic_celery.runtime.watchdog import LoopWatchdog
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class TaskPool(BasePool):
         self._stopping = False
         self._changed = threading.Condition()
         self._runs_on_loop: dict[str, bool] = {}
+        #: By task's name; None for those that Celery's own tracer runs.
+        self._tracers: dict[str, LoopTracer | None] = {}
 
     # -- what Celery calls ---------------------------------------------------------------------
 
@@ -223,13 +226,14 @@ class TaskPool(BasePool):
     async def _run_async(self, job: Job) -> None:
         """Run one async job. Nothing it raises leaves here: SystemExit would end the loop."""
         CURRENT_JOB.set(job)
+        job.thread_id = self._loop_thread.thread_id
         try:
             job.accept()
             job.check_not_stopped()
             if job.soft_limit_seconds or job.hard_limit_seconds:
                 result = await self._run_limited(job)
             else:
-                result = await run_suspendable(job.call)
+                result = await self._call(job)
         except BaseException as exc:  # noqa: BLE001 - a thread's top: told to the worker
             job.fail(_explain(job, exc))
         else:
@@ -240,6 +244,16 @@ class TaskPool(BasePool):
             # until the garbage collector comes.
             job.task = None
 
+    def _call(self, job: Job) -> Coroutine[Any, Any, Any]:
+        name, task_id, request, body, content_type, *_ = job.args
+        try:
+            tracer = self._tracers[name]
+        except KeyError:
+            tracer = self._tracers[name] = loop_tracer(self.app.tasks[name])
+        if tracer is None or content_type:  # a body that is to be decoded
+            return run_suspendable(job.call)
+        return tracer.run(task_id, request, body)
+
     async def _run_limited(self, job: Job) -> Any:
         loop = self._loop_thread.loop
         timers = []
@@ -248,7 +262,7 @@ class TaskPool(BasePool):
         if job.hard_limit_seconds:
             timers.append(loop.call_later(job.hard_limit_seconds, _stop_hard, job))
         try:
-            return await run_suspendable(job.call)
+            return await self._call(job)
         finally:
             for timer in timers:
                 timer.cancel()

@@ -1,49 +1,35 @@
 """A handler as a Celery task, and the base of all tasks of our app.
 
-The task's side of the contract (``docs/delivery.md`` §3) is what it raises: Celery's ``Retry`` for
-a failed run with attempts left, the error itself for the last one. What that does to the message is
-decided on the worker's side, in ``request.py``.
+The task's side of the contract (``docs/delivery.md`` §3) is what it raises, see ``attempt.py``.
+What that does to the message is decided on the worker's side, in ``request.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import random
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from celery.app.task import Task
-from celery.exceptions import Ignore, Retry, WorkerShutdown, WorkerTerminate
+from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from convotic_celery.context.publishing import encode_json
 from convotic_celery.errors import InvalidMessage, PublishRefused
-from convotic_celery.runtime.control import RunControl, hold_lease
-from convotic_celery.runtime.coroutine import run_coroutine
-from convotic_celery.runtime.dead_letter_hook import tell_dead_letter_async, tell_dead_letter_sync
+from convotic_celery.runtime.attempt import attempt_async, attempt_sync, make_control
+from convotic_celery.runtime.coroutine import explain_cancellation, run_coroutine
 from convotic_celery.runtime.outcome import (
-    Again,
-    Dropped,
-    Duplicate,
     GivenUp,
-    GiveUp,
-    HandlerExited,
-    Later,
-    judge,
 )
 from convotic_celery.runtime.payload import MessageFacts, task_id_of
 from convotic_celery.runtime.run import Execution, build_message, run_async, run_sync
 from convotic_celery.sdk.outcomes import DeadLetter
 
 if TYPE_CHECKING:
-    from numbers import Real
-
     from celery.result import AsyncResult
 
-    from convotic_celery.runtime.control import HoldLease
     from convotic_celery.runtime.publish import HandlerPublisher
     from convotic_celery.sdk.handler import HandlerDefinition
 
@@ -81,7 +67,9 @@ class ConvoticTask(Task[Any, Any]):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task; a coroutine is run to its end."""
         result = super().__call__(*args, **kwargs)
-        return run_coroutine(self, result) if inspect.iscoroutine(result) else result
+        if inspect.iscoroutine(result):
+            return run_coroutine(self, explain_cancellation(result))
+        return result
 
 
 class HandlerTask(Task[Any, Any]):
@@ -114,20 +102,23 @@ class HandlerTask(Task[Any, Any]):
         request: Any = self.request  # Celery looks it up by greenlet each time
         facts: MessageFacts | None = request.get("convotic")
         if facts is None:
-            return self._call_directly(*args, **kwargs)
-        if "give_up" in facts:
-            self._give_up(args[0], facts)
-        control = self._make_control(partial(hold_lease, str(request.id)))
-        try:
-            self._run(args[0], facts, control)
-        except _WORKER_STOPS:
-            raise
-        except Exception as exc:  # noqa: BLE001 - whatever a handler raises has a meaning
-            self._conclude(exc, args[0], facts, control.handler_seconds)
-        except BaseException as exc:  # noqa: BLE001 - sys.exit() in a handler must not end the worker
-            exited = HandlerExited(f"the handler raised {exc!r}")
-            exited.__cause__ = exc
-            self._conclude(exited, args[0], facts, control.handler_seconds)
+            self._call_directly(*args, **kwargs)
+        elif self.definition.is_async:
+            run_coroutine(self, attempt_async(self.execution, args[0], facts, str(request.id)))
+        else:
+            attempt_sync(self.execution, args[0], facts, str(request.id))
+
+    async def run_on_loop(self, task_id: str, request: Mapping[str, Any], raw: Any) -> None:
+        """Do what :meth:`__call__` does, for an ``async def`` handler on the running loop.
+
+        Raises:
+            InvalidMessage: The message came in Celery's own envelope.
+            Exception: As :func:`attempt_async`.
+        """
+        facts: MessageFacts | None = request.get("convotic")
+        if facts is None:
+            raise self._not_raw()
+        await attempt_async(self.execution, raw, facts, task_id)
 
     def retry(self, *_: Any, **__: Any) -> NoReturn:
         """Refuse: Celery's retry publishes anew, to every subscriber of the topic.
@@ -169,56 +160,6 @@ class HandlerTask(Task[Any, Any]):
         result.ignored = True  # as Celery's own: nobody waits for what is not stored
         return result
 
-    def _make_control(self, hold: HoldLease) -> RunControl:
-        options = self.definition.options
-        return RunControl(options.run_limit, hold, bound_seconds=options.max_lease_duration)
-
-    def _run(self, raw: bytes, facts: MessageFacts, control: RunControl) -> None:
-        message = build_message(self.definition, raw, facts)
-        if self.definition.is_async:
-            run_coroutine(self, run_async(self.execution, message, facts, control))
-        else:
-            run_sync(self.execution, message, facts, control)
-
-    def _conclude(
-        self, error: Exception, raw: bytes, facts: MessageFacts, elapsed: float
-    ) -> NoReturn:
-        """Raise what tells Celery the meaning of ``error``.
-
-        Celery's ``Retry`` publishes nothing when it is raised (only ``Task.retry`` does).
-        """
-        verdict = judge(
-            error,
-            self.definition.options,
-            attempt=facts["attempt"],
-            elapsed_seconds=elapsed,
-            random=random.random(),  # noqa: S311 - a back-off's jitter
-        )
-        match verdict:
-            case Again(delay_seconds=delay):
-                raise Retry(exc=error, when=cast("Real", round(delay, 3))) from error
-            case Later(delay_seconds=delay):
-                raise Retry(exc=error, when=cast("Real", round(delay, 3)))
-            case Dropped(reason=reason):
-                raise (Duplicate if isinstance(error, Duplicate) else Ignore)(reason) from error
-            case GiveUp(error=final):
-                self._tell_dead_letter(final, raw, facts)
-                raise final if final is error else final.with_traceback(error.__traceback__)
-
-    def _give_up(self, raw: bytes, facts: MessageFacts) -> NoReturn:
-        """Do not run the handler: call ``on_dead_letter``, and raise what the message ends with."""
-        error = GivenUp(facts["give_up"], facts["attempt"])
-        self._tell_dead_letter(error, raw, facts)
-        raise error
-
-    def _tell_dead_letter(self, error: Exception, raw: bytes, facts: MessageFacts) -> None:
-        if self.definition.options.on_dead_letter is None:
-            return
-        if self.definition.is_async:
-            run_coroutine(self, tell_dead_letter_async(self.execution, error, raw, facts))
-        else:
-            tell_dead_letter_sync(self.execution, error, raw, facts)
-
     def _call_directly(self, *args: Any, **kwargs: Any) -> Any:
         """Run on plain data, as ``handler_task(order)`` or an eager call does. Errors pass through.
 
@@ -226,10 +167,7 @@ class HandlerTask(Task[Any, Any]):
             InvalidMessage: The data does not fit, or it came in Celery's own envelope.
         """
         if not (self.request.called_directly or self.request.is_eager):
-            raise InvalidMessage(
-                f"{self.name} is a handler: it takes raw messages of topic "
-                f"{self.definition.topic}, not Celery's task messages"
-            )
+            raise self._not_raw()
         data, attributes, ordering_key = _call_arguments(self.name, args, kwargs)
         facts: MessageFacts = {
             "message_id": str(uuid.uuid4()),
@@ -242,8 +180,19 @@ class HandlerTask(Task[Any, Any]):
             "empty": data is None,
             "trace": {},
         }
-        control = self._make_control(lambda _: True)
-        self._run(b"" if data is None else encode_json(data), facts, control)
+        control = make_control(self.definition, lambda _: True)
+        message = build_message(self.definition, b"" if data is None else encode_json(data), facts)
+        if self.definition.is_async:
+            run = run_async(self.execution, message, facts, control)
+            run_coroutine(self, explain_cancellation(run))
+        else:
+            run_sync(self.execution, message, facts, control)
+
+    def _not_raw(self) -> InvalidMessage:
+        return InvalidMessage(
+            f"{self.name} is a handler: it takes raw messages of topic "
+            f"{self.definition.topic}, not Celery's task messages"
+        )
 
     def _refuse(self, options: Mapping[str, Any]) -> None:
         for option, reason in _REFUSED.items():
