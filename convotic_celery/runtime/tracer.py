@@ -92,6 +92,7 @@ class LoopTracer:
         self._hostname = localized[2] if localized else None
         self._tasks: Any = _task_stack
         self._requests: Any = task.request_stack
+        stack: Any
         for stack in (self._tasks, self._requests):
             stack.__ident_func__ = current_run
         loader = task.app.loader
