@@ -10,7 +10,7 @@ import asyncio
 import concurrent.futures
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
@@ -25,6 +25,9 @@ from convotic_celery.errors import (
     PublishRefused,
 )
 from convotic_celery.sdk.names import topic_problem
+
+if TYPE_CHECKING:
+    from convotic_pubsub.publisher import Sending
 
 __all__ = [
     "OutgoingMessage",
@@ -56,11 +59,12 @@ class TopicPublisher(Protocol):
         attributes: Mapping[str, str],
         ordering_key: str,
         *,
-        blocking: bool = False,
+        sending: Sending = "batched",
     ) -> concurrent.futures.Future[str]:
         """Send and return at once; the future gives the message id once the server confirmed.
 
-        ``blocking``: the caller waits for that anyway, and so may this.
+        ``sending`` says whether many are coming (``batched``) or this is one (``directly``), for
+        which the caller waits (``blocking``), and so may this.
         """
         ...
 
@@ -239,7 +243,7 @@ async def publish_async(
     Being cancelled does not take the message back. Raises PublishNotConfirmed.
     """
     future = publisher.publish(
-        message.topic, message.data, message.attributes, message.ordering_key
+        message.topic, message.data, message.attributes, message.ordering_key, sending="directly"
     )
     # shield: cancelling a handler must not cancel a future that the publisher will complete.
     confirmation = asyncio.shield(asyncio.wrap_future(future))
@@ -256,7 +260,7 @@ def publish_sync(
 ) -> str:
     """Publish and block until it is confirmed; else as ``publish_async``."""
     future = publisher.publish(
-        message.topic, message.data, message.attributes, message.ordering_key, blocking=True
+        message.topic, message.data, message.attributes, message.ordering_key, sending="blocking"
     )
     try:
         return future.result(timeout_seconds)

@@ -24,6 +24,7 @@ from convotic_pubsub.registry import session_for
 
 if TYPE_CHECKING:
     from convotic_celery.sdk.handler import HandlerDefinition
+    from convotic_pubsub.publisher import Sending
     from convotic_pubsub.session import Session
 
 __all__ = ["BrokerParameters", "HandlerPublisher", "SessionPublisher"]
@@ -72,12 +73,11 @@ class SessionPublisher:
         attributes: Mapping[str, str],
         ordering_key: str,
         *,
-        blocking: bool = False,
+        sending: Sending = "batched",
     ) -> Future[str]:
         """Send and return at once; the future has the message id once the server has confirmed it.
 
-        ``blocking``: the caller waits for that anyway, and the message may travel faster. The first
-        call connects, which may take seconds while the embedded emulator starts.
+        The first call connects, which may take seconds while the embedded emulator starts.
         """
         session = self._find_session()
         address = prefixed(self._prefix, topic, "topic")
@@ -85,7 +85,7 @@ class SessionPublisher:
         outer.set_running_or_notify_cancel()  # what was handed to the transport can't be taken back
 
         def send(on_missing: Callable[[TopicNotFound], None]) -> None:
-            inner = session.publish(address, data, attributes, ordering_key, blocking=blocking)
+            inner = session.publish(address, data, attributes, ordering_key, sending=sending)
             inner.add_done_callback(lambda done: _pass_on(done, outer, on_missing))
 
         def create_and_send(error: TopicNotFound) -> None:
@@ -96,7 +96,7 @@ class SessionPublisher:
                 outer.set_exception(exc)
 
         def on_missing(error: TopicNotFound) -> None:
-            # This is the transport's I/O thread, and creating blocks.
+            # This is a thread of the transport's or gRPC's, and creating blocks.
             threading.Thread(target=create_and_send, args=(error,), daemon=True).start()
 
         send(on_missing)

@@ -18,6 +18,7 @@ from convotic_pubsub.queue import Received
 if TYPE_CHECKING:
     from convotic_celery.sdk.handler import HandlerDefinition
     from convotic_celery.testing.clock import MovingClock
+    from convotic_pubsub.publisher import Sending
 
 __all__ = ["DeadLetterSeen", "MemoryBroker", "Pending", "PublishedMessage", "RunSeen"]
 
@@ -96,10 +97,10 @@ class MemoryBroker:
         attributes: Mapping[str, str],
         ordering_key: str,
         *,
-        blocking: bool = False,
+        sending: Sending = "batched",
     ) -> Future[str]:
         """Keep a message, one copy for each handler of its topic; confirmed at once."""
-        del blocking
+        del sending
         future: Future[str] = Future()
         handlers = [each for each in self._definitions if each.topic == topic]
         with self._lock:

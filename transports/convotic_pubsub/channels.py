@@ -1,6 +1,6 @@
 """The channels of one session, and the credentials that they need.
 
-What belongs to the I/O thread: all but ``publish_blocking``.
+What belongs to the I/O thread: all but ``publish_blocking`` and ``begin_publish``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ChannelPool:
         self._channels: list[grpc.aio.Channel] = []
         self._pulls: list[PullChannel] = []
         self._blocking: grpc.Channel | None = None
-        self._publish_blocking: Any = None
+        self._publish_method: Any = None
         self.unary = Rpc(self._open())
         self.acks = Rpc(self._open())
 
@@ -82,25 +82,37 @@ class ChannelPool:
     def publish_blocking(self, request: Any, timeout: float) -> Any:
         """Publish in the calling thread, one thread at a time: no other thread has to wake up.
 
-        A channel of its own, opened when it is first used: those of grpc.aio belong to a loop.
-
         Raises:
             grpc.RpcError: as the server answered.
             ValueError: the pool has been closed.
         """
-        if self._publish_blocking is None:
+        metadata = [routing_header("topic", request.topic)]
+        return self._publish(request, timeout=timeout, metadata=metadata)
+
+    def begin_publish(self, request: Any, timeout: float) -> Any:
+        """Publish in the calling thread, one thread at a time; return the ``grpc.Future`` at once.
+
+        Raises:
+            ValueError: the pool has been closed.
+        """
+        metadata = [routing_header("topic", request.topic)]
+        return self._publish.future(request, timeout=timeout, metadata=metadata)
+
+    @property
+    def _publish(self) -> Any:
+        """The method on a channel for other threads: those of grpc.aio belong to a loop."""
+        if self._publish_method is None:
             if self._credentials is None:
                 channel = grpc.insecure_channel(self._address, options=_OPTIONS)
             else:
                 channel = grpc.secure_channel(self._address, self._credentials, options=_OPTIONS)
             self._blocking = channel
-            self._publish_blocking = channel.unary_unary(
+            self._publish_method = channel.unary_unary(
                 "/google.pubsub.v1.Publisher/Publish",
                 request_serializer=pb.PublishRequest.SerializeToString,
                 response_deserializer=pb.PublishResponse.FromString,
             )
-        metadata = [routing_header("topic", request.topic)]
-        return self._publish_blocking(request, timeout=timeout, metadata=metadata)
+        return self._publish_method
 
 
 @dataclass(slots=True)

@@ -11,7 +11,8 @@ import logging
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import grpc
 import grpc.aio
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from convotic_pubsub.session import Session
 
-__all__ = ["Publisher"]
+__all__ = ["Publisher", "Sending"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,11 @@ _REQUEST_SECONDS = 20.0
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.1, 5.0
 
 Future = concurrent.futures.Future[str]
+
+#: Who sends a message. ``batched``: the I/O thread, together with what else there is. ``directly``:
+#: the thread that publishes, which is faster for one message; it does not wait. ``blocking``: the
+#: same, and it waits for the confirmation.
+Sending: TypeAlias = Literal["batched", "directly", "blocking"]
 
 
 @dataclass(slots=True, eq=False)
@@ -67,8 +73,9 @@ class Publisher:
         self._post = post
         self._lanes: dict[tuple[str, str], _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        #: Held by the thread that publishes by itself.
+        #: Held while a message is on its way that its publisher's thread has sent by itself.
         self._directly = threading.Lock()
+        self._sent_directly: Future | None = None
 
     def publish(
         self,
@@ -77,12 +84,11 @@ class Publisher:
         attributes: Mapping[str, str],
         ordering_key: str = "",
         *,
-        blocking: bool = False,
+        sending: Sending = "batched",
     ) -> Future:
-        """Queue a message; the future holds its id once the server has confirmed it.
+        """Send a message; the future holds its id once the server has confirmed it.
 
-        Thread-safe, does not block unless ``blocking`` says that the caller waits anyway: then it
-        may be sent by the calling thread itself, which is faster.
+        Thread-safe; does not block, unless ``sending`` is ``blocking``.
 
         The future raises :class:`PublishError` (or a subclass) when the server refused or did not
         confirm within ``publish_timeout_seconds``; in the latter case the message may still have
@@ -100,34 +106,48 @@ class Publisher:
         message = pb.PubsubMessage(data=data, attributes=attributes, ordering_key=ordering_key)
         give_up_at = self._session.clock() + self._session.options.publish_timeout_seconds
         outgoing = _Outgoing(message, size, concurrent.futures.Future(), give_up_at)
-        if blocking and not ordering_key and self._send_directly(path, outgoing):
-            return outgoing.future
-        if not self._post(self._enqueue, path, ordering_key, outgoing):
-            _fail([outgoing], PublishError(f"{path}: the session is closed"))
+        if (
+            sending == "batched"
+            or ordering_key
+            or not self._send_directly(path, outgoing, waits=sending == "blocking")
+        ):
+            self._hand_over(path, ordering_key, outgoing)
         return outgoing.future
 
-    def _send_directly(self, path: str, outgoing: _Outgoing) -> bool:
+    def _hand_over(self, path: str, ordering_key: str, outgoing: _Outgoing) -> None:
+        """Have the I/O thread send a message."""
+        if not self._post(self._enqueue, path, ordering_key, outgoing):
+            _fail([outgoing], PublishError(f"{path}: the session is closed"))
+
+    def _send_directly(self, path: str, outgoing: _Outgoing, *, waits: bool) -> bool:
         """Send one message from this thread; False where it should go with others, or again.
 
-        One thread at a time: many that publish at once share requests.
+        One at a time: many that publish at once share requests.
         """
         if not self._directly.acquire(blocking=False):
             return False
+        self._sent_directly = outgoing.future
+        timeout = min(_REQUEST_SECONDS, outgoing.give_up_at - self._session.clock())
+        request = pb.PublishRequest(topic=path, messages=[outgoing.message])
+        channels = self._session.channels
+        if waits:
+            try:
+                return _settle(path, outgoing, lambda: channels.publish_blocking(request, timeout))
+            finally:
+                self._directly.release()
         try:
-            timeout = min(_REQUEST_SECONDS, outgoing.give_up_at - self._session.clock())
-            request = pb.PublishRequest(topic=path, messages=[outgoing.message])
-            response = self._session.channels.publish_blocking(request, timeout)
-        except grpc.RpcError as error:
-            if is_transient(error):
-                return False
-            _fail([outgoing], _publish_error(error, path))
-        except ValueError:  # the channel is closed: the server is elsewhere now, or nowhere
-            return False
-        else:
-            outgoing.future.set_result(response.message_ids[0])
-        finally:
+            answer = channels.begin_publish(request, timeout)
+        except ValueError:  # the channel is closed
             self._directly.release()
+            return False
+        answer.add_done_callback(partial(self._on_answer, path, outgoing))
         return True
+
+    def _on_answer(self, path: str, outgoing: _Outgoing, answer: Any) -> None:
+        """Take the answer to what was sent directly and without waiting (gRPC's thread)."""
+        self._directly.release()
+        if not _settle(path, outgoing, answer.result):
+            self._hand_over(path, "", outgoing)
 
     def _enqueue(self, path: str, ordering_key: str, outgoing: _Outgoing) -> None:
         lane = self._lanes.get((path, ordering_key))
@@ -178,8 +198,28 @@ class Publisher:
 
     async def flush(self) -> None:
         """Return when everything published so far has been answered."""
+        direct = self._sent_directly
+        if direct is not None and not direct.done():
+            await asyncio.wait({asyncio.wrap_future(direct)})
         while self._tasks:
             await asyncio.wait(set(self._tasks))
+
+
+def _settle(path: str, outgoing: _Outgoing, respond: Callable[[], Any]) -> bool:
+    """Resolve a message's future by the server's answer; False if it has to be sent again."""
+    try:
+        response = respond()
+    except (ValueError, grpc.FutureCancelledError):
+        return False  # the channel was closed: the server is elsewhere now, or nowhere
+    except grpc.RpcError as error:
+        # As above, while the call was under way.
+        if is_transient(error) or error.code() is grpc.StatusCode.CANCELLED:
+            return False
+        _fail([outgoing], _publish_error(error, path))
+    else:
+        if not outgoing.future.done():  # its owner may have cancelled it
+            outgoing.future.set_result(response.message_ids[0])
+    return True
 
 
 def _take_batch(queue: deque[_Outgoing]) -> list[_Outgoing]:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from convotic_pubsub.delivery import Delivery
     from convotic_pubsub.options import TransportOptions
+    from convotic_pubsub.publisher import Sending
     from convotic_pubsub.queue import QueueSpec
 
 __all__ = ["Session"]
@@ -302,21 +303,19 @@ class Session:
         attributes: Mapping[str, str] | None = None,
         ordering_key: str = "",
         *,
-        blocking: bool = False,
+        sending: Sending = "batched",
     ) -> concurrent.futures.Future[str]:
         """Publish a raw message; see :meth:`convotic_pubsub.publisher.Publisher.publish`."""
         if self._relay is not None:
             return self._relay.ask("publish", topic, data, dict(attributes or {}), ordering_key)
-        return self.publisher.publish(
-            topic, data, attributes or {}, ordering_key, blocking=blocking
-        )
+        return self.publisher.publish(topic, data, attributes or {}, ordering_key, sending=sending)
 
     def publish_confirmed(
         self, topic: str, data: bytes, attributes: Mapping[str, str] | None = None
     ) -> str:
         """Publish a raw message and return its id once the server has confirmed it."""
         timeout = self.options.publish_timeout_seconds + _MARGIN_SECONDS
-        return self.publish(topic, data, attributes, blocking=True).result(timeout)
+        return self.publish(topic, data, attributes, sending="blocking").result(timeout)
 
     def spec(self, queue: str) -> QueueSpec:
         """Return a queue's specification: the one given in the options, or an ordinary one."""

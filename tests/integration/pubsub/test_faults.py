@@ -12,6 +12,7 @@ from tests.support.pubsub import CountingPolicy, Harness, make_spec
 
 if TYPE_CHECKING:
     from convotic_emulator.testing import EmulatorThread
+    from convotic_pubsub.publisher import Sending
     from tests.integration.pubsub.conftest import MakeHarness
 
 
@@ -65,14 +66,15 @@ def test_a_publish_outlives_some_unavailable_answers(
     one.drain_until(lambda: one.bodies == ["first", "later"])
 
 
-def test_a_blocking_publish_outlives_them_too(
-    pubsub_emulator: EmulatorThread, harness: MakeHarness
+@pytest.mark.parametrize("sending", ["blocking", "directly"])
+def test_one_that_is_sent_directly_outlives_them_too(
+    pubsub_emulator: EmulatorThread, harness: MakeHarness, sending: Sending
 ) -> None:
     """It is handed to those that try again, and arrives once."""
     one = consuming(harness, pubsub_emulator)
 
     pubsub_emulator.faults.unavailable(3, method="Publish")
-    assert one.session.publish_confirmed(one.spec.topic, b'"later"')
+    assert one.session.publish(one.spec.topic, b'"later"', sending=sending).result(10)
 
     one.drain_until(lambda: one.bodies == ["first", "later"])
 

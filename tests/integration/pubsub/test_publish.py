@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from convotic_emulator.testing import _LOOP
 from convotic_pubsub.errors import MessageTooLarge, PublishError, TopicNotFound
 from tests.support.pubsub import make_spec, pull, unique
 
 if TYPE_CHECKING:
+    from convotic_emulator.testing import EmulatorThread
+    from convotic_pubsub.publisher import Sending
     from tests.integration.pubsub.conftest import MakeHarness
 
 
@@ -61,15 +64,18 @@ def test_a_message_over_the_limit_is_refused_before_it_is_sent(
         one.session.publish(one.spec.topic, b"x" * 9_999_999, {"key": "value"})
 
 
-def test_who_waits_anyway_sends_without_the_io_thread(broker: str, harness: MakeHarness) -> None:
-    """A blocking publish is confirmed while the I/O thread is busy with something else."""
+@pytest.mark.parametrize("sending", ["blocking", "directly"])
+def test_one_message_is_sent_without_the_io_thread(
+    broker: str, harness: MakeHarness, sending: Sending
+) -> None:
+    """It is confirmed while the I/O thread is busy with something else."""
     one = harness(broker, make_spec())
-    first_id = one.session.publish_confirmed(one.spec.topic, b"0")
+    first_id = one.session.publish(one.spec.topic, b"0", sending=sending).result(10)
     go_on = threading.Event()
     one.session.post(go_on.wait, 10)
 
     try:
-        message_id = one.session.publish_confirmed(one.spec.topic, b"1")
+        message_id = one.session.publish(one.spec.topic, b"1", sending=sending).result(10)
         assert not go_on.is_set()
     finally:
         go_on.set()
@@ -78,14 +84,39 @@ def test_who_waits_anyway_sends_without_the_io_thread(broker: str, harness: Make
     assert {each.message.data for each in pull(one.session, one.spec.subscription)} == {b"0", b"1"}
 
 
-def test_a_blocking_publish_has_the_same_errors(broker: str, harness: MakeHarness) -> None:
+@pytest.mark.parametrize("sending", ["blocking", "directly"])
+def test_it_has_the_same_errors(broker: str, harness: MakeHarness, sending: Sending) -> None:
     """What the server refuses is told with the topic's name."""
     one = harness(broker, make_spec())
 
     with pytest.raises(TopicNotFound, match="no-such-topic"):
-        one.session.publish_confirmed("no-such-topic", b"{}")
+        one.session.publish("no-such-topic", b"{}", sending=sending).result(10)
     with pytest.raises(PublishError, match="refused"):
-        one.session.publish_confirmed(one.spec.topic, b"")
+        one.session.publish(one.spec.topic, b"", sending=sending).result(10)
+
+
+def test_closing_waits_for_what_was_sent_directly(
+    pubsub_emulator: EmulatorThread, harness: MakeHarness
+) -> None:
+    """A session that closes confirms what it has sent, whoever has sent it."""
+    one = harness(pubsub_emulator.address, make_spec())
+    held, go_on = threading.Event(), threading.Event()
+
+    async def hold_the_server() -> None:
+        held.set()
+        go_on.wait(10)
+
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        threads.submit(_LOOP.run, hold_the_server())
+        assert held.wait(10)
+        confirmation = one.session.publish(one.spec.topic, b"1", sending="directly")
+        closing = threads.submit(one.session.close)
+        with pytest.raises(TimeoutError):
+            closing.result(0.3)
+        go_on.set()
+
+        assert confirmation.result(10)
+        closing.result(10)
 
 
 def test_a_closed_session_publishes_no_more(our_emulator: str, harness: MakeHarness) -> None:
@@ -98,6 +129,8 @@ def test_a_closed_session_publishes_no_more(our_emulator: str, harness: MakeHarn
         one.session.publish_confirmed(one.spec.topic, b"2")
     with pytest.raises(PublishError, match="closed"):
         one.session.publish(one.spec.topic, b"3").result(10)
+    with pytest.raises(PublishError, match="closed"):
+        one.session.publish(one.spec.topic, b"4", sending="directly").result(10)
 
 
 def test_threads_that_publish_at_once_do_not_wait_for_each_other(
