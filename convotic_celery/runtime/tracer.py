@@ -22,6 +22,7 @@ from celery._state import _task_stack  # type: ignore[attr-defined]  # not in ce
 from celery.app import trace
 from celery.app.task import Context
 from celery.exceptions import Ignore, Retry
+from celery.utils.nodenames import gethostname
 from greenlet import getcurrent  # type: ignore[import-untyped]  # has no py.typed
 
 from convotic_celery.runtime.job import CURRENT_JOB
@@ -38,6 +39,12 @@ Traced: TypeAlias = tuple[bool, Any, float | None]
 #: Celery calls these, so that a task that has them needs Celery's tracer. ``on_failure`` and
 #: ``on_retry`` are called by what both tracers use.
 _HOOKS = ("before_start", "on_success", "after_return")
+
+#: Of Celery's ``build_tracer``, as it was when this was imported, and of what it returns.
+_BUILD = trace.build_tracer.__code__
+_CELERYS_CODE = frozenset(
+    {_BUILD, *(constant for constant in _BUILD.co_consts if hasattr(constant, "co_code"))}
+)
 
 
 def current_run() -> object:
@@ -64,9 +71,11 @@ def loop_tracer(task: Any) -> LoopTracer | None:
     if not isinstance(task, HandlerTask) or not task.runs_on_loop:
         return None
     conf = task.app.conf
+    # Not built yet: where there is no worker, whose consumer does that.
+    celerys: Any = task.__trace__ or trace.build_tracer
     is_plain = (
-        getattr(task.__trace__, "__code__", None) in _celerys_tracer
-        and not hasattr(task.__trace__, "__wrapped__")
+        getattr(celerys, "__code__", None) in _CELERYS_CODE
+        and not hasattr(celerys, "__wrapped__")
         and type(task).__call__ is HandlerTask.__call__
         and not {"__call__", "run"} & vars(task).keys()
     )
@@ -76,12 +85,6 @@ def loop_tracer(task: Any) -> LoopTracer | None:
     return LoopTracer(task)
 
 
-#: The code objects in Celery's ``build_tracer``, as it was when this was imported.
-_celerys_tracer = frozenset(
-    constant for constant in trace.build_tracer.__code__.co_consts if hasattr(constant, "co_code")
-)
-
-
 class LoopTracer:
     """Traces the runs of one handler. Belongs to the pool's loop."""
 
@@ -89,7 +92,7 @@ class LoopTracer:
         self._task = task
         #: The worker's: what Celery has set for its own tracer.
         localized = trace._localized  # type: ignore[attr-defined]  # not in celery-types
-        self._hostname = localized[2] if localized else None
+        self._hostname = localized[2] if localized else gethostname()
         self._tasks: Any = _task_stack
         self._requests: Any = task.request_stack
         stack: Any
