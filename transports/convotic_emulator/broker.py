@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from google.pubsub_v1.types import pubsub
-
 from convotic_emulator.clock import SECOND_US, Clock
 from convotic_emulator.lease import Message, Timers
 from convotic_emulator.naming import project_of, short_name
@@ -17,6 +15,7 @@ from convotic_emulator.registry import Registry, Snapshot, Subscription, Topic
 from convotic_emulator.replay_rows import Seek
 from convotic_emulator.settings import Proto, duration_us, rules_of
 from convotic_emulator.state import SubscriptionState
+from convotic_protos import pubsub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

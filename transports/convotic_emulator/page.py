@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, urlsplit
 
-from google.pubsub_v1.types import pubsub
-
 from convotic_emulator.errors import (
     InvalidArgument,
     NotFound,
@@ -29,6 +27,7 @@ from convotic_emulator.errors import (
 from convotic_emulator.page_html import Overview, render_error, render_messages, render_overview
 from convotic_emulator.schemas import apply_schema
 from convotic_emulator.settings import check_messages
+from convotic_protos import pubsub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

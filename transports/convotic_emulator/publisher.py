@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import empty_pb2
-from google.pubsub_v1.types import pubsub as t
 
 from convotic_emulator.changes import TOPIC_FIELDS, changed_copy
 from convotic_emulator.naming import check_name, check_project
@@ -14,6 +13,7 @@ from convotic_emulator.registry import in_project
 from convotic_emulator.rpc import unary_methods
 from convotic_emulator.schemas import apply_schema, check_schema_settings
 from convotic_emulator.settings import Proto, check_messages, complete_topic
+from convotic_protos import pubsub as t
 
 if TYPE_CHECKING:
     from convotic_emulator.engine import Engine

@@ -15,14 +15,13 @@ import sqlite3
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from google.pubsub_v1.types import pubsub
-
 from convotic_emulator import __version__
 from convotic_emulator.clock import SECOND_US
 from convotic_emulator.delivery import Waiter
 from convotic_emulator.errors import PubsubError
 from convotic_emulator.lease import Consumer
 from convotic_emulator.reply import fill_messages
+from convotic_protos import pubsub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from google.pubsub_v1.types import pubsub, schema
-
 from convotic_emulator.errors import AlreadyExists, NotFound
 from convotic_emulator.filter import Predicate, parse_filter
 from convotic_emulator.naming import DELETED_SCHEMA, DELETED_TOPIC
 from convotic_emulator.settings import Proto, rules_of
 from convotic_emulator.store import ResourceRow, Store
+from convotic_protos import pubsub, schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

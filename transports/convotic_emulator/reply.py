@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from google.pubsub_v1.types import pubsub
+from convotic_protos import pubsub
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

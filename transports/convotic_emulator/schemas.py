@@ -9,7 +9,6 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import empty_pb2
-from google.pubsub_v1.types import schema as t
 
 from convotic_emulator.avro import is_valid_message, parse_definition
 from convotic_emulator.avro_compatibility import can_read
@@ -19,6 +18,7 @@ from convotic_emulator.naming import check_name, check_project, short_name
 from convotic_emulator.paging import page_of
 from convotic_emulator.registry import in_project
 from convotic_emulator.rpc import unary_methods
+from convotic_protos import schema as t
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

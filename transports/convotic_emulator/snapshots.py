@@ -6,7 +6,6 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import empty_pb2
-from google.pubsub_v1.types import pubsub as t
 
 from convotic_emulator.changes import SNAPSHOT_FIELDS, changed_copy
 from convotic_emulator.clock import SECOND_US
@@ -15,6 +14,7 @@ from convotic_emulator.naming import DELETED_TOPIC, check_name, check_project, p
 from convotic_emulator.paging import page_of
 from convotic_emulator.registry import in_project
 from convotic_emulator.settings import check_labels, refuse_unsupported
+from convotic_protos import pubsub as t
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,8 +10,6 @@ import asyncio
 import sqlite3
 from typing import TYPE_CHECKING
 
-from google.pubsub_v1.types import pubsub
-
 from convotic_emulator.delivery import MAX_RESPONSE_MESSAGES, Waiter
 from convotic_emulator.errors import InvalidArgument, PubsubError
 from convotic_emulator.lease import Consumer, Message
@@ -24,6 +22,7 @@ from convotic_emulator.settings import (
     check_ack_deadline,
     check_pullable,
 )
+from convotic_protos import pubsub
 
 if TYPE_CHECKING:
     from convotic_emulator.engine import Engine

@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import empty_pb2
-from google.pubsub_v1.types import pubsub as t
 
 from convotic_emulator.changes import SUBSCRIPTION_FIELDS, changed_copy
 from convotic_emulator.delivery import Waiter
@@ -29,6 +28,7 @@ from convotic_emulator.settings import (
 from convotic_emulator.snapshots import SnapshotMethods
 from convotic_emulator.streaming import StreamingPull
 from convotic_emulator.wire.call import Method
+from convotic_protos import pubsub as t
 
 if TYPE_CHECKING:
     from convotic_emulator.engine import Engine

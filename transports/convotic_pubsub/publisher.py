@@ -212,8 +212,7 @@ def _settle(path: str, outgoing: _Outgoing, respond: Callable[[], Any]) -> bool:
     except (ValueError, grpc.FutureCancelledError):
         return False  # the channel was closed: the server is elsewhere now, or nowhere
     except grpc.RpcError as error:
-        # As above, while the call was under way.
-        if is_transient(error) or error.code() is grpc.StatusCode.CANCELLED:
+        if is_transient(error):
             return False
         _fail([outgoing], _publish_error(error, path))
     else:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 import grpc.aio
 from google.protobuf import empty_pb2, struct_pb2
-from google.pubsub_v1.types import pubsub as _types
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # no stubs
 
+from convotic_protos import pubsub as _types
 from convotic_pubsub.errors import (
     AccessDenied,
     BrokerUnavailable,
