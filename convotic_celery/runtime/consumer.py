@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery.worker.consumer import Consumer
 
-from convotic_celery.runtime.payload import CONTENT_TYPE, as_task_body
+from convotic_celery.runtime.payload import CONTENT_TYPE
 from convotic_celery.runtime.request import HandlerRequest
+
+if TYPE_CHECKING:
+    from convotic_celery.runtime.strategy import Strategy
 
 __all__ = ["HandlerConsumer"]
 
@@ -26,6 +29,8 @@ class HandlerConsumer(Consumer):
     connection_errors: tuple[type[BaseException], ...]
     channel_errors: tuple[type[BaseException], ...]
     task_buckets: dict[str, Any]
+    strategies: dict[str, Strategy]
+    on_task_message: set[Callable[[Any], Any]]
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Reject a message whose body can't be decoded."""
@@ -42,11 +47,13 @@ class HandlerConsumer(Consumer):
         broker_errors = (*self.connection_errors, *self.channel_errors)
 
         def handle_or_reject(message: Any) -> None:
-            if message.content_type == CONTENT_TYPE:
-                # What message.decode() would find; this is the main loop, and each message's way.
-                message._decoded_cache = as_task_body(message.body)
             try:
-                handle(message)
+                if message.content_type == CONTENT_TYPE:
+                    # As Celery would, but without the promises that it makes for each message.
+                    take = self.strategies[message.headers["task"]]
+                    take(message, None, None, None, self.on_task_message)
+                else:
+                    handle(message)
             except broker_errors:
                 raise  # Celery reconnects
             except Exception:

@@ -39,7 +39,6 @@ from convotic_celery.runtime.outcome import (
     error_type,
     reason_of,
 )
-from convotic_celery.runtime.payload import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from convotic_celery.runtime.attributes import DeadLetterReason
@@ -84,14 +83,6 @@ class HandlerRequest(Request):
     _context: Any
     #: Until when the lease is kept, by the monotonic clock; before the run, for ever.
     _held_until = math.inf
-
-    def __init__(
-        self, message: Any, *, body: Any = None, decoded: bool = False, **kwargs: Any
-    ) -> None:
-        if message.content_type == CONTENT_TYPE:
-            # Else the tracer takes the raw message apart once more.
-            body, decoded = message.payload, True
-        super().__init__(message, body=body, decoded=decoded, **kwargs)
 
     # -- what Celery and the pool call -----------------------------------------------------------
 

@@ -77,6 +77,7 @@ class HandlerTask(Task[Any, Any]):
 
     abstract = True
     Request = "convotic_celery.runtime.request:HandlerRequest"
+    Strategy = "convotic_celery.runtime.strategy:handler_strategy"
     acks_late = True
     acks_on_failure = False
     acks_on_timeout = False

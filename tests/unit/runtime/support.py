@@ -15,7 +15,7 @@ from celery.worker.request import (  # type: ignore[attr-defined]  # not in cele
 
 from convotic_celery.app import ConvoticApp
 from convotic_celery.runtime.attributes import DeadLetterReason
-from convotic_celery.runtime.payload import PayloadBuilder
+from convotic_celery.runtime.payload import PayloadBuilder, as_task_body
 from convotic_celery.runtime.request import HandlerRequest
 from convotic_celery.sdk.handler import HandlerDefinition, define_handler
 from convotic_celery.sdk.options import WorkerOptions
@@ -166,8 +166,9 @@ def make_request(
         task=task,
         hostname="unit",
         eventer=eventer,
-        body=message.body,
+        body=as_task_body(message.body),
         headers=message.headers,
+        decoded=True,
     )
     return request, message, eventer
 

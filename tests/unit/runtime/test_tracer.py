@@ -38,6 +38,12 @@ _SIGNALS = {
 _UNEQUAL = {"runtime", "traceback", "einfo", "signal"}
 
 
+@pytest.fixture(autouse=True)
+def _no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the name of the worker that another test has set up in this process."""
+    monkeypatch.setattr(trace, "_localized", [])
+
+
 def celerys(tracer: Callable[..., Any]) -> Callable[..., Any]:
     """Return Celery's tracer as an agent would wrap it, so that it has to be used."""
 
