@@ -81,17 +81,17 @@ class SessionPublisher:
         """
         session = self._find_session()
         address = prefixed(self._prefix, topic, "topic")
+        inner = session.publish(address, data, attributes, ordering_key, sending=sending)
+        if inner.done() and not isinstance(inner.exception(), TopicNotFound):
+            return inner
         outer: Future[str] = Future()
         outer.set_running_or_notify_cancel()  # what was handed to the transport can't be taken back
-
-        def send(on_missing: Callable[[TopicNotFound], None]) -> None:
-            inner = session.publish(address, data, attributes, ordering_key, sending=sending)
-            inner.add_done_callback(lambda done: _pass_on(done, outer, on_missing))
 
         def create_and_send(error: TopicNotFound) -> None:
             try:
                 self._create(session, topic, error)
-                send(outer.set_exception)
+                again = session.publish(address, data, attributes, ordering_key)
+                again.add_done_callback(lambda done: _pass_on(done, outer, outer.set_exception))
             except BaseException as exc:  # noqa: BLE001 - a thread's top: told to the caller
                 outer.set_exception(exc)
 
@@ -99,7 +99,7 @@ class SessionPublisher:
             # This is a thread of the transport's or gRPC's, and creating blocks.
             threading.Thread(target=create_and_send, args=(error,), daemon=True).start()
 
-        send(on_missing)
+        inner.add_done_callback(lambda done: _pass_on(done, outer, on_missing))
         return outer
 
     def _find_session(self) -> Session:
