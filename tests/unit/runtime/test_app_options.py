@@ -109,12 +109,7 @@ class _Session:
 
     def publish(self, topic: str, *_: Any, **__: Any) -> Any:
         self.topics.append(topic)
-        return _Done()
-
-
-class _Done:
-    def add_done_callback(self, _callback: Any) -> None:
-        """Never done."""
+        return Future[str]()
 
 
 def test_a_publisher_puts_the_prefix_before_topics_but_not_before_paths() -> None:
