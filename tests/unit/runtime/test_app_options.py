@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
