@@ -130,9 +130,16 @@ class Run:
         count = self._options.messages if name == "rabbitmq" else self._options.messages // 4
         if name in self._best:
             return peer.throughput(self._best[name], count)
-        rates = {pool: peer.throughput(pool, count) for pool in POOLS}
-        for pool, rate in rates.items():
-            self._keep(f"pools/celery {name}, {pool}", rate)
+        rates: dict[str, float] = {}
+        for pool in POOLS:
+            try:
+                rates[pool] = peer.throughput(pool, count)
+            except (MissingPeer, AssertionError, subprocess.SubprocessError) as error:
+                self.missing[f"pools/celery {name}, {pool}"] = str(error)[:300]
+            else:
+                self._keep(f"pools/celery {name}, {pool}", rates[pool])
+        if not rates:
+            raise MissingPeer(f"no pool of Celery on {name} has got through")
         self._best[name] = max(rates, key=lambda pool: rates[pool])
         return rates[self._best[name]]
 
