@@ -31,8 +31,8 @@ POOLS = {"solo": 1, "threads": 4, "prefork": 2}
 _PREFETCH = 100
 #: Of dramatiq's worker: processes and threads in each, as in ``facts/peers.md``.
 _DRAMATIQ_SIZE = ("2", "4")
-#: A run takes some ten; a worker that stands still (gcpubsub's prefork does, now and then: gRPC does
-#: not survive a fork) costs the bench no more than this.
+#: A run takes some ten; a worker that stands still (gcpubsub's prefork does, now and then: gRPC
+#: does not survive a fork) costs the bench no more than this.
 _RUN_SECONDS = 90
 
 
