@@ -9,7 +9,13 @@ import pytest
 
 from tests.packaging.support import run
 
-PACKAGES = {"convotic_celery", "convotic_pubsub", "convotic_emulator", "convotic_order_processor"}
+PACKAGES = {
+    "convotic_celery",
+    "convotic_pubsub",
+    "convotic_emulator",
+    "convotic_protos",
+    "convotic_order_processor",
+}
 
 
 def test_it_holds_our_packages_and_nothing_else(wheel: Path) -> None:
