@@ -28,7 +28,7 @@ from convotic_celery.runtime.job import CURRENT_JOB, Job
 from convotic_celery.runtime.loop import LoopThread
 from convotic_celery.runtime.suspend import run_suspendable
 from convotic_celery.runtime.threads import WorkerThreads
-from convotic_celery.runtime.tracer import LoopTracer, loop_tracer
+from convotic_celery.runtime.tracer import LoopTracer, key_tasks_by_run, loop_tracer
 from convotic_celery.runtime.watchdog import LoopWatchdog
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class TaskPool(BasePool):
 
     def on_start(self) -> None:
         """Start the loop; threads start when there is work for them."""
+        key_tasks_by_run()
         self._loop_thread.start()
         self._watchdog.start()
         if self._lifespans is not None:

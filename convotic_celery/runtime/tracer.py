@@ -28,7 +28,7 @@ from greenlet import getcurrent  # type: ignore[import-untyped]  # has no py.typ
 from convotic_celery.runtime.job import CURRENT_JOB
 from convotic_celery.runtime.task import HandlerTask
 
-__all__ = ["LoopTracer", "current_run", "loop_tracer"]
+__all__ = ["LoopTracer", "current_run", "key_tasks_by_run", "loop_tracer"]
 
 logger = logging.getLogger(trace.logger.name)
 
@@ -60,6 +60,12 @@ def current_run() -> object:
     if enter is not None:
         enter()
     return job
+
+
+def key_tasks_by_run() -> None:
+    """Have Celery's stack of current tasks kept by :func:`current_run`; call before any run."""
+    stack: Any = _task_stack
+    stack.__ident_func__ = current_run
 
 
 def loop_tracer(task: Any) -> LoopTracer | None:
@@ -94,10 +100,9 @@ class LoopTracer:
         localized = trace._localized  # type: ignore[attr-defined]  # not in celery-types
         self._hostname = localized[2] if localized else gethostname()
         self._tasks: Any = _task_stack
-        self._requests: Any = task.request_stack
-        stack: Any
-        for stack in (self._tasks, self._requests):
-            stack.__ident_func__ = current_run
+        requests: Any = task.request_stack
+        requests.__ident_func__ = current_run
+        self._requests = requests
         loader = task.app.loader
         self._on_task_init = loader.on_task_init
         self._cleanups = (task.backend.process_cleanup, loader.on_process_cleanup)

@@ -18,6 +18,7 @@ from celery._state import _task_stack  # type: ignore[attr-defined]  # not in ce
 from celery.app import trace
 from celery.app.task import Context
 from celery.exceptions import Reject
+from greenlet import getcurrent  # type: ignore[import-untyped]  # has no py.typed
 
 from convotic_celery.runtime.pool import TaskPool
 from convotic_celery.runtime.tracer import loop_tracer
@@ -220,6 +221,39 @@ def test_each_run_has_its_own_current_task(pool: TaskPool) -> None:
 
     assert sorted(seen) == sorted([(first.id, first.id, None), ("another", "another", None)])
     wait_until(lambda: stacks_of(task) == ({}, {}))
+
+
+def test_an_async_task_beside_it_keeps_its_own() -> None:
+    """Celery's tracer runs that one, and has begun before ours is used for the first time."""
+    stack: Any = _task_stack
+    stack.__ident_func__ = getcurrent  # as in a new process
+    gate = asyncio.Event()
+    seen: list[Any] = []
+
+    async def other(self: Any) -> None:
+        seen.append(current_task.request.id)
+        await gate.wait()
+        seen.append((current_task.request.id, self.request.id))
+
+    async def handler(message: Any, ctx: Any) -> None:
+        gate.set()
+
+    pool = TaskPool(2)
+    pool.start()
+    try:
+        task, request, *_ = make(pool, handler)
+        task.app.task(bind=True, shared=False, name="unit.other", ignore_result=True)(other)
+        request_dict = {"id": "other", "ignore_result": True}
+        arguments: Any = ("unit.other", "other", request_dict, ((), {}, None), None, None)
+        pool.apply_async(trace.trace_task_ret, args=arguments, callback=seen.append)
+        wait_until(lambda: len(seen) == 1)
+        request.execute_using_pool(pool)
+        wait_until(lambda: len(seen) == 3)
+    finally:
+        pool.stop()
+
+    assert seen[:2] == ["other", ("other", "other")]
+    assert dict(stack._local) == {}
 
 
 def test_a_task_that_is_called_inside_has_its_own_request(pool: TaskPool) -> None:
