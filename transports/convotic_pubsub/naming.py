@@ -65,7 +65,6 @@ def subscription_path(project: str, subscription: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-@lru_cache(maxsize=1024)  # each publish asks
 def routing_header(field: str, resource: str) -> tuple[str, str]:
     """Return the metadata that lets the service route a request, as Google's clients send it."""
     return ("x-goog-request-params", f"{field}={quote(resource, safe='')}")
