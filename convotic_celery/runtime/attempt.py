@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from celery.exceptions import Ignore, Retry, WorkerShutdown, WorkerTerminate
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from convotic_celery.runtime.payload import MessageFacts
     from convotic_celery.runtime.run import Execution
     from convotic_celery.sdk.handler import HandlerDefinition
+    from convotic_celery.sdk.message import WorkerMessage
 
 __all__ = ["attempt_async", "attempt_sync", "make_control"]
 
@@ -61,19 +62,16 @@ async def attempt_async(
         Exception: This was its last attempt; ``on_dead_letter`` has been called.
         asyncio.CancelledError: The pool stopped the run.
     """
-    if "give_up" in facts:
-        end = _End(GivenUp(facts["give_up"], facts["attempt"]), is_final=True)
+    control = make_control(execution.definition, partial(hold_lease, task_id))
+    try:
+        message = _open(execution, raw, facts)
+        await explain_cancellation(run_async(execution, message, facts, control))
+    except _WORKER_STOPS:
+        raise
+    except BaseException as exc:  # noqa: BLE001 - whatever a handler raises has a meaning
+        end = _conclude(exc, execution, facts, control.handler_seconds)
     else:
-        control = make_control(execution.definition, partial(hold_lease, task_id))
-        try:
-            message = build_message(execution.definition, raw, facts)
-            await explain_cancellation(run_async(execution, message, facts, control))
-        except _WORKER_STOPS:
-            raise
-        except BaseException as exc:  # noqa: BLE001 - whatever a handler raises has a meaning
-            end = _conclude(exc, execution, facts, control.handler_seconds)
-        else:
-            return
+        return
     if end.is_final and execution.definition.options.on_dead_letter is not None:
         await explain_cancellation(tell_dead_letter_async(execution, end.error, raw, facts))
     raise end.error
@@ -81,19 +79,16 @@ async def attempt_async(
 
 def attempt_sync(execution: Execution, raw: bytes, facts: MessageFacts, task_id: str) -> None:
     """Run a plain ``def`` handler; raises what :func:`attempt_async` does."""
-    if "give_up" in facts:
-        end = _End(GivenUp(facts["give_up"], facts["attempt"]), is_final=True)
+    control = make_control(execution.definition, partial(hold_lease, task_id))
+    try:
+        message = _open(execution, raw, facts)
+        run_sync(execution, message, facts, control)
+    except _WORKER_STOPS:
+        raise
+    except BaseException as exc:  # noqa: BLE001 - as above
+        end = _conclude(exc, execution, facts, control.handler_seconds)
     else:
-        control = make_control(execution.definition, partial(hold_lease, task_id))
-        try:
-            message = build_message(execution.definition, raw, facts)
-            run_sync(execution, message, facts, control)
-        except _WORKER_STOPS:
-            raise
-        except BaseException as exc:  # noqa: BLE001 - as above
-            end = _conclude(exc, execution, facts, control.handler_seconds)
-        else:
-            return
+        return
     if end.is_final and execution.definition.options.on_dead_letter is not None:
         tell_dead_letter_sync(execution, end.error, raw, facts)
     raise end.error
@@ -105,9 +100,18 @@ def make_control(definition: HandlerDefinition, hold: HoldLease) -> RunControl:
     return RunControl(options.run_limit, hold, bound_seconds=options.max_lease_duration)
 
 
+def _open(execution: Execution, raw: bytes, facts: MessageFacts) -> WorkerMessage[Any]:
+    """Return the handler's message; raise GivenUp if only ``on_dead_letter`` is to be told."""
+    if "give_up" in facts:
+        raise GivenUp(facts["give_up"], facts["attempt"])
+    return build_message(execution.definition, raw, facts)
+
+
 def _conclude(
     raised: BaseException, execution: Execution, facts: MessageFacts, elapsed_seconds: float
 ) -> _End:
+    if "give_up" in facts and isinstance(raised, GivenUp):
+        return _End(raised, is_final=True)
     error = raised if isinstance(raised, Exception) else _exited(raised)
     verdict = judge(
         error,

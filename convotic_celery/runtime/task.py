@@ -6,7 +6,6 @@ What that does to the message is decided on the worker's side, in ``request.py``
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import uuid
 from collections.abc import Mapping, Sequence
@@ -14,15 +13,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from celery.app.task import Task
-from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from convotic_celery.context.publishing import encode_json
 from convotic_celery.errors import InvalidMessage, PublishRefused
 from convotic_celery.runtime.attempt import attempt_async, attempt_sync, make_control
 from convotic_celery.runtime.coroutine import explain_cancellation, run_coroutine
-from convotic_celery.runtime.outcome import (
-    GivenUp,
-)
+from convotic_celery.runtime.outcome import GivenUp
 from convotic_celery.runtime.payload import MessageFacts, task_id_of
 from convotic_celery.runtime.run import Execution, build_message, run_async, run_sync
 from convotic_celery.sdk.outcomes import DeadLetter
@@ -45,9 +41,6 @@ _REFUSED = {
     "countdown": "Pub/Sub has no delayed delivery; use ctx.pubsub.publish(…, delay=…)",
     "expires": "a handler's message does not expire; check message.published_at in the handler",
 }
-
-#: Passed through untouched: the worker is being told to stop.
-_WORKER_STOPS = (WorkerShutdown, WorkerTerminate, GeneratorExit, asyncio.CancelledError)
 
 
 class ConvoticTask(Task[Any, Any]):
@@ -161,7 +154,7 @@ class HandlerTask(Task[Any, Any]):
         result.ignored = True  # as Celery's own: nobody waits for what is not stored
         return result
 
-    def _call_directly(self, *args: Any, **kwargs: Any) -> Any:
+    def _call_directly(self, *args: Any, **kwargs: Any) -> None:
         """Run on plain data, as ``handler_task(order)`` or an eager call does. Errors pass through.
 
         Raises:
