@@ -32,7 +32,6 @@ Strategy: TypeAlias = Callable[[Any, Any, Any, Any, Iterable[Callable[[Any], Any
 
 def handler_strategy(task: Any, app: Any, consumer: Any) -> Strategy:
     """Return what a consumer calls with a handler's messages (Celery's ``Task.Strategy``)."""
-    celerys_way: Strategy = strategy.default(task, app, consumer)
     hostname, errors, eventer = (
         consumer.hostname,
         consumer.connection_errors,
@@ -55,7 +54,7 @@ def handler_strategy(task: Any, app: Any, consumer: Any) -> Strategy:
         callbacks: Iterable[Callable[[Any], Any]],
     ) -> None:
         if message.content_type != CONTENT_TYPE:  # it can't be run, and is told so as a task
-            celerys_way(message, body, ack, reject, callbacks)
+            strategy.default(task, app, consumer)(message, body, ack, reject, callbacks)
             return
         request = request_class(
             message,

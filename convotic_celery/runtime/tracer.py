@@ -76,7 +76,6 @@ def loop_tracer(task: Any) -> LoopTracer | None:
     """
     if not isinstance(task, HandlerTask) or not task.runs_on_loop:
         return None
-    conf = task.app.conf
     # Not built yet: where there is no worker, whose consumer does that.
     celerys: Any = task.__trace__ or trace.build_tracer
     is_plain = (
@@ -86,7 +85,7 @@ def loop_tracer(task: Any) -> LoopTracer | None:
         and not {"__call__", "run"} & vars(task).keys()
     )
     has_hooks = any(trace.task_has_custom(task, hook) for hook in _HOOKS)
-    if not is_plain or has_hooks or conf.worker_deduplicate_successful_tasks:
+    if not is_plain or has_hooks or task.app.conf.worker_deduplicate_successful_tasks:
         return None
     return LoopTracer(task)
 

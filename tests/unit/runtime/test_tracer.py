@@ -24,7 +24,7 @@ from convotic_celery.runtime.pool import TaskPool
 from convotic_celery.runtime.tracer import loop_tracer
 from convotic_celery.sdk.outcomes import DeadLetter, Drop, Retry
 from tests.support.waiting import wait_until
-from tests.unit.runtime.support import define, forever, make_app, make_request
+from tests.unit.runtime.support import define, do_nothing, forever, make_app, make_request
 
 _SIGNALS = {
     "prerun": signals.task_prerun,
@@ -291,16 +291,12 @@ def test_an_agent_that_wraps_celerys_tracer_sees_each_run(
         return wrapped
 
     monkeypatch.setattr(trace, "build_tracer", wrapped_build)
-    _, request, message, _ = make(pool, handler=forever_not)
+    _, request, message, _ = make(pool, handler=do_nothing)
     request.execute_using_pool(pool)
     wait_until(message.settled.is_set)
 
     assert seen == [request.id]
     assert message.settlement == ("ack",)
-
-
-async def forever_not(message: Any, ctx: Any) -> None:
-    """Succeed."""
 
 
 def _wrap_call(task: Any) -> None:
@@ -324,7 +320,7 @@ def test_what_only_celerys_tracer_does_is_left_to_it(
     pool: TaskPool, change: Callable[[Any], None]
 ) -> None:
     """A wrapped task, hooks of Celery's own, its own deduplication."""
-    task, *_ = make(pool, forever_not)
+    task, *_ = make(pool, do_nothing)
     assert loop_tracer(task) is not None
 
     change(task)
