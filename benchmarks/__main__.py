@@ -69,10 +69,17 @@ class Run:
         """Measure everything once."""
         for name, measure in self._kinds().items():
             say(name)
-            try:
-                self._keep(name, measure())
-            except (MissingPeer, AssertionError, subprocess.SubprocessError, OSError) as error:
-                self.missing[name] = str(error)[:300] or type(error).__name__
+            self._measure(name, measure)
+
+    def _measure(self, name: str, measure: Callable[[], Any]) -> Any:
+        """Keep and return what is measured; None, and why, where that can't be."""
+        try:
+            outcome = measure()
+        except (MissingPeer, AssertionError, subprocess.SubprocessError, OSError) as error:
+            self.missing[name] = str(error)[:300] or type(error).__name__
+            return None
+        self._keep(name, outcome)
+        return outcome
 
     def _kinds(self) -> dict[str, Callable[[], Any]]:
         bench, google = self._bench, self._google
@@ -130,14 +137,15 @@ class Run:
         count = self._options.messages if name == "rabbitmq" else self._options.messages // 4
         if name in self._best:
             return peer.throughput(self._best[name], count)
-        rates: dict[str, float] = {}
-        for pool in POOLS:
-            try:
-                rates[pool] = peer.throughput(pool, count)
-            except (MissingPeer, AssertionError, subprocess.SubprocessError) as error:
-                self.missing[f"pools/celery {name}, {pool}"] = str(error)[:300]
-            else:
-                self._keep(f"pools/celery {name}, {pool}", rates[pool])
+        measured = {
+            pool: self._measure(
+                f"pools/celery {name}, {pool}", partial(peer.throughput, pool, count)
+            )
+            for pool in POOLS
+        }
+        rates: dict[str, float] = {
+            pool: rate for pool, rate in measured.items() if rate is not None
+        }
         if not rates:
             raise MissingPeer(f"no pool of Celery on {name} has got through")
         self._best[name] = max(rates, key=lambda pool: rates[pool])
