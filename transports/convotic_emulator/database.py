@@ -12,14 +12,17 @@ import sqlite3
 import time
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from convotic_emulator.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["MEMORY", "Database", "checksum"]
+__all__ = ["MEMORY", "Database", "Row", "checksum"]
+
+#: The parameters of a statement.
+Row: TypeAlias = "Sequence[str | int | bytes | None]"
 
 #: Open this instead of a path for a store that is gone when it is closed.
 MEMORY = ":memory:"
@@ -98,16 +101,20 @@ class Database:
         self._folder = None if str(path) == MEMORY else Path(path).parent
         self._connection.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
         self._in_transaction = False
+        #: What :meth:`defer_many` keeps, in order.
+        self._deferred: list[tuple[str, list[Row]]] = []
         self._shrunk = 0
         self._roomy_until = 0.0
 
     @property
     def has_uncommitted(self) -> bool:
         """Whether something was written since the last commit."""
-        return self._in_transaction
+        return self._in_transaction or bool(self._deferred)
 
     def commit(self) -> None:
         """Make all that was written durable."""
+        if self._deferred:
+            self._begin()
         if self._in_transaction:
             self._connection.execute("COMMIT")
             self._in_transaction = False
@@ -115,6 +122,7 @@ class Database:
     def rollback(self) -> None:
         """Forget all that was written since the last commit."""
         self._in_transaction = False
+        self._deferred.clear()
         if self._connection.in_transaction:  # SQLite may have ended it by itself
             self._connection.execute("ROLLBACK")
 
@@ -134,7 +142,7 @@ class Database:
         self.commit()
         self._connection.close()
 
-    def write(self, statement: str, parameters: Sequence[str | int | bytes | None]) -> int:
+    def write(self, statement: str, parameters: Row) -> int:
         """Execute a statement in the open transaction; begin one if there is none.
 
         Returns how many rows it has changed.
@@ -142,14 +150,28 @@ class Database:
         self._begin()
         return self._connection.execute(statement, parameters).rowcount
 
-    def write_many(self, statement: str, rows: Iterable[Sequence[str | int | bytes | None]]) -> int:
+    def write_many(self, statement: str, rows: Iterable[Row]) -> int:
         """Execute a statement for each row, as :meth:`write` does."""
         self._begin()
         return self._connection.executemany(statement, rows).rowcount
 
     def read(self, query: str, parameters: Sequence[str | int] = ()) -> sqlite3.Cursor:
         """Return the rows of a query; it sees what is not committed yet."""
+        if self._deferred:
+            self._begin()
         return self._connection.execute(query, parameters)
+
+    def defer_many(self, statement: str, rows: Iterable[Row]) -> None:
+        """Execute a statement for each row later, in a way that nobody can tell.
+
+        That is with the commit, or before anything else is read or written. Those of many requests
+        become one, if the statement is the same object, and what need not wait does not.
+        """
+        deferred = self._deferred
+        if deferred and deferred[-1][0] is statement:
+            deferred[-1][1].extend(rows)
+        else:
+            deferred.append((statement, list(rows)))
 
     def read_meta(self, key: str) -> str | int | None:
         """Return a value that concerns the whole file."""
@@ -167,7 +189,7 @@ class Database:
         """
         free, pages = self._pragma("freelist_count"), self._pragma("page_count")
         is_due = free > max(_KEPT_PAGES, pages // 2)
-        if self._in_transaction:
+        if self.has_uncommitted:
             return is_due
         if is_due:
             # execute() would stop at the first page.
@@ -182,9 +204,14 @@ class Database:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
     def _begin(self) -> None:
+        """Begin a transaction, if there is none, and write what was deferred."""
         if not self._in_transaction:
             self._connection.execute("BEGIN IMMEDIATE")
             self._in_transaction = True
+        if self._deferred:
+            deferred, self._deferred = self._deferred, []
+            for statement, rows in deferred:
+                self._connection.executemany(statement, rows)
 
 
 def _open(path: Path | str) -> sqlite3.Connection:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from convotic_emulator.lease import Consumer, Message
     from convotic_emulator.state import SubscriptionState
 
-__all__ = ["MAX_RESPONSE_BYTES", "Dispatcher", "Waiter"]
+__all__ = ["MAX_RESPONSE_BYTES", "Dispatcher", "FutureWaiter", "Waiter"]
 
 #: Clients that know of an emulator have gRPC's default limit of 4 MiB a response.
 MAX_RESPONSE_BYTES = 3_500_000
@@ -27,9 +27,7 @@ MAX_RESPONSE_MESSAGES = 1000
 
 
 class Waiter:
-    """A consumer that is ready for one response."""
-
-    __slots__ = ("consumer", "lease_seconds", "max_messages", "result", "state")
+    """A consumer that is ready for messages, while it is in the line."""
 
     def __init__(
         self,
@@ -38,13 +36,62 @@ class Waiter:
         *,
         max_messages: int,
         lease_seconds: int,
-        result: asyncio.Future[list[Message]],
     ) -> None:
         self.state = state
         self.consumer = consumer
         self.max_messages = min(max_messages, MAX_RESPONSE_MESSAGES)
         self.lease_seconds = lease_seconds
-        self.result = result
+
+    @property
+    def has_gone(self) -> bool:
+        """Whether it wants nothing any more, whatever the line says."""
+        raise NotImplementedError
+
+    def give(self, messages: list[Message]) -> bool:
+        """Take leased messages, at least one; True to stay in the line, at its end.
+
+        Raises nothing.
+        """
+        raise NotImplementedError
+
+    def refuse(self, error: Exception) -> None:
+        """Hear that there will be nothing."""
+        raise NotImplementedError
+
+
+class FutureWaiter(Waiter):
+    """A consumer that is ready for one response: ``result`` is set to its messages."""
+
+    def __init__(
+        self,
+        state: SubscriptionState,
+        consumer: Consumer,
+        *,
+        max_messages: int,
+        lease_seconds: int,
+    ) -> None:
+        super().__init__(state, consumer, max_messages=max_messages, lease_seconds=lease_seconds)
+        self.result: asyncio.Future[list[Message]] = asyncio.get_running_loop().create_future()
+
+    @property
+    def has_gone(self) -> bool:
+        """Whether it has what it waited for, or waits no more."""
+        return self.result.done()
+
+    def give(self, messages: list[Message]) -> bool:
+        """Set the result."""
+        self.result.set_result(messages)
+        return False
+
+    def give_up(self) -> None:
+        """Have it wait no longer: the result is empty, if there is none."""
+        if not self.result.done():
+            self.result.set_result([])
+
+    def refuse(self, error: Exception) -> None:
+        """Set the error, if there is no result."""
+        if not self.result.done():
+            self.result.set_exception(error)
 
 
 class Dispatcher:
@@ -76,15 +123,15 @@ class Dispatcher:
                 asyncio.get_running_loop().call_soon(self._dispatch)
 
     def wait(self, waiter: Waiter) -> None:
-        """Queue a waiter; its result is set to a list of leased messages."""
+        """Put a waiter into the line."""
         if self._closed is not None:
-            waiter.result.set_exception(self._closed)
+            waiter.refuse(self._closed)
             return
         self._waiting.setdefault(waiter.state, deque()).append(waiter)
         self.wake(waiter.state)
 
     def leave(self, waiter: Waiter) -> None:
-        """Take a waiter out of the queue, if it is in."""
+        """Take a waiter out of the line, if it is in."""
         queue = self._waiting.get(waiter.state)
         if queue is not None and waiter in queue:
             queue.remove(waiter)
@@ -94,8 +141,7 @@ class Dispatcher:
     def drop(self, state: SubscriptionState, error: Exception) -> None:
         """Refuse all waiters of a subscription that is gone."""
         for waiter in self._waiting.pop(state, ()):
-            if not waiter.result.done():
-                waiter.result.set_exception(error)
+            waiter.refuse(error)
 
     def drop_all(self, error: Exception) -> None:
         """Refuse everybody, from now on too: the server is going away."""
@@ -127,11 +173,12 @@ class Dispatcher:
 
     def _serve(self, state: SubscriptionState, queue: deque[Waiter]) -> None:
         now_us = self._clock.now_us()
+        some_stayed = False
         for turn in range(len(queue), 0, -1):
             if not state.backlog.is_deliverable():
                 return
             waiter = queue[0]
-            if waiter.result.done():
+            if waiter.has_gone:
                 queue.popleft()
                 continue
             messages: list[Message] = []
@@ -146,7 +193,10 @@ class Dispatcher:
                     now_us=now_us,
                 )
             queue.popleft()  # only now: if the file fails it must be told
-            if messages:
-                waiter.result.set_result(messages)
-            else:
+            if not messages:
                 queue.append(waiter)
+            elif waiter.give(messages):
+                queue.append(waiter)
+                some_stayed = True
+        if some_stayed and state.backlog.is_deliverable():
+            self.wake(state)  # in the next round of the loop: other subscriptions come first

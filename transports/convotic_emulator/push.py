@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from convotic_emulator import __version__
 from convotic_emulator.clock import SECOND_US
-from convotic_emulator.delivery import Waiter
+from convotic_emulator.delivery import FutureWaiter
 from convotic_emulator.errors import PubsubError
 from convotic_emulator.lease import Consumer
 from convotic_emulator.reply import fill_messages
@@ -84,7 +84,7 @@ class _Pusher:
         self._pause_seconds = 0.0
         self._resume_us = 0
         self._requests: set[asyncio.Task[None]] = set()
-        self._waiter: Waiter | None = None
+        self._waiter: FutureWaiter | None = None
 
     async def run(self) -> None:
         """Push whatever there is."""
@@ -110,12 +110,11 @@ class _Pusher:
         while True:
             while self._engine.clock.now_us() < self._resume_us:
                 await _Pause(self._engine, self._resume_us).over
-            self._waiter = waiter = Waiter(
+            self._waiter = waiter = FutureWaiter(
                 state,
                 self._consumer,
                 max_messages=1,
                 lease_seconds=self._subscription.proto.ack_deadline_seconds,
-                result=asyncio.get_running_loop().create_future(),
             )
             self._engine.dispatcher.wait(waiter)
             try:
@@ -160,8 +159,8 @@ class _Pusher:
                 doubled = min(max(FIRST_PAUSE_SECONDS, paused * 2), LAST_PAUSE_SECONDS)
                 self._pause_seconds = max(self._pause_seconds, doubled)
                 self._resume_us = now_us + round(self._pause_seconds * SECOND_US)
-                if self._waiter is not None and not self._waiter.result.done():
-                    self._waiter.result.set_result([])  # it was waiting before the pause
+                if self._waiter is not None:
+                    self._waiter.give_up()  # it was waiting before the pause
             state.modify([(entry.ack_id, 0)], now_us)
 
     def _render(self, entry: Proto) -> tuple[Mapping[str, str], bytes]:

@@ -70,7 +70,8 @@ class BacklogRows(CountedDatabase):
         rows = [
             (base | seq, at_us, key, body, checksum(seq, body)) for seq, at_us, key, body in entries
         ]
-        self._add(number, self.write_many(_INSERT, rows))
+        self.defer_many(_INSERT, rows)
+        self._add(number, len(rows))
 
     def read_page(
         self, number: int, after_seq: int, max_messages: int, max_bytes: int

@@ -22,6 +22,8 @@ __all__ = ["MEMORY", "ResourceRow", "Store"]
 #: Message numbers are reserved in blocks, so that none is used twice after a crash.
 _SEQ_BLOCK = 100_000
 
+_INSERT_LEASE = "INSERT INTO lease VALUES (?, ?, ?, ?)"
+
 
 @dataclass(slots=True)
 class ResourceRow:
@@ -48,6 +50,9 @@ class Store(ReplayRows):
 
     def __init__(self, path: Path | str, *, fsync: bool = False, now_us: int = 0) -> None:
         super().__init__(path, fsync=fsync)
+        #: The next number; all before these are used and committed; reserved; reserved in the file.
+        self._next_seq = self._uncommitted_seq = int(self.read_meta("next_seq") or 1)
+        self._reserved_seq = self._durable_seq = self._next_seq
         if self.read_meta("token") is None:
             if self.resources():
                 raise StoreError(f"The data file {path} is damaged (token); it was not changed.")
@@ -56,15 +61,19 @@ class Store(ReplayRows):
         self.token = str(self.read_meta("token"))
         #: Added to a message's number to give its id: ids differ between data files.
         self.id_base = int(self.read_meta("id_base") or 0)
-        self._next_seq = int(self.read_meta("next_seq") or 1)
-        self._reserved_seq = self._next_seq
         row = self.read("SELECT coalesce(max(position), 0) FROM lease").fetchone()
         self._next_position = int(row[0]) + 1
+
+    def commit(self) -> None:
+        """Make all that was written durable."""
+        super().commit()
+        self._uncommitted_seq = self._next_seq
+        self._durable_seq = self._reserved_seq
 
     def rollback(self) -> None:
         """Forget all that was written since the last commit. Numbers are not taken back."""
         super().rollback()
-        self._reserved_seq = self._next_seq
+        self._reserved_seq = self._durable_seq
 
     # Numbers
 
@@ -76,6 +85,12 @@ class Store(ReplayRows):
             self._reserved_seq = self._next_seq + _SEQ_BLOCK
             self.write_meta("next_seq", self._reserved_seq)
         return first
+
+    def are_being_published(self, messages: Sequence[Message]) -> bool:
+        """Say whether messages are not committed yet, and their numbers theirs even if never."""
+        return self._next_seq <= self._durable_seq and all(
+            message.seq >= self._uncommitted_seq for message in messages
+        )
 
     @property
     def last_seq(self) -> int:
@@ -180,9 +195,9 @@ class Store(ReplayRows):
         for message in messages:
             entries.append(message.seq)
             entries.append(message.generation)
-        self.write(
-            "INSERT INTO lease VALUES (?, ?, ?, ?)",
-            (self._next_position, number, deadline_us, entries.tobytes()),
+        self.defer_many(
+            _INSERT_LEASE,
+            [(self._next_position, number, deadline_us, entries.tobytes())],
         )
         self._next_position += 1
 

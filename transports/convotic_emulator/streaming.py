@@ -1,4 +1,10 @@
-"""StreamingPull: one task that sends, one that reads what the client has to say.
+"""StreamingPull: messages leave when they are leased; a task reads what the client has to say.
+
+What is just being published leaves before its commit, as it does from the service: "At the same
+time as writing the message to storage, Pub/Sub delivers it to subscribers"
+(https://cloud.google.com/pubsub/architecture). If that commit fails, the publisher has no
+confirmation. All else waits: a lease that can't be written is none. So does what an exactly-once
+subscription delivers.
 
 Leases belong to the subscription, not to the stream: they stay when a stream ends, however it
 ends. A half-close means that the client will send no more requests: the stream ends OK.
@@ -22,6 +28,7 @@ from convotic_emulator.settings import (
     check_ack_deadline,
     check_pullable,
 )
+from convotic_emulator.wire.begun import Begun
 from convotic_protos import pubsub
 
 if TYPE_CHECKING:
@@ -51,73 +58,111 @@ class StreamingPull:
             raise call_error(error, self._engine) from error
 
 
-class _Stream:
+class _Stream(Waiter):
     """One open stream: what it holds, and what it has to send."""
 
     def __init__(self, engine: Engine, call: Call, first: Proto) -> None:
-        self._engine = engine
-        self._call = call
         name = check_name(first.subscription, "subscriptions")
         self._subscription: Subscription = engine.registry.subscription(name)
         check_pullable(self._subscription.proto)
         check_ack_deadline(first.stream_ack_deadline_seconds)
-        self._lease_seconds: int = first.stream_ack_deadline_seconds
-        self._consumer = Consumer(first.max_outstanding_messages, first.max_outstanding_bytes)
+        super().__init__(
+            self._subscription.state,
+            Consumer(first.max_outstanding_messages, first.max_outstanding_bytes),
+            max_messages=MAX_RESPONSE_MESSAGES,
+            lease_seconds=first.stream_ack_deadline_seconds,
+        )
+        self._engine = engine
+        self._call = call
         self._first = first
-        #: While the stream is ready for messages.
-        self._waiter: Waiter | None = None
+        self._reader: asyncio.Task[None] | None = None
+        #: A response that waits for its commit, or for a client that does not read.
+        self._sending: asyncio.Task[None] | None = None
         #: What an exactly-once client is still to be told about its acknowledgements.
         self._confirmations: Proto | None = None
+        self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
         """Send until the client has half-closed, or the subscription or the server goes away."""
         self._apply(self._first)
-        reader = asyncio.create_task(self._read())
-        reader.add_done_callback(self._on_read_end)
+        self._reader = asyncio.create_task(self._read())
+        self._reader.add_done_callback(self._on_read_end)
+        self._go_on()
         try:
-            while not reader.done():
-                messages = await self._next(reader)
-                if messages or self._confirmations is not None:
-                    await self._send(messages)
-            reader.result()
+            await self._end
         finally:
-            reader.cancel()
+            self._engine.dispatcher.leave(self)
+            self._reader.cancel()
+            if self._sending is not None:
+                self._sending.cancel()
+            if not self._end.cancelled():
+                self._end.exception()  # seen: this task may have been cancelled meanwhile
 
-    async def _next(self, reader: asyncio.Task[None]) -> list[Message]:
-        """Wait for messages; none when the client has ended the stream."""
-        self._engine.check_subscription(self._subscription)
-        waiter = Waiter(
-            self._subscription.state,
-            self._consumer,
-            max_messages=MAX_RESPONSE_MESSAGES,
-            lease_seconds=self._lease_seconds,
-            result=asyncio.get_running_loop().create_future(),
-        )
-        self._waiter = waiter
-        self._engine.dispatcher.wait(waiter)
+    # As a waiter
+
+    @property
+    def has_gone(self) -> bool:
+        """Whether the stream is ending."""
+        return self._end.done()
+
+    def give(self, messages: list[Message]) -> bool:
+        """Send messages."""
+        return self._send(messages)
+
+    def refuse(self, error: Exception) -> None:
+        """End the stream."""
+        if not self._end.done():
+            self._end.set_exception(error)
+
+    # Inside
+
+    def _go_on(self) -> None:
+        """Do what there is to do next, unless a response is on its way."""
+        if self._sending is not None or self._end.done():
+            return
         try:
-            if reader.done() or self._confirmations is not None:
-                return []
-            messages = await waiter.result
-        finally:
-            self._waiter = None
-            self._engine.dispatcher.leave(waiter)
-        self._engine.check_subscription(self._subscription)
-        return messages
+            if self._reader is not None and self._reader.done():
+                self._reader.result()
+                self._end.set_result(None)
+            elif self._confirmations is None or self._send([]):
+                self._engine.check_subscription(self._subscription)
+                self._engine.dispatcher.wait(self)
+        except Exception as error:  # noqa: BLE001  # what the stream ends with
+            self.refuse(error)
 
-    def _on_read_end(self, _reader: asyncio.Task[None]) -> None:
-        self._interrupt()
+    def _on_read_end(self, reader: asyncio.Task[None]) -> None:
+        if reader.cancelled():
+            self._end.cancel()
+        else:
+            self._go_on()
 
-    async def _send(self, messages: list[Message]) -> None:
-        response = self._confirmations or _RESPONSE()
-        self._confirmations = None
-        fill_messages(self._subscription.state, response, messages)
-        properties = response.subscription_properties
-        rules = self._subscription.state.rules
-        properties.exactly_once_delivery_enabled = rules.exactly_once
-        properties.message_ordering_enabled = rules.ordered
-        await self._engine.committed()
-        await self._call.write(response)
+    def _send(self, messages: list[Message]) -> bool:
+        """Send a response; return whether it is sent, and the stream ready for more."""
+        sending = Begun(self._respond(messages))
+        if sending.has_ended:
+            return not self._end.done()
+        self._sending = asyncio.create_task(sending)
+        self._sending.add_done_callback(self._on_sent)
+        return False
+
+    def _on_sent(self, _sending: asyncio.Task[None]) -> None:
+        self._sending = None
+        self._go_on()
+
+    async def _respond(self, messages: list[Message]) -> None:
+        try:
+            response = self._confirmations or _RESPONSE()
+            self._confirmations = None
+            fill_messages(self.state, response, messages)
+            properties = response.subscription_properties
+            rules = self.state.rules
+            properties.exactly_once_delivery_enabled = rules.exactly_once
+            properties.message_ordering_enabled = rules.ordered
+            if rules.exactly_once or not self._engine.store.are_being_published(messages):
+                await self._engine.committed()
+            await self._call.write(response)
+        except Exception as error:  # noqa: BLE001  # as above
+            self.refuse(error)
 
     async def _read(self) -> None:
         while (request := await self._call.read()) is not None:
@@ -130,10 +175,8 @@ class _Stream:
         self._engine.check_subscription(self._subscription)
         if request.stream_ack_deadline_seconds:
             check_ack_deadline(request.stream_ack_deadline_seconds)
-            self._lease_seconds = request.stream_ack_deadline_seconds
-            if self._waiter is not None:
-                self._waiter.lease_seconds = self._lease_seconds
-        state, now_us = self._subscription.state, self._engine.clock.now_us()
+            self.lease_seconds = request.stream_ack_deadline_seconds
+        state, now_us = self.state, self._engine.clock.now_us()
         refused = state.acknowledge(request.ack_ids, now_us) if request.ack_ids else []
         changes = _deadline_changes(request)
         unchanged = state.modify(changes, now_us) if changes else []
@@ -150,12 +193,9 @@ class _Stream:
         deadlines = self._confirmations.modify_ack_deadline_confirmation
         deadlines.ack_ids.extend(a for a in request.modify_deadline_ack_ids if a not in unchanged)
         deadlines.invalid_ack_ids.extend(unchanged)
-        self._interrupt()
-
-    def _interrupt(self) -> None:
-        """Have :meth:`run` look at what else there is to do than sending messages."""
-        if self._waiter is not None and not self._waiter.result.done():
-            self._waiter.result.set_result([])
+        if self._reader is not None:  # else the stream is about to begin
+            self._engine.dispatcher.leave(self)
+            self._go_on()
 
 
 def _deadline_changes(request: Proto) -> list[tuple[str, int]]:

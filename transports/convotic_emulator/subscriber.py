@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import empty_pb2
 
 from convotic_emulator.changes import SUBSCRIPTION_FIELDS, changed_copy
-from convotic_emulator.delivery import Waiter
+from convotic_emulator.delivery import FutureWaiter
 from convotic_emulator.errors import (
     AckIdsFailed,
     InvalidArgument,
@@ -160,17 +160,15 @@ class SubscriberService:
         self, subscription: Subscription, *, max_messages: int, wait_seconds: float
     ) -> list[Message]:
         check_pullable(subscription.proto)
-        loop = asyncio.get_running_loop()
-        waiter = Waiter(
+        waiter = FutureWaiter(
             subscription.state,
             Consumer(),
             max_messages=max_messages,
             lease_seconds=subscription.proto.ack_deadline_seconds,
-            result=loop.create_future(),
         )
         dispatcher = self._engine.dispatcher
         dispatcher.wait(waiter)
-        timer = loop.call_later(wait_seconds, _give_up, waiter)
+        timer = asyncio.get_running_loop().call_later(wait_seconds, waiter.give_up)
         try:
             return await waiter.result
         finally:
@@ -227,11 +225,6 @@ def _pull_seconds(call: Call) -> float:
     if remaining is None:
         return MAX_PULL_SECONDS
     return max(0.0, remaining - min(PULL_MARGIN_SECONDS, max(0.1, remaining / 10)))
-
-
-def _give_up(waiter: Waiter) -> None:
-    if not waiter.result.done():
-        waiter.result.set_result([])
 
 
 def _check_ack_request(request: Proto) -> None:

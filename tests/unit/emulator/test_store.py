@@ -11,6 +11,7 @@ import pytest
 
 from convotic_emulator.database import SCHEMA_VERSION
 from convotic_emulator.errors import StoreError
+from convotic_emulator.lease import Message
 from convotic_emulator.server import EmulatorServer
 from convotic_emulator.store import MEMORY, Store
 from tests.unit.emulator.client import Client
@@ -272,3 +273,78 @@ def test_a_file_shrinks_when_most_of_it_is_free(tmp_path: Path) -> None:
     assert path.stat().st_size < 20_000_000
     assert store.existing(2, [41]) == {41}
     store.close()
+
+
+def test_what_is_deferred_is_written_with_the_commit(tmp_path: Path) -> None:
+    """Before that nothing is executed, and nothing is missing after it."""
+    store = Store(tmp_path / "data")
+    executed: list[str] = []
+    store._connection.set_trace_callback(executed.append)
+    store.append(1, [(1, 0, None, b"one")])
+    store.append(1, [(2, 0, None, b"two")])
+    store.record_leases(1, 10, [Message(1, 0, None, 3, None)])
+
+    assert not executed
+    assert store.has_uncommitted
+    store.commit()
+
+    assert [each.split()[0] for each in executed].count("INSERT") == 4  # and the count
+    assert not store.has_uncommitted
+    store.close()
+    again = Store(tmp_path / "data")
+    assert again.read_bodies(1, [1, 2]) == {1: b"one", 2: b"two"}
+    assert [m.seq for m in again.read_leases()[1][10]] == [1]
+    again.close()
+
+
+def test_nobody_can_tell_that_something_was_deferred() -> None:
+    """What is read or written next sees it, in the order of the calls; a rollback forgets it."""
+    store = Store(MEMORY)
+    store.append(1, [(1, 0, None, b"one"), (2, 0, None, b"two")])
+    store.remove(1, [1], retain=False)
+    store.append(1, [(3, 0, None, b"three")])
+
+    assert store.read_bodies(1, [1, 2, 3]) == {2: b"two", 3: b"three"}
+    store.commit()
+    store.append(1, [(4, 0, None, b"four")])
+    store.rollback()
+    assert store.read_bodies(1, [2, 3, 4]) == {2: b"two", 3: b"three"}
+    assert store.count(1) == 2
+    store.close()
+
+
+def test_numbers_that_are_not_reserved_in_the_file_are_not_safe(tmp_path: Path) -> None:
+    """A message with one may not be delivered before the commit; one with another may."""
+    store = Store(tmp_path / "data")
+
+    def take() -> list[Message]:
+        return [Message(store.take_seqs(1), 0, None, 1, b"x")]
+
+    first = take()
+    assert not store.are_being_published(first)
+    store.commit()
+    assert not store.are_being_published(first)
+    second = take()
+    assert store.are_being_published(second)
+    store.rollback()
+    third = take()
+    assert third[0].seq > second[0].seq
+    store._connection.close()  # as a kill would
+    again = Store(tmp_path / "data")
+    assert again.take_seqs(1) > third[0].seq
+    again.close()
+
+
+def test_numbers_of_a_rolled_back_reservation_are_reserved_again(tmp_path: Path) -> None:
+    """The file does not know of them: the next commit must tell it."""
+    store = Store(tmp_path / "data")
+    store.take_seqs(1)
+    store.rollback()
+    store.commit()
+    taken = Message(store.take_seqs(1), 0, None, 1, b"x")
+    assert not store.are_being_published([taken])
+    store.commit()
+    store._connection.close()  # as a kill would
+    again = Store(tmp_path / "data")
+    assert again.take_seqs(1) > taken.seq
+    again.close()
