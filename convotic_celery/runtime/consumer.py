@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery.worker.consumer import Consumer
 
 from convotic_celery.runtime.payload import CONTENT_TYPE
+from convotic_celery.runtime.pool import TaskPool
 from convotic_celery.runtime.request import HandlerRequest
+from convotic_celery.runtime.task import HandlerTask
 
 if TYPE_CHECKING:
     from convotic_celery.runtime.strategy import Strategy
+    from convotic_pubsub.channel import Arrival
 
 __all__ = ["HandlerConsumer"]
 
@@ -29,6 +33,7 @@ class HandlerConsumer(Consumer):
     connection_errors: tuple[type[BaseException], ...]
     channel_errors: tuple[type[BaseException], ...]
     task_buckets: dict[str, Any]
+    task_consumer: Any
     strategies: dict[str, Strategy]
     on_task_message: set[Callable[[Any], Any]]
 
@@ -66,6 +71,27 @@ class HandlerConsumer(Consumer):
 
         return handle_or_reject
 
+    def on_ready(self) -> None:
+        """Announce the worker, and from now on have the pool take async handlers' messages itself.
+
+        Celery's loop would only be one more thread to wake up.
+        """
+        super().on_ready()
+        if isinstance(self.pool, TaskPool):
+            for task in self.app.tasks.values():
+                if isinstance(task, HandlerTask) and task.runs_on_loop:
+                    self.task_consumer.channel.use_inbox(task.name, partial(self._pass, task.name))
+
+    def _pass(self, name: str, arrival: Arrival) -> bool:
+        """Have the pool take a message; False if this loop must (on the transport's I/O thread)."""
+        if self.task_buckets.get(name):
+            return False  # it may have to wait, for a timer of this loop
+        try:
+            self.pool.call_soon(arrival.hand_over)
+        except RuntimeError:
+            return False
+        return True
+
     def on_close(self) -> None:
         """Give back what waits for its rate limit: Celery would forget it, and let it lapse."""
         for bucket in self.task_buckets.values():
@@ -76,6 +102,9 @@ class HandlerConsumer(Consumer):
 
     def _limit_task(self, request: Any, bucket: Any, tokens: int) -> Any:
         """Have a message wait for its turn, which ``rate_limit`` says, with its lease held."""
+        if isinstance(self.pool, TaskPool) and self.pool.is_this_thread:
+            request.hand_back()  # the limit is new; the message comes again, to Celery's loop
+            return None
         if isinstance(request, HandlerRequest):
             wait = bucket.expected_time(len(bucket.contents) + tokens)
             request.hold(wait + request.run_limit)

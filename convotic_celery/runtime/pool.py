@@ -13,6 +13,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from billiard.common import TERM_SIGNAME
@@ -70,8 +71,8 @@ class TaskPool(BasePool):
         )
         #: Jobs that were taken on and have not ended, by number.
         self._jobs: dict[int, Job] = {}
-        #: Async jobs on their way to the loop, and whether it has been woken for them.
-        self._coming: deque[Job] = deque()
+        #: What is on its way to the loop, and whether it has been woken for that.
+        self._coming: deque[Callable[[], object]] = deque()
         self._loop_woken = False
         self._stopping = False
         self._changed = threading.Condition()
@@ -204,22 +205,42 @@ class TaskPool(BasePool):
         return self._runs_on_loop[name]
 
     def _submit(self, job: Job) -> None:
-        """Hand a job to the loop; one wake-up is enough for all that come before it turns."""
-        self._coming.append(job)
+        if self.is_this_thread:
+            self._begin(job)
+        else:
+            self.call_soon(partial(self._begin, job))
+
+    @property
+    def is_this_thread(self) -> bool:
+        """Whether the caller is on the loop."""
+        return self._loop_thread.thread_id == threading.get_ident()
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Call a function on the loop; from any thread. It should raise nothing.
+
+        One wake-up is enough for all that comes before the loop turns.
+
+        Raises:
+            RuntimeError: The pool is not running.
+        """
+        self._coming.append(function)
         if self._loop_woken:
             return
         self._loop_woken = True
         try:
-            self._loop_thread.loop.call_soon_threadsafe(self._begin_all)
+            self._loop_thread.loop.call_soon_threadsafe(self._call_all)
         except RuntimeError:
             self._loop_woken = False
-            self._coming.remove(job)
+            self._coming.remove(function)
             raise
 
-    def _begin_all(self) -> None:
+    def _call_all(self) -> None:
         self._loop_woken = False  # first: what comes from now on wakes the loop again
         while self._coming:
-            self._begin(self._coming.popleft())
+            try:
+                self._coming.popleft()()
+            except Exception:
+                logger.exception("The pool could not begin something")
 
     def _begin(self, job: Job) -> None:
         job.task = self._loop_thread.loop.create_task(self._run_async(job))

@@ -39,6 +39,13 @@ class Arrival(NamedTuple):
     delivery: Delivery | None
     payload: PayloadDict
 
+    def hand_over(self) -> None:
+        """Give it to its consumer in the calling thread, as the connection's loop would in its own.
+
+        Raises nothing.
+        """
+        self.channel.hand_over_elsewhere(self)
+
 
 class Channel(virtual.Channel):
     """A channel of :class:`~convotic_pubsub.transport.Transport`."""
@@ -56,6 +63,7 @@ class Channel(virtual.Channel):
         self._sink: Sink[Arrival] = connection.sink
         self._queue_consumers: dict[str, QueueConsumer] = {}
         self._callbacks: dict[str, tuple[bool, Callable[[Message], Any]]] = {}
+        self._inboxes: dict[str, Callable[[Arrival], bool]] = {}
         self._held: deque[Arrival] = deque()
 
     @property
@@ -247,13 +255,25 @@ class Channel(virtual.Channel):
         if self._unsettled.prefetch_count and queue not in self.session.options.queues:
             spec = replace(spec, concurrency=self._unsettled.prefetch_count)
         self._queue_consumers[consumer_tag] = self.session.consume(
-            spec, lambda delivery: self._arrive(consumer_tag, delivery)
+            spec, lambda delivery: self._arrive(queue, consumer_tag, delivery)
         )
 
-    def _arrive(self, consumer_tag: str, delivery: Delivery) -> None:
-        """Put a delivery into the connection's inbox (I/O thread)."""
+    def use_inbox(self, queue: str, put: Callable[[Arrival], bool]) -> None:
+        """Have a queue's messages handed over by another thread than the connection's loop.
+
+        ``put`` is called on the I/O thread and must not block: another thread is to call
+        :meth:`Arrival.hand_over`. It may say False for one that the connection's loop is to have.
+        It is not asked while there is a prefetch count, which one thread alone can keep.
+        """
+        self._inboxes[queue] = put
+
+    def _arrive(self, queue: str, consumer_tag: str, delivery: Delivery) -> None:
+        """Put a delivery into the queue's inbox, or else the connection's (I/O thread)."""
         assert delivery.payload is not None
-        self._sink.put(Arrival(self, consumer_tag, delivery, delivery.payload))
+        arrival = Arrival(self, consumer_tag, delivery, delivery.payload)
+        put = self._inboxes.get(queue)
+        if put is None or self._unsettled.prefetch_count or not put(arrival):
+            self._sink.put(arrival)
 
     def basic_cancel(self, consumer_tag: str) -> None:
         """Stop a consumer: nothing more is pulled, what was not handed over is given back."""
@@ -291,6 +311,24 @@ class Channel(virtual.Channel):
             self._unsettled.append(message, message.delivery_tag)
         self._call(callback, message, contain=contain)
         return True
+
+    def hand_over_elsewhere(self, arrival: Arrival) -> None:
+        """Give a message to its consumer, outside of the connection's loop.
+
+        An error of the broker is that loop's to see and to act upon: this message goes back.
+        """
+        connection: Any = self.connection
+        if connection is None or connection.is_stopping:
+            return  # it is given back when the connection closes
+        try:
+            self.hand_over(arrival, contain=True)
+        except Exception as error:  # noqa: BLE001  whoever calls has other messages too
+            logger.warning(
+                "A message of queue %s was not taken: %s",
+                self._tag_to_queue.get(arrival.consumer_tag),
+                error,
+                extra={"action": "message_not_taken"},
+            )
 
     def _call(self, callback: Callable[[Message], Any], message: Message, *, contain: bool) -> None:
         connection = self.connection

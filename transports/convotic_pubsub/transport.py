@@ -66,7 +66,8 @@ class Transport(virtual.Transport):
         self.session: Session
         self.sink: Sink[Arrival] = Sink()
         self._hub: Any = None
-        self._is_stopping = False
+        #: Whether what arrives is not handed over any more, but given back.
+        self.is_stopping = False
 
     def driver_version(self) -> str:
         """Return the version of Google's client."""
@@ -122,11 +123,11 @@ class Transport(virtual.Transport):
         Runs in a signal handler, and takes no lock.
         """
         del kwargs
-        self._is_stopping = True
+        self.is_stopping = True
         self.sink.signal()
 
     def _on_readable(self) -> None:
-        if self._is_stopping:  # what has arrived is handed back when the connection closes
+        if self.is_stopping:  # what has arrived is handed back when the connection closes
             self.sink.acknowledge()
             return
         # An error would end the worker, and so would the same message in the next one.
@@ -140,7 +141,7 @@ class Transport(virtual.Transport):
             for _ in range(most):
                 # A message of before may have been run right here (-P solo), and meanwhile the
                 # worker told to stop.
-                arrival = None if self._is_stopping else self.sink.take()
+                arrival = None if self.is_stopping else self.sink.take()
                 if arrival is None:
                     break
                 count += arrival.channel.hand_over(arrival, contain=contain)

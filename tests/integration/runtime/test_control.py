@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.stage import Stage
+from tests.acceptance.stage import Stage, Worker
 from tests.support.waiting import never, wait_until
 
 pytestmark = pytest.mark.timeout(120)
@@ -108,3 +109,71 @@ def test_the_worker_says_what_it_consumes(stage: Stage) -> None:
     assert "probe.async.probe.dead-letter" in table
     assert "concurrency=8" in table
     assert "probe.slow.probe" not in table
+
+
+#: Tells in the log which thread takes each handler's messages; one handler has a rate limit.
+TAKERS = '''
+"""Handlers, and who takes their messages."""
+
+import logging
+import threading
+
+from celery import signals
+
+from convotic_celery import ConvoticModule
+
+module = ConvoticModule(name="taken", version="1.0.0")
+
+
+@signals.task_received.connect
+def tell(request, **_):
+    logging.getLogger("taken").warning("%s by %s", request.name, threading.current_thread().name)
+
+
+@module.worker("taken.async")
+async def run_async(message, ctx) -> None:
+    pass
+
+
+@module.worker("taken.limited", rate_limit="100/s")
+async def run_limited(message, ctx) -> None:
+    pass
+
+
+@module.worker("taken.plain")
+def run_plain(message, ctx) -> None:
+    pass
+'''
+
+
+def take(stage: Stage, worker: Worker, name: str) -> str:
+    """Publish to a handler; return the name of the thread that has taken the message."""
+    count = worker.read_log().count(f"taken.{name}.taken by ")
+    stage.publish_json(1, topic=f"taken.{name}")
+
+    def takers() -> list[str]:
+        return re.findall(rf"taken\.{name}\.taken by (\S+)", worker.read_log())[count:]
+
+    [taker] = wait_until(takers, timeout=20)
+    return str(taker)
+
+
+def test_the_pool_takes_async_handlers_messages(stage: Stage) -> None:
+    """Past Celery's loop, which has the others, and those that may have to wait for a timer."""
+    (stage.folder / "modules" / "taken.py").write_text(TAKERS)
+    with stage.worker() as worker:
+        assert take(stage, worker, "async") == "convotic-pool"
+        assert take(stage, worker, "plain") == "MainThread"
+        assert take(stage, worker, "limited") == "MainThread"
+
+        celery(stage, "control", "rate_limit", "taken.async.taken", "100/s")
+        assert take(stage, worker, "async") == "MainThread"
+        celery(stage, "control", "rate_limit", "taken.async.taken", "0")
+        assert take(stage, worker, "async") == "convotic-pool"
+
+
+def test_a_bound_of_all_handlers_together_is_kept_by_one_thread(stage: Stage) -> None:
+    """``-c``: Celery's prefetch count, which two threads could exceed."""
+    (stage.folder / "modules" / "taken.py").write_text(TAKERS)
+    with stage.worker("-c", "2") as worker:
+        assert take(stage, worker, "async") == "MainThread"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery.worker.consumer import Consumer
+from kombu.utils.limits import TokenBucket
 
 from convotic_celery.runtime.consumer import HandlerConsumer
+from convotic_celery.runtime.pool import TaskPool
+from convotic_celery.runtime.request import HandlerRequest
+from tests.support.waiting import wait_until
 
 
 class BrokerLost(Exception):
@@ -87,3 +93,43 @@ def test_a_message_without_a_queue_is_named_so() -> None:
     consumer.__dict__.update(connection_errors=())
 
     consumer.on_decode_error(message, ValueError("bad"))
+
+
+class WaitingRequest(HandlerRequest):
+    """Records whether it was given back."""
+
+    def __init__(self) -> None:
+        self.handed_back = 0
+
+    def hand_back(self) -> None:
+        self.handed_back += 1
+
+
+def test_a_rate_limit_that_the_pool_meets_gives_the_message_back(pool: TaskPool) -> None:
+    """It was set while the message was on its way; its timers belong to Celery's loop."""
+    consumer = HandlerConsumer.__new__(HandlerConsumer)
+    consumer.pool = pool
+    request = WaitingRequest()
+
+    pool.call_soon(partial(consumer._limit_task, request, SimpleNamespace(), 1))
+
+    wait_until(lambda: request.handed_back)
+
+
+def test_the_pool_has_what_has_no_rate_limit(pool: TaskPool) -> None:
+    """And nothing once it has stopped: Celery's loop gives that back."""
+    consumer = HandlerConsumer.__new__(HandlerConsumer)
+    consumer.pool = pool
+    consumer.task_buckets = {"limited": TokenBucket(1), "free": None}
+    handed_over: list[str] = []
+    arrival: Any = SimpleNamespace(
+        hand_over=lambda: handed_over.append(threading.current_thread().name)
+    )
+
+    assert not consumer._pass("limited", arrival)
+    assert consumer._pass("free", arrival)
+    wait_until(lambda: handed_over)
+    pool.stop()
+
+    assert not consumer._pass("free", arrival)
+    assert handed_over == ["convotic-pool"]

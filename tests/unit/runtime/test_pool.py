@@ -441,3 +441,21 @@ def test_a_job_that_has_ended_is_freed_without_the_collector(
         wait_until(lambda: sum(job() is not None for job in jobs) <= 1)  # a thread keeps its last
     finally:
         gc.enable()
+
+
+def test_what_is_called_on_the_loop_does_not_stop_what_comes_after(
+    pool: TaskPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error is logged; the next function is called, and on the loop."""
+    called: list[bool] = []
+
+    def fail() -> None:
+        raise ValueError("no good")
+
+    pool.call_soon(fail)
+    pool.call_soon(lambda: called.append(pool.is_this_thread))
+    wait_until(lambda: called)
+
+    assert called == [True]
+    assert not pool.is_this_thread
+    assert "no good" in caplog.text
