@@ -95,7 +95,7 @@ class _Stream(Waiter):
             self._reader.cancel()
             if self._sending is not None:
                 self._sending.cancel()
-            if not self._end.cancelled():
+            if self._end.done() and not self._end.cancelled():
                 self._end.exception()  # seen: this task may have been cancelled meanwhile
 
     # As a waiter
@@ -106,8 +106,13 @@ class _Stream(Waiter):
         return self._end.done()
 
     def give(self, messages: list[Message]) -> bool:
-        """Send messages."""
-        return self._send(messages)
+        """Send a response; return whether it is sent, and the stream ready for more."""
+        sending = Begun(self._respond(messages))
+        if sending.has_ended:
+            return not self._end.done()
+        self._sending = asyncio.create_task(sending)
+        self._sending.add_done_callback(self._on_sent)
+        return False
 
     def refuse(self, error: Exception) -> None:
         """End the stream."""
@@ -124,7 +129,7 @@ class _Stream(Waiter):
             if self._reader is not None and self._reader.done():
                 self._reader.result()
                 self._end.set_result(None)
-            elif self._confirmations is None or self._send([]):
+            elif self._confirmations is None or self.give([]):
                 self._engine.check_subscription(self._subscription)
                 self._engine.dispatcher.wait(self)
         except Exception as error:  # noqa: BLE001  # what the stream ends with
@@ -136,29 +141,21 @@ class _Stream(Waiter):
         else:
             self._go_on()
 
-    def _send(self, messages: list[Message]) -> bool:
-        """Send a response; return whether it is sent, and the stream ready for more."""
-        sending = Begun(self._respond(messages))
-        if sending.has_ended:
-            return not self._end.done()
-        self._sending = asyncio.create_task(sending)
-        self._sending.add_done_callback(self._on_sent)
-        return False
-
     def _on_sent(self, _sending: asyncio.Task[None]) -> None:
         self._sending = None
         self._go_on()
 
     async def _respond(self, messages: list[Message]) -> None:
         try:
-            response = self._confirmations or _RESPONSE()
-            self._confirmations = None
+            response, self._confirmations = self._confirmations, None
+            may_leave = response is None and self._engine.store.are_being_published(messages)
+            response = response or _RESPONSE()
             fill_messages(self.state, response, messages)
             properties = response.subscription_properties
             rules = self.state.rules
             properties.exactly_once_delivery_enabled = rules.exactly_once
             properties.message_ordering_enabled = rules.ordered
-            if rules.exactly_once or not self._engine.store.are_being_published(messages):
+            if rules.exactly_once or not may_leave:
                 await self._engine.committed()
             await self._call.write(response)
         except Exception as error:  # noqa: BLE001  # as above

@@ -123,8 +123,6 @@ class Plain:
             backend=self.environment["BACKEND"],
             set_as_current=False,
         )
-        # A result that is freed when its server is gone must not try for twenty seconds.
-        self.app.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 2}}
         self.app.conf.broker_transport_options = {
             "prefix": self.prefix,
             "emulator_host": self.environment["PUBSUB_EMULATOR_HOST"],
@@ -137,6 +135,13 @@ class Plain:
             connection.ensure_connection()
             session: Session = connection.transport.session
             return session
+
+    def close(self) -> None:
+        """Close the app and its session."""
+        # A result that is freed later has nothing to tell the server, which is gone by then.
+        self.app.backend.result_consumer.subscribed_to.clear()
+        self.session.close()
+        self.app.close()
 
     def send(self, task: str, *args: Any, **options: Any) -> Any:
         """Send a task by its short name."""
@@ -198,8 +203,7 @@ def plain(
         try:
             yield made
         finally:
-            made.app.close()
-            made.session.close()
+            made.close()
 
 
 @contextmanager
@@ -220,8 +224,7 @@ def second_app(plain: Plain, **environment: str) -> Iterator[Plain]:
     try:
         yield second
     finally:
-        second.session.close()
-        second.app.close()
+        second.close()
 
 
 @pytest.fixture(scope="module")
