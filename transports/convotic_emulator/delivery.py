@@ -95,7 +95,7 @@ class FutureWaiter(Waiter):
 
 
 class Dispatcher:
-    """Hands available messages to waiters, once in each round of the event loop.
+    """Hands available messages to waiters, after the requests that came together.
 
     ``fail`` is told when the data file could not be read or written.
     """
@@ -121,6 +121,11 @@ class Dispatcher:
             if not self._scheduled:
                 self._scheduled = True
                 asyncio.get_running_loop().call_soon(self._dispatch)
+
+    def serve(self) -> None:
+        """Serve those who were woken now, and not in the next round of the loop."""
+        if self._woken:
+            self._dispatch()
 
     def wait(self, waiter: Waiter) -> None:
         """Put a waiter into the line."""

@@ -118,6 +118,7 @@ class EmulatorServer:
             self._methods(engine),
             name="convotic_emulator",
             metadata=_METADATA,
+            on_handled=engine.dispatcher.serve,
             max_request_bytes=MAX_REQUEST_BYTES,
         )
         try:

@@ -143,11 +143,13 @@ class QueueConsumer:
         source.outstanding += 1
         self._local += 1
         self._local_bytes += delivery.size
-        self._watch(delivery)
         if self._policy.may_remember(raw.delivery_attempt):
+            self._watch(delivery)
             self._spawn(self._recall(delivery))
-        else:
-            self._decide(delivery, None)
+            return
+        self._decide(delivery, None)
+        if delivery.state in (State.BUFFERED, State.OFFERED):
+            self._watch(delivery)  # only now: another thread is waking up to take it
 
     def take_copy(self, delivery: Delivery, ack_id: str, lease_until: float) -> None:
         """Remember the newest ack id of a message that is still here; the copy is never run."""

@@ -115,6 +115,7 @@ class Connection(asyncio.Protocol):
         try:
             if self._has_begun or self._begin():
                 self._handle_frames()
+                self._server.on_handled()
         except ProtocolError as error:
             self.close(error.code, str(error))
         except Exception as error:

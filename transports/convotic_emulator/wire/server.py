@@ -14,7 +14,7 @@ from convotic_emulator.wire.messages import ENCODINGS, Metadata
 from convotic_emulator.wire.status import CallError, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from convotic_emulator.wire.call import Method
 
@@ -34,6 +34,8 @@ class WireServer:
         name: who refuses an unknown method.
         metadata: goes ahead of each answer.
         max_request_bytes: of one message; a larger one is RESOURCE_EXHAUSTED.
+        on_handled: called when all requests that came together have been handled, as far as they go
+            without waiting.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class WireServer:
         name: str,
         metadata: Metadata = (),
         max_request_bytes: int = 4 << 20,
+        on_handled: Callable[[], None] = lambda: None,
     ) -> None:
         self.methods = methods
         self.name = name
         self.answer_headers = answer_headers(metadata, ENCODINGS)
         self.max_request_bytes = max_request_bytes
+        self.on_handled = on_handled
         self._listeners: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
         self._is_stopping = False
