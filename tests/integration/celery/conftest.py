@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.backends.redis import RedisBackend
 
 from convotic_celery.cli.demo.child import Child
 from convotic_pubsub.session import Session
@@ -138,8 +139,10 @@ class Plain:
 
     def close(self) -> None:
         """Close the app and its session."""
-        # A result that is freed later has nothing to tell the server, which is gone by then.
-        self.app.backend.result_consumer.subscribed_to.clear()
+        backend: Any = self.app.backend
+        if isinstance(backend, RedisBackend):
+            # A result that is freed later has nothing to tell the server, which is gone by then.
+            backend.result_consumer.subscribed_to.clear()
         self.session.close()
         self.app.close()
 
