@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,10 @@ MAX_RESPONSE_MESSAGES = 1000
 
 
 class Waiter:
-    """A consumer that is ready for messages, while it is in the line."""
+    """A consumer that is ready for messages, while it is in the line.
+
+    ``result`` is done when it wants nothing any more, whatever the line says.
+    """
 
     def __init__(
         self,
@@ -41,11 +44,7 @@ class Waiter:
         self.consumer = consumer
         self.max_messages = min(max_messages, MAX_RESPONSE_MESSAGES)
         self.lease_seconds = lease_seconds
-
-    @property
-    def has_gone(self) -> bool:
-        """Whether it wants nothing any more, whatever the line says."""
-        raise NotImplementedError
+        self.result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def give(self, messages: list[Message]) -> bool:
         """Take leased messages, at least one; True to stay in the line, at its end.
@@ -56,27 +55,14 @@ class Waiter:
 
     def refuse(self, error: Exception) -> None:
         """Hear that there will be nothing."""
-        raise NotImplementedError
+        if not self.result.done():
+            self.result.set_exception(error)
 
 
 class FutureWaiter(Waiter):
     """A consumer that is ready for one response: ``result`` is set to its messages."""
 
-    def __init__(
-        self,
-        state: SubscriptionState,
-        consumer: Consumer,
-        *,
-        max_messages: int,
-        lease_seconds: int,
-    ) -> None:
-        super().__init__(state, consumer, max_messages=max_messages, lease_seconds=lease_seconds)
-        self.result: asyncio.Future[list[Message]] = asyncio.get_running_loop().create_future()
-
-    @property
-    def has_gone(self) -> bool:
-        """Whether it has what it waited for, or waits no more."""
-        return self.result.done()
+    result: asyncio.Future[list[Message]]
 
     def give(self, messages: list[Message]) -> bool:
         """Set the result."""
@@ -87,11 +73,6 @@ class FutureWaiter(Waiter):
         """Have it wait no longer: the result is empty, if there is none."""
         if not self.result.done():
             self.result.set_result([])
-
-    def refuse(self, error: Exception) -> None:
-        """Set the error, if there is no result."""
-        if not self.result.done():
-            self.result.set_exception(error)
 
 
 class Dispatcher:
@@ -183,7 +164,7 @@ class Dispatcher:
             if not state.backlog.is_deliverable():
                 return
             waiter = queue[0]
-            if waiter.has_gone:
+            if waiter.result.done():
                 queue.popleft()
                 continue
             messages: list[Message] = []

@@ -59,7 +59,9 @@ class StreamingPull:
 
 
 class _Stream(Waiter):
-    """One open stream: what it holds, and what it has to send."""
+    """One open stream: what it holds, and what it has to send. ``result`` is its end."""
+
+    result: asyncio.Future[None]
 
     def __init__(self, engine: Engine, call: Call, first: Proto) -> None:
         name = check_name(first.subscription, "subscriptions")
@@ -80,7 +82,6 @@ class _Stream(Waiter):
         self._sending: asyncio.Task[None] | None = None
         #: What an exactly-once client is still to be told about its acknowledgements.
         self._confirmations: Proto | None = None
-        self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
         """Send until the client has half-closed, or the subscription or the server goes away."""
@@ -89,46 +90,32 @@ class _Stream(Waiter):
         self._reader.add_done_callback(self._on_read_end)
         self._go_on()
         try:
-            await self._end
+            await self.result
         finally:
             self._engine.dispatcher.leave(self)
             self._reader.cancel()
             if self._sending is not None:
                 self._sending.cancel()
-            if self._end.done() and not self._end.cancelled():
-                self._end.exception()  # seen: this task may have been cancelled meanwhile
-
-    # As a waiter
-
-    @property
-    def has_gone(self) -> bool:
-        """Whether the stream is ending."""
-        return self._end.done()
+            if self.result.done() and not self.result.cancelled():
+                self.result.exception()  # seen: this task may have been cancelled meanwhile
 
     def give(self, messages: list[Message]) -> bool:
         """Send a response; return whether it is sent, and the stream ready for more."""
         sending = Begun(self._respond(messages))
         if sending.has_ended:
-            return not self._end.done()
+            return not self.result.done()
         self._sending = asyncio.create_task(sending)
         self._sending.add_done_callback(self._on_sent)
         return False
 
-    def refuse(self, error: Exception) -> None:
-        """End the stream."""
-        if not self._end.done():
-            self._end.set_exception(error)
-
-    # Inside
-
     def _go_on(self) -> None:
         """Do what there is to do next, unless a response is on its way."""
-        if self._sending is not None or self._end.done():
+        if self._sending is not None or self.result.done():
             return
         try:
             if self._reader is not None and self._reader.done():
                 self._reader.result()
-                self._end.set_result(None)
+                self.result.set_result(None)
             elif self._confirmations is None or self.give([]):
                 self._engine.check_subscription(self._subscription)
                 self._engine.dispatcher.wait(self)
@@ -137,7 +124,7 @@ class _Stream(Waiter):
 
     def _on_read_end(self, reader: asyncio.Task[None]) -> None:
         if reader.cancelled():
-            self._end.cancel()
+            self.result.cancel()
         else:
             self._go_on()
 
