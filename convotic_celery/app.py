@@ -22,15 +22,20 @@ from convotic_celery.context.store import Store
 from convotic_celery.errors import ConfigurationError
 from convotic_celery.hooks import plug_in_services
 from convotic_celery.modules import load_modules
-from convotic_celery.runtime.canvas import CeleryCanvas
-from convotic_celery.runtime.key_guard import KeyStore
-from convotic_celery.runtime.lifespans import Lifespans, begin_all
-from convotic_celery.runtime.pauses import Pauses
-from convotic_celery.runtime.payload import SERIALIZER, register_serializer
-from convotic_celery.runtime.policy import HandlerPolicy
+from convotic_celery.runtime.delivery.payload import SERIALIZER, register_serializer
+from convotic_celery.runtime.delivery.policy import HandlerPolicy
+from convotic_celery.runtime.execution.canvas import CeleryCanvas
+from convotic_celery.runtime.execution.task import HandlerTask
+from convotic_celery.runtime.locks.key_lock import KeyStore
 from convotic_celery.runtime.publish import HandlerPublisher, SessionPublisher
-from convotic_celery.runtime.registry import kombu_queue, make_execution, make_task, queue_spec
-from convotic_celery.runtime.task import HandlerTask
+from convotic_celery.runtime.worker.binding import (
+    kombu_queue,
+    make_execution,
+    make_task,
+    queue_spec,
+)
+from convotic_celery.runtime.worker.lifespans import Lifespans, begin_all
+from convotic_celery.runtime.worker.pauses import Pauses
 from convotic_celery.sdk.workflow import CanvasStarter
 from convotic_celery.settings import Settings
 from convotic_pubsub.errors import OptionError
@@ -88,8 +93,8 @@ class ConvoticApp(Celery):
     ``celery``.
     """
 
-    log_cls = "convotic_celery.runtime.logs:WorkerLogging"
-    task_cls = "convotic_celery.runtime.task:ConvoticTask"
+    log_cls = "convotic_celery.runtime.worker.logs:WorkerLogging"
+    task_cls = "convotic_celery.runtime.execution.task:ConvoticTask"
     _tasks: dict[str, Any]
 
     def __init__(
@@ -149,7 +154,7 @@ class ConvoticApp(Celery):
     @cached_property
     def Worker(self) -> Any:  # noqa: N802 - Celery's name
         """The worker program of this app."""
-        return self.subclass_with_self("convotic_celery.runtime.worker:HandlerWorker")  # type: ignore[arg-type]  # a name, so that it is imported in workers only
+        return self.subclass_with_self("convotic_celery.runtime.worker.worker:HandlerWorker")  # type: ignore[arg-type]  # a name, so that it is imported in workers only
 
     def connect_publisher(self) -> None:
         """Connect to the broker, so that the next publish doesn't have to; idempotent.
@@ -226,8 +231,8 @@ class ConvoticApp(Celery):
             "task_queues": [*map(kombu_queue, self.definitions), Queue("celery")],
             "task_serializer": "json",
             "worker_cancel_long_running_tasks_on_connection_loss": False,
-            "worker_consumer": "convotic_celery.runtime.consumer:HandlerConsumer",
-            "worker_pool": "convotic_celery.runtime.pool:TaskPool",
+            "worker_consumer": "convotic_celery.runtime.worker.consumer:HandlerConsumer",
+            "worker_pool": "convotic_celery.runtime.pool.pool:TaskPool",
             "worker_pool_start_method": "spawn",
             "worker_prefetch_multiplier": 1,
             # Celery kills a child that has not started within 4 s, and its successor, for ever: a

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from convotic_celery.app import ConvoticApp
     from convotic_celery.context import AsyncPubsub, SyncPubsub
     from convotic_celery.context.scheduled import Delay
-    from convotic_celery.runtime.task import HandlerTask
+    from convotic_celery.runtime.execution.task import HandlerTask
     from convotic_celery.settings import Settings
 
 __all__ = [
@@ -132,7 +132,7 @@ async def apublish_to_handler(
 
 def _find_handler(app: ConvoticApp, queue: str) -> HandlerTask:
     from convotic_celery.errors import HandlerNotLoaded  # noqa: PLC0415 - as in use()
-    from convotic_celery.runtime.task import HandlerTask  # noqa: PLC0415 - as in use()
+    from convotic_celery.runtime.execution.task import HandlerTask  # noqa: PLC0415 - as in use()
 
     task = app.tasks.get(queue)
     if not isinstance(task, HandlerTask):

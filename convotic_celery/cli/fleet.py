@@ -48,7 +48,7 @@ def tell_workers(
     as_json: bool,
 ) -> int:
     """Send a command to all workers, wait ``timeout`` seconds, print the answers; the exit code."""
-    from convotic_celery.runtime.pauses import NOT_CONSUMED
+    from convotic_celery.runtime.worker.pauses import NOT_CONSUMED
 
     replies = app.control.broadcast(
         command, arguments={"queue": handler.queue}, reply=True, timeout=timeout

@@ -27,7 +27,7 @@ from convotic_celery.errors import (
 from convotic_celery.sdk.names import topic_problem
 
 if TYPE_CHECKING:
-    from convotic_pubsub.publisher import Sending
+    from convotic_pubsub.publish.publisher import Sending
 
 __all__ = [
     "OutgoingMessage",

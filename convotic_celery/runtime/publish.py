@@ -17,14 +17,14 @@ from convotic_celery.context.publishing import (
     publish_sync,
 )
 from convotic_celery.errors import TopicHasNoSubscription
-from convotic_celery.runtime.attributes import TARGET_ATTRIBUTE
+from convotic_celery.runtime.delivery.attributes import TARGET_ATTRIBUTE
 from convotic_celery.sdk.names import prefixed
 from convotic_pubsub.errors import TopicNotFound
 from convotic_pubsub.registry import session_for
 
 if TYPE_CHECKING:
     from convotic_celery.sdk.handler import HandlerDefinition
-    from convotic_pubsub.publisher import Sending
+    from convotic_pubsub.publish.publisher import Sending
     from convotic_pubsub.session import Session
 
 __all__ = ["BrokerParameters", "HandlerPublisher", "SessionPublisher"]

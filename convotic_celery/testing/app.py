@@ -13,13 +13,13 @@ from convotic_celery import pubsub
 from convotic_celery.app import ConvoticApp
 from convotic_celery.context.delivery import Delivery
 from convotic_celery.modules import apply_settings, surround_routes
-from convotic_celery.runtime.attributes import (
+from convotic_celery.runtime.delivery.attributes import (
     MESSAGE_ID_ATTRIBUTE,
     REPLAY_COUNT_ATTRIBUTE,
     TARGET_ATTRIBUTE,
 )
-from convotic_celery.runtime.lifespans import one_of_each
 from convotic_celery.runtime.publish import HandlerPublisher
+from convotic_celery.runtime.worker.lifespans import one_of_each
 from convotic_celery.sdk.workflow import CanvasStarter
 from convotic_celery.settings import Settings
 from convotic_celery.testing.broker import DeadLetterSeen, MemoryBroker, PublishedMessage, RunSeen

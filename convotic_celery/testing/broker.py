@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from convotic_celery.runtime.attributes import user_attributes
+from convotic_celery.runtime.delivery.attributes import user_attributes
 from convotic_pubsub.queue import Received
 
 if TYPE_CHECKING:
     from convotic_celery.sdk.handler import HandlerDefinition
     from convotic_celery.testing.clock import MovingClock
-    from convotic_pubsub.publisher import Sending
+    from convotic_pubsub.publish.publisher import Sending
 
 __all__ = ["DeadLetterSeen", "MemoryBroker", "Pending", "PublishedMessage", "RunSeen"]
 

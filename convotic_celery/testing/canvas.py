@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from celery.result import allow_join_result
 
-from convotic_celery.runtime.canvas import end_step, fail_step, rebuild
+from convotic_celery.runtime.execution.canvas import end_step, fail_step, rebuild
 from convotic_celery.sdk.workflow import CanvasStart, CanvasStarter, describe_failure
 
 if TYPE_CHECKING:

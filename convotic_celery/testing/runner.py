@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, cast
 from celery.exceptions import Ignore, Retry
 from celery.worker import state
 
-from convotic_celery.runtime.attributes import (
+from convotic_celery.runtime.delivery.attributes import (
     Failure,
     dead_letter_attributes,
     replay_count,
     user_attributes,
 )
-from convotic_celery.runtime.outcome import Duplicate, Postponed, error_type, reason_of
-from convotic_celery.runtime.payload import first_message_id
-from convotic_celery.runtime.policy import HandlerPolicy
-from convotic_celery.runtime.suspend import run_suspendable
+from convotic_celery.runtime.delivery.outcome import Duplicate, Postponed, error_type, reason_of
+from convotic_celery.runtime.delivery.payload import first_message_id
+from convotic_celery.runtime.delivery.policy import HandlerPolicy
+from convotic_celery.runtime.pool.suspend import run_suspendable
 from convotic_celery.testing.broker import DeadLetterSeen, RunSeen, parse_data
 from convotic_pubsub.queue import Acknowledge, DeadLetter, Deliver, History
 

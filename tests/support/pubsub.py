@@ -176,7 +176,7 @@ class Harness:
 def pull(session: Session, subscription: str) -> Iterator[Any]:
     """Pull up to 100 messages of a subscription now."""
     # rpc imports gRPC and Google's types: only tests that have a server pay for it.
-    from convotic_pubsub.rpc import pb  # noqa: PLC0415
+    from convotic_pubsub.client.rpc import pb  # noqa: PLC0415
 
     path = f"projects/{session.options.project}/subscriptions/{subscription}"
     request = pb.PullRequest(subscription=path, max_messages=100, return_immediately=True)

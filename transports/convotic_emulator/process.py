@@ -13,8 +13,8 @@ import time
 from typing import TYPE_CHECKING
 
 from convotic_emulator import __version__, daemon
-from convotic_emulator.page import Page
 from convotic_emulator.server import EXPOSED, EmulatorServer
+from convotic_emulator.services.page import Page
 
 if TYPE_CHECKING:
     import argparse

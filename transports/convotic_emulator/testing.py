@@ -21,8 +21,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
-    from convotic_emulator.clock import ManualClock
-    from convotic_emulator.faults import Faults
+    from convotic_emulator.engine.clock import ManualClock
+    from convotic_emulator.engine.faults import Faults
     from convotic_emulator.server import EmulatorServer
 
 __all__ = ["EmulatorThread", "pubsub_emulator"]
@@ -42,8 +42,8 @@ class EmulatorThread:
     """
 
     def __init__(self, clock: ManualClock | None = None) -> None:
-        from convotic_emulator.clock import RunningClock  # noqa: PLC0415  # see above
-        from convotic_emulator.faults import Faults  # noqa: PLC0415
+        from convotic_emulator.engine.clock import RunningClock  # noqa: PLC0415  # see above
+        from convotic_emulator.engine.faults import Faults  # noqa: PLC0415
 
         self.clock: ManualClock = clock or RunningClock()
         #: What shall go wrong.

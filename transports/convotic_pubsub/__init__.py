@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from convotic_pubsub.plugin import register
 
 if TYPE_CHECKING:
+    from convotic_pubsub.kombu.transport import Transport
     from convotic_pubsub.options import TransportOptions, parse_options
     from convotic_pubsub.queue import QueueSpec
     from convotic_pubsub.registry import session_for
     from convotic_pubsub.session import Session
-    from convotic_pubsub.transport import Transport
 
 __all__ = [
     "QueueSpec",

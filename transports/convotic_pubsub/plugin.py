@@ -17,7 +17,7 @@ __all__ = ["register", "serializer"]
 
 def register() -> None:
     """Make kombu know ``pubsub://``. Idempotent."""
-    TRANSPORT_ALIASES.setdefault("pubsub", "convotic_pubsub.transport:Transport")
+    TRANSPORT_ALIASES.setdefault("pubsub", "convotic_pubsub.kombu.transport:Transport")
     # gRPC's own attempt at forking waits for its threads and then gives up with a line on stderr;
     # a forked child goes through relay.py instead and never enters gRPC.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")

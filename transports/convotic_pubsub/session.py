@@ -20,29 +20,29 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 import grpc.aio
 
-from convotic_pubsub.admin import Admin
-from convotic_pubsub.channels import ChannelPool
-from convotic_pubsub.consumer import Offer, QueueConsumer
-from convotic_pubsub.control import TransientQueues
-from convotic_pubsub.delivery import Recent
-from convotic_pubsub.depth import Depth, read_depths
-from convotic_pubsub.envelope import celery_queue
+from convotic_pubsub.celery.envelope import celery_queue
+from convotic_pubsub.celery.transient_queues import TransientQueues
+from convotic_pubsub.client.backlog_size import Depth, read_depths
+from convotic_pubsub.client.channels import ChannelPool
+from convotic_pubsub.client.io_thread import FORKED, IoThread
+from convotic_pubsub.client.provisioning import Admin
+from convotic_pubsub.client.rpc import Rpc, translate
+from convotic_pubsub.consume.delivery import Recent
+from convotic_pubsub.consume.leases import AckBatcher, LeaseTimer
+from convotic_pubsub.consume.streams import Puller
+from convotic_pubsub.consume.subscription import Offer, QueueConsumer
 from convotic_pubsub.errors import BrokerUnavailable, PubsubTransportError
-from convotic_pubsub.io_thread import FORKED, IoThread
-from convotic_pubsub.leases import AckBatcher, LeaseTimer
-from convotic_pubsub.naming import subscription_path
-from convotic_pubsub.publisher import Publisher
-from convotic_pubsub.puller import Puller
-from convotic_pubsub.relay import RelayClient, serve_child
-from convotic_pubsub.rpc import Rpc, translate
+from convotic_pubsub.names import subscription_path
+from convotic_pubsub.publish.publisher import Publisher
+from convotic_pubsub.publish.relay import RelayClient, serve_child
 
 if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Callable, Coroutine, Iterable, Mapping
 
-    from convotic_pubsub.delivery import Delivery
+    from convotic_pubsub.consume.delivery import Delivery
     from convotic_pubsub.options import TransportOptions
-    from convotic_pubsub.publisher import Sending
+    from convotic_pubsub.publish.publisher import Sending
     from convotic_pubsub.queue import QueueSpec
 
 __all__ = ["Session"]
@@ -305,7 +305,7 @@ class Session:
         *,
         sending: Sending = "batched",
     ) -> concurrent.futures.Future[str]:
-        """Publish a raw message; see :meth:`convotic_pubsub.publisher.Publisher.publish`."""
+        """Publish a raw message; see :meth:`.Publisher.publish`."""
         if self._relay is not None:
             return self._relay.ask("publish", topic, data, dict(attributes or {}), ordering_key)
         return self.publisher.publish(topic, data, attributes or {}, ordering_key, sending=sending)

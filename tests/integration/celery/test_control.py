@@ -11,9 +11,9 @@ import pytest
 from kombu import Connection, Queue
 from kombu.common import Broadcast
 
-from convotic_pubsub.envelope import EnvelopePolicy
+from convotic_pubsub.celery.envelope import EnvelopePolicy
+from convotic_pubsub.celery.process_slots import Slot, host_name
 from convotic_pubsub.queue import QueueSpec
-from convotic_pubsub.slots import Slot, host_name
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def test_purge_ends_at_zero(plain: Plain) -> None:
 
 def test_a_host_has_one_name_in_all_its_processes() -> None:
     """The name is that of the folder with the locks, so that two who share it share slots."""
-    script = "from convotic_pubsub.slots import host_name; print(host_name())"
+    script = "from convotic_pubsub.celery.process_slots import host_name; print(host_name())"
     output = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30
     ).stdout

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from convotic_pubsub.naming import subscription_path
+from convotic_pubsub.names import subscription_path
 from convotic_pubsub.queue import DeadLetter
 from tests.support.pubsub import CountingPolicy, Harness, make_spec
 
 if TYPE_CHECKING:
     from convotic_emulator.testing import EmulatorThread
-    from convotic_pubsub.publisher import Sending
+    from convotic_pubsub.publish.publisher import Sending
     from tests.integration.pubsub.conftest import MakeHarness
 
 

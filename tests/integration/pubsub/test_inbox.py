@@ -15,7 +15,7 @@ from tests.support.pubsub import make_spec
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from convotic_pubsub.channel import Arrival
+    from convotic_pubsub.kombu.channel import Arrival
     from tests.integration.pubsub.conftest import MakeHarness
     from tests.support.pubsub import Harness
 

@@ -14,7 +14,7 @@ from tests.support.pubsub import make_spec, pull, unique
 
 if TYPE_CHECKING:
     from convotic_emulator.testing import EmulatorThread
-    from convotic_pubsub.publisher import Sending
+    from convotic_pubsub.publish.publisher import Sending
     from tests.integration.pubsub.conftest import MakeHarness
 
 

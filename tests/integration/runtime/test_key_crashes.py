@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 import pytest
 
 from convotic_celery.context import Store
-from convotic_celery.runtime.control import RunControl
-from convotic_celery.runtime.key_guard import Claim, KeyGuard, KeyStore, Patience, drive_async
-from convotic_celery.runtime.outcome import Duplicate, Postponed
+from convotic_celery.runtime.delivery.outcome import Duplicate, Postponed
+from convotic_celery.runtime.execution.deadline import RunControl
+from convotic_celery.runtime.locks.key_lock import Claim, KeyGuard, KeyStore, Patience, drive_async
 from convotic_celery.sdk.message import WorkerMessage
 from tests.support.valkey import run_valkey
 from tests.unit.runtime.support import define

@@ -14,8 +14,9 @@ import pytest_asyncio
 
 from convotic_celery.context import Store
 from convotic_celery.errors import InvalidMessage
-from convotic_celery.runtime.control import RunControl
-from convotic_celery.runtime.key_guard import (
+from convotic_celery.runtime.delivery.outcome import Duplicate, Postponed
+from convotic_celery.runtime.execution.deadline import RunControl
+from convotic_celery.runtime.locks.key_lock import (
     Claim,
     KeyGuard,
     KeyStore,
@@ -23,9 +24,8 @@ from convotic_celery.runtime.key_guard import (
     drive_async,
     drive_sync,
 )
-from convotic_celery.runtime.lease_keeper import KeptLease, LeaseKeeper
-from convotic_celery.runtime.lease_scripts import CLAIM, RELEASE, RENEW
-from convotic_celery.runtime.outcome import Duplicate, Postponed
+from convotic_celery.runtime.locks.renewer import KeptLease, LeaseKeeper
+from convotic_celery.runtime.locks.scripts import CLAIM, RELEASE, RENEW
 from convotic_celery.sdk.message import WorkerMessage
 from tests.support.valkey import ValkeyOnSocket, run_valkey
 from tests.support.waiting import wait_until, wait_until_async

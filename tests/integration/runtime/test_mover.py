@@ -14,7 +14,7 @@ import pytest
 from convotic_celery.context import Delivery, Services, Store
 from convotic_celery.context.publishing import OutgoingMessage
 from convotic_celery.errors import StoreUnavailable, TopicHasNoSubscription
-from convotic_celery.runtime.mover import ScheduleMover
+from convotic_celery.runtime.schedule.delayed_publisher import ScheduleMover
 from tests.support.valkey import run_valkey
 from tests.support.waiting import never, scaled_timeout, wait_until
 
@@ -109,7 +109,7 @@ def test_message_that_is_added_here_is_seen_at_once(
     services: Services, publisher: Publisher, movers: Movers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The mover of the same process does not wait for its next look."""
-    monkeypatch.setattr("convotic_celery.runtime.mover.IDLE_SECONDS", 60.0)
+    monkeypatch.setattr("convotic_celery.runtime.schedule.delayed_publisher.IDLE_SECONDS", 60.0)
     movers.start()
 
     for number in range(20):
@@ -243,7 +243,9 @@ def test_store_that_is_away_is_told_once_and_found_again(
 ) -> None:
     """What was published meanwhile is settled then, not published again."""
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("convotic_celery.runtime.mover.STORE_AWAY_SECONDS", 0.05)
+    monkeypatch.setattr(
+        "convotic_celery.runtime.schedule.delayed_publisher.STORE_AWAY_SECONDS", 0.05
+    )
     attempts = []
 
     def unavailable(*arguments: Any, **_: Any) -> None:

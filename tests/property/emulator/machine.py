@@ -23,11 +23,11 @@ from hypothesis.stateful import (
     rule,
 )
 
-from convotic_emulator.broker import Broker
-from convotic_emulator.clock import ManualClock
-from convotic_emulator.lease import Consumer
-from convotic_emulator.settings import complete_subscription
-from convotic_emulator.store import MEMORY, Store
+from convotic_emulator.engine.broker import Broker
+from convotic_emulator.engine.clock import ManualClock
+from convotic_emulator.engine.lease import Consumer
+from convotic_emulator.engine.settings import complete_subscription
+from convotic_emulator.storage.store import MEMORY, Store
 
 TOPIC = "projects/p/topics/orders"
 DEAD = "projects/p/topics/orders.dead"

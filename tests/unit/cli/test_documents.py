@@ -61,7 +61,8 @@ def test_handlers_have_their_payloads_schema(capsys: pytest.CaptureFixture[str])
 def test_worker_and_help_import_no_web_framework() -> None:
     """A worker starts without starlette, uvicorn and the documents."""
     code = (
-        "import sys, convotic_celery.celery, convotic_celery.runtime.worker, convotic_celery.cli\n"
+        "import sys, convotic_celery.celery, convotic_celery.runtime.worker.worker\n"
+        "import convotic_celery.cli\n"
         "print([n for n in ('starlette', 'uvicorn', 'convotic_celery.documents',"
         " 'convotic_celery.routes') if n in sys.modules])"
     )

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from convotic_emulator.avro import parse_definition
-from convotic_emulator.avro_compatibility import can_read
+from convotic_emulator.services.avro import parse_definition
+from convotic_emulator.services.avro_compatibility import can_read
 
 
 def record(*fields: Any, **more: Any) -> Any:

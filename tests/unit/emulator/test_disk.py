@@ -9,9 +9,9 @@ import grpc
 import pytest
 from google.pubsub_v1.types import pubsub as t
 
-from convotic_emulator import database
-from convotic_emulator.clock import ManualClock
+from convotic_emulator.engine.clock import ManualClock
 from convotic_emulator.server import EmulatorServer
+from convotic_emulator.storage import database
 from tests.support.waiting import wait_until_async
 from tests.unit.emulator.client import SUBSCRIPTION, TOPIC, Client, bodies
 

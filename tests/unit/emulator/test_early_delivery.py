@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from convotic_emulator.clock import ManualClock
+from convotic_emulator.engine.clock import ManualClock
+from convotic_emulator.grpc.connection import Connection
 from convotic_emulator.server import EmulatorServer
-from convotic_emulator.wire.connection import Connection
 from tests.unit.emulator.client import Client, bodies
 
 WATCHED = b"watched message"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from convotic_emulator.engine.filter import parse_filter
 from convotic_emulator.errors import InvalidArgument
-from convotic_emulator.filter import parse_filter
 
 
 @pytest.mark.parametrize(

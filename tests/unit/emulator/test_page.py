@@ -9,8 +9,8 @@ import httpx
 import pytest
 from google.pubsub_v1.types import pubsub as t
 
-from convotic_emulator.page import Page
 from convotic_emulator.server import EmulatorServer
+from convotic_emulator.services.page import Page
 from tests.unit.emulator.client import SUBSCRIPTION, TOPIC, Client, bodies
 
 

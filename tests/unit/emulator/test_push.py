@@ -11,7 +11,7 @@ import grpc
 import pytest
 from google.pubsub_v1.types import pubsub as t
 
-from convotic_emulator.clock import ManualClock
+from convotic_emulator.engine.clock import ManualClock
 from convotic_emulator.server import EmulatorServer
 from tests.support.http_endpoint import Endpoint, Request
 from tests.support.waiting import wait_until_async

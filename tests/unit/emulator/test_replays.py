@@ -12,12 +12,12 @@ import pytest
 from google.protobuf import timestamp_pb2
 from google.pubsub_v1.types import pubsub as t
 
-from convotic_emulator.broker import Broker
-from convotic_emulator.clock import ManualClock, SystemClock
-from convotic_emulator.lease import Consumer
+from convotic_emulator.engine.broker import Broker
+from convotic_emulator.engine.clock import ManualClock, SystemClock
+from convotic_emulator.engine.lease import Consumer
+from convotic_emulator.engine.settings import complete_subscription
 from convotic_emulator.server import EmulatorServer
-from convotic_emulator.settings import complete_subscription
-from convotic_emulator.store import Store
+from convotic_emulator.storage.store import Store
 from tests.support.waiting import wait_until_async
 from tests.unit.emulator.client import SUBSCRIPTION, TOPIC, Client, bodies
 

@@ -14,7 +14,7 @@ import pytest
 from google.protobuf import duration_pb2
 from google.pubsub_v1.types import pubsub as t
 
-from convotic_emulator.clock import ManualClock
+from convotic_emulator.engine.clock import ManualClock
 from convotic_emulator.server import EmulatorServer
 from tests.support.waiting import wait_until_async
 from tests.unit.emulator.client import SUBSCRIPTION, TOPIC, Client, bodies

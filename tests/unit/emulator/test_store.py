@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from convotic_emulator.database import SCHEMA_VERSION
+from convotic_emulator.engine.lease import Message
 from convotic_emulator.errors import StoreError
-from convotic_emulator.lease import Message
 from convotic_emulator.server import EmulatorServer
-from convotic_emulator.store import MEMORY, Store
+from convotic_emulator.storage.database import SCHEMA_VERSION
+from convotic_emulator.storage.store import MEMORY, Store
 from tests.unit.emulator.client import Client
 
 

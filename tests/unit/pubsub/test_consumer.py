@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from convotic_pubsub.consumer import QueueConsumer
-from convotic_pubsub.delivery import Delivery, Recent, Source, State
+from convotic_pubsub.consume.delivery import Delivery, Recent, Source, State
+from convotic_pubsub.consume.subscription import QueueConsumer
 from convotic_pubsub.queue import History, PostponeDelivery
 from tests.support.pubsub import CountingPolicy, make_spec
 

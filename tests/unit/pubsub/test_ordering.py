@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tests.unit.pubsub.test_consumer import Bench, turn
 
 if TYPE_CHECKING:
-    from convotic_pubsub.delivery import Delivery
+    from convotic_pubsub.consume.delivery import Delivery
 
 
 def bench_of(*messages: tuple[str, str]) -> Bench:

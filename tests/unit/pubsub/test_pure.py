@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from convotic_pubsub.celery.transient_queues import topic_matches
+from convotic_pubsub.client.rpc import pb
 from convotic_pubsub.codec import cut_utf8, decode_envelope, encode_envelope, fit_attributes
-from convotic_pubsub.control import topic_matches
+from convotic_pubsub.consume.leases import AckBatcher
 from convotic_pubsub.errors import OptionError
-from convotic_pubsub.leases import AckBatcher
-from convotic_pubsub.naming import check_resource_id, resource_id
+from convotic_pubsub.names import check_resource_id, resource_id
 from convotic_pubsub.options import parse_options
-from convotic_pubsub.rpc import pb
 
 
 @given(st.one_of(st.text(), st.binary()), st.integers(0, 9))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from convotic_pubsub.slots import Slot
+from convotic_pubsub.celery.process_slots import Slot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +95,7 @@ def test_racing_owners_exclude_each_other(folder: Path) -> None:
 #: A process of its own: one with threads, as this one is, had better not fork.
 FORK = """
 import os
-from convotic_pubsub.slots import Slot
+from convotic_pubsub.celery.process_slots import Slot
 slot = Slot.take_first("scope")
 child = os.fork()
 if not child:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from convotic_pubsub.delivery import State
-from convotic_pubsub.leases import LeaseTimer
+from convotic_pubsub.consume.delivery import State
+from convotic_pubsub.consume.leases import LeaseTimer
 from tests.unit.pubsub.test_consumer import Bench, turn
 
 if TYPE_CHECKING:
-    from convotic_pubsub.delivery import Delivery
+    from convotic_pubsub.consume.delivery import Delivery
 
 
 @pytest.mark.parametrize("settle", ["ack", "nack"])

@@ -9,7 +9,7 @@ import pytest
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.concurrency.thread import TaskPool as ThreadPool
 
-from convotic_celery.runtime.pool import TaskPool
+from convotic_celery.runtime.pool.pool import TaskPool
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from celery.worker.request import (  # type: ignore[attr-defined]  # not in cele
 )
 
 from convotic_celery.app import ConvoticApp
-from convotic_celery.runtime.attributes import DeadLetterReason
-from convotic_celery.runtime.payload import PayloadBuilder, as_task_body
-from convotic_celery.runtime.request import HandlerRequest
+from convotic_celery.runtime.delivery.attributes import DeadLetterReason
+from convotic_celery.runtime.delivery.payload import PayloadBuilder, as_task_body
+from convotic_celery.runtime.worker.request import HandlerRequest
 from convotic_celery.sdk.handler import HandlerDefinition, define_handler
 from convotic_celery.sdk.options import WorkerOptions
 from convotic_celery.settings import Settings
@@ -82,7 +82,7 @@ def receive(data: bytes = b'{"id": 1}', **values: Any) -> Received:
 
 
 class RecordingMessage:
-    """Stands for ``convotic_pubsub.channel.Message``: records what is done to it."""
+    """Stands for ``convotic_pubsub.kombu.channel.Message``: records what is done to it."""
 
     def __init__(self, payload: Mapping[str, Any]) -> None:
         self.body = payload["body"]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from convotic_celery.runtime.attributes import (
+from convotic_celery.runtime.delivery.attributes import (
     Failure,
     cut_utf8,
     dead_letter_attributes,

@@ -11,9 +11,9 @@ import pytest
 from celery.worker.consumer import Consumer
 from kombu.utils.limits import TokenBucket
 
-from convotic_celery.runtime.consumer import HandlerConsumer
-from convotic_celery.runtime.pool import TaskPool
-from convotic_celery.runtime.request import HandlerRequest
+from convotic_celery.runtime.pool.pool import TaskPool
+from convotic_celery.runtime.worker.consumer import HandlerConsumer
+from convotic_celery.runtime.worker.request import HandlerRequest
 from tests.support.waiting import wait_until
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from convotic_celery.context.delivery import RouteCall
 from convotic_celery.errors import AckDeadlineExceeded, DeadlineNotExtendable
-from convotic_celery.runtime.control import RunControl, hold_lease
-from convotic_celery.runtime.outcome import Postponed
-from convotic_celery.runtime.payload import PayloadBuilder
-from convotic_celery.runtime.run import Execution, build_message, run_async
+from convotic_celery.runtime.delivery.outcome import Postponed
+from convotic_celery.runtime.delivery.payload import PayloadBuilder
+from convotic_celery.runtime.execution.deadline import RunControl, hold_lease
+from convotic_celery.runtime.execution.invoke import Execution, build_message, run_async
 from tests.unit.runtime.support import define, forever, make_app, receive
 
 

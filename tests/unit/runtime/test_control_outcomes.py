@@ -15,10 +15,7 @@ import pytest
 from celery.worker.consumer import Consumer
 
 from convotic_celery.errors import AckDeadlineExceeded, InvalidMessage
-from convotic_celery.runtime.consumer import HandlerConsumer
-from convotic_celery.runtime.control import RunControl
-from convotic_celery.runtime.key_guard import Claim, Pause, Steps
-from convotic_celery.runtime.outcome import (
+from convotic_celery.runtime.delivery.outcome import (
     Again,
     Duplicate,
     GiveUp,
@@ -27,8 +24,11 @@ from convotic_celery.runtime.outcome import (
     judge,
     reason_of,
 )
-from convotic_celery.runtime.policy import HandlerPolicy
-from convotic_celery.runtime.pool import TaskPool
+from convotic_celery.runtime.delivery.policy import HandlerPolicy
+from convotic_celery.runtime.execution.deadline import RunControl
+from convotic_celery.runtime.locks.key_lock import Claim, Pause, Steps
+from convotic_celery.runtime.pool.pool import TaskPool
+from convotic_celery.runtime.worker.consumer import HandlerConsumer
 from convotic_celery.sdk.options import WorkerOptions
 from convotic_celery.sdk.outcomes import Retry
 from convotic_pubsub.queue import Acknowledge, Deliver

@@ -12,7 +12,7 @@ from celery import exceptions as celery_exceptions
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.concurrency.thread import TaskPool as ThreadPool
 
-from convotic_celery.runtime.pool import TaskPool
+from convotic_celery.runtime.pool.pool import TaskPool
 from convotic_celery.sdk.dead_lettered import DeadLettered
 from tests.support.waiting import wait_until
 from tests.unit.runtime.support import RecordingMessage, define, make_app, make_request

@@ -13,7 +13,7 @@ import pytest
 from convotic_celery.app import ConvoticApp
 from convotic_celery.context.logger import HandlerLogger, build_logger
 from convotic_celery.log import FIELDS_ATTRIBUTE
-from convotic_celery.runtime.logs import WorkerLogging
+from convotic_celery.runtime.worker.logs import WorkerLogging
 from tests.unit.runtime.support import make_settings
 
 FORMAT = "[%(levelname)s] %(message)s"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from convotic_celery.runtime.memory import calm_garbage_collector
+from convotic_celery.runtime.pool.gc_tuning import calm_garbage_collector
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, Worker
 from celery import exceptions as celery_exceptions
 
 from convotic_celery.errors import AckDeadlineExceeded, InvalidMessage
-from convotic_celery.runtime.outcome import (
+from convotic_celery.runtime.delivery.outcome import (
     Again,
     Dropped,
     GiveUp,

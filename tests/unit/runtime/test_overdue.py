@@ -9,8 +9,8 @@ from typing import Any
 
 from celery.worker import state
 
-from convotic_celery.runtime.counters import count_overdue
-from convotic_celery.runtime.pool import TaskPool
+from convotic_celery.runtime.delivery.counters import count_overdue
+from convotic_celery.runtime.pool.pool import TaskPool
 from tests.support.waiting import wait_until
 from tests.unit.runtime.support import define, make_app, make_request
 

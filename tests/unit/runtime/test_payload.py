@@ -7,7 +7,7 @@ from typing import Any
 
 from kombu.serialization import loads
 
-from convotic_celery.runtime.payload import (
+from convotic_celery.runtime.delivery.payload import (
     CONTENT_TYPE,
     PayloadBuilder,
     register_serializer,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from convotic_celery.runtime.policy import HandlerPolicy
+from convotic_celery.runtime.delivery.policy import HandlerPolicy
 from convotic_pubsub.queue import Acknowledge, DeadLetter, Decision, Deliver, History, Incident
 from tests.unit.runtime.support import define, receive
 

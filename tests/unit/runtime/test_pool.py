@@ -18,8 +18,8 @@ from celery import Celery
 from celery.app.trace import trace_task_ret
 from celery.exceptions import SoftTimeLimitExceeded, Terminated, WorkerLostError
 
-from convotic_celery.runtime.pool import TaskPool
-from convotic_celery.runtime.task import ConvoticTask
+from convotic_celery.runtime.execution.task import ConvoticTask
+from convotic_celery.runtime.pool.pool import TaskPool
 from tests.support.waiting import scaled_timeout, wait_until
 
 NUMBER: ContextVar[int] = ContextVar("number", default=-1)
@@ -398,7 +398,7 @@ def test_a_blocked_loop_is_named(app: Celery[Any], caplog: pytest.LogCaptureFixt
 
     pool = WatchedPool(1, app=app)
     pool.start()
-    with caplog.at_level(logging.WARNING, "convotic_celery.runtime.watchdog"):
+    with caplog.at_level(logging.WARNING, "convotic_celery.runtime.pool.watchdog"):
         outcome = run_task(pool, block_the_loop)
         wait_until(lambda: "blocked the event loop" in caplog.text)
         release.set()

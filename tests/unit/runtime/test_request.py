@@ -17,8 +17,8 @@ from billiard.einfo import ExceptionInfo
 from celery import exceptions as celery_exceptions
 from celery.worker import state as worker_state
 
-from convotic_celery.runtime.counters import outcomes
-from convotic_celery.runtime.pool import TaskPool
+from convotic_celery.runtime.delivery.counters import outcomes
+from convotic_celery.runtime.pool.pool import TaskPool
 from convotic_celery.sdk.outcomes import DeadLetter, Drop, Retry
 from convotic_pubsub.queue import Received
 from tests.support.waiting import wait_until

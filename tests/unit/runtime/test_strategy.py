@@ -12,10 +12,10 @@ import pytest
 from celery import signals
 from celery.worker import state, strategy
 
-from convotic_celery.runtime.payload import PayloadBuilder, register_serializer
-from convotic_celery.runtime.request import HandlerRequest
-from convotic_celery.runtime.strategy import handler_strategy
-from convotic_pubsub.message import Message
+from convotic_celery.runtime.delivery.payload import PayloadBuilder, register_serializer
+from convotic_celery.runtime.worker.request import HandlerRequest
+from convotic_celery.runtime.worker.strategy import handler_strategy
+from convotic_pubsub.kombu.message import Message
 from tests.unit.runtime.support import RecordingEventer, define, make_app, receive
 
 

@@ -14,9 +14,9 @@ from celery import chain, group
 
 from convotic_celery.app import ConvoticApp
 from convotic_celery.errors import InvalidMessage, PublishRefused
-from convotic_celery.runtime.payload import task_id_of
+from convotic_celery.runtime.delivery.payload import task_id_of
+from convotic_celery.runtime.execution.task import HandlerTask
 from convotic_celery.runtime.publish import HandlerPublisher
-from convotic_celery.runtime.task import HandlerTask
 from convotic_celery.sdk.message import WorkerMessage
 from tests.unit.runtime.support import define, make_app
 

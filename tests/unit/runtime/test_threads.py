@@ -8,7 +8,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from convotic_celery.runtime.threads import WorkerThreads
+from convotic_celery.runtime.pool.threads import WorkerThreads
 from tests.support.waiting import never, scaled_timeout, wait_until
 
 

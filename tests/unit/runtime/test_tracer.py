@@ -20,8 +20,8 @@ from celery.app.task import Context
 from celery.exceptions import Reject
 from greenlet import getcurrent  # type: ignore[import-untyped]  # has no py.typed
 
-from convotic_celery.runtime.pool import TaskPool
-from convotic_celery.runtime.tracer import loop_tracer
+from convotic_celery.runtime.pool.pool import TaskPool
+from convotic_celery.runtime.pool.tracer import loop_tracer
 from convotic_celery.sdk.outcomes import DeadLetter, Drop, Retry
 from tests.support.waiting import wait_until
 from tests.unit.runtime.support import define, do_nothing, forever, make_app, make_request

@@ -14,9 +14,9 @@ from celery.concurrency.solo import TaskPool as SoloPool
 from celery.concurrency.thread import TaskPool as ThreadPool
 
 from convotic_celery.app import ConvoticApp
-from convotic_celery.runtime.banner import handler_table
-from convotic_celery.runtime.pool import TaskPool
-from convotic_celery.runtime.worker import choose_pool, describe_options
+from convotic_celery.runtime.pool.pool import TaskPool
+from convotic_celery.runtime.worker.banner import handler_table
+from convotic_celery.runtime.worker.worker import choose_pool, describe_options
 from tests.unit.runtime.support import define, make_app
 
 pytestmark = pytest.mark.filterwarnings("ignore::celery.exceptions.SecurityWarning")
@@ -51,7 +51,7 @@ def test_the_command_line_chooses_the_pool(arguments: tuple[str, ...], pool: typ
 def test_a_pool_chosen_in_code_is_taken() -> None:
     """app.Worker(pool="prefork") has no command line."""
     assert choose_pool("prefork") is PreforkPool
-    assert choose_pool("convotic_celery.runtime.pool:TaskPool") is TaskPool
+    assert choose_pool("convotic_celery.runtime.pool.pool:TaskPool") is TaskPool
 
 
 def make_worker(app: ConvoticApp, **options: Any) -> Any:

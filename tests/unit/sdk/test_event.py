@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 from convotic_celery import CloudEvent, ConvoticModule, WorkerMessage
 from convotic_celery.errors import InvalidMessage
-from convotic_celery.runtime.payload import MessageFacts
-from convotic_celery.runtime.run import build_message
+from convotic_celery.runtime.delivery.payload import MessageFacts
+from convotic_celery.runtime.execution.invoke import build_message
 from convotic_celery.sdk import compression
 
 

@@ -1,0 +1,215 @@
+"""One run of a handler: decode the data, make the context, call it within its ack deadline.
+
+Says nothing about what an error means; that is ``outcome.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Coroutine, Generator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from billiard.exceptions import SoftTimeLimitExceeded
+
+from convotic_celery.context.delivery import Delivery
+from convotic_celery.errors import AckDeadlineExceeded
+from convotic_celery.runtime.delivery.outcome import Postponed
+from convotic_celery.runtime.locks.key_lock import drive_async, drive_sync
+from convotic_celery.sdk.message import WorkerMessage
+from convotic_celery.sdk.middleware import tell_error_async, tell_error_sync
+from convotic_celery.sdk.returned import check_returned
+
+if TYPE_CHECKING:
+    from convotic_celery.runtime.delivery.payload import MessageFacts
+    from convotic_celery.runtime.execution.deadline import RunControl
+    from convotic_celery.runtime.locks.key_lock import KeyGuard, KeyStore
+    from convotic_celery.runtime.worker.lifespans import Lifespans
+    from convotic_celery.sdk.handler import HandlerDefinition
+
+__all__ = ["ContextSource", "Execution", "build_delivery", "build_message", "run_async", "run_sync"]
+
+T = TypeVar("T")
+
+
+class ContextSource(Protocol):
+    """Makes the ``ctx`` of each run: :class:`convotic_celery.context.services.Services`."""
+
+    def async_context(self, delivery: Delivery) -> Any:
+        """Return the context of an ``async def`` handler."""
+        ...
+
+    def sync_context(self, delivery: Delivery) -> Any:
+        """Return the context of a ``def`` handler."""
+        ...
+
+
+def build_message(
+    definition: HandlerDefinition, raw: bytes, facts: MessageFacts
+) -> WorkerMessage[Any]:
+    """Return the message as the handler sees it.
+
+    Raises:
+        InvalidMessage: The data is not JSON, or not what the handler's annotation says.
+    """
+    data, event = definition.decode(b"" if facts["empty"] else raw, facts["attributes"])
+    return WorkerMessage(
+        id=facts["message_id"],
+        data=data,
+        attributes=facts["attributes"],
+        published_at=datetime.fromisoformat(facts["published_at"]),
+        ordering_key=facts["ordering_key"],
+        attempt=facts["attempt"],
+        event=event,
+    )
+
+
+def build_delivery(
+    definition: HandlerDefinition,
+    facts: MessageFacts,
+    control: RunControl | None = None,
+    resource: object = None,
+) -> Delivery:
+    """Return what the context knows about the run."""
+    return Delivery(
+        handler=definition.queue,
+        topic=definition.topic,
+        message_id=facts["message_id"],
+        module=definition.module,
+        attempt=facts["attempt"],
+        is_replay=facts["replay_count"] > 0,
+        trace=facts["trace"],
+        control=control,
+        resource=resource,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What a handler's runs need; decided once, when its task is made. None: it does not ask."""
+
+    definition: HandlerDefinition
+    contexts: ContextSource
+    keys: KeyStore | None = None
+    guard: KeyGuard | None = None
+    lifespans: Lifespans | None = None
+
+
+async def run_async(
+    execution: Execution, message: WorkerMessage[Any], facts: MessageFacts, control: RunControl
+) -> None:
+    """Run an ``async def`` handler; it is cancelled at its ack deadline.
+
+    Raises:
+        AckDeadlineExceeded: It was.
+        Duplicate: The message's key has succeeded already; the handler was not called.
+        Postponed: Its key is busy, or the store away; the handler was not called, or it lost it.
+    """
+    guard, keys = execution.guard, execution.keys
+    if guard is None or keys is None:
+        await _call_async(execution, message, facts, control)
+        return
+    claim = await drive_async(guard.acquire(message, control), keys)
+    try:
+        await _call_async(execution, message, facts, control)
+    except BaseException:
+        await drive_async(guard.release(claim), keys)
+        raise
+    await drive_async(guard.complete(claim, control), keys)
+
+
+async def _call_async(
+    execution: Execution, message: WorkerMessage[Any], facts: MessageFacts, control: RunControl
+) -> None:
+    definition, resource = execution.definition, None
+    if execution.lifespans is not None:
+        resource = await execution.lifespans.enter(definition)
+    ctx = execution.contexts.async_context(build_delivery(definition, facts, control, resource))
+    if not definition.middleware:
+        await _call_until_deadline(definition, message, ctx, control)
+        return
+    try:
+        await _call_until_deadline(definition, message, ctx, control)
+    except Exception as error:
+        async with asyncio.timeout(max(1.0, definition.options.deadline_grace / 2)):
+            await tell_error_async(definition.middleware, message, ctx, error)
+        raise
+
+
+async def _call_until_deadline(
+    definition: HandlerDefinition, message: WorkerMessage[Any], ctx: object, control: RunControl
+) -> None:
+    coroutine = definition.call(message, ctx)
+    try:
+        waits_for = coroutine.send(None)
+    except StopIteration as stop:
+        check_returned(stop.value)
+        return  # it never waited: nobody could have stopped it
+    try:
+        async with asyncio.timeout(0 if control.is_lost else control.time_left) as deadline:
+            control.watch(deadline)
+            check_returned(await _go_on(coroutine, waits_for))
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise  # the handler's own
+        if control.is_lost:
+            raise Postponed("another run has taken its key", 1.0) from error
+        # Chained: the traceback shows where the handler stood.
+        raise AckDeadlineExceeded(definition.queue, control.granted_seconds) from error
+
+
+@types.coroutine
+def _go_on(coroutine: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
+    """Wait for what a coroutine that has begun waits for, and then for the coroutine itself."""
+    try:
+        while True:
+            try:
+                value = yield waits_for
+            except BaseException as exc:  # noqa: BLE001 - cancellation goes where the wait is
+                waits_for = coroutine.throw(exc)
+            else:
+                waits_for = coroutine.send(value)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+def run_sync(
+    execution: Execution, message: WorkerMessage[Any], facts: MessageFacts, control: RunControl
+) -> None:
+    """Run a plain ``def`` handler; raises what :func:`run_async` does.
+
+    In a prefork child it is stopped at its ack deadline, which is the child's soft time limit. In a
+    thread nobody can stop it: the lease lapses, which the transport warns of.
+    """
+    guard, keys = execution.guard, execution.keys
+    if guard is None or keys is None:
+        _call_sync(execution, message, facts, control)
+        return
+    claim = drive_sync(guard.acquire(message, control), keys)
+    try:
+        _call_sync(execution, message, facts, control)
+    except BaseException:
+        drive_sync(guard.release(claim), keys)
+        raise
+    drive_sync(guard.complete(claim, control), keys)
+
+
+def _call_sync(
+    execution: Execution, message: WorkerMessage[Any], facts: MessageFacts, control: RunControl
+) -> None:
+    definition, resource = execution.definition, None
+    if execution.lifespans is not None:
+        resource = execution.lifespans.enter_sync(definition)
+    ctx = execution.contexts.sync_context(build_delivery(definition, facts, control, resource))
+    try:
+        check_returned(definition.call(message, ctx))
+    except SoftTimeLimitExceeded as stopped:
+        error = AckDeadlineExceeded(definition.queue, control.granted_seconds)
+        tell_error_sync(definition.middleware, message, ctx, error)
+        raise error from stopped
+    except Exception as error:
+        tell_error_sync(definition.middleware, message, ctx, error)
+        raise

@@ -1,0 +1,209 @@
+"""A handler as a Celery task, and the base of all tasks of our app.
+
+The task's side of the contract (``docs/delivery.md`` §3) is what it raises, see ``attempt.py``.
+What that does to the message is decided on the worker's side, in ``request.py``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from celery.app.task import Task
+
+from convotic_celery.context.publishing import encode_json
+from convotic_celery.errors import InvalidMessage, PublishRefused
+from convotic_celery.runtime.delivery.outcome import GivenUp
+from convotic_celery.runtime.delivery.payload import MessageFacts, task_id_of
+from convotic_celery.runtime.execution.attempt import attempt_async, attempt_sync, make_control
+from convotic_celery.runtime.execution.invoke import Execution, build_message, run_async, run_sync
+from convotic_celery.runtime.pool.coroutine import explain_cancellation, run_coroutine
+from convotic_celery.sdk.outcomes import DeadLetter
+
+if TYPE_CHECKING:
+    from celery.result import AsyncResult
+
+    from convotic_celery.runtime.publish import HandlerPublisher
+    from convotic_celery.sdk.handler import HandlerDefinition
+
+__all__ = ["ConvoticTask", "HandlerTask"]
+
+#: What ``apply_async`` refuses, and why.
+_REFUSED = {
+    "link": "a handler's message carries no callbacks; publish to the next topic from the handler",
+    "link_error": "a handler's message carries no callbacks; read its dead-letter topic",
+    "chain": "a handler can't be part of a chain; publish to the next topic from the handler",
+    "chord": "a handler can't be part of a chord: it has no result",
+    "eta": "Pub/Sub has no delayed delivery; use ctx.pubsub.publish(…, delay=…)",
+    "countdown": "Pub/Sub has no delayed delivery; use ctx.pubsub.publish(…, delay=…)",
+    "expires": "a handler's message does not expire; check message.published_at in the handler",
+}
+
+
+class ConvoticTask(Task[Any, Any]):
+    """Base of every task of our app: an ordinary ``@app.task`` may be ``async def``."""
+
+    abstract = True
+
+    @property
+    def runs_on_loop(self) -> bool:
+        """True if the default pool may run it on the event loop.
+
+        An async task whose result is stored runs in a thread, its coroutine on the process's loop:
+        result backends block.
+        """
+        return bool(inspect.iscoroutinefunction(self.run) and self.ignore_result)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task; a coroutine is run to its end."""
+        result = super().__call__(*args, **kwargs)
+        if inspect.iscoroutine(result):
+            return run_coroutine(self, explain_cancellation(result))
+        return result
+
+
+class HandlerTask(Task[Any, Any]):
+    """A registered handler. Made by ``registry.py``; one class and one instance each."""
+
+    abstract = True
+    Request = "convotic_celery.runtime.worker.request:HandlerRequest"
+    Strategy = "convotic_celery.runtime.worker.strategy:handler_strategy"
+    acks_late = True
+    acks_on_failure = False
+    acks_on_timeout = False
+    reject_on_worker_lost = False
+    retry_on_worker_lost = False
+    #: State goes through events; a result nobody asked for would only fill the backend.
+    ignore_result = True
+    typing = False
+    #: Expected: no traceback in the log.
+    throws = (DeadLetter, GivenUp, InvalidMessage)
+
+    definition: ClassVar[HandlerDefinition]
+    execution: ClassVar[Execution]
+    publisher: ClassVar[HandlerPublisher]
+
+    @property
+    def runs_on_loop(self) -> bool:
+        """True for an ``async def`` handler."""
+        return self.definition.is_async
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the handler on a message (in a worker), or on data (called directly, for tests)."""
+        request: Any = self.request  # Celery looks it up by greenlet each time
+        facts: MessageFacts | None = request.get("convotic")
+        if facts is None:
+            self._call_directly(*args, **kwargs)
+        elif self.definition.is_async:
+            run_coroutine(self, attempt_async(self.execution, args[0], facts, str(request.id)))
+        else:
+            attempt_sync(self.execution, args[0], facts, str(request.id))
+
+    async def run_on_loop(self, task_id: str, request: Mapping[str, Any], raw: Any) -> None:
+        """Do what :meth:`__call__` does, for an ``async def`` handler on the running loop.
+
+        Raises:
+            InvalidMessage: The message came in Celery's own envelope.
+            Exception: As :func:`attempt_async`.
+        """
+        facts: MessageFacts | None = request.get("convotic")
+        if facts is None:
+            raise self._not_raw()
+        await attempt_async(self.execution, raw, facts, task_id)
+
+    def retry(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: Celery's retry publishes anew, to every subscriber of the topic.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            f"{self.name}: self.retry() would publish the message again to every subscriber of "
+            f"{self.definition.topic}. Raise convotic_celery.Retry(delay=…), or any error."
+        )
+
+    def apply_async(  # noqa: PLR0917 - Celery's signature
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        task_id: str | None = None,
+        producer: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        shadow: str | None = None,
+        **options: Any,
+    ) -> AsyncResult[Any]:
+        """Publish ``args[0]`` as a raw message that only this handler gets.
+
+        ``kwargs`` may have ``attributes`` and ``ordering_key``. Blocks until the publish is
+        confirmed. The returned result only has the task's id: results of handlers are not stored.
+
+        Raises:
+            PublishRefused: The call asks for what a raw message can't carry, or breaks a limit.
+        """
+        self._refuse({**options, "link": link, "link_error": link_error})
+        del task_id, producer, shadow  # Celery's; a message's task id follows from its message id
+        data, attributes, ordering_key = _call_arguments(self.name, args, kwargs)
+        if self.app.conf.task_always_eager:
+            return self.apply((data,), {"attributes": attributes})
+        message_id = self.publisher.publish(self.definition, data, attributes, ordering_key)
+        result = self.AsyncResult(task_id_of(self.definition.subscription, message_id))
+        result.ignored = True  # as Celery's own: nobody waits for what is not stored
+        return result
+
+    def _call_directly(self, *args: Any, **kwargs: Any) -> None:
+        """Run on plain data, as ``handler_task(order)`` or an eager call does. Errors pass through.
+
+        Raises:
+            InvalidMessage: The data does not fit, or it came in Celery's own envelope.
+        """
+        if not (self.request.called_directly or self.request.is_eager):
+            raise self._not_raw()
+        data, attributes, ordering_key = _call_arguments(self.name, args, kwargs)
+        facts: MessageFacts = {
+            "message_id": str(uuid.uuid4()),
+            "attributes": dict(attributes),
+            "ordering_key": ordering_key,
+            "published_at": datetime.now(UTC).isoformat(),
+            "attempt": 1,
+            "losses": 0,
+            "replay_count": 0,
+            "empty": data is None,
+            "trace": {},
+        }
+        control = make_control(self.definition, lambda _: True)
+        message = build_message(self.definition, b"" if data is None else encode_json(data), facts)
+        if self.definition.is_async:
+            run = run_async(self.execution, message, facts, control)
+            run_coroutine(self, explain_cancellation(run))
+        else:
+            run_sync(self.execution, message, facts, control)
+
+    def _not_raw(self) -> InvalidMessage:
+        return InvalidMessage(
+            f"{self.name} is a handler: it takes raw messages of topic "
+            f"{self.definition.topic}, not Celery's task messages"
+        )
+
+    def _refuse(self, options: Mapping[str, Any]) -> None:
+        for option, reason in _REFUSED.items():
+            if options.get(option):
+                raise PublishRefused(f"{self.name} can't be called with {option}=: {reason}.")
+
+
+def _call_arguments(
+    name: str, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None
+) -> tuple[Any, Mapping[str, str], str]:
+    """Return (data, attributes, ordering key) of a call like ``delay(order, attributes={…})``."""
+    options = dict(kwargs or {})
+    attributes = options.pop("attributes", None) or {}
+    ordering_key = options.pop("ordering_key", "")
+    if options or len(args or ()) > 1:
+        raise PublishRefused(
+            f"{name} takes one argument, the data, and attributes= and ordering_key=; "
+            f"not {', '.join(options) or f'{len(args or ())} arguments'}."
+        )
+    return (args[0] if args else None), attributes, ordering_key

@@ -1,0 +1,310 @@
+"""Runs a key once: the options ``deduplicate`` and ``concurrency_key``, before and after a run.
+
+Written once for coroutines and plain code: the steps are generators that yield what they need, a
+question to the store or a pause, and :func:`drive_async` or :func:`drive_sync` does it.
+
+While a key is busy or the store away the run waits in its place with its lease held, so that
+Pub/Sub counts no delivery; only after a while is the message postponed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from celery.worker import state
+
+from convotic_celery.context.database import AsyncDatabase, SyncDatabase
+from convotic_celery.context.records import new_token
+from convotic_celery.errors import StoreUnavailable
+from convotic_celery.runtime.delivery.outcome import Duplicate, Postponed
+from convotic_celery.runtime.locks import scripts as lease_scripts
+from convotic_celery.runtime.locks.renewer import LEASE_SECONDS, KeptLease, LeaseKeeper
+from convotic_celery.sdk.selector import select_key
+
+if TYPE_CHECKING:
+    from convotic_celery.context.scripts import Script
+    from convotic_celery.context.store import Store
+    from convotic_celery.runtime.execution.deadline import RunControl
+    from convotic_celery.sdk.handler import HandlerDefinition
+    from convotic_celery.sdk.message import WorkerMessage
+
+__all__ = ["Claim", "KeyGuard", "KeyStore", "Patience", "drive_async", "drive_sync"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.05, 1.0
+_STOPPING_DELAY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How many seconds a run waits in its place before its message is postponed."""
+
+    #: For the run that has its key: most have ended by then.
+    busy: float = 2.0
+    #: For a place among a concurrency key's runs, which is no exception but the rule.
+    place: float = 60.0
+    #: A store that is away for minutes makes a pause of minutes.
+    store: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Run this script on the store."""
+
+    script: Script
+    keys: tuple[str, ...]
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait so long."""
+
+    seconds: float
+
+
+Steps: TypeAlias = Generator[Ask | Pause, Any, T]
+
+
+class KeyStore:
+    """Where the keys are, and who renews the leases; one a process. Thread-safe."""
+
+    def __init__(self, store: Store, *, key_prefix: str) -> None:
+        self.asynchronous = AsyncDatabase(store)
+        self.synchronous = SyncDatabase(store)
+        self.keeper = LeaseKeeper(self.synchronous)
+        self.prefix = key_prefix
+
+
+@dataclass(eq=False, slots=True)
+class Claim:
+    """What one run has taken."""
+
+    token: str = field(default_factory=new_token)
+    dedup_key: str | None = None
+    place_key: str | None = None
+    leases: list[KeptLease] = field(default_factory=list)
+
+
+class KeyGuard:
+    """The keys of one handler's messages."""
+
+    def __init__(
+        self, definition: HandlerDefinition, keys: KeyStore, patience: Patience | None = None
+    ) -> None:
+        options = definition.options
+        self._patience = patience or Patience()
+        self._deduplicate = options.deduplicate
+        self._concurrency_key = options.concurrency_key
+        self._limit = str(options.concurrency_key_limit)
+        self._waits_for_store = options.on_store_loss == "wait"
+        self._window = str(int(options.deduplicate_window * 1000))
+        self._run_limit = options.run_limit
+        self._delay = min(600.0, max(1.0, options.ack_deadline))
+        self._keeper = keys.keeper
+        self._fence = f"{keys.prefix}fence"
+        self._dedup_prefix = f"{keys.prefix}dedup:{definition.subscription}:"
+        self._place_prefix = f"{keys.prefix}concurrency:{definition.subscription}:"
+        self._lease = str(int(LEASE_SECONDS * 1000))
+
+    def acquire(self, message: WorkerMessage[Any], control: RunControl) -> Steps[Claim]:
+        """Take the message's keys.
+
+        Raises:
+            Duplicate: It has succeeded already.
+            Postponed: A key is busy, or the store away, for long.
+            InvalidMessage: It has no key.
+        """
+        claim = Claim()
+        dedup_key = self._deduplicate and select_key(self._deduplicate, message)
+        place_key = self._concurrency_key and select_key(self._concurrency_key, message)
+        try:
+            if dedup_key:
+                yield from self._claim(claim, self._dedup_prefix + dedup_key, control)
+            if place_key:
+                yield from self._enter(claim, self._place_prefix + place_key, control)
+        except StoreUnavailable as error:  # on_store_loss="run"
+            logger.warning("Message %s runs without protection: %s", message.id, error)
+        except BaseException:
+            yield from self.release(claim)
+            raise
+        return claim
+
+    def complete(self, claim: Claim, control: RunControl) -> Steps[None]:
+        """Remember that the run succeeded, and free what it has."""
+        self._drop_leases(claim)
+        if claim.dedup_key:
+            arguments = (claim.token, self._window)
+            try:
+                mine = yield from self._ask(
+                    Ask(lease_scripts.COMPLETE, (claim.dedup_key,), arguments),
+                    control,
+                    patience=control.time_left,
+                )
+            except (StoreUnavailable, Postponed) as error:
+                logger.error(  # noqa: TRY400 - the text is the store's, no traceback of ours helps
+                    "The success of %s could not be recorded, a duplicate would run: %s",
+                    claim.dedup_key,
+                    error,
+                )
+            else:
+                if not mine:
+                    logger.error("Another run has taken %s before this one ended", claim.dedup_key)
+            claim.dedup_key = None
+        yield from self.release(claim)
+
+    def release(self, claim: Claim) -> Steps[None]:
+        """Free what the run has, without success. What can't be freed ends with its lease."""
+        self._drop_leases(claim)
+        taken = [
+            (lease_scripts.RELEASE, claim.dedup_key),
+            (lease_scripts.LEAVE, claim.place_key),
+        ]
+        claim.dedup_key = claim.place_key = None
+        for script, key in taken:
+            if key:
+                try:
+                    yield Ask(script, (key,), (claim.token,))
+                except StoreUnavailable as error:
+                    logger.warning("The key %s is freed only with its lease: %s", key, error)
+
+    def _claim(self, claim: Claim, key: str, control: RunControl) -> Steps[None]:
+        question = Ask(lease_scripts.CLAIM, (key, self._fence), (claim.token, self._lease))
+        waiting = _Waiting(control, "its key is busy", self._patience.busy, self._delay)
+        while True:
+            answer, detail = yield from self._ask(question, control)
+            if answer == "done":
+                raise Duplicate("a message with its key has succeeded")
+            if answer == "claimed":
+                break
+            yield from waiting.pause(self._run_limit)
+        claim.dedup_key = key
+        control.fencing_token = int(detail)
+        lease = KeptLease(
+            keys=(key, self._fence),
+            arguments=(claim.token, self._lease),
+            renewal=lease_scripts.RENEW,
+            taking=lease_scripts.CLAIM,
+            freeing=lease_scripts.RELEASE,
+            on_lost=control.lose,
+        )
+        self._keep(claim, lease)
+
+    def _enter(self, claim: Claim, key: str, control: RunControl) -> Steps[None]:
+        arguments = (claim.token, self._lease, self._limit)
+        question = Ask(lease_scripts.ENTER, (key,), arguments)
+        waiting = _Waiting(
+            control, "its concurrency key is busy", self._patience.place, self._delay
+        )
+        while not (yield from self._ask(question, control)):
+            yield from waiting.pause(self._run_limit)
+        claim.place_key = key
+        lease = KeptLease(
+            keys=(key,),
+            arguments=arguments,
+            renewal=lease_scripts.STAY,
+            taking=lease_scripts.ENTER,
+            freeing=lease_scripts.LEAVE,
+            on_lost=control.lose,
+        )
+        self._keep(claim, lease)
+
+    def _ask(
+        self, question: Ask, control: RunControl, *, patience: float | None = None
+    ) -> Steps[Any]:
+        """Ask until the store answers; raises StoreUnavailable if the handler shall not wait."""
+        seconds = self._patience.store if patience is None else patience
+        waiting = _Waiting(control, "the store is away", seconds, self._delay)
+        while True:
+            try:
+                return (yield question)
+            except StoreUnavailable:
+                if not self._waits_for_store:
+                    raise
+            yield from waiting.pause(self._run_limit)
+
+    def _keep(self, claim: Claim, lease: KeptLease) -> None:
+        claim.leases.append(lease)
+        self._keeper.keep(lease)
+
+    def _drop_leases(self, claim: Claim) -> None:
+        for lease in claim.leases:
+            self._keeper.drop(lease)
+        claim.leases.clear()
+
+
+class _Waiting:
+    """One wait of one run: longer pauses, up to its patience; then the message is postponed."""
+
+    def __init__(self, control: RunControl, reason: str, patience: float, delay: float) -> None:
+        self._control = control
+        self._reason = reason
+        self._patience = patience
+        self._delay = delay
+        self._waited = 0.0
+        self._next = _FIRST_PAUSE_SECONDS
+
+    def pause(self, run_limit: float) -> Steps[None]:
+        """Wait a little, with the lease held for a whole run from then on; raises Postponed."""
+        if state.should_stop not in (None, False):
+            raise Postponed(self._reason, _STOPPING_DELAY_SECONDS)
+        if self._waited >= self._patience:
+            raise Postponed(self._reason, self._delay)
+        yield Pause(self._next)
+        self._waited += self._next
+        self._next = min(_LAST_PAUSE_SECONDS, 2 * self._next)
+        if not self._control.restart(run_limit):
+            # A prefork child: its parent stops it at the deadline, however long it has waited.
+            self._patience = min(self._patience, run_limit / 4)
+
+
+async def drive_async(steps: Steps[T], keys: KeyStore) -> T:
+    """Do the steps on the running loop."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                answer = await _do_async(step, keys.asynchronous)
+            except BaseException as error:  # noqa: BLE001 - also a cancellation: it frees what it has
+                step = steps.throw(error)
+            else:
+                step = steps.send(answer)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+async def _do_async(step: Ask | Pause, database: AsyncDatabase) -> Any:
+    if isinstance(step, Ask):
+        return await database.run(step.script, step.keys, *step.arguments)
+    await asyncio.sleep(step.seconds)
+    return None
+
+
+def drive_sync(steps: Steps[T], keys: KeyStore) -> T:
+    """Do the steps in this thread."""
+    never = threading.Event()
+    try:
+        step = next(steps)
+        while True:
+            try:
+                answer: Any = None
+                if isinstance(step, Ask):
+                    answer = keys.synchronous.run(step.script, step.keys, *step.arguments)
+                else:
+                    never.wait(step.seconds)
+            except BaseException as error:  # noqa: BLE001 - belongs to the steps, as in drive_async
+                step = steps.throw(error)
+            else:
+                step = steps.send(answer)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result

@@ -1,0 +1,368 @@
+"""The default worker pool: coroutines on one event loop, plain functions in threads beside it.
+
+An async handler's job is traced by ``tracer.py``, another async task's by Celery's own tracer in a
+greenlet (``suspend.py``); signals, states and ``self.request`` are Celery's in both. There is no
+queue and no semaphore for async jobs: how many messages of a handler run at once is the transport's
+business (``QueueSpec.concurrency``), and a second bound here would only hold leased messages idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from billiard.common import TERM_SIGNAME
+from celery.concurrency.base import BasePool
+from celery.concurrency.prefork import (  # type: ignore[attr-defined]  # not in celery-types
+    _run_ready_callbacks,
+)
+from celery.exceptions import Terminated, WorkerLostError
+from celery.worker import state as worker_state
+from kombu.asynchronous import get_event_loop
+
+from convotic_celery.runtime.pool.job import CURRENT_JOB, Job
+from convotic_celery.runtime.pool.loop import LoopThread
+from convotic_celery.runtime.pool.suspend import run_suspendable
+from convotic_celery.runtime.pool.threads import WorkerThreads
+from convotic_celery.runtime.pool.tracer import LoopTracer, key_tasks_by_run, loop_tracer
+from convotic_celery.runtime.pool.watchdog import LoopWatchdog
+
+if TYPE_CHECKING:
+    from convotic_celery.runtime.worker.lifespans import Lifespans
+
+__all__ = ["TaskPool"]
+
+logger = logging.getLogger(__name__)
+
+#: How often a stopping pool lets Celery's timers fire and runs acknowledgements that wait for the
+#: hub.
+STOP_TICK_SECONDS = 0.2
+
+
+class TaskPool(BasePool):
+    """Runs async tasks on an event loop of its own thread, and all others in threads.
+
+    A task is async when it says so (``runs_on_loop``, see ``task.py``). ``limit`` is the number of
+    threads, and what ``inspect stats`` shows as max-concurrency.
+    """
+
+    signal_safe = False
+    body_can_be_buffer = True
+
+    #: A loop that has not turned for so long gets a warning with its stack.
+    blocked_seconds = 5.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.limit = max(1, int(self.limit or 1))
+        self._loop_thread = LoopThread("convotic-pool")
+        self._threads: WorkerThreads[Job] = WorkerThreads(
+            self._run_in_thread, limit=self.limit, name="convotic-thread"
+        )
+        self._watchdog = LoopWatchdog(
+            self._loop_thread,
+            blocked_seconds=self.blocked_seconds,
+            is_busy=lambda: bool(self._jobs),
+        )
+        #: Jobs that were taken on and have not ended, by number.
+        self._jobs: dict[int, Job] = {}
+        #: What is on its way to the loop, and whether it has been woken for that.
+        self._coming: deque[Callable[[], object]] = deque()
+        self._loop_woken = False
+        self._stopping = False
+        self._changed = threading.Condition()
+        self._runs_on_loop: dict[str, bool] = {}
+        #: By task's name; None for those that Celery's own tracer runs.
+        self._tracers: dict[str, LoopTracer | None] = {}
+
+    # -- what Celery calls ---------------------------------------------------------------------
+
+    def on_start(self) -> None:
+        """Start the loop; threads start when there is work for them."""
+        key_tasks_by_run()
+        self._loop_thread.start()
+        self._watchdog.start()
+        if self._lifespans is not None:
+            self._lifespans.use_loop(self._loop_thread.loop)
+
+    def on_apply(  # type: ignore[override]  # noqa: PLR0917 - Celery's; it keeps the result
+        self,
+        target: Callable[..., Any],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        callback: Callable[..., Any] | None = None,
+        accept_callback: Callable[..., Any] | None = None,
+        error_callback: Callable[..., Any] | None = None,
+        timeout_callback: Callable[..., Any] | None = None,
+        soft_timeout: float | None = None,
+        timeout: float | None = None,
+        correlation_id: str | None = None,
+        **_: Any,
+    ) -> Job:
+        """Begin a job; never blocks. Its end is told through the callbacks, on another thread."""
+        job = Job(
+            target,
+            args,
+            kwargs or {},
+            on_accept=accept_callback,
+            on_result=callback,
+            on_error=error_callback,
+            on_timeout=timeout_callback,
+            soft_limit_seconds=soft_timeout or self.options.get("soft_timeout"),
+            hard_limit_seconds=timeout or self.options.get("timeout"),
+            correlation_id=correlation_id,
+        )
+        self._jobs[job.number] = job
+        try:
+            if self._is_async(args):
+                self._submit(job)
+            else:
+                self._threads.submit(job)
+        except RuntimeError:  # a message that arrived while the pool was stopping
+            self._forget(job)
+            job.hand_back()
+        return job
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:  # noqa: ARG002
+        """Cancel an async job's coroutine. A running thread can't be stopped: that is only logged.
+
+        Args:
+            pid: The job's number, which ``accept_callback`` was given.
+            signal: Ignored; there is no process.
+        """
+        job = self._jobs.get(pid)
+        if job is None:
+            return
+        job.stop_reason = "terminated"
+        task = job.task  # read once: the loop's thread forgets it when the job ends
+        if task is not None:
+            self._loop_thread.loop.call_soon_threadsafe(task.cancel)
+        elif job.started:
+            logger.warning("%r runs in a thread and can't be stopped; its outcome is ignored", job)
+        with self._changed:
+            self._changed.notify_all()
+
+    def grow(self, n: int = 1) -> None:
+        """Allow ``n`` more threads."""
+        self.limit += n
+        self._threads.resize(self.limit)
+
+    def shrink(self, n: int = 1) -> None:
+        """Allow ``n`` threads fewer, at least one; running jobs are not disturbed."""
+        self.limit = max(1, self.limit - n)
+        self._threads.resize(self.limit)
+
+    def on_stop(self) -> None:
+        """Hand back what has not begun, wait for what runs, and end the loop. Idempotent.
+
+        Blocks as long as jobs run; a second signal cancels them (Celery then calls
+        :meth:`terminate_job` for each).
+        """
+        self._stopping = True
+        for job in self._threads.take_back():
+            self._forget(job)
+            job.hand_back()
+        while self._is_waited_for():
+            with self._changed:
+                self._changed.wait(STOP_TICK_SECONDS)
+            _turn_hub()
+        self._end()
+
+    def on_terminate(self) -> None:
+        """Cancel everything and end now."""
+        for number in list(self._jobs):
+            self.terminate_job(number, None)
+        self._end()
+
+    def _get_info(self) -> dict[str, Any]:
+        jobs = list(self._jobs.values())
+        info: dict[str, Any] = super()._get_info()  # type: ignore[misc]  # missing in celery-types
+        info.update(
+            {
+                "max-concurrency": self.limit,
+                "coroutines": sum(job.task is not None for job in jobs),
+                "threads": self._threads.count,
+                "running": len(jobs),
+            }
+        )
+        return info
+
+    # -- on the loop ---------------------------------------------------------------------------
+
+    def _is_async(self, args: Sequence[Any]) -> bool:
+        """Say whether a job is an async task's; a tracer's first argument is its name."""
+        name = args[0] if args else None
+        if not isinstance(name, str) or self.app is None:
+            return False
+        if name not in self._runs_on_loop:
+            task = self.app.tasks.get(name)
+            self._runs_on_loop[name] = bool(getattr(task, "runs_on_loop", False))
+        return self._runs_on_loop[name]
+
+    def _submit(self, job: Job) -> None:
+        if self.is_this_thread:
+            self._begin(job)
+        else:
+            self.call_soon(partial(self._begin, job))
+
+    @property
+    def is_this_thread(self) -> bool:
+        """Whether the caller is on the loop."""
+        return self._loop_thread.thread_id == threading.get_ident()
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Call a function on the loop; from any thread. It should raise nothing.
+
+        One wake-up is enough for all that comes before the loop turns.
+
+        Raises:
+            RuntimeError: The pool is not running.
+        """
+        self._coming.append(function)
+        if self._loop_woken:
+            return
+        self._loop_woken = True
+        try:
+            self._loop_thread.loop.call_soon_threadsafe(self._call_all)
+        except RuntimeError:
+            self._loop_woken = False
+            self._coming.remove(function)
+            raise
+
+    def _call_all(self) -> None:
+        self._loop_woken = False  # first: what comes from now on wakes the loop again
+        while self._coming:
+            try:
+                self._coming.popleft()()
+            except Exception:
+                logger.exception("The pool could not begin something")
+
+    def _begin(self, job: Job) -> None:
+        job.task = self._loop_thread.loop.create_task(self._run_async(job))
+
+    async def _run_async(self, job: Job) -> None:
+        """Run one async job. Nothing it raises leaves here: SystemExit would end the loop."""
+        CURRENT_JOB.set(job)
+        job.thread_id = self._loop_thread.thread_id
+        try:
+            job.accept()
+            job.check_not_stopped()
+            if job.soft_limit_seconds or job.hard_limit_seconds:
+                result = await self._run_limited(job)
+            else:
+                result = await self._call(job)
+        except BaseException as exc:  # noqa: BLE001 - a thread's top: told to the worker
+            job.fail(_explain(job, exc))
+        else:
+            job.succeed(result)
+        finally:
+            self._forget(job)
+            # The task's context refers to the job; a ring would keep all of a message's objects
+            # until the garbage collector comes.
+            job.task = None
+
+    def _call(self, job: Job) -> Coroutine[Any, Any, Any]:
+        name, task_id, request, body, content_type, *_ = job.args
+        try:
+            tracer = self._tracers[name]
+        except KeyError:
+            tracer = self._tracers[name] = loop_tracer(self.app.tasks[name])
+        if tracer is None or content_type:  # a body that is to be decoded
+            return run_suspendable(job.call)
+        return tracer.run(task_id, request, body)
+
+    async def _run_limited(self, job: Job) -> Any:
+        loop = self._loop_thread.loop
+        timers = []
+        if job.soft_limit_seconds:
+            timers.append(loop.call_later(job.soft_limit_seconds, _stop_softly, job))
+        if job.hard_limit_seconds:
+            timers.append(loop.call_later(job.hard_limit_seconds, _stop_hard, job))
+        try:
+            return await self._call(job)
+        finally:
+            for timer in timers:
+                timer.cancel()
+
+    # -- in threads ----------------------------------------------------------------------------
+
+    def _run_in_thread(self, job: Job) -> None:
+        try:
+            job.accept()
+            job.check_not_stopped()
+            result = job.call()
+        except BaseException as exc:  # noqa: BLE001 - a thread's top: told to the worker
+            job.fail(_explain(job, exc))
+        else:
+            job.succeed(result)
+        finally:
+            self._forget(job)
+
+    # -- both ----------------------------------------------------------------------------------
+
+    def _forget(self, job: Job) -> None:
+        self._jobs.pop(job.number, None)
+        if self._stopping:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _is_waited_for(self) -> bool:
+        """Say whether a stopping pool must wait: not for threads that nobody can stop any more."""
+        return any(
+            job.task is not None or job.stop_reason is None for job in list(self._jobs.values())
+        )
+
+    @property
+    def _lifespans(self) -> Lifespans | None:
+        """The app's; None for an app that is not ours."""
+        lifespans: Lifespans | None = getattr(self.app, "lifespans", None)
+        return lifespans
+
+    def _end(self) -> None:
+        if self._lifespans is not None:
+            self._lifespans.close()
+        self._watchdog.stop()
+        self._threads.stop()
+        self._loop_thread.stop()
+
+
+def _stop_softly(job: Job) -> None:
+    if job.stop_reason is None and job.task is not None:
+        job.stop_reason = "soft_limit"
+        job.exceed_soft_limit()
+        job.task.cancel()
+
+
+def _stop_hard(job: Job) -> None:
+    if job.task is not None:
+        job.stop_reason = "hard_limit"
+        job.exceed_hard_limit()
+        job.task.cancel()
+
+
+def _explain(job: Job, error: BaseException) -> BaseException:
+    """Turn what came out of the tracer into what Celery's ``Request.on_failure`` understands."""
+    if isinstance(error, asyncio.CancelledError) and job.stop_reason == "terminated":
+        return Terminated(TERM_SIGNAME)
+    if isinstance(error, Exception):
+        return error
+    lost = WorkerLostError(repr(error))
+    lost.__traceback__ = error.__traceback__
+    return lost
+
+
+def _turn_hub() -> None:
+    """Do what Celery's main loop no longer does: fire timers, run queued acknowledgements."""
+    hub = get_event_loop()
+    if hub is None or worker_state.should_terminate:
+        return
+    try:
+        hub.fire_timers()
+        _run_ready_callbacks(hub)
+    except Exception:
+        logger.warning("The worker's event loop failed while the pool was stopping", exc_info=True)

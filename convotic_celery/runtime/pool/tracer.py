@@ -1,0 +1,211 @@
+"""Celery's tracer as a coroutine: for the runs of ``async def`` handlers in the default pool.
+
+Celery's own is a plain function, which can only wait in a greenlet (``suspend.py``), and does much
+that no handler's message asks for: results, callbacks, chains, chords. This one does for a message
+what is left of that: the same signals with the same arguments, the same lines in the log, the same
+``current_task`` and ``task.request``, and the same outcome for the request's callbacks. It costs a
+third of the time. Where somebody has put something of their own into Celery's tracer, that is used
+(:func:`loop_tracer`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from functools import partial
+from typing import Any, TypeAlias
+
+from billiard.einfo import ExceptionInfo
+from celery import signals, states
+from celery._state import _task_stack  # type: ignore[attr-defined]  # not in celery-types
+from celery.app import trace
+from celery.app.task import Context
+from celery.exceptions import Ignore, Retry
+from celery.utils.nodenames import gethostname
+from greenlet import getcurrent  # type: ignore[import-untyped]  # has no py.typed
+
+from convotic_celery.runtime.execution.task import HandlerTask
+from convotic_celery.runtime.pool.job import CURRENT_JOB
+
+__all__ = ["LoopTracer", "current_run", "key_tasks_by_run", "loop_tracer"]
+
+logger = logging.getLogger(trace.logger.name)
+
+#: What a pool's job returns to Celery's request: whether the task failed; how it failed, or what it
+#: returned, as text; seconds.
+Traced: TypeAlias = tuple[bool, Any, float | None]
+
+#: Celery calls these, so that a task that has them needs Celery's tracer. ``on_failure`` and
+#: ``on_retry`` are called by what both tracers use.
+_HOOKS = ("before_start", "on_success", "after_return")
+
+#: Of Celery's ``build_tracer``, as it was when this was imported, and of what it returns.
+_BUILD = trace.build_tracer.__code__
+_CELERYS_CODE = frozenset(
+    {_BUILD, *(constant for constant in _BUILD.co_consts if hasattr(constant, "co_code"))}
+)
+
+
+def current_run() -> object:
+    """Return what Celery's stacks of tasks and requests are kept by: the run, else the greenlet.
+
+    With it ``current_task`` is right in whatever a handler starts on the loop. For a handler's
+    threads the stacks are empty, as for all threads of Celery's.
+    """
+    job = CURRENT_JOB.get()
+    if job is None or job.thread_id != threading.get_ident():
+        return getcurrent()
+    enter, job.enter = job.enter, None
+    if enter is not None:
+        enter()
+    return job
+
+
+def key_tasks_by_run() -> None:
+    """Have Celery's stack of current tasks kept by :func:`current_run`; call before any run."""
+    stack: Any = _task_stack
+    stack.__ident_func__ = current_run
+
+
+def loop_tracer(task: Any) -> LoopTracer | None:
+    """Return the tracer of an async handler; None where Celery's own has to be used.
+
+    That is where it does more than Celery made it do: agents of monitors (Sentry's, New Relic's)
+    wrap it or the task, and a task can be given hooks by ``task_annotations``.
+    """
+    if not isinstance(task, HandlerTask) or not task.runs_on_loop:
+        return None
+    # Not built yet: where there is no worker, whose consumer does that.
+    celerys: Any = task.__trace__ or trace.build_tracer
+    is_plain = (
+        getattr(celerys, "__code__", None) in _CELERYS_CODE
+        and not hasattr(celerys, "__wrapped__")
+        and type(task).__call__ is HandlerTask.__call__
+        and not {"__call__", "run"} & vars(task).keys()
+    )
+    has_hooks = any(trace.task_has_custom(task, hook) for hook in _HOOKS)
+    if not is_plain or has_hooks or task.app.conf.worker_deduplicate_successful_tasks:
+        return None
+    return LoopTracer(task)
+
+
+class LoopTracer:
+    """Traces the runs of one handler. Belongs to the pool's loop."""
+
+    def __init__(self, task: HandlerTask) -> None:
+        self._task = task
+        #: The worker's: what Celery has set for its own tracer.
+        localized = trace._localized  # type: ignore[attr-defined]  # not in celery-types
+        self._hostname = localized[2] if localized else gethostname()
+        self._tasks: Any = _task_stack
+        requests: Any = task.request_stack
+        requests.__ident_func__ = current_run
+        self._requests = requests
+        loader = task.app.loader
+        self._on_task_init = loader.on_task_init
+        self._cleanups = (task.backend.process_cleanup, loader.on_process_cleanup)
+        self._logs_success = logger.isEnabledFor(logging.INFO)
+
+    async def run(self, task_id: str, request: dict[str, Any], body: Any) -> Traced:
+        """Run the handler on a message; ``body`` is Celery's (args, kwargs, embed).
+
+        Raises:
+            asyncio.CancelledError: The pool stopped the run.
+        """
+        task = self._task
+        args, kwargs, _ = body
+        began = time.monotonic()
+        job = CURRENT_JOB.get()
+        assert job is not None
+        # Celery's stacks are expensive, and hardly a handler asks for its task or request.
+        job.enter = partial(self._enter, request, args, kwargs)
+        state, returned = None, None
+        try:
+            if signals.task_prerun.receivers:
+                signals.task_prerun.send(
+                    sender=task, task_id=task_id, task=task, args=args, kwargs=kwargs
+                )
+            self._on_task_init(task_id, task)
+            try:
+                await task.run_on_loop(task_id, request, args[0])
+            except Exception as error:  # noqa: BLE001 - noted for Celery
+                state, returned = _state_of(error), error
+                return True, self._note_end(state, error), None
+            state, seconds = states.SUCCESS, time.monotonic() - began
+            self._note_success(task_id, request, seconds)
+            return False, "None", seconds
+        finally:
+            try:
+                if signals.task_postrun.receivers:
+                    signals.task_postrun.send(
+                        sender=task,
+                        task_id=task_id,
+                        task=task,
+                        args=args,
+                        kwargs=kwargs,
+                        retval=returned,
+                        state=state,
+                    )
+            finally:
+                if job.enter is None:
+                    self._tasks.pop()
+                    self._requests.pop()
+                job.enter = None
+                self._clean_up()
+
+    def _enter(self, request: dict[str, Any], args: Any, kwargs: Any) -> None:
+        """Make ``current_task`` and ``task.request`` what they should be in this run."""
+        context = Context(
+            request,
+            args=args,
+            kwargs=kwargs,
+            hostname=self._hostname,
+            called_directly=False,
+            is_eager=False,
+        )
+        self._tasks.push(self._task)
+        self._requests.push(context)
+
+    def _note_success(self, task_id: str, request: dict[str, Any], seconds: float) -> None:
+        if signals.task_success.receivers:
+            signals.task_success.send(sender=self._task, result=None, runtime=seconds)
+        if self._logs_success:
+            trace.info(
+                trace.LOG_SUCCESS,
+                {
+                    "id": task_id,
+                    "name": self._task.name,
+                    "return_value": "None",
+                    "runtime": seconds,
+                    "args": request["argsrepr"],
+                    "kwargs": request["kwargsrepr"],
+                },
+            )
+
+    def _note_end(self, state: str, error: Exception) -> ExceptionInfo:
+        """Tell log, signals and backend of an error, which is being handled."""
+        info, context = trace.TraceInfo(state, error), self._requests.top
+        try:
+            if state == states.IGNORED:
+                info.handle_ignore(self._task, context)
+                return ExceptionInfo(internal=True)
+            einfo: ExceptionInfo = info.handle_error_state(
+                self._task, context, call_errbacks=state != states.RETRY
+            )
+            return einfo
+        finally:
+            trace.traceback_clear(error)
+
+    def _clean_up(self) -> None:
+        for clean_up in self._cleanups:
+            try:
+                clean_up()
+            except Exception:
+                logger.exception("Process cleanup failed")
+
+
+def _state_of(error: Exception) -> str:
+    if isinstance(error, Ignore):
+        return states.IGNORED
+    return states.RETRY if isinstance(error, Retry) else states.FAILURE

@@ -1,0 +1,115 @@
+"""Celery's consumer, which never drops a message and never dies of one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from celery.worker.consumer import Consumer
+
+from convotic_celery.runtime.delivery.payload import CONTENT_TYPE
+from convotic_celery.runtime.execution.task import HandlerTask
+from convotic_celery.runtime.pool.pool import TaskPool
+from convotic_celery.runtime.worker.request import HandlerRequest
+
+if TYPE_CHECKING:
+    from convotic_celery.runtime.worker.strategy import Strategy
+    from convotic_pubsub.kombu.channel import Arrival
+
+__all__ = ["HandlerConsumer"]
+
+logger = logging.getLogger(__name__)
+
+
+class HandlerConsumer(Consumer):
+    """Rejects (so: dead-letters) what can't be run.
+
+    Celery acknowledges what it can't decode, and lets any other error of its message handling end
+    the worker: the message comes back, and ends the next one.
+    """
+
+    connection_errors: tuple[type[BaseException], ...]
+    channel_errors: tuple[type[BaseException], ...]
+    task_buckets: dict[str, Any]
+    task_consumer: Any
+    strategies: dict[str, Strategy]
+    on_task_message: set[Callable[[Any], Any]]
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Reject a message whose body can't be decoded."""
+        logger.error(
+            "A message of %s can't be decoded and goes to its dead-letter topic: %r",
+            _queue_of(message),
+            exc,
+        )
+        message.reject_log_error(logger, self.connection_errors)
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        """Return what the event loop calls with each message."""
+        handle = super().create_task_handler(*args, **kwargs)
+        broker_errors = (*self.connection_errors, *self.channel_errors)
+
+        def handle_or_reject(message: Any) -> None:
+            try:
+                if message.content_type == CONTENT_TYPE:
+                    # As Celery would, but without the promises that it makes for each message.
+                    take = self.strategies[message.headers["task"]]
+                    take(message, None, None, None, self.on_task_message)
+                else:
+                    handle(message)
+            except broker_errors:
+                raise  # Celery reconnects
+            except Exception:
+                logger.exception(
+                    "A message of %s can't be handled and goes to its dead-letter topic",
+                    _queue_of(message),
+                )
+                if not message.acknowledged:
+                    message.reject_log_error(logger, self.connection_errors)
+
+        return handle_or_reject
+
+    def on_ready(self) -> None:
+        """Announce the worker, and from now on have the pool take async handlers' messages itself.
+
+        Celery's loop would only be one more thread to wake up.
+        """
+        super().on_ready()
+        if isinstance(self.pool, TaskPool):
+            for task in self.app.tasks.values():
+                if isinstance(task, HandlerTask) and task.runs_on_loop:
+                    self.task_consumer.channel.use_inbox(task.name, partial(self._pass, task.name))
+
+    def _pass(self, name: str, arrival: Arrival) -> bool:
+        """Have the pool take a message; False if this loop must (on the transport's I/O thread)."""
+        if self.task_buckets.get(name):
+            return False  # it may have to wait, for a timer of this loop
+        try:
+            self.pool.call_soon(arrival.hand_over)
+        except RuntimeError:
+            return False
+        return True
+
+    def on_close(self) -> None:
+        """Give back what waits for its rate limit: Celery would forget it, and let it lapse."""
+        for bucket in self.task_buckets.values():
+            for request, _ in list(bucket.contents) if bucket else ():
+                if isinstance(request, HandlerRequest):
+                    request.hand_back()
+        super().on_close()
+
+    def _limit_task(self, request: Any, bucket: Any, tokens: int) -> Any:
+        """Have a message wait for its turn, which ``rate_limit`` says, with its lease held."""
+        if isinstance(self.pool, TaskPool) and self.pool.is_this_thread:
+            request.hand_back()  # the limit is new; the message comes again, to Celery's loop
+            return None
+        if isinstance(request, HandlerRequest):
+            wait = bucket.expected_time(len(bucket.contents) + tokens)
+            request.hold(wait + request.run_limit)
+        return super()._limit_task(request, bucket, tokens)  # type: ignore[misc]  # not in celery-types
+
+
+def _queue_of(message: Any) -> str:
+    return str((message.delivery_info or {}).get("routing_key", "an unknown queue"))

@@ -1,0 +1,228 @@
+"""The worker program: Celery's, with our pool's rules and a table of what it consumes."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+from billiard import cpu_count
+from celery.apps.worker import (  # type: ignore[attr-defined]  # not in celery-types
+    Worker,
+    install_worker_term_hard_handler,
+    on_hard_shutdown,
+)
+from celery.concurrency import (  # type: ignore[attr-defined]  # not in celery-types
+    ALIASES,
+    get_implementation,
+)
+from celery.concurrency.prefork import TaskPool as PreforkPool
+from celery.concurrency.solo import TaskPool as SoloPool
+from celery.exceptions import ImproperlyConfigured
+from celery.signals import worker_shutting_down
+from celery.utils.sysinfo import (  # type: ignore[attr-defined]  # not in celery-types
+    is_auto_concurrency,
+)
+from click.core import ParameterSource
+from kombu.utils.imports import symbol_by_name
+
+from convotic_celery.errors import ConfigurationError, ConvoticError
+from convotic_celery.runtime.delivery.counters import count_overdue, outcomes
+from convotic_celery.runtime.execution.task import HandlerTask
+from convotic_celery.runtime.pool.gc_tuning import calm_garbage_collector
+from convotic_celery.runtime.pool.pool import TaskPool
+from convotic_celery.runtime.schedule.delayed_publisher import ScheduleMover
+from convotic_celery.runtime.worker import pause_commands
+from convotic_celery.runtime.worker.banner import handler_table
+from convotic_pubsub.errors import PubsubTransportError
+
+if TYPE_CHECKING:
+    from convotic_celery.app import ConvoticApp
+
+__all__ = ["HandlerWorker"]
+
+logger = logging.getLogger(__name__)
+
+#: Imported for what it registers.
+_COMMANDS = pause_commands
+
+#: A SIGTERM so soon after the first is the same one: process groups and supervisors repeat it.
+_SAME_SIGNAL_SECONDS = 1.0
+
+_GIVEN = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
+
+
+class HandlerWorker(Worker):
+    """``app.Worker``. Made anew for each start; knows its app's handlers."""
+
+    class Blueprint(Worker.Blueprint):
+        """Celery's steps, and ours."""
+
+        default_steps = {  # noqa: RUF012 - Celery's
+            *Worker.Blueprint.default_steps,
+            "convotic_celery.runtime.worker.lifespan_step:OpenLifespans",
+        }
+
+        def start(self, parent: Any) -> None:
+            """Start and run all steps; what is wrong with settings or topics ends it in one line.
+
+            Celery would log an "unrecoverable error" with a traceback of its own machinery.
+            """
+            try:
+                super().start(parent)
+            except (ConvoticError, PubsubTransportError) as error:
+                logger.critical("The worker can't go on: %s", error)
+                logger.debug("Where that was", exc_info=True)
+                raise SystemExit(1) from error
+
+    app: ConvoticApp
+    concurrency: Any
+    consumer: Any
+    pool_cls: type[Any]
+    prefetch_multiplier: int
+
+    def setup_defaults(  # type: ignore[override]  # Celery's options pass through
+        self, *args: Any, **kwargs: Any
+    ) -> None:
+        """Resolve Celery's options, then what follows from the pool that was chosen."""
+        try:
+            self.app.settings.refuse_embedded_where_wrong()
+        except ConfigurationError as error:  # before anything starts, and without a traceback
+            raise click.ClickException(str(error)) from None
+        if kwargs.get("pool_start_method") == "fork":
+            logger.warning("Using spawn instead of fork: gRPC does not survive a fork")
+        kwargs["pool_start_method"] = "spawn"
+        super().setup_defaults(*args, **kwargs)
+        self.mover = ScheduleMover(self.app.services)
+        self.pool_cls = choose_pool(self.pool_cls)
+        if issubclass(self.pool_cls, TaskPool) and not self.concurrency:
+            self.concurrency = self.app.total_concurrency
+            # Each queue has a limit of its own, in the transport; a common one would let a slow
+            # handler starve the others.
+            self.prefetch_multiplier = 0
+        else:
+            self._bound_concurrency()
+        if issubclass(self.pool_cls, PreforkPool):
+            self._set_time_limits()
+
+    def setup_queues(self, include: Any, exclude: Any = None) -> None:
+        """Select what ``-Q`` and ``-X`` name; an unknown name is an error of the command line."""
+        try:
+            super().setup_queues(include, exclude)
+        except ImproperlyConfigured as error:
+            known = ", ".join(sorted(self.app.amqp.queues))
+            text = f"{str(error).splitlines()[0]} The queues are: {known}."
+            raise click.UsageError(text) from None
+        self.app.pauses.deselect(self.app)
+
+    def extra_info(self) -> str:
+        """Return what stands below Celery's banner: the handlers, and Celery's tasks."""
+        table = handler_table(self.app.definitions, self.app.amqp.queues.consume_from)
+        return "\n" + table + (super().extra_info() or "")
+
+    def stats(self) -> dict[str, Any]:
+        """Return what ``inspect stats`` and Flower show, and how many messages ended how."""
+        ours = {"outcomes": outcomes.snapshot(), "overdue": count_overdue()}
+        stats: dict[str, Any] = {**super().stats(), "convotic": ours}
+        if "broker" in stats:  # kombu puts the options in as they are: objects, functions, secrets
+            options = stats["broker"].get("transport_options") or {}
+            stats["broker"] = {**stats["broker"], "transport_options": describe_options(options)}
+        return stats
+
+    def install_platform_tweaks(self, worker: Any) -> None:
+        """Install Celery's signal handlers, and have a second SIGTERM stop the worker now."""
+        super().install_platform_tweaks(worker)
+        worker_shutting_down.connect(self._expect_second_sigterm)
+
+    def _expect_second_sigterm(self, sig: str, how: str, **_: Any) -> None:
+        """After a SIGTERM (in its handler): to Celery alone, every further one means the same."""
+        if (sig, how) != ("SIGTERM", "Warm"):
+            return
+        first = time.monotonic()
+
+        def stop_now(number: int, frame: Any) -> None:
+            if time.monotonic() - first < _SAME_SIGNAL_SECONDS:
+                return
+            install_worker_term_hard_handler(self, sig="SIGTERM")
+            cold: Any = signal.getsignal(number)
+            install_worker_term_hard_handler(
+                self, sig="SIGTERM", callback=on_hard_shutdown, verbose=False
+            )
+            cold(number, frame)
+
+        signal.signal(signal.SIGTERM, stop_now)
+
+    def on_consumer_ready(self, consumer: Any) -> None:
+        """Announce the worker; all code it runs is loaded by now, and its subscriptions exist."""
+        self.app.pauses.catch_up(consumer)
+        calm_garbage_collector()
+        self.mover.start()
+        super().on_consumer_ready(consumer)
+
+    def on_stopped(self) -> None:
+        """Send the events of what ended while the pool was stopping, then let go of the broker.
+
+        Celery buffers them for its event loop, which does not run any more.
+        """
+        dispatcher = getattr(self.consumer, "event_dispatcher", None)
+        if dispatcher is not None and dispatcher.enabled:
+            try:
+                dispatcher.flush()
+            except Exception:
+                logger.warning("The last events could not be sent", exc_info=True)
+        self.mover.stop()
+        self.app.lifespans.close()
+        super().on_stopped()
+
+    def _bound_concurrency(self) -> None:
+        """Pull no more than the pool can run: ``-c`` bounds each handler, and all together."""
+        if issubclass(self.pool_cls, SoloPool):
+            self.concurrency = 1
+        self.prefetch_multiplier = max(1, self.prefetch_multiplier)
+        if not is_auto_concurrency(self.concurrency):
+            self.concurrency = int(self.concurrency or cpu_count())
+            self.app.limit_concurrency(self.concurrency)
+
+    def _set_time_limits(self) -> None:
+        """Let prefork end a handler at its ack deadline: softly if it is plain code, then hard.
+
+        An async handler ends itself there; for it only the hard limit remains.
+        """
+        for task in self.app.tasks.values():
+            if isinstance(task, HandlerTask):
+                options = task.definition.options
+                cls: Any = type(task)
+                cls.time_limit = options.run_limit + max(0.5, options.deadline_grace / 2)
+                cls.soft_time_limit = None if task.runs_on_loop else options.run_limit
+
+
+def describe_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return transport options as JSON can carry them, without credentials."""
+    shown: dict[str, Any] = {
+        name: value
+        for name, value in options.items()
+        if value is None or isinstance(value, str | int | float | bool)
+    }
+    return {**shown, "queues": sorted(options.get("queues") or ())}
+
+
+def choose_pool(configured: Any) -> type[Any]:
+    """Return the pool's class; an explicit ``-P prefork`` is prefork.
+
+    Celery's command line takes "prefork" for "nobody chose" and puts the configured pool (ours) in
+    its place (``celery.bin.worker.WorkersPool.convert``), so the command line is asked whether
+    somebody did.
+    """
+    pool: type[Any] = get_implementation(configured)
+    prefork: type[Any] = PreforkPool
+    if not issubclass(pool, TaskPool):
+        return pool
+    context = click.get_current_context(silent=True)
+    if context is None or context.get_parameter_source("pool") not in _GIVEN:
+        return pool
+    custom: str | None = ALIASES.get("custom")
+    # -P custom, and that names ours?
+    return pool if custom and symbol_by_name(custom) is pool else prefork

@@ -1,0 +1,238 @@
+"""What happens to messages: publish, fan-out, dead-lettering, seek, retention, expiration.
+
+Synchronous and without I/O of its own; reads and writes go through the store, and become durable
+when the caller commits. One event loop owns it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from convotic_emulator.engine.clock import SECOND_US, Clock
+from convotic_emulator.engine.lease import Message, Timers
+from convotic_emulator.engine.naming import project_of, short_name
+from convotic_emulator.engine.registry import Registry, Snapshot, Subscription, Topic
+from convotic_emulator.engine.settings import Proto, duration_us, rules_of
+from convotic_emulator.engine.state import SubscriptionState
+from convotic_emulator.storage.seek_rows import Seek
+from convotic_protos import pubsub
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from convotic_emulator.storage.store import Store
+
+__all__ = ["Broker"]
+
+_MESSAGE = pubsub.PubsubMessage.pb()
+
+#: Generations that one seek leaves room for: ack ids of before it never fit what comes after.
+_GENERATIONS_PER_SEEK = 1 << 20
+
+
+class Broker:
+    """All messages of a server.
+
+    ``wake`` is called with a subscription's state when something may have become deliverable.
+    """
+
+    def __init__(
+        self, store: Store, clock: Clock, wake: Callable[[SubscriptionState], None]
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.timers = Timers()
+        #: How late the next message is to be delivered; set by tests' faults.
+        self.take_delay_us: Callable[[], int] | None = None
+        self._wake = wake
+        store.drop_unfinished_copies()
+        self.registry = Registry(store, clock, self._create_state)
+        self._last_published_us = max(
+            [store.newest_us(row.number) for row in store.resources()], default=0
+        )
+        for number, leases in store.read_leases().items():
+            subscription = self.registry.by_number.get(number)
+            if subscription is not None and not subscription.proto.detached:
+                subscription.state.restore(leases)
+        for seek in store.unfinished_seeks():
+            self.registry.by_number[seek.number].state.hold()
+        self.fire_due()
+
+    def fire_due(self) -> None:
+        """Let leases lapse and back-offs end that are due."""
+        self.timers.fire_due(self.clock.now_us())
+
+    def publish(self, topic: Topic, messages: Sequence[Proto]) -> list[str]:
+        """Store checked messages for every subscription that wants them; return their ids.
+
+        The messages are completed in place with id and publish time.
+        """
+        first_seq = self.store.take_seqs(len(messages))
+        now_us = self._last_published_us = max(self.clock.now_us(), self._last_published_us)
+        seconds, micros = divmod(now_us, SECOND_US)
+        base = self.store.id_base
+        entries: list[tuple[int, int, str | None, bytes]] = []
+        for seq, message in enumerate(messages, first_seq):
+            message.message_id = str(base + seq)
+            time = message.publish_time
+            time.seconds = seconds
+            time.nanos = micros * 1000
+            entries.append((seq, now_us, message.ordering_key or None, message.SerializeToString()))
+        for subscription in list(topic.subscriptions.values()):
+            self._deliver(subscription, messages, entries)
+        for snapshot in topic.snapshots.values():
+            self.store.append(snapshot.row.number, entries)
+        if topic.retains:
+            self.store.append(topic.row.number, entries)
+        return [str(base + entry[0]) for entry in entries]
+
+    def _deliver(
+        self,
+        subscription: Subscription,
+        messages: Sequence[Proto],
+        entries: list[tuple[int, int, str | None, bytes]],
+    ) -> None:
+        matches = subscription.matches
+        if matches is not None:
+            entries = [
+                entry
+                for message, entry in zip(messages, entries, strict=True)
+                if matches(message.attributes)
+            ]
+            if not entries:
+                return
+        self.store.append(subscription.row.number, entries)
+        state = subscription.state
+        fresh: list[Message] = []
+        if state.backlog.caught_up or self.take_delay_us is not None:
+            fresh = [Message(*e[:3], len(e[3]), e[3]) for e in entries]
+        if self.take_delay_us is not None:
+            self._delay(subscription, fresh, self.take_delay_us)
+        state.add(fresh)
+
+    def _delay(
+        self, subscription: Subscription, messages: list[Message], take_us: Callable[[], int]
+    ) -> None:
+        for message in messages:
+            if delay_us := take_us():
+                message.due_us = message.published_us + delay_us
+                self.store.record_redelivery(subscription.row.number, [message])
+
+    def _create_state(self, subscription: Subscription) -> SubscriptionState:
+        return SubscriptionState(
+            subscription.row.number,
+            rules_of(subscription.proto),
+            token=self.store.token,
+            journal=self.store,
+            timers=self.timers,
+            forward=self._forward,
+            wake=self._wake,
+        )
+
+    def _forward(self, state: SubscriptionState, message: Message) -> bool:
+        """Publish a message to its subscription's dead-letter topic; False if that is gone.
+
+        Like the service's (https://cloud.google.com/pubsub/docs/handling-failures): a new message
+        id, and four attributes beside the publisher's own.
+        """
+        subscription = self.registry.by_number[state.number]
+        policy = subscription.proto.dead_letter_policy
+        topic = self.registry.topics.get(policy.dead_letter_topic)
+        body = self.store.read_bodies(state.number, [message.seq]).get(message.seq)
+        if topic is None or body is None:
+            return body is None
+        forwarded = _MESSAGE.FromString(body)
+        name = subscription.row.name
+        prefix = "CloudPubSubDeadLetterSource"
+        forwarded.attributes[f"{prefix}DeliveryCount"] = str(message.attempts)
+        forwarded.attributes[f"{prefix}Subscription"] = short_name(name)
+        forwarded.attributes[f"{prefix}SubscriptionProject"] = project_of(name)
+        published = forwarded.publish_time.ToJsonString()
+        forwarded.attributes[f"{prefix}TopicPublishTime"] = published
+        self.publish(topic, [forwarded])
+        return True
+
+    def begin_seek(
+        self, subscription: Subscription, *, time_us: int | None, source: Topic | Snapshot | None
+    ) -> Seek:
+        """Write down a seek, to a time or to a snapshot, and hold deliveries until it is done."""
+        subscription.row.seeks += 1
+        self.registry.save(subscription)
+        seek = Seek(
+            number=subscription.row.number,
+            generation=subscription.row.seeks * _GENERATIONS_PER_SEEK,
+            last_seq=self.store.last_seq,
+            retain=subscription.proto.retain_acked_messages,
+            time_us=time_us,
+            source=0 if source is None else source.row.number,
+        )
+        self.store.begin_seek(seek)
+        subscription.state.hold()
+        return seek
+
+    def seek(self, seek: Seek) -> Iterator[None]:
+        """Do a seek that has begun, a slice at a time; give up if the subscription is gone."""
+        subscription = self.registry.by_number.get(seek.number)
+        if subscription is None:
+            return
+        matches = subscription.matches
+
+        def is_wanted(body: bytes) -> bool:
+            return matches is None or matches(_MESSAGE.FromString(body).attributes)
+
+        for _ in self.store.seek(seek, is_wanted):
+            yield
+            if subscription.is_gone:
+                return
+        self.store.end_seek(seek.number)
+        state = subscription.state
+        state.reload(self.store.existing(seek.number, state.outstanding))
+
+    def copy(self, subscription: Subscription, snapshot: Snapshot) -> Iterator[None]:
+        """Fill a new snapshot, a slice at a time; give up if one of the two is gone.
+
+        What is acknowledged meanwhile may be in it. It gets what is published from now on anyway.
+        """
+        number, last_seq = snapshot.row.number, self.store.last_seq
+        snapshot.is_complete = False
+        self.store.begin_copy(number)
+        for _ in self.store.copy(subscription.row.number, number, last_seq):
+            yield
+            if self.registry.snapshots.get(snapshot.row.name) is not snapshot:
+                return
+            if subscription.is_gone:
+                self.registry.delete_snapshot(snapshot.row.name)
+                return
+        self.store.end_copy(number)
+        snapshot.is_complete = True
+
+    def trim(self) -> bool:
+        """Delete some of what is past its retention; say whether there may be more."""
+        now_us, more = self.clock.now_us(), False
+        for subscription in self.registry.subscriptions.values():
+            state = subscription.state
+            oldest_us = now_us - state.rules.retention_us
+            more |= self.store.trim(subscription.row.number, oldest_us, state.outstanding)
+        for topic in self.registry.topics.values():
+            oldest_us = now_us - duration_us(topic.proto.message_retention_duration)
+            more |= self.store.trim(topic.row.number, oldest_us)
+        return more
+
+    def maintain(self, in_use: Callable[[SubscriptionState], bool]) -> list[str]:
+        """Forget what is past; return the names of subscriptions that have expired."""
+        now_us = self.clock.now_us()
+        self.store.forget_leases(now_us)
+        expired: list[str] = []
+        for subscription in self.registry.subscriptions.values():
+            state = subscription.state
+            if in_use(state):
+                subscription.used_us = now_us
+                continue
+            state.backlog.forget_ready()
+            ttl = subscription.proto.expiration_policy.ttl
+            if ttl.seconds and now_us - subscription.used_us > duration_us(ttl):
+                expired.append(subscription.row.name)
+        for snapshot in list(self.registry.snapshots.values()):
+            if snapshot.proto.expire_time.seconds * SECOND_US < now_us:
+                self.registry.delete_snapshot(snapshot.row.name)
+        return expired

@@ -1,0 +1,268 @@
+"""Faults on demand, for tests: what goes wrong with Pub/Sub once a year goes wrong now.
+
+A :class:`Faults` is given to a server when it is made. Its methods may be called from any thread
+while the server runs; each takes effect for the calls and messages that come after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import empty_pb2
+
+from convotic_emulator.engine.clock import SECOND_US
+from convotic_emulator.errors import PermissionDenied, PubsubError, Unavailable
+from convotic_emulator.services.rpc import call_error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from convotic_emulator.engine.engine import Engine
+    from convotic_emulator.engine.settings import Proto
+    from convotic_emulator.grpc.call import Call, Method
+
+__all__ = ["Faults", "with_faults"]
+
+#: Fields of requests that name the resource which a permission is checked on.
+_NAMING_FIELDS = ("topic", "subscription", "name", "snapshot", "resource")
+#: What the service says.
+_DENIED = "User not authorized to perform this action."
+
+
+@dataclass(slots=True)
+class _Outage:
+    """The next ``calls`` calls fail; of one method, or of all."""
+
+    calls: int
+    method: str
+
+
+class Faults:
+    """What shall go wrong. Nothing does until a method is called."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._outages: list[_Outage] = []
+        self._denied: set[str] = set()
+        self._lost_acks = 0
+        self._duplicates = 0
+        self._delays: list[float] = []
+        self._streams: set[_OpenStream] = set()
+
+    def unavailable(self, calls: int = 1, *, method: str = "") -> None:
+        """Answer the next calls with UNAVAILABLE, before they have any effect.
+
+        Args:
+            calls: how many.
+            method: only calls of this one (``"Publish"``, ``"StreamingPull"``); default: any.
+        """
+        with self._lock:
+            self._outages.append(_Outage(calls, method))
+
+    def deny(self, resource: str) -> None:
+        """Answer PERMISSION_DENIED to all that concerns a resource, until :meth:`allow`.
+
+        Args:
+            resource: its full name, ``projects/P/subscriptions/S``. Its open streams end.
+        """
+        with self._lock:
+            self._denied.add(resource)
+        self._end_streams(PermissionDenied(_DENIED), resource)
+
+    def allow(self, resource: str) -> None:
+        """Take back :meth:`deny`."""
+        with self._lock:
+            self._denied.discard(resource)
+
+    def drop_streams(self, subscription: str = "") -> int:
+        """End open StreamingPulls with UNAVAILABLE; return how many. Leases stay as they are.
+
+        Args:
+            subscription: only those of this one, by its full name.
+        """
+        return self._end_streams(Unavailable("The connection was dropped."), subscription)
+
+    def lose_acks(self, requests: int = 1) -> None:
+        """Confirm the next requests to acknowledge, and forget them: the messages come again.
+
+        An exactly-once subscription never confirms what it did not do: it answers UNAVAILABLE.
+        """
+        with self._lock:
+            self._lost_acks += requests
+
+    def duplicate(self, messages: int = 1) -> None:
+        """Deliver the next messages a second time, while the first delivery is still worked on.
+
+        The second has an ack id of its own, and counts as another attempt; only its
+        acknowledgement removes the message.
+        """
+        with self._lock:
+            self._duplicates += messages
+
+    def delay(self, seconds: float, messages: int = 1) -> None:
+        """Deliver the next published messages late, by the server's clock. Others pass them."""
+        with self._lock:
+            self._delays += [seconds] * messages
+
+    def clear(self) -> None:
+        """Let everything go well again."""
+        with self._lock:
+            self._outages.clear()
+            self._denied.clear()
+            self._delays.clear()
+            self._lost_acks = self._duplicates = 0
+
+    # What the server asks
+
+    def take_delay_us(self) -> int:
+        """Return how late the next published message shall be."""
+        with self._lock:
+            return round(self._delays.pop(0) * SECOND_US) if self._delays else 0
+
+    def check(self, method: str, request: Proto) -> None:
+        """Raise what a call shall fail with."""
+        with self._lock:
+            for outage in self._outages:
+                if outage.method not in ("", method):
+                    continue
+                outage.calls -= 1
+                if not outage.calls:
+                    self._outages.remove(outage)
+                raise Unavailable("The service was unable to fulfill your request.")
+            if self._denied:
+                names = {str(getattr(request, field, "")) for field in _NAMING_FIELDS}
+                if names & self._denied:
+                    raise PermissionDenied(_DENIED)
+
+    def take_lost_ack(self) -> bool:
+        """Say whether a request to acknowledge shall be forgotten."""
+        with self._lock:
+            self._lost_acks -= (lost := self._lost_acks > 0)
+            return lost
+
+    def take_duplicates(self, available: int) -> int:
+        """Return how many of some messages shall be delivered again."""
+        with self._lock:
+            count = min(available, self._duplicates)
+            self._duplicates -= count
+            return count
+
+    def add_stream(self, stream: _OpenStream) -> None:
+        """Note a stream that may have to end."""
+        with self._lock:
+            self._streams.add(stream)
+
+    def remove_stream(self, stream: _OpenStream) -> None:
+        """Forget a stream that has ended."""
+        with self._lock:
+            self._streams.discard(stream)
+
+    def _end_streams(self, error: PubsubError, subscription: str) -> int:
+        with self._lock:
+            chosen = [s for s in self._streams if subscription in ("", s.subscription)]
+        for stream in chosen:
+            stream.end(error)
+        return len(chosen)
+
+
+def with_faults(path: str, method: Method, faults: Faults, engine: Engine) -> Method:
+    """Return a method that goes wrong when it shall; only those of Pub/Sub do."""
+    if not path.startswith(("/google.pubsub.", "/google.iam.")):
+        return method
+    name = path.rpartition("/")[2]
+
+    async def serve_stream(call: Call) -> None:
+        await _OpenStream(faults, engine, call).run(method.serve)
+
+    async def serve(request: Proto, call: Call) -> Any:
+        try:
+            faults.check(name, request)
+            if name == "Acknowledge" and faults.take_lost_ack():
+                _refuse_exactly_once(engine, request.subscription)
+                engine.registry.subscription(request.subscription)
+                return empty_pb2.Empty()
+        except PubsubError as error:
+            raise call_error(error, engine) from error
+        answer = await method.serve(request, call)
+        if name == "Pull":
+            await _deliver_again(faults, engine, request.subscription, answer)
+        return answer
+
+    return replace(method, serve=serve_stream if method.is_stream else serve)
+
+
+class _OpenStream:
+    """One StreamingPull with faults: what the server's own method sees as its call."""
+
+    def __init__(self, faults: Faults, engine: Engine, call: Call) -> None:
+        self.subscription = ""
+        self._faults = faults
+        self._engine = engine
+        self._call = call
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Future[None] | None = None
+        self._error: PubsubError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+    async def run(self, serve: Callable[[Any], Awaitable[None]]) -> None:
+        """Serve until the stream ends, by itself or by a fault."""
+        self._task = asyncio.ensure_future(serve(self))
+        self._faults.add_stream(self)
+        try:
+            await self._task
+        except asyncio.CancelledError:
+            if self._error is None:
+                raise  # the client has gone
+            raise call_error(self._error, self._engine) from None
+        finally:
+            self._faults.remove_stream(self)
+
+    def end(self, error: PubsubError) -> None:
+        """End the stream with a status; from any thread."""
+        self._loop.call_soon_threadsafe(self._end, error)
+
+    async def read(self) -> Any:
+        """Return the client's next request, without acknowledgements that shall be lost."""
+        request = await self._call.read()
+        if request is None:
+            return None
+        if not self.subscription:
+            self.subscription = request.subscription
+            self._faults.check("StreamingPull", request)
+        if request.ack_ids and self._faults.take_lost_ack():
+            _refuse_exactly_once(self._engine, self.subscription)
+            del request.ack_ids[:]
+        return request
+
+    async def write(self, response: Proto) -> None:
+        """Send a response; deliver some of its messages again if that is wanted."""
+        await self._call.write(response)
+        await _deliver_again(self._faults, self._engine, self.subscription, response)
+
+    def _end(self, error: PubsubError) -> None:
+        """End it now: what is published from here on must not be leased to it any more."""
+        if self._error is None and self._task is not None and not self._task.done():
+            self._error = error
+            self._task.cancel()
+
+
+def _refuse_exactly_once(engine: Engine, name: str) -> None:
+    subscription = engine.registry.subscriptions.get(name)
+    if subscription is not None and subscription.state.rules.exactly_once:
+        raise Unavailable("The acknowledgement was lost.")
+
+
+async def _deliver_again(faults: Faults, engine: Engine, name: str, response: Proto) -> None:
+    """Give up the leases of messages that were just sent, so that they are sent again."""
+    count = faults.take_duplicates(len(response.received_messages))
+    subscription = engine.registry.subscriptions.get(name)
+    if count and subscription is not None:
+        engine.check_usable()
+        changes = [(entry.ack_id, 0) for entry in response.received_messages[:count]]
+        subscription.state.modify(changes, engine.clock.now_us())
+        await engine.committed()

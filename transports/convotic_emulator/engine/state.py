@@ -1,0 +1,295 @@
+"""One subscription as a state machine: what is available, what is leased, what comes again.
+
+Pure: no I/O of its own, no threads, no clock; time is passed in, and rows are read and written
+through a :class:`~convotic_emulator.engine.journal.Journal`. A message is in exactly one place:
+
+- in the journal only, beyond ``cursor`` (most of a backlog: memory does not grow with it);
+- ``ready``: read from the journal, or just published, not delivered yet;
+- ``outstanding``: leased; ``again``: to be redelivered; ``delayed``: the same, after a back-off;
+- in a lane of its ordering key (:mod:`convotic_emulator.engine.ordering`).
+
+Acknowledged and dead-lettered messages are nowhere: their rows are gone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from convotic_emulator.engine.backlog import Backlog, Rules
+from convotic_emulator.engine.clock import SECOND_US
+from convotic_emulator.engine.lease import Consumer, LeaseBatch, Message, Timers
+from convotic_emulator.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from convotic_emulator.engine.journal import Journal
+
+__all__ = ["Rules", "SubscriptionState"]
+
+#: Ours have about 40 characters.
+MAX_ACK_ID_LENGTH = 100
+
+
+class SubscriptionState:
+    """The messages of one subscription. Not thread-safe; one event loop owns it.
+
+    ``forward`` publishes a message to the dead-letter topic and says whether it could.
+    ``wake`` is called whenever something may have become deliverable.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        rules: Rules,
+        *,
+        token: str,
+        journal: Journal,
+        timers: Timers,
+        forward: Callable[[SubscriptionState, Message], bool],
+        wake: Callable[[SubscriptionState], None],
+    ) -> None:
+        self.number = number
+        self.ack_prefix = f"{token}-{number}-"
+        self.outstanding: dict[int, Message] = {}
+        self.backlog = Backlog(
+            number,
+            rules,
+            self.outstanding,
+            journal=journal,
+            timers=timers,
+            wake=self._wake_up,
+        )
+        self._journal = journal
+        self._timers = timers
+        self._forward = forward
+        self._wake = wake
+
+    @property
+    def rules(self) -> Rules:
+        """The settings that are obeyed; may be replaced at any time."""
+        return self.backlog.rules
+
+    @rules.setter
+    def rules(self, rules: Rules) -> None:
+        self.backlog.rules = rules
+
+    def add(self, messages: list[Message]) -> None:
+        """Take in what was just published (its rows are written)."""
+        self.backlog.add(messages)
+        self._wake(self)
+
+    def hold(self) -> None:
+        """Deliver nothing until :meth:`reload`: the rows are about to change."""
+        self.backlog.is_held = True
+
+    def reload(self, remaining: Iterable[int]) -> None:
+        """Start over from the journal, after a seek; ``remaining`` leases stay as they are.
+
+        Ends a :meth:`hold`.
+        """
+        keep = set(remaining)
+        for seq in [seq for seq in self.outstanding if seq not in keep]:
+            self._end_lease(self.outstanding.pop(seq))
+        self.backlog.renew_kept_back()
+        self.backlog.clear()
+        self.backlog.rejoin_lanes()
+        self.backlog.is_held = False
+        self._wake(self)
+
+    def restore(self, leases: Mapping[int, list[Message]]) -> None:
+        """Take back the leases of an earlier run, ``{deadline_us: messages}``; past ones lapse."""
+        for messages in leases.values():
+            self.outstanding.update((message.seq, message) for message in messages)
+        self.backlog.rejoin_lanes()
+        for deadline_us, messages in leases.items():
+            LeaseBatch(self, self._timers, deadline_us, messages)
+
+    def ack_id(self, message: Message) -> str:
+        """Return the name of this delivery, ``TOKEN-SUBSCRIPTION-SEQ-GENERATION``."""
+        return f"{self.ack_prefix}{message.seq}-{message.generation}"
+
+    def take(
+        self,
+        consumer: Consumer,
+        *,
+        max_messages: int,
+        max_bytes: int,
+        lease_us: int,
+        now_us: int,
+    ) -> list[Message]:
+        """Lease messages to a consumer, with their data, in the order of publishing where possible.
+
+        ``max_bytes`` bounds the response; one larger message goes alone. The caller sends the
+        bodies and then drops them.
+        """
+        taken: list[Message] = []
+        room = max_bytes
+        taker = object()
+        while len(taken) < max_messages and consumer.has_room():
+            message = self.backlog.pop_next(now_us, taker, room if taken else None)
+            if message is None:
+                break
+            room -= message.size
+            taken.append(message)
+            message.consumer = consumer
+            consumer.held_messages += 1
+            consumer.held_bytes += message.size
+            self.outstanding[message.seq] = message
+            self.backlog.join_lane(message, taker)
+        if any(message.body is None for message in taken):
+            taken = self._load_bodies(taken)
+        if taken:
+            self._lease(taken, now_us + lease_us)
+        return taken
+
+    def acknowledge(self, ack_ids: Iterable[str], now_us: int) -> list[str]:
+        """Remove messages; return the ack ids that an exactly-once subscription refuses.
+
+        Otherwise an old ack id has no effect, except that of a lease which has ended and was not
+        given out again: that is accepted.
+        """
+        removed: list[int] = []
+        late: list[tuple[str, int, int]] = []
+        for ack_id, seq, generation in [(a, *self._parse(a)) for a in ack_ids]:
+            message = self.outstanding.get(seq)
+            if message is None or message.generation != generation:
+                late.append((ack_id, seq, generation))
+            elif self._has_lapsed(message, now_us):
+                late.append((ack_id, seq, -1))
+            else:
+                del self.outstanding[seq]
+                self._end_lease(message)
+                removed += self.backlog.leave_lane(message.key, seq)
+        self._remove(removed)
+        refused: list[str] = []
+        for ack_id, seq, generation in late:
+            if self.rules.exactly_once:
+                refused.append(ack_id)
+            elif (waiting := self.backlog.unqueue(seq, generation)) is not None:
+                self._remove(self.backlog.leave_lane(waiting.key, seq))
+        self._wake(self)
+        return refused
+
+    def modify(self, changes: Iterable[tuple[str, int]], now_us: int) -> list[str]:
+        """Set deadlines ``(ack id, seconds from now)``; 0 is a nack. Return refused ack ids.
+
+        The deadline of a lapsed message that was not given out again makes it leased again.
+        """
+        refused: list[str] = []
+        plan: dict[int, tuple[Message, int]] = {}
+        for ack_id, seconds, seq, generation in [(a, s, *self._parse(a)) for a, s in changes]:
+            message = self.outstanding.get(seq)
+            if message is not None and message.generation == generation:
+                if self._has_lapsed(message, now_us):
+                    refused.append(ack_id)
+                else:
+                    plan[seq] = (message, seconds)
+            elif self.rules.exactly_once:
+                refused.append(ack_id)
+            elif seconds and (revived := self._revive(seq, generation)) is not None:
+                plan[seq] = (revived, seconds)
+        extended: dict[int, list[Message]] = {}
+        nacked: list[Message] = []
+        for message, seconds in plan.values():
+            if seconds:
+                extended.setdefault(seconds, []).append(message)
+            else:
+                nacked.append(message)
+        for seconds, messages in extended.items():
+            self._lease(messages, now_us + seconds * SECOND_US)
+        if nacked:
+            self.expire(nacked, now_us)
+        return refused
+
+    def expire(self, messages: list[Message], now_us: int) -> None:
+        """End leases that were not acknowledged: redeliver, or forward to the dead-letter topic."""
+        kept: list[Message] = []
+        gone: list[int] = []
+        forwarded = 0
+        for message in messages:
+            del self.outstanding[message.seq]
+            self._end_lease(message)
+            message.attempts += 1
+            message.generation += 1
+            limit = self.rules.max_delivery_attempts
+            if limit and message.attempts >= limit and self._forward(self, message):
+                gone += self.backlog.leave_lane(message.key, message.seq, drop=True)
+                forwarded += 1
+                continue
+            message.due_us = now_us + self._backoff_us(message) if self.rules.max_backoff_us else 0
+            kept.append(message)
+        self._journal.record_redelivery(self.number, kept)
+        if forwarded:
+            self._journal.add_dead_letters(self.number, forwarded)
+            self._journal.remove(self.number, gone, retain=False)
+        for message in kept:
+            self.backlog.queue_again(message, now_us)
+        self._wake(self)
+
+    def _lease(self, messages: list[Message], deadline_us: int) -> None:
+        for message in messages:
+            if message.batch is not None:
+                message.batch.release(message)
+        LeaseBatch(self, self._timers, deadline_us, messages)
+        self._journal.record_leases(self.number, deadline_us, messages)
+
+    def _end_lease(self, message: Message) -> None:
+        if message.batch is not None:
+            message.batch.release(message)
+        consumer = message.consumer
+        if consumer is not None:
+            consumer.held_messages -= 1
+            consumer.held_bytes -= message.size
+            message.consumer = None
+        message.body = None
+
+    def _load_bodies(self, taken: list[Message]) -> list[Message]:
+        """Read missing data; drop messages that are gone."""
+        missing = [m.seq for m in taken if m.body is None]
+        bodies = self._journal.read_bodies(self.number, missing)
+        for message in taken:
+            if message.body is None:
+                message.body = bodies.get(message.seq)
+            if message.body is None:
+                del self.outstanding[message.seq]
+                self._end_lease(message)
+                self._remove(self.backlog.leave_lane(message.key, message.seq, drop=True))
+        return [m for m in taken if m.body is not None]
+
+    def _has_lapsed(self, message: Message, now_us: int) -> bool:
+        """Only exactly-once subscriptions mind that a lease is over before its timer has fired."""
+        batch = message.batch
+        return self.rules.exactly_once and batch is not None and batch.deadline_us <= now_us
+
+    def _backoff_us(self, message: Message) -> int:
+        doublings = min(message.attempts - 1, 20)
+        return min(self.rules.min_backoff_us << doublings, self.rules.max_backoff_us)
+
+    def _remove(self, seqs: list[int]) -> None:
+        if seqs:
+            self._journal.remove(self.number, seqs, retain=self.rules.retain_acknowledged)
+
+    def _revive(self, seq: int, generation: int) -> Message | None:
+        """Make a lapsed message outstanding again, under its old ack id."""
+        if self.rules.ordered:
+            return None  # the run that it failed in may have been given up because of it
+        message = self.backlog.unqueue(seq, generation)
+        if message is not None:
+            message.generation = generation
+            self.outstanding[seq] = message
+            self._journal.record_redelivery(self.number, [message])
+        return message
+
+    def _parse(self, ack_id: str) -> tuple[int, int]:
+        if ack_id.startswith(self.ack_prefix) and len(ack_id) <= MAX_ACK_ID_LENGTH:
+            seq, _, generation = ack_id[len(self.ack_prefix) :].partition("-")
+            if seq.isdecimal() and generation.isdecimal():
+                return int(seq), int(generation)
+        raise InvalidArgument(
+            "You have passed an invalid ack ID to the service, or one of another subscription"
+            f" (ack_id={ack_id[:MAX_ACK_ID_LENGTH]})."
+        )
+
+    def _wake_up(self) -> None:
+        self._wake(self)

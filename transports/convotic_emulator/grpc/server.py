@@ -1,0 +1,149 @@
+"""The listening side: sockets, all connections, and the end with grace."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from typing import TYPE_CHECKING
+
+from convotic_emulator.grpc.connection import Connection
+from convotic_emulator.grpc.headers import answer_headers
+from convotic_emulator.grpc.messages import ENCODINGS, Metadata
+from convotic_emulator.grpc.status import CallError, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from convotic_emulator.grpc.call import Method
+
+__all__ = ["WireServer"]
+
+#: A name may stand for addresses that this machine does not have, like ::1.
+_ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+#: How long clients have to take what was sent before the end.
+_CLOSE_SECONDS = 1.0
+
+
+class WireServer:
+    """Serves methods to any client of gRPC, without TLS. Belongs to one event loop.
+
+    Args:
+        methods: by path, ``/package.Service/Method``.
+        name: who refuses an unknown method.
+        metadata: goes ahead of each answer.
+        max_request_bytes: of one message; a larger one is RESOURCE_EXHAUSTED.
+        on_handled: called when all requests that came together have been handled, as far as they go
+            without waiting.
+    """
+
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        *,
+        name: str,
+        metadata: Metadata = (),
+        max_request_bytes: int = 4 << 20,
+        on_handled: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.methods = methods
+        self.name = name
+        self.answer_headers = answer_headers(metadata, ENCODINGS)
+        self.max_request_bytes = max_request_bytes
+        self.on_handled = on_handled
+        self._listeners: list[asyncio.Server] = []
+        self._connections: set[Connection] = set()
+        self._is_stopping = False
+        self._nobody: asyncio.Future[None] | None = None
+
+    async def listen(self, host: str, port: int) -> int:
+        """Listen on all addresses of a host, on one port (0: a free one), and return it.
+
+        Raises:
+            OSError: the port is taken, or the host is not of this machine.
+        """
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        sockets: list[socket.socket] = []
+        failure: OSError | None = None
+        for family, *_, address in found:
+            try:
+                sockets.append(_bound(family, (str(address[0]), port)))
+            except OSError as error:
+                failure = error
+                if error.errno not in _ABSENT:
+                    break
+            else:
+                port = sockets[-1].getsockname()[1]
+                failure = None
+        if failure is not None:
+            for bound in sockets:
+                bound.close()
+            raise failure
+        for bound in sockets:
+            self._listeners.append(await loop.create_server(lambda: Connection(self), sock=bound))
+        return port
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Take no more calls, give those that run some time, and end them with UNAVAILABLE."""
+        self._is_stopping = True
+        for listener in self._listeners:
+            listener.close()
+        for connection in self._connections:
+            connection.leave()
+        tasks = [
+            call.task
+            for connection in self._connections
+            for call in connection.calls.values()
+            if call.task is not None
+        ]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace_seconds)
+        for connection in self._connections:
+            for call in list(connection.calls.values()):
+                call.end(CallError(Status.UNAVAILABLE, "The server is shutting down."))
+            connection.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._gone()
+        for connection in list(self._connections):
+            connection.abort()
+        await self._gone()
+
+    @property
+    def has_clients(self) -> bool:
+        """Whether anybody is connected."""
+        return bool(self._connections)
+
+    def add(self, connection: Connection) -> None:
+        """Note a connection that is open; one that was accepted while stopping is closed."""
+        self._connections.add(connection)
+        if self._is_stopping:
+            connection.abort()
+
+    def remove(self, connection: Connection) -> None:
+        """Forget one that is closed."""
+        self._connections.discard(connection)
+        if not self._connections and self._nobody is not None and not self._nobody.done():
+            self._nobody.set_result(None)
+
+    async def _gone(self) -> None:
+        """Wait until no connection is open."""
+        if self._connections:
+            self._nobody = asyncio.get_running_loop().create_future()
+            await self._nobody
+
+
+def _bound(family: int, address: tuple[str, int]) -> socket.socket:
+    """Return a listening socket; the IPv6 one for all addresses takes IPv4's too."""
+    is_any = family == socket.AF_INET6 and address[0] == "::"
+    return socket.create_server(
+        address,
+        family=family,
+        backlog=128,
+        dualstack_ipv6=is_any and socket.has_dualstack_ipv6(),
+    )

@@ -1,0 +1,66 @@
+"""How a coroutine becomes a gRPC method: commits and errors."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # no stubs
+
+from convotic_emulator.engine.settings import Proto
+from convotic_emulator.errors import AckIdsFailed, PubsubError, Unavailable
+from convotic_emulator.grpc.call import Call, Method
+from convotic_emulator.grpc.status import CallError, Status
+
+if TYPE_CHECKING:
+    from convotic_emulator.engine.engine import Engine
+
+__all__ = ["Unary", "call_error", "unary", "unary_methods"]
+
+Unary: TypeAlias = Callable[[Proto, Call], Awaitable[Proto]]
+
+
+def unary(engine: Engine, behaviour: Unary, request: Any) -> Method:
+    """Return a unary method; ``request`` is a protobuf class."""
+
+    async def serve(message: Proto, call: Call) -> Proto:
+        try:
+            engine.check_usable()
+            answer = await behaviour(message, call)
+            await engine.committed()
+        except (PubsubError, sqlite3.Error) as error:
+            raise call_error(error, engine) from error
+        return answer
+
+    return Method(serve, request.FromString)
+
+
+def unary_methods(engine: Engine, table: Mapping[str, tuple[Unary, Any]]) -> dict[str, Method]:
+    """Return methods by name, of behaviours and proto-plus's classes of their requests."""
+    return {
+        name: unary(engine, behaviour, request.pb()) for name, (behaviour, request) in table.items()
+    }
+
+
+def call_error(error: PubsubError | sqlite3.Error, engine: Engine) -> CallError:
+    """Return what ends a call; an error of the data file is the engine's matter too."""
+    if isinstance(error, sqlite3.Error):
+        engine.fail(error)
+        error = Unavailable(f"The data file can't be used: {error}.")
+    trailers = _details(error) if isinstance(error, AckIdsFailed) else ()
+    return CallError(Status[error.code], str(error), trailers)
+
+
+def _details(error: AckIdsFailed) -> tuple[tuple[str, bytes], ...]:
+    """Return a google.rpc.Status with the ErrorInfo that exactly-once clients read."""
+    info = error_details_pb2.ErrorInfo(
+        reason="EXACTLY_ONCE_ACKID_FAILURE",
+        domain="pubsub.googleapis.com",
+        metadata=error.failures,
+    )
+    detail = any_pb2.Any()
+    detail.Pack(info)
+    status = status_pb2.Status(code=Status[error.code], message=str(error), details=[detail])
+    return (("grpc-status-details-bin", status.SerializeToString()),)

@@ -1,0 +1,210 @@
+"""StreamingPull: messages leave when they are leased; a task reads what the client has to say.
+
+What is just being published leaves before its commit, as it does from the service: "At the same
+time as writing the message to storage, Pub/Sub delivers it to subscribers"
+(https://cloud.google.com/pubsub/architecture). If that commit fails, the publisher has no
+confirmation. All else waits: a lease that can't be written is none. So does what an exactly-once
+subscription delivers.
+
+Leases belong to the subscription, not to the stream: they stay when a stream ends, however it
+ends. A half-close means that the client will send no more requests: the stream ends OK.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from typing import TYPE_CHECKING
+
+from convotic_emulator.engine.delivery import MAX_RESPONSE_MESSAGES, Waiter
+from convotic_emulator.engine.lease import Consumer, Message
+from convotic_emulator.engine.naming import check_name
+from convotic_emulator.engine.settings import (
+    MAX_ACK_DEADLINE_SECONDS,
+    Proto,
+    check_ack_deadline,
+    check_pullable,
+)
+from convotic_emulator.errors import InvalidArgument, PubsubError
+from convotic_emulator.grpc.begun import Begun
+from convotic_emulator.services.reply import fill_messages
+from convotic_emulator.services.rpc import call_error
+from convotic_protos import pubsub
+
+if TYPE_CHECKING:
+    from convotic_emulator.engine.engine import Engine
+    from convotic_emulator.engine.registry import Subscription
+    from convotic_emulator.grpc.call import Call
+
+__all__ = ["StreamingPull"]
+
+_RESPONSE = pubsub.StreamingPullResponse.pb()
+
+
+class StreamingPull:
+    """The handler of the method; one :class:`_Stream` a call."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def serve(self, call: Call) -> None:
+        """Serve one stream until either side ends it."""
+        call.send_headers()
+        try:
+            first = await call.read()
+            if first is not None:
+                await _Stream(self._engine, call, first).run()
+        except (PubsubError, sqlite3.Error) as error:
+            raise call_error(error, self._engine) from error
+
+
+class _Stream(Waiter):
+    """One open stream: what it holds, and what it has to send. ``result`` is its end."""
+
+    result: asyncio.Future[None]
+
+    def __init__(self, engine: Engine, call: Call, first: Proto) -> None:
+        name = check_name(first.subscription, "subscriptions")
+        self._subscription: Subscription = engine.registry.subscription(name)
+        check_pullable(self._subscription.proto)
+        check_ack_deadline(first.stream_ack_deadline_seconds)
+        super().__init__(
+            self._subscription.state,
+            Consumer(first.max_outstanding_messages, first.max_outstanding_bytes),
+            max_messages=MAX_RESPONSE_MESSAGES,
+            lease_seconds=first.stream_ack_deadline_seconds,
+        )
+        self._engine = engine
+        self._call = call
+        self._first = first
+        self._reader: asyncio.Task[None] | None = None
+        #: A response that waits for its commit, or for a client that does not read.
+        self._sending: asyncio.Task[None] | None = None
+        #: What an exactly-once client is still to be told about its acknowledgements.
+        self._confirmations: Proto | None = None
+
+    async def run(self) -> None:
+        """Send until the client has half-closed, or the subscription or the server goes away."""
+        self._apply(self._first)
+        self._reader = asyncio.create_task(self._read())
+        self._reader.add_done_callback(self._on_read_end)
+        self._go_on()
+        try:
+            await self.result
+        finally:
+            self._engine.dispatcher.leave(self)
+            self._reader.cancel()
+            if self._sending is not None:
+                self._sending.cancel()
+            if self.result.done() and not self.result.cancelled():
+                self.result.exception()  # seen: this task may have been cancelled meanwhile
+
+    def give(self, messages: list[Message]) -> bool:
+        """Send a response; return whether it is sent, and the stream ready for more."""
+        sending = Begun(self._respond(messages))
+        if sending.has_ended:
+            return not self.result.done()
+        self._sending = asyncio.create_task(sending)
+        self._sending.add_done_callback(self._on_sent)
+        return False
+
+    def _go_on(self) -> None:
+        """Do what there is to do next, unless a response is on its way."""
+        if self._sending is not None or self.result.done():
+            return
+        try:
+            if self._reader is not None and self._reader.done():
+                self._reader.result()
+                self.result.set_result(None)
+            elif self._confirmations is None or self.give([]):
+                self._engine.check_subscription(self._subscription)
+                self._engine.dispatcher.wait(self)
+        except Exception as error:  # noqa: BLE001  # what the stream ends with
+            self.refuse(error)
+
+    def _on_read_end(self, reader: asyncio.Task[None]) -> None:
+        if reader.cancelled():
+            self.result.cancel()
+        else:
+            self._go_on()
+
+    def _on_sent(self, _sending: asyncio.Task[None]) -> None:
+        self._sending = None
+        self._go_on()
+
+    async def _respond(self, messages: list[Message]) -> None:
+        try:
+            response, self._confirmations = self._confirmations, None
+            may_leave = response is None and self._engine.store.are_being_published(messages)
+            response = response or _RESPONSE()
+            fill_messages(self.state, response, messages)
+            properties = response.subscription_properties
+            rules = self.state.rules
+            properties.exactly_once_delivery_enabled = rules.exactly_once
+            properties.message_ordering_enabled = rules.ordered
+            if rules.exactly_once or not may_leave:
+                await self._engine.committed()
+            await self._call.write(response)
+        except Exception as error:  # noqa: BLE001  # as above
+            self.refuse(error)
+
+    async def _read(self) -> None:
+        while (request := await self._call.read()) is not None:
+            _check_later(request)
+            self._apply(request)
+            await self._engine.committed()
+
+    def _apply(self, request: Proto) -> None:
+        """Do what a request asks for: acknowledge, move deadlines, change the stream's own."""
+        self._engine.check_subscription(self._subscription)
+        if request.stream_ack_deadline_seconds:
+            check_ack_deadline(request.stream_ack_deadline_seconds)
+            self.lease_seconds = request.stream_ack_deadline_seconds
+        state, now_us = self.state, self._engine.clock.now_us()
+        refused = state.acknowledge(request.ack_ids, now_us) if request.ack_ids else []
+        changes = _deadline_changes(request)
+        unchanged = state.modify(changes, now_us) if changes else []
+        if state.rules.exactly_once and (request.ack_ids or changes):
+            self._confirm(request, set(refused), set(unchanged))
+
+    def _confirm(self, request: Proto, refused: set[str], unchanged: set[str]) -> None:
+        """Have the next response say what became of acknowledgements and deadlines."""
+        if self._confirmations is None:
+            self._confirmations = _RESPONSE()
+        acks = self._confirmations.acknowledge_confirmation
+        acks.ack_ids.extend(a for a in request.ack_ids if a not in refused)
+        acks.invalid_ack_ids.extend(refused)
+        deadlines = self._confirmations.modify_ack_deadline_confirmation
+        deadlines.ack_ids.extend(a for a in request.modify_deadline_ack_ids if a not in unchanged)
+        deadlines.invalid_ack_ids.extend(unchanged)
+        if self._reader is not None:  # else the stream is about to begin
+            self._engine.dispatcher.leave(self)
+            self._go_on()
+
+
+def _deadline_changes(request: Proto) -> list[tuple[str, int]]:
+    ack_ids, seconds = request.modify_deadline_ack_ids, request.modify_deadline_seconds
+    if len(ack_ids) != len(seconds):
+        raise InvalidArgument(
+            f"modify_deadline_ack_ids has {len(ack_ids)} entries, modify_deadline_seconds"
+            f" {len(seconds)}: they must have the same number."
+        )
+    for value in seconds:
+        if not 0 <= value <= MAX_ACK_DEADLINE_SECONDS:
+            raise InvalidArgument(
+                f"Invalid ack deadline given (value={value}): it must be between 0 and 600."
+            )
+    return list(zip(ack_ids, seconds, strict=True))
+
+
+def _check_later(request: Proto) -> None:
+    """Refuse what only the first request of a stream may carry."""
+    for field in (
+        "subscription",
+        "client_id",
+        "max_outstanding_messages",
+        "max_outstanding_bytes",
+        "protocol_version",
+    ):
+        if getattr(request, field):
+            raise InvalidArgument(f"{field} can only be set in the first request of a stream.")

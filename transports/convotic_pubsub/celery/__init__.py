@@ -1,0 +1,1 @@
+"""Placeholder: what lives here, and who may import whom."""

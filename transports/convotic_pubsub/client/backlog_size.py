@@ -1,0 +1,144 @@
+"""How many messages a subscription has: what is known, how old that is, and never a guess.
+
+Our emulator counts exactly. The service tells through Cloud Monitoring, minutes late, to whoever
+has ``roles/monitoring.viewer``. Google's emulator does not tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from convotic_pubsub.names import subscription_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from convotic_pubsub.session import Session
+
+__all__ = ["Depth", "read_depths", "read_from_monitoring"]
+
+logger = logging.getLogger(__name__)
+
+_MONITORING = "https://monitoring.googleapis.com"
+_UNDELIVERED = "pubsub.googleapis.com/subscription/num_undelivered_messages"
+#: Points come once a minute and up to four minutes late.
+_LOOK_BACK = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """The messages of one subscription."""
+
+    #: All that are not acknowledged.
+    messages: int
+    #: Of these, held by consumers now; None: not known.
+    leased: int | None = None
+    #: Since the oldest was published; None: not known, or there is none.
+    oldest_age_seconds: float | None = None
+    #: Since the figures were right; 0: they are exact.
+    figures_age_seconds: float = 0.0
+
+
+async def read_depths(session: Session, subscriptions: Iterable[str]) -> dict[str, Depth]:
+    """Return what is known of subscriptions, by their names as given (I/O thread).
+
+    Those of which nothing is known are left out; why is logged. Nothing is raised.
+    """
+    paths = {subscription_path(session.options.project, name): name for name in subscriptions}
+    try:
+        if session.is_emulated:
+            found = await _count_on_emulator(session, list(paths))
+        else:
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(None, _ask_monitoring, session, list(paths))
+    except Exception as error:  # noqa: BLE001  figures for people: whatever it is, they are unknown
+        if not _is_unimplemented(error):  # Google's emulator: nothing to be done about that
+            logger.warning(
+                "Queue lengths are not known: %s", error, extra={"action": "depth_unknown"}
+            )
+        return {}
+    return {paths[path]: depth for path, depth in found.items() if path in paths}
+
+
+def _is_unimplemented(error: Exception) -> bool:
+    return isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def _count_on_emulator(session: Session, paths: Sequence[str]) -> dict[str, Depth]:
+    answer = await session.rpc.count_messages(paths)
+    now = datetime.now(UTC).timestamp()
+    depths: dict[str, Depth] = {}
+    for path, value in answer.fields.items():
+        figures = value.struct_value.fields
+        oldest = figures["oldest_published_at"]
+        has_oldest = oldest.WhichOneof("kind") == "number_value"
+        depths[path] = Depth(
+            messages=int(figures["messages"].number_value),
+            leased=int(figures["leased"].number_value),
+            oldest_age_seconds=max(0.0, now - oldest.number_value) if has_oldest else None,
+        )
+    return depths
+
+
+def _ask_monitoring(session: Session, paths: Sequence[str]) -> dict[str, Depth]:
+    """Ask with the session's credentials. Blocks."""
+    import google.auth  # noqa: PLC0415  most processes never ask
+    from google.auth.transport.requests import AuthorizedSession  # noqa: PLC0415
+
+    from convotic_pubsub.client.channels import make_credentials  # noqa: PLC0415
+
+    scope = "https://www.googleapis.com/auth/monitoring.read"
+    credentials = make_credentials(session.options, scope) or google.auth.default([scope])[0]
+    http: Any = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]  # Google's
+    with http:
+        found: dict[str, Depth] = {}
+        for project in {path.split("/")[1] for path in paths}:
+            found |= read_from_monitoring(http.get, project, datetime.now(UTC))
+        return found
+
+
+def read_from_monitoring(
+    get: Callable[..., Any], project: str, now: datetime, url: str = _MONITORING
+) -> dict[str, Depth]:
+    """Return the depths of all subscriptions of a project, by full name.
+
+    Args:
+        get: as ``requests.Session.get``, with credentials.
+        project: its id.
+        now: the time.
+        url: where Monitoring is.
+
+    Raises:
+        requests.HTTPError: refused, for instance for want of ``roles/monitoring.viewer``.
+    """
+    parameters = {
+        "filter": f'metric.type = "{_UNDELIVERED}"',
+        "interval.startTime": (now - _LOOK_BACK).isoformat(),
+        "interval.endTime": now.isoformat(),
+    }
+    found: dict[str, Depth] = {}
+    while True:
+        response = get(f"{url}/v3/projects/{project}/timeSeries", params=parameters, timeout=20)
+        response.raise_for_status()
+        page: Mapping[str, Any] = response.json()
+        for series in page.get("timeSeries", ()):
+            name = series["resource"]["labels"]["subscription_id"]
+            found[subscription_path(project, name)] = _newest(series["points"][0], now)
+        if not page.get("nextPageToken"):
+            return found
+        parameters["pageToken"] = page["nextPageToken"]
+
+
+def _newest(point: Mapping[str, Any], now: datetime) -> Depth:
+    measured = datetime.fromisoformat(point["interval"]["endTime"])
+    return Depth(
+        messages=int(point["value"]["int64Value"]),
+        figures_age_seconds=max(0.0, (now - measured).total_seconds()),
+    )

@@ -1,0 +1,244 @@
+"""gRPC: the methods the transport calls on raw protobuf messages, and error translation.
+
+google-cloud-pubsub gives the message types; the calls go through ``grpc.aio`` on our own channels
+(``channels.py``), because its own subscriber owns threads and leases, and the generated client
+wraps each message in proto-plus (several times the cost of the raw type).
+
+Everything but :func:`translate` belongs to the I/O thread.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import grpc.aio
+from google.protobuf import empty_pb2, struct_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # no stubs
+
+from convotic_protos import pubsub as _types
+from convotic_pubsub.errors import (
+    AccessDenied,
+    BrokerUnavailable,
+    PublishError,
+    PubsubTransportError,
+    SubscriptionNotFound,
+    TopicNotFound,
+)
+from convotic_pubsub.names import routing_header
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["TRANSIENT", "Rpc", "is_transient", "pb", "refused_ack_ids", "translate"]
+
+#: Codes after which the same call may succeed; the same set as Google's subscriber uses.
+TRANSIENT: Final = frozenset(
+    {
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+
+#: The errors that have a status: of grpc.aio's calls, and of blocking ones.
+_ANSWERED: Final = (grpc.aio.AioRpcError, grpc.Call)
+
+
+class _Raw:
+    """Raw protobuf classes, by their names in google.pubsub.v1."""
+
+    def __getattr__(self, name: str) -> Any:
+        raw = getattr(_types, name).pb()
+        setattr(self, name, raw)
+        return raw
+
+
+pb: Any = _Raw()
+
+
+class Rpc:
+    """The unary and streaming methods of one channel. Call from the I/O thread only."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self._methods: dict[str, Any] = {}
+
+    def _unary(self, service: str, method: str, request: Any, response: Any) -> Any:
+        path = f"/google.pubsub.v1.{service}/{method}"
+        call = self._methods.get(path)
+        if call is None:
+            call = self._channel.unary_unary(
+                path,
+                request_serializer=request.SerializeToString,
+                response_deserializer=response.FromString,
+            )
+            self._methods[path] = call
+        return call
+
+    def publish(self, request: Any, timeout: float) -> Any:
+        """Publish a batch to one topic; the answer holds the message ids in order."""
+        call = self._unary("Publisher", "Publish", pb.PublishRequest, pb.PublishResponse)
+        return call(request, timeout=timeout, metadata=[routing_header("topic", request.topic)])
+
+    def create_topic(self, topic: Any, timeout: float = 30) -> Any:
+        """Create a topic."""
+        call = self._unary("Publisher", "CreateTopic", pb.Topic, pb.Topic)
+        return call(topic, timeout=timeout, metadata=[routing_header("name", topic.name)])
+
+    def get_topic(self, path: str, timeout: float = 30) -> Any:
+        """Get a topic by its full name."""
+        call = self._unary("Publisher", "GetTopic", pb.GetTopicRequest, pb.Topic)
+        request = pb.GetTopicRequest(topic=path)
+        return call(request, timeout=timeout, metadata=[routing_header("topic", path)])
+
+    def delete_topic(self, path: str, timeout: float = 30) -> Any:
+        """Delete a topic by its full name."""
+        call = self._unary("Publisher", "DeleteTopic", pb.DeleteTopicRequest, empty_pb2.Empty)
+        request = pb.DeleteTopicRequest(topic=path)
+        return call(request, timeout=timeout, metadata=[routing_header("topic", path)])
+
+    def list_topics(self, project: str, timeout: float = 10) -> Any:
+        """List at most one topic: a cheap call that shows who answers."""
+        call = self._unary("Publisher", "ListTopics", pb.ListTopicsRequest, pb.ListTopicsResponse)
+        request = pb.ListTopicsRequest(project=f"projects/{project}", page_size=1)
+        return call(request, timeout=timeout, metadata=[routing_header("project", request.project)])
+
+    def list_topic_subscriptions(self, path: str, page_token: str = "", timeout: float = 20) -> Any:
+        """List the subscriptions of a topic, a page at a time."""
+        call = self._unary(
+            "Publisher",
+            "ListTopicSubscriptions",
+            pb.ListTopicSubscriptionsRequest,
+            pb.ListTopicSubscriptionsResponse,
+        )
+        request = pb.ListTopicSubscriptionsRequest(topic=path, page_token=page_token)
+        return call(request, timeout=timeout, metadata=[routing_header("topic", path)])
+
+    def create_subscription(self, subscription: Any, timeout: float = 30) -> Any:
+        """Create a subscription."""
+        call = self._unary("Subscriber", "CreateSubscription", pb.Subscription, pb.Subscription)
+        metadata = [routing_header("name", subscription.name)]
+        return call(subscription, timeout=timeout, metadata=metadata)
+
+    def get_subscription(self, path: str, timeout: float = 30) -> Any:
+        """Get a subscription by its full name."""
+        call = self._unary(
+            "Subscriber", "GetSubscription", pb.GetSubscriptionRequest, pb.Subscription
+        )
+        request = pb.GetSubscriptionRequest(subscription=path)
+        return call(request, timeout=timeout, metadata=[routing_header("subscription", path)])
+
+    def delete_subscription(self, path: str, timeout: float = 30) -> Any:
+        """Delete a subscription by its full name."""
+        call = self._unary(
+            "Subscriber", "DeleteSubscription", pb.DeleteSubscriptionRequest, empty_pb2.Empty
+        )
+        request = pb.DeleteSubscriptionRequest(subscription=path)
+        return call(request, timeout=timeout, metadata=[routing_header("subscription", path)])
+
+    def seek(self, request: Any, timeout: float = 30) -> Any:
+        """Seek a subscription to a time or snapshot."""
+        call = self._unary("Subscriber", "Seek", pb.SeekRequest, pb.SeekResponse)
+        metadata = [routing_header("subscription", request.subscription)]
+        return call(request, timeout=timeout, metadata=metadata)
+
+    def pull(self, request: Any, timeout: float) -> Any:
+        """Pull up to ``max_messages``; the server answers empty shortly before ``timeout``."""
+        call = self._unary("Subscriber", "Pull", pb.PullRequest, pb.PullResponse)
+        metadata = [routing_header("subscription", request.subscription)]
+        return call(request, timeout=timeout, metadata=metadata)
+
+    def acknowledge(self, path: str, ack_ids: Sequence[str], timeout: float = 20) -> Any:
+        """Acknowledge at most 1,000 ids (and 512 KiB)."""
+        call = self._unary("Subscriber", "Acknowledge", pb.AcknowledgeRequest, empty_pb2.Empty)
+        request = pb.AcknowledgeRequest(subscription=path, ack_ids=ack_ids)
+        return call(request, timeout=timeout, metadata=[routing_header("subscription", path)])
+
+    def modify_ack_deadline(
+        self, path: str, ack_ids: Sequence[str], seconds: int, timeout: float = 20
+    ) -> Any:
+        """Let the leases of at most 1,000 ids end in ``seconds`` (0..600; 0 returns them now)."""
+        call = self._unary(
+            "Subscriber", "ModifyAckDeadline", pb.ModifyAckDeadlineRequest, empty_pb2.Empty
+        )
+        request = pb.ModifyAckDeadlineRequest(
+            subscription=path, ack_ids=ack_ids, ack_deadline_seconds=seconds
+        )
+        return call(request, timeout=timeout, metadata=[routing_header("subscription", path)])
+
+    def count_messages(self, paths: Sequence[str], timeout: float = 10) -> Any:
+        """Count the messages of subscriptions; only our emulator knows this method."""
+        request = struct_pb2.ListValue()
+        request.extend(paths)
+        call: Any = self._channel.unary_unary(
+            "/convotic.emulator.v1.Status/CountMessages",
+            request_serializer=struct_pb2.ListValue.SerializeToString,
+            response_deserializer=struct_pb2.Struct.FromString,
+        )
+        return call(request, timeout=timeout)
+
+    def streaming_pull(self, path: str) -> Any:
+        """Open a StreamingPull; the caller writes the first request."""
+        call: Any = self._channel.stream_stream(
+            "/google.pubsub.v1.Subscriber/StreamingPull",
+            request_serializer=pb.StreamingPullRequest.SerializeToString,
+            response_deserializer=pb.StreamingPullResponse.FromString,
+        )
+        return call(metadata=[routing_header("subscription", path)])
+
+
+def is_transient(error: BaseException) -> bool:
+    """Say whether the same call may succeed later without anybody's doing."""
+    return isinstance(error, _ANSWERED) and error.code() in TRANSIENT
+
+
+def refused_ack_ids(error: grpc.aio.AioRpcError) -> dict[str, bool]:
+    """Return the ack ids that exactly-once delivery refused; True for those to be sent again.
+
+    All others of the request took effect. Empty where the answer names none.
+    https://cloud.google.com/pubsub/docs/exactly-once-delivery#handle_failures
+    """
+    refused: dict[str, bool] = {}
+    metadata: Any = error.trailing_metadata()  # pairs, which the stubs don't know
+    for key, value in metadata or ():
+        if key != "grpc-status-details-bin":
+            continue
+        for detail in status_pb2.Status.FromString(value).details:
+            info = error_details_pb2.ErrorInfo()
+            if detail.Unpack(info):
+                for ack_id, failure in info.metadata.items():
+                    if failure.startswith(("PERMANENT_FAILURE_", "TRANSIENT_FAILURE_")):
+                        refused[ack_id] = failure.startswith("TRANSIENT_FAILURE_")
+    return refused
+
+
+_ACCESS = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
+#: What gRPC says where credentials can't be renewed: with UNAVAILABLE, so such a call is retried.
+_NO_TOKEN = "Getting metadata from plugin failed"  # noqa: S105  no secret
+_ADDRESS = re.compile(r"ipv[46]:\S+")
+
+
+def translate(error: grpc.RpcError | Exception, resource: str) -> PubsubTransportError:
+    """Return our error for one of gRPC's, naming ``resource`` and what to do."""
+    if isinstance(error, PubsubTransportError):
+        return error
+    if not isinstance(error, _ANSWERED):
+        return BrokerUnavailable(f"{resource}: {type(error).__name__}: {error}")
+    code, details = error.code(), _ADDRESS.sub("the server", error.details() or "")
+    if code is grpc.StatusCode.NOT_FOUND:
+        missing = SubscriptionNotFound if "/subscriptions/" in resource else TopicNotFound
+        return missing(f"{resource} does not exist: create it, or let provision=create do so")
+    if code in _ACCESS or _NO_TOKEN in details:
+        return AccessDenied(
+            f"{resource}: {details or code.name}: check the credentials and that they have "
+            "roles/pubsub.publisher, roles/pubsub.subscriber (and roles/pubsub.editor to create)"
+        )
+    if code in TRANSIENT:
+        return BrokerUnavailable(f"{resource}: Pub/Sub is unavailable ({code.name}: {details})")
+    return PublishError(f"{resource}: refused ({code.name}: {details})")

@@ -1,0 +1,64 @@
+"""Publishes what is given up to its queue's dead-letter topic (I/O thread)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from convotic_pubsub.codec import fit_attributes
+
+if TYPE_CHECKING:
+    from convotic_pubsub.publish.publisher import Publisher
+    from convotic_pubsub.queue import QueueSpec, Received
+
+__all__ = ["publish_dead_letter", "report_missing_topic"]
+
+logger = logging.getLogger(__name__)
+
+
+async def publish_dead_letter(
+    publisher: Publisher, spec: QueueSpec, received: Received, attributes: Mapping[str, str]
+) -> bool:
+    """Publish a copy with ``attributes`` added; False if that was not confirmed.
+
+    Then the message must not be acknowledged. Raises nothing; both outcomes are logged.
+    """
+    attributes = fit_attributes(received.data, received.attributes, attributes)
+    if not received.data and not attributes:
+        attributes = {"convotic-dead-letter-reason": "rejected"}  # Pub/Sub refuses an empty one
+    try:
+        await asyncio.wrap_future(
+            publisher.publish(spec.dead_letter_topic, received.data, attributes)
+        )
+    except Exception as error:  # noqa: BLE001  whatever it is, the message must not be acknowledged
+        logger.error(  # noqa: TRY400  the text is the server's answer, no traceback of ours helps
+            "Message %s of queue %s can't be published to dead-letter topic %s and is not "
+            "acknowledged; Pub/Sub will deliver it again: %s",
+            received.message_id,
+            spec.queue,
+            spec.dead_letter_topic,
+            error,
+            extra={"action": "dead_letter_failed", "queue": spec.queue},
+        )
+        return False
+    logger.warning(
+        "Message %s of queue %s went to dead-letter topic %s: %s",
+        received.message_id,
+        spec.queue,
+        spec.dead_letter_topic,
+        attributes.get("convotic-dead-letter-reason", "given up"),
+        extra={"action": "dead_lettered", "queue": spec.queue},
+    )
+    return True
+
+
+def report_missing_topic(spec: QueueSpec, received: Received) -> None:
+    """Log that a message is given up and there is nowhere to put it."""
+    logger.error(
+        "Message %s of queue %s is given up and acknowledged: it has no dead-letter topic",
+        received.message_id,
+        spec.queue,
+        extra={"action": "dead_letter_missing", "queue": spec.queue},
+    )

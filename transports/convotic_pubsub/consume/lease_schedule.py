@@ -1,0 +1,69 @@
+"""How long a queue's messages are held here, and when something must be done about it. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from convotic_pubsub.client.provisioning import MAX_LEASE_SECONDS, lease_seconds
+from convotic_pubsub.consume.delivery import Delivery, State
+
+if TYPE_CHECKING:
+    from convotic_pubsub.queue import QueueSpec
+
+__all__ = ["LeaseRules"]
+
+#: Renewals ask for at most this much, so that a killed process is noticed early.
+_MAX_STEP_SECONDS = 60
+#: A lease is renewed when this share of a step is left, and never later than 3 s before its end.
+_RENEW_SHARE, _RENEW_MIN_SECONDS = 0.25, 3.0
+
+
+class LeaseRules:
+    """The rules of one queue. All times are seconds of the session's monotonic clock."""
+
+    def __init__(self, spec: QueueSpec) -> None:
+        self._wait_seconds = spec.ack_deadline_seconds
+        self._max_seconds = spec.max_lease_seconds
+        self._step = min(lease_seconds(spec.ack_deadline_seconds), _MAX_STEP_SECONDS)
+        self._renew_before = max(_RENEW_MIN_SECONDS, _RENEW_SHARE * self._step)
+
+    def bound(self, delivery: Delivery) -> float:
+        """Return until when a delivery may be held."""
+        if delivery.state is State.BURYING:
+            return math.inf
+        if self._max_seconds is not None:
+            return delivery.received_at + self._max_seconds
+        return delivery.hold_until or delivery.received_at + self._wait_seconds
+
+    def next_look(self, delivery: Delivery) -> float:
+        """Return when the next thing must be done about its lease."""
+        bound = self.bound(delivery)
+        if delivery.state is not State.WAITING and bound > delivery.lease_until:
+            return delivery.lease_until - self._renew_before
+        if delivery.state is State.WAITING:
+            on = delivery.hold_until > delivery.lease_until + 1.0
+            return delivery.lease_until - (self._renew_before if on else 0.0)
+        return delivery.lease_until if delivery.hold_until else bound
+
+    def waits_on(self, delivery: Delivery, now: float) -> bool:
+        """Say whether a waiting message must be kept from the server longer."""
+        return delivery.hold_until > delivery.lease_until + 1.0 and now < delivery.lease_until
+
+    def last_lease(self, delivery: Delivery, now: float) -> int:
+        """Return for how many seconds a waiting message is leased from now: its end, if it can."""
+        return min(MAX_LEASE_SECONDS, max(1, round(delivery.hold_until - now)))
+
+    def waited_too_long(self, delivery: Delivery, now: float) -> bool:
+        """Say whether others should have what nobody here has taken for an ack deadline."""
+        if delivery.hold_until:
+            return False
+        # An ordinary message may just now be taken, and must then be renewed in time.
+        margin = 0.0 if self._max_seconds is None else self._renew_before
+        return now >= delivery.received_at + self._wait_seconds - margin
+
+    def renewal(self, delivery: Delivery, now: float) -> int:
+        """Return for how many seconds the lease is to be renewed now; 0: it need not be yet."""
+        if now < delivery.lease_until - self._renew_before:
+            return 0
+        return min(self._step, math.ceil(self.bound(delivery) - now))

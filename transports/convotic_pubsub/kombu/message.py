@@ -1,0 +1,142 @@
+"""A message as Celery's side sees it, with Pub/Sub's ways to settle it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from kombu.transport import virtual
+
+from convotic_pubsub.names import snippet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from convotic_pubsub.consume.delivery import Delivery
+    from convotic_pubsub.queue import PayloadDict, Received
+
+__all__ = ["Message"]
+
+
+class Message(virtual.Message):
+    """A kombu message with Pub/Sub's ways to settle it.
+
+    All of them are non-blocking, thread-safe, and do nothing once the message is settled.
+    """
+
+    _delivery: Delivery | None = None
+
+    def __init__(
+        self, payload: PayloadDict, channel: Any = None, delivery: Delivery | None = None
+    ) -> None:
+        super().__init__(payload, channel=channel)
+        self.payload_dict = payload
+        self._delivery = delivery
+        self._undecodable: Exception | None = None
+
+    def __del__(self) -> None:
+        # Celery forgets what it holds (ETA, rate limit) when it starts its consumer anew.
+        delivery = self._delivery
+        if delivery is not None and delivery.settlement and not delivery.hold_until:
+            self._post(delivery.consumer.abandon, delivery)
+
+    @property
+    def received(self) -> Received | None:
+        """What Pub/Sub handed over; None for transient traffic."""
+        return self._delivery.received if self._delivery else None
+
+    def started(self, hold_seconds: float) -> None:
+        """The run begins now: keep the lease at most ``hold_seconds`` from now."""
+        if self._delivery is not None:
+            consumer = self._delivery.consumer
+            hold_until = consumer.session.clock() + hold_seconds
+            consumer.session.post_without_hurry(consumer.started, self._delivery, hold_until)
+
+    def lapse(self, delay_seconds: float, *, failure: bool = True) -> None:
+        """Don't acknowledge; let the lease end in ``delay_seconds`` (at least 1)."""
+        delivery = self._settle()
+        if delivery is not None:
+            self._post(partial(delivery.consumer.lapse, failure=failure), delivery, delay_seconds)
+
+    def postpone(self, delay_seconds: float) -> None:
+        """Let the lease end in ``delay_seconds`` (at least 1); unrun, so it costs no attempt."""
+        delivery = self._settle()
+        if delivery is not None:
+            self._post(delivery.consumer.postpone, delivery, delay_seconds)
+
+    def dead_letter(self, attributes: Mapping[str, str]) -> None:
+        """Publish to the dead-letter topic with these attributes added, then acknowledge."""
+        delivery = self._settle()
+        if delivery is not None:
+            self._post(delivery.consumer.dead_letter, delivery, dict(attributes))
+
+    def hand_back(self) -> None:
+        """Return it unrun, for delivery now; recorded, so that it costs no attempt."""
+        delivery = self._settle()
+        if delivery is not None:
+            self._post(delivery.consumer.nack, delivery, "hand_back")
+
+    def settle_ack(self) -> None:
+        """Acknowledge (what ``ack`` does after kombu's own checks).
+
+        What could not be decoded is dead-lettered instead: Celery acknowledges that, and it would
+        be lost.
+        """
+        if self._undecodable is not None:
+            self.give_up(self._undecodable)
+            return
+        delivery = self._settle()
+        if delivery is not None:
+            self._post(delivery.consumer.ack, delivery)
+
+    def give_up(self, error: Exception) -> None:
+        """Dead-letter a message that nobody can take, with the reason ``invalid``."""
+        if self.received is not None:
+            self.dead_letter(
+                {
+                    **_describe(self.received, "invalid"),
+                    "convotic-dead-letter-error-type": type(error).__name__,
+                    "convotic-dead-letter-error-message": snippet(str(error), 200),
+                }
+            )
+
+    def _decode(self) -> Any:
+        try:
+            return super()._decode()
+        except Exception as error:
+            self._undecodable = error
+            raise
+
+    def settle_reject(self, *, requeue: bool) -> None:
+        """Return it for delivery now, or give it up to the dead-letter topic."""
+        delivery = self._settle()
+        if delivery is None:
+            return
+        if requeue:
+            self._post(delivery.consumer.nack, delivery)
+            return
+        describe = getattr(delivery.consumer.spec.policy, "reject_attributes", None)
+        attributes = (
+            describe(delivery.received) if describe else _describe(delivery.received, "rejected")
+        )
+        self._post(delivery.consumer.dead_letter, delivery, attributes)
+
+    def _settle(self) -> Delivery | None:
+        delivery = self._delivery
+        if delivery is None or not delivery.take_settlement():
+            return None
+        if self.channel is not None:
+            self.channel.forget(self)
+        return delivery
+
+    def _post(self, function: Callable[..., object], *args: object) -> None:
+        assert self._delivery is not None
+        self._delivery.consumer.session.post(function, *args)
+
+
+def _describe(received: Received, reason: str) -> dict[str, str]:
+    return {
+        "convotic-dead-letter-reason": reason,
+        "convotic-dead-letter-message-id": received.message_id,
+        "convotic-dead-letter-subscription": received.subscription,
+    }

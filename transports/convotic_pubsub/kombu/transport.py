@@ -1,0 +1,168 @@
+"""The kombu transport ``pubsub://PROJECT``."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final
+
+from kombu.transport import virtual
+
+from convotic_pubsub.celery.integrations import install, on_worker_stopping
+from convotic_pubsub.errors import (
+    AccessDenied,
+    BrokerUnavailable,
+    PublishError,
+    SubscriptionMismatch,
+    SubscriptionNotFound,
+)
+from convotic_pubsub.kombu.channel import Arrival, Channel
+from convotic_pubsub.kombu.inbox import Sink
+from convotic_pubsub.options import parse_options
+from convotic_pubsub.registry import open_session
+
+if TYPE_CHECKING:
+    from convotic_pubsub.session import Session
+
+__all__ = ["Transport"]
+
+logger = logging.getLogger(__name__)
+
+#: Messages handed over before the hub gets to its timers and other descriptors.
+_MAX_TURN = 64
+
+
+_RECOVERABLE_ERRORS: Final = (
+    AccessDenied,
+    PublishError,
+    SubscriptionMismatch,
+    SubscriptionNotFound,
+)
+
+
+class Transport(virtual.Transport):
+    """Celery over Google Cloud Pub/Sub, driven by a descriptor that becomes readable.
+
+    Connections are cheap: gRPC channels, leases and publishing belong to the process's
+    :class:`~convotic_pubsub.session.Session`.
+    """
+
+    Channel = Channel
+    can_parse_url = True
+    driver_type = "pubsub"
+    driver_name = "google-cloud-pubsub"
+    polling_interval = None
+    connection_errors = (*virtual.Transport.connection_errors, BrokerUnavailable, OSError)
+    # Not OptionError: kombu would try again and again what can never work.
+    channel_errors = (*virtual.Transport.channel_errors, *_RECOVERABLE_ERRORS)
+    implements = virtual.Transport.implements.extend(
+        asynchronous=True, exchange_type=frozenset(["direct", "topic", "fanout"])
+    )
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        super().__init__(client, **kwargs)
+        install()
+        self.session: Session
+        self.sink: Sink[Arrival] = Sink()
+        self._hub: Any = None
+        #: Whether what arrives is not handed over any more, but given back.
+        self.is_stopping = False
+
+    def driver_version(self) -> str:
+        """Return the version of Google's client."""
+        return version("google-cloud-pubsub")
+
+    def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
+        """Return the URL; it holds no secret."""
+        del include_password, mask
+        return uri
+
+    def establish_connection(self) -> Any:
+        """Join the process's session, which is started when it is the first.
+
+        Raises:
+            BrokerUnavailable: the emulator does not answer; kombu tries again.
+            PubsubTransportError: an option or the credentials can't be used.
+        """
+        client: Any = self.client
+        self.session = open_session(parse_options(client.hostname or "", client.transport_options))
+        return super().establish_connection()
+
+    def close_connection(self, connection: Any) -> None:
+        """Cancel the connection's consumers, and confirm acks and publishes under way."""
+        if self._hub is not None:
+            with contextlib.suppress(KeyError, ValueError, OSError):
+                self._hub.remove_reader(self.sink.fileno())
+            self._hub = None
+        had_consumers = any(channel._consumers for channel in self.channels or ())
+        super().close_connection(connection)
+        if had_consumers:
+            try:
+                self.session.flush()
+            except BrokerUnavailable as error:
+                logger.warning(
+                    "Some acknowledgements may not be confirmed: %s",
+                    error,
+                    extra={"action": "flush_failed"},
+                )
+        self.sink.close()
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Let Celery's hub watch the descriptor; called again after each loop reset."""
+        del connection
+        self._hub = loop
+        on_worker_stopping(self._stop)
+        loop.add_reader(self.sink.fileno(), self._on_readable)
+        if len(self.sink):
+            self.sink.signal()
+
+    def _stop(self, **kwargs: Any) -> None:
+        """Hand over nothing more, and end the loop's wait: Celery would sleep up to a second.
+
+        Runs in a signal handler, and takes no lock.
+        """
+        del kwargs
+        self.is_stopping = True
+        self.sink.signal()
+
+    def _on_readable(self) -> None:
+        if self.is_stopping:  # what has arrived is handed back when the connection closes
+            self.sink.acknowledge()
+            return
+        # An error would end the worker, and so would the same message in the next one.
+        self._hand_over(_MAX_TURN, contain=True)
+
+    def _hand_over(self, most: int, *, contain: bool = False) -> int:
+        """Give what has arrived to the consumers, a bounded number; return how many it was."""
+        self.sink.acknowledge()
+        count = 0
+        try:
+            for _ in range(most):
+                # A message of before may have been run right here (-P solo), and meanwhile the
+                # worker told to stop.
+                arrival = None if self.is_stopping else self.sink.take()
+                if arrival is None:
+                    break
+                count += arrival.channel.hand_over(arrival, contain=contain)
+        finally:
+            if len(self.sink):
+                self.sink.signal()
+        return count
+
+    def drain_events(self, connection: Any, timeout: float | None = None, **kwargs: Any) -> None:
+        """Wait for a message and hand it over; one, since kombu counts the calls.
+
+        Who collects two answers (``inspect(limit=2)``) drains twice, and would wait in vain for
+        the second one if both came at once.
+
+        Raises:
+            TimeoutError: none came within ``timeout`` seconds (None waits for ever).
+        """
+        del connection, kwargs
+        clock = self.session.clock
+        give_up_at = None if timeout is None else clock() + timeout
+        while not self._hand_over(1):
+            left = None if give_up_at is None else give_up_at - clock()
+            if (left is not None and left <= 0) or not self.sink.wait(left):
+                raise TimeoutError("no message in time")
