@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,10 @@ FOLDER_PREFIX = f"convotic-test-{os.getpid()}-"
 
 def pytest_configure() -> None:
     """Remove what would leak from the developer's shell into the tests."""
+    # A shell starts background jobs, and nohup its command, with SIGINT ignored. That is inherited,
+    # and then no process of a test ends on Ctrl-C.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in list(os.environ):
         if name.upper().startswith("CONVOTIC_") or name in FOREIGN_VARIABLES:
             del os.environ[name]
