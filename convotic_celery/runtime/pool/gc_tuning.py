@@ -3,7 +3,7 @@
 Everything that a message brings (payload, request, context) is a dict or holds some, so with
 CPython's default of 700 new containers a collection ran for every few messages, over and over
 through the same loaded modules and messages in flight. It was a quarter of a worker's time
-(``docs/performance.md``).
+(``benchmarks/DIARY.md``).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
 
 It knows nothing about Pub/Sub. Why it exists: a call to a server of ``grpc.aio`` changes threads
 three times before a handler has it, and each change wakes a sleeping thread; here the thread that
-reads the socket runs the handler. docs/performance.md has the figures, beside those of grpclib.
+reads the socket runs the handler. benchmarks/DIARY.md has the figures, beside those of grpclib.
 
 Sources: RFC 9113 (HTTP/2), RFC 7541 (HPACK, by the library ``hpack``),
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md (gRPC).
