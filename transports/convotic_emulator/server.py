@@ -13,7 +13,7 @@ from convotic_emulator.engine.clock import Clock, SystemClock
 from convotic_emulator.engine.engine import Engine
 from convotic_emulator.engine.push_config import is_loopback
 from convotic_emulator.errors import StoreError
-from convotic_emulator.grpc.server import WireServer
+from convotic_emulator.grpc.server import GrpcServer
 from convotic_emulator.services.iam import IamService
 from convotic_emulator.services.publisher import PublisherService
 from convotic_emulator.services.schemas import SchemaService
@@ -67,7 +67,7 @@ class EmulatorServer:
         self._fsync = fsync
         self._clock = clock or SystemClock()
         self._faults = faults
-        self._server: WireServer | None = None
+        self._server: GrpcServer | None = None
         self._engine: Engine | None = None
         self.host = host
         self.port = port
@@ -114,7 +114,7 @@ class EmulatorServer:
             raise StoreError(
                 f"The data file {self._path} is damaged ({error!r}); it was not changed."
             ) from error
-        server = WireServer(
+        server = GrpcServer(
             self._methods(engine),
             name="convotic_emulator",
             metadata=_METADATA,

@@ -1,9 +1,9 @@
 """A gRPC server on asyncio alone: HTTP/2, and the little of it that gRPC needs.
 
-    server.WireServer      listens, knows the methods, stops with grace
+    server.GrpcServer      listens, knows the methods, stops with grace
     connection.Connection  one HTTP/2 connection: frames, settings, windows
     call.Call              one call, as its method sees it: read(), write(), time_remaining()
-    begun.Begun            a method that has begun before it becomes a task
+    eager.EagerCoroutine   runs a method to its first await without a task
     messages, headers, frames, status    bytes to values and back, without I/O
 
 It knows nothing about Pub/Sub. Why it exists: a call to a server of ``grpc.aio`` changes threads

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from convotic_emulator.grpc.begun import Begun
+from convotic_emulator.grpc.eager import EagerCoroutine
 from convotic_emulator.grpc.frames import (
     END_HEADERS,
     END_STREAM,
@@ -202,9 +202,9 @@ class Call:
 
         Most wait once, for the commit, and what they commit need not wait for a turn of the loop.
         """
-        begun = Begun(self._run())
-        if not begun.has_ended:
-            self._task = self._loop.create_task(begun)
+        running = EagerCoroutine(self._run())
+        if not running.has_ended:
+            self._task = self._loop.create_task(running)
 
     async def _run(self) -> None:
         """Serve the method; raises nothing but a cancellation."""

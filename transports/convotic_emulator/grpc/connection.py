@@ -37,7 +37,7 @@ from convotic_emulator.grpc.headers import Request, RequestDecoder, refusal_head
 from convotic_emulator.grpc.status import Status
 
 if TYPE_CHECKING:
-    from convotic_emulator.grpc.server import WireServer
+    from convotic_emulator.grpc.server import GrpcServer
 
 __all__ = ["Connection"]
 
@@ -61,7 +61,7 @@ _NOT_HTTP_2 = (
 class Connection(asyncio.Protocol):
     """What a client has connected to. Belongs to the event loop's thread."""
 
-    def __init__(self, server: WireServer) -> None:
+    def __init__(self, server: GrpcServer) -> None:
         self.loop = asyncio.get_running_loop()
         self.answer_headers = server.answer_headers
         self.max_request_bytes = server.max_request_bytes

@@ -1,4 +1,4 @@
-"""A coroutine that has made its first step before a task has it."""
+"""A coroutine that runs its first step before a task owns it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import asyncio
 from collections.abc import Coroutine, Generator
 from typing import Any
 
-__all__ = ["Begun"]
+__all__ = ["EagerCoroutine"]
 
 
-class Begun(Coroutine[Any, Any, None]):
-    """Makes the first step of a coroutine, outside of any task; a task may do the rest."""
+class EagerCoroutine(Coroutine[Any, Any, None]):
+    """Runs a coroutine's first step at once, outside any task; a task can run the rest.
+
+    Python 3.12 has eager tasks; this serves 3.11 too, and needs no task where one step is all.
+    """
 
     def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._coroutine = coroutine
-        #: Whether nothing is left to do.
+        #: Whether the coroutine has returned.
         self.has_ended = False
-        #: What it waits for since the first step, until the task knows it.
+        #: What the first step waits for, until the task gets it.
         self._waits_for: Any = None
-        self._is_known = False
+        self._is_in_task = False
         try:
             self._waits_for = coroutine.send(None)
         except StopIteration:
@@ -27,33 +30,33 @@ class Begun(Coroutine[Any, Any, None]):
             _mark(self._waits_for, is_yielded=False)
 
     def send(self, value: Any) -> Any:
-        """Go on: the first time there is nothing to do but to say what is waited for."""
-        if self._is_known:
+        """Resume; the task's first call only fetches what the first step waits for."""
+        if self._is_in_task:
             return self._coroutine.send(value)
-        self._is_known = True
+        self._is_in_task = True
         waits_for, self._waits_for = self._waits_for, None
         _mark(waits_for, is_yielded=True)
         return waits_for
 
     def throw(self, *error: Any) -> Any:
-        """Raise where it waits: its task was cancelled, maybe before its first turn."""
-        self._is_known = True
+        """Raise at the await: the task was cancelled, perhaps before its first turn."""
+        self._is_in_task = True
         self._waits_for = None
         return self._coroutine.throw(*error)
 
     def close(self) -> None:
-        """End it."""
+        """Close the coroutine."""
         self._coroutine.close()
 
     def __await__(self) -> Generator[Any, Any, None]:
-        """Be a coroutine; only tasks run this one, and they send."""
+        """Be a Coroutine by type; tasks drive this one by ``send`` alone."""
         raise NotImplementedError
 
 
 def _mark(future: Any, *, is_yielded: bool) -> None:
-    """Set the mark of a future that is on its way from an ``await`` to its task.
+    """Set the flag of a future that travels from an ``await`` to its task.
 
-    Between two turns of the loop others may wait for it too, and would take it for theirs.
+    Between two turns of the loop others may await it too, and would take the flag for theirs.
     """
     if asyncio.isfuture(future):
         future._asyncio_future_blocking = is_yielded

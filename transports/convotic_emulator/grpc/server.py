@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from convotic_emulator.grpc.call import Method
 
-__all__ = ["WireServer"]
+__all__ = ["GrpcServer"]
 
 #: A name may stand for addresses that this machine does not have, like ::1.
 _ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
@@ -26,7 +26,7 @@ _ABSENT = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 _CLOSE_SECONDS = 1.0
 
 
-class WireServer:
+class GrpcServer:
     """Serves methods to any client of gRPC, without TLS. Belongs to one event loop.
 
     Args:

@@ -26,7 +26,7 @@ from convotic_emulator.engine.settings import (
     check_pullable,
 )
 from convotic_emulator.errors import InvalidArgument, PubsubError
-from convotic_emulator.grpc.begun import Begun
+from convotic_emulator.grpc.eager import EagerCoroutine
 from convotic_emulator.services.reply import fill_messages
 from convotic_emulator.services.rpc import call_error
 from convotic_protos import pubsub
@@ -101,7 +101,7 @@ class _Stream(Waiter):
 
     def give(self, messages: list[Message]) -> bool:
         """Send a response; return whether it is sent, and the stream ready for more."""
-        sending = Begun(self._respond(messages))
+        sending = EagerCoroutine(self._respond(messages))
         if sending.has_ended:
             return not self.result.done()
         self._sending = asyncio.create_task(sending)

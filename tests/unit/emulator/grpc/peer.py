@@ -20,7 +20,7 @@ from h2.events import (
 )
 
 from convotic_emulator.grpc.call import Call, Method
-from convotic_emulator.grpc.server import WireServer
+from convotic_emulator.grpc.server import GrpcServer
 
 __all__ = ["Answer", "Echo", "Peer", "Text", "framed", "request_headers"]
 
@@ -132,7 +132,7 @@ class Answer:
 
 
 class Peer:
-    """A connection to a WireServer. ``async with Peer(port) as peer``."""
+    """A connection to a GrpcServer. ``async with Peer(port) as peer``."""
 
     def __init__(self, port: int, *, credits_itself: bool = True) -> None:
         self._port = port
@@ -267,7 +267,7 @@ def framed(message: bytes, *, compressed: bool = False) -> bytes:
     return bytes([compressed]) + len(message).to_bytes(4, "big") + message
 
 
-async def started(echo: Echo) -> tuple[WireServer, int]:
+async def started(echo: Echo) -> tuple[GrpcServer, int]:
     """Return a server of the methods, and its port."""
-    server = WireServer(echo.methods(), name="the test", max_request_bytes=3_000_000)
+    server = GrpcServer(echo.methods(), name="the test", max_request_bytes=3_000_000)
     return server, await server.listen("127.0.0.1", 0)

@@ -14,7 +14,7 @@ import pytest
 from h2.settings import SettingCodes
 
 from convotic_emulator.grpc.call import Call, Method
-from convotic_emulator.grpc.server import WireServer
+from convotic_emulator.grpc.server import GrpcServer
 from convotic_emulator.grpc.status import CallError, Status
 from tests.support.waiting import wait_until_async
 from tests.unit.emulator.grpc.peer import Echo, Peer, Text, framed, request_headers, started
@@ -28,7 +28,7 @@ async def echo() -> Echo:
 
 
 @pytest.fixture
-async def server(echo: Echo) -> AsyncIterator[WireServer]:
+async def server(echo: Echo) -> AsyncIterator[GrpcServer]:
     running, port = await started(echo)
     running.port = port  # type: ignore[attr-defined]  # for the tests
     yield running
@@ -360,7 +360,7 @@ async def test_small_frames_are_not_held_back(peer: Peer, server: Any) -> None:
 
 async def test_a_name_for_several_addresses_has_one_port(echo: Echo) -> None:
     """localhost is 127.0.0.1, and ::1 where there is one."""
-    server = WireServer(echo.methods(), name="the test")
+    server = GrpcServer(echo.methods(), name="the test")
     port = await server.listen("localhost", 0)
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
@@ -378,7 +378,7 @@ async def test_a_name_for_several_addresses_has_one_port(echo: Echo) -> None:
 async def test_a_port_is_not_shared(server: Any, echo: Echo) -> None:
     """Two servers of one port would each get some of the connections."""
     with pytest.raises(OSError, match="in use"):
-        await WireServer(echo.methods(), name="another").listen("127.0.0.1", server.port)
+        await GrpcServer(echo.methods(), name="another").listen("127.0.0.1", server.port)
 
 
 async def test_google_s_client_with_compression(server: Any) -> None:
@@ -399,7 +399,7 @@ async def test_metadata_and_text_outside_of_ascii() -> None:
             Status.FAILED_PRECONDITION, "100 % für\nTopic „x“", (("detail-bin", b"\0\xff" * 200),)
         )
 
-    server = WireServer({"/t.T/No": Method(refuse, Text)}, name="t", metadata=[("who", "the test")])
+    server = GrpcServer({"/t.T/No": Method(refuse, Text)}, name="t", metadata=[("who", "the test")])
     port = await server.listen("127.0.0.1", 0)
     channel: Any
     try:

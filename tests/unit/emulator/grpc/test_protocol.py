@@ -21,7 +21,7 @@ from convotic_emulator.grpc.frames import (
     settings_frame,
     window_update,
 )
-from convotic_emulator.grpc.server import WireServer
+from convotic_emulator.grpc.server import GrpcServer
 from tests.unit.emulator.grpc.peer import Echo, Peer, framed, request_headers, started
 
 PADDED, PRIORITY = 0x08, 0x20
@@ -40,7 +40,7 @@ def call(stream: int, flags: int = END_HEADERS, path: str = "/test.Echo/Same") -
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[WireServer]:
+async def server() -> AsyncIterator[GrpcServer]:
     running, port = await started(Echo())
     running.port = port  # type: ignore[attr-defined]  # for the tests
     yield running
