@@ -11,11 +11,11 @@ from google.protobuf.message import DecodeError
 from convotic_emulator import __version__
 from convotic_emulator.engine.clock import Clock, SystemClock
 from convotic_emulator.engine.engine import Engine
-from convotic_emulator.engine.push_config import is_loopback
 from convotic_emulator.errors import StoreError
 from convotic_emulator.grpc.server import GrpcServer
 from convotic_emulator.services.iam import IamService
 from convotic_emulator.services.publisher import PublisherService
+from convotic_emulator.services.push_config import is_loopback
 from convotic_emulator.services.schemas import SchemaService
 from convotic_emulator.services.status import StatusService
 from convotic_emulator.services.subscriber import SubscriberService
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from convotic_emulator.engine.faults import Faults
     from convotic_emulator.grpc.call import Method
+    from convotic_emulator.services.faults import Faults
 
 __all__ = ["EXPOSED", "EmulatorServer"]
 
@@ -152,7 +152,7 @@ class EmulatorServer:
         faults = self._faults
         if faults is None:
             return methods
-        from convotic_emulator.engine.faults import with_faults  # noqa: PLC0415  # for tests only
+        from convotic_emulator.services.faults import with_faults  # noqa: PLC0415  # for tests only
 
         engine.broker.take_delay_us = faults.take_delay_us
         return {path: with_faults(path, method, faults, engine) for path, method in methods.items()}

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
     from convotic_emulator.engine.clock import ManualClock
-    from convotic_emulator.engine.faults import Faults
     from convotic_emulator.server import EmulatorServer
+    from convotic_emulator.services.faults import Faults
 
 __all__ = ["EmulatorThread", "pubsub_emulator"]
 
@@ -43,7 +43,7 @@ class EmulatorThread:
 
     def __init__(self, clock: ManualClock | None = None) -> None:
         from convotic_emulator.engine.clock import RunningClock  # noqa: PLC0415  # see above
-        from convotic_emulator.engine.faults import Faults  # noqa: PLC0415
+        from convotic_emulator.services.faults import Faults  # noqa: PLC0415
 
         self.clock: ManualClock = clock or RunningClock()
         #: What shall go wrong.

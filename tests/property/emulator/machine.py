@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 from convotic_emulator.engine.broker import Broker
 from convotic_emulator.engine.clock import ManualClock
 from convotic_emulator.engine.lease import Consumer
-from convotic_emulator.engine.settings import complete_subscription
+from convotic_emulator.services.checks import complete_subscription
 from convotic_emulator.storage.store import MEMORY, Store
 
 TOPIC = "projects/p/topics/orders"

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from convotic_emulator.engine.clock import SECOND_US, Clock
 from convotic_emulator.engine.lease import Message, Timers
-from convotic_emulator.engine.naming import project_of, short_name
+from convotic_emulator.engine.names import project_of, short_name
 from convotic_emulator.engine.registry import Registry, Snapshot, Subscription, Topic
-from convotic_emulator.engine.settings import Proto, duration_us, rules_of
 from convotic_emulator.engine.state import SubscriptionState
-from convotic_emulator.storage.seek_rows import Seek
+from convotic_emulator.services.checks import Proto, duration_us, rules_of
+from convotic_emulator.storage.seeks import Seek
 from convotic_protos import pubsub
 
 if TYPE_CHECKING:

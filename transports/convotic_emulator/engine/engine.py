@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from convotic_emulator.engine.broker import Broker
 from convotic_emulator.engine.clock import SECOND_US, Clock, ManualClock
 from convotic_emulator.engine.delivery import Dispatcher
-from convotic_emulator.engine.push import Pushers
-from convotic_emulator.engine.replays import Replays
+from convotic_emulator.engine.seeks import Replays
 from convotic_emulator.errors import (
     DETACHED,
     FailedPrecondition,
@@ -24,6 +23,7 @@ from convotic_emulator.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from convotic_emulator.services.push import Pushers
 from convotic_emulator.storage.database import RESERVED_BYTES
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from convotic_emulator.engine.filter import Predicate, parse_filter
-from convotic_emulator.engine.naming import DELETED_SCHEMA, DELETED_TOPIC
-from convotic_emulator.engine.settings import Proto, rules_of
+from convotic_emulator.engine.names import DELETED_SCHEMA, DELETED_TOPIC
 from convotic_emulator.errors import AlreadyExists, NotFound
+from convotic_emulator.services.checks import Proto, rules_of
 from convotic_emulator.storage.store import ResourceRow, Store
 from convotic_protos import pubsub, schema
 

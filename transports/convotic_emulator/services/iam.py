@@ -13,8 +13,8 @@ from convotic_emulator.services.rpc import unary
 
 if TYPE_CHECKING:
     from convotic_emulator.engine.engine import Engine
-    from convotic_emulator.engine.settings import Proto
     from convotic_emulator.grpc.call import Call, Method
+    from convotic_emulator.services.checks import Proto
 
 __all__ = ["IamService"]
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, urlsplit
 
-from convotic_emulator.engine.settings import check_messages
 from convotic_emulator.errors import (
     InvalidArgument,
     NotFound,
@@ -25,6 +24,7 @@ from convotic_emulator.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from convotic_emulator.services.checks import check_messages
 from convotic_emulator.services.page_html import (
     Overview,
     render_error,

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf import empty_pb2
 
-from convotic_emulator.engine.naming import check_name, check_project
+from convotic_emulator.engine.names import check_name, check_project
 from convotic_emulator.engine.registry import in_project
-from convotic_emulator.engine.settings import Proto, check_messages, complete_topic
 from convotic_emulator.services.changes import TOPIC_FIELDS, changed_copy
+from convotic_emulator.services.checks import Proto, check_messages, complete_topic
 from convotic_emulator.services.paging import page_of
 from convotic_emulator.services.rpc import unary_methods
 from convotic_emulator.services.schemas import apply_schema, check_schema_settings

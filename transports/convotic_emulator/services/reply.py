@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from convotic_emulator.engine.lease import Message
-    from convotic_emulator.engine.settings import Proto
     from convotic_emulator.engine.state import SubscriptionState
+    from convotic_emulator.services.checks import Proto
 
 __all__ = ["fill_messages"]
 

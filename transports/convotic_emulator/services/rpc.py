@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # no stubs
 
-from convotic_emulator.engine.settings import Proto
 from convotic_emulator.errors import AckIdsFailed, PubsubError, Unavailable
 from convotic_emulator.grpc.call import Call, Method
 from convotic_emulator.grpc.status import CallError, Status
+from convotic_emulator.services.checks import Proto
 
 if TYPE_CHECKING:
     from convotic_emulator.engine.engine import Engine

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import empty_pb2
 
 from convotic_emulator.engine.clock import SECOND_US
-from convotic_emulator.engine.naming import check_name, check_project, short_name
+from convotic_emulator.engine.names import check_name, check_project, short_name
 from convotic_emulator.engine.registry import in_project
 from convotic_emulator.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from convotic_emulator.services.avro import is_valid_message, parse_definition
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from convotic_emulator.engine.engine import Engine
     from convotic_emulator.engine.registry import Schema, Topic
-    from convotic_emulator.engine.settings import Proto
     from convotic_emulator.grpc.call import Call, Method
+    from convotic_emulator.services.checks import Proto
 
 __all__ = ["SchemaService", "apply_schema", "check_schema_settings"]
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import empty_pb2
 
 from convotic_emulator.engine.clock import SECOND_US
-from convotic_emulator.engine.naming import DELETED_TOPIC, check_name, check_project, project_of
+from convotic_emulator.engine.names import DELETED_TOPIC, check_name, check_project, project_of
 from convotic_emulator.engine.registry import in_project
-from convotic_emulator.engine.settings import check_labels, refuse_unsupported
 from convotic_emulator.errors import FailedPrecondition, InvalidArgument, NotFound
 from convotic_emulator.services.changes import SNAPSHOT_FIELDS, changed_copy
+from convotic_emulator.services.checks import check_labels, refuse_unsupported
 from convotic_emulator.services.paging import page_of
 from convotic_protos import pubsub as t
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from convotic_emulator.engine.engine import Engine
-    from convotic_emulator.engine.settings import Proto
     from convotic_emulator.grpc.call import Call
+    from convotic_emulator.services.checks import Proto
 
 __all__ = ["SnapshotMethods"]
 

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 
 from convotic_emulator.engine.delivery import MAX_RESPONSE_MESSAGES, Waiter
 from convotic_emulator.engine.lease import Consumer, Message
-from convotic_emulator.engine.naming import check_name
-from convotic_emulator.engine.settings import (
+from convotic_emulator.engine.names import check_name
+from convotic_emulator.errors import InvalidArgument, PubsubError
+from convotic_emulator.grpc.eager import EagerCoroutine
+from convotic_emulator.services.checks import (
     MAX_ACK_DEADLINE_SECONDS,
     Proto,
     check_ack_deadline,
     check_pullable,
 )
-from convotic_emulator.errors import InvalidArgument, PubsubError
-from convotic_emulator.grpc.eager import EagerCoroutine
 from convotic_emulator.services.reply import fill_messages
 from convotic_emulator.services.rpc import call_error
 from convotic_protos import pubsub

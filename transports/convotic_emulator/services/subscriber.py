@@ -9,20 +9,20 @@ from google.protobuf import empty_pb2
 
 from convotic_emulator.engine.delivery import FutureWaiter
 from convotic_emulator.engine.lease import Consumer, Message
-from convotic_emulator.engine.naming import check_name, check_project
+from convotic_emulator.engine.names import check_name, check_project
 from convotic_emulator.engine.registry import Subscription, in_project
-from convotic_emulator.engine.settings import (
-    MAX_ACK_DEADLINE_SECONDS,
-    Proto,
-    check_pullable,
-    complete_subscription,
-)
 from convotic_emulator.errors import (
     AckIdsFailed,
     InvalidArgument,
 )
 from convotic_emulator.grpc.call import Method
 from convotic_emulator.services.changes import SUBSCRIPTION_FIELDS, changed_copy
+from convotic_emulator.services.checks import (
+    MAX_ACK_DEADLINE_SECONDS,
+    Proto,
+    check_pullable,
+    complete_subscription,
+)
 from convotic_emulator.services.paging import page_of
 from convotic_emulator.services.reply import fill_messages
 from convotic_emulator.services.rpc import unary_methods

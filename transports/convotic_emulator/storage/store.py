@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from convotic_emulator.errors import StoreError
 from convotic_emulator.storage.database import MEMORY
-from convotic_emulator.storage.seek_rows import ReplayRows
+from convotic_emulator.storage.seeks import ReplayRows
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

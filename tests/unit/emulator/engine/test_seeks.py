@@ -15,8 +15,8 @@ from google.pubsub_v1.types import pubsub as t
 from convotic_emulator.engine.broker import Broker
 from convotic_emulator.engine.clock import ManualClock, SystemClock
 from convotic_emulator.engine.lease import Consumer
-from convotic_emulator.engine.settings import complete_subscription
 from convotic_emulator.server import EmulatorServer
+from convotic_emulator.services.checks import complete_subscription
 from convotic_emulator.storage.store import Store
 from tests.support.waiting import wait_until_async
 from tests.unit.emulator.client import SUBSCRIPTION, TOPIC, Client, bodies

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from convotic_emulator.engine.backlog import Rules
 from convotic_emulator.engine.clock import SECOND_US
 from convotic_emulator.engine.filter import parse_filter
-from convotic_emulator.engine.naming import check_name
-from convotic_emulator.engine.push_config import check_push_config
+from convotic_emulator.engine.names import check_name
 from convotic_emulator.errors import (
     DETACHED,
     FailedPrecondition,
     InvalidArgument,
     Unimplemented,
 )
+from convotic_emulator.services.push_config import check_push_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

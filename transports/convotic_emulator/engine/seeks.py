@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from convotic_emulator.engine.engine import Engine
     from convotic_emulator.engine.registry import Snapshot, Subscription, Topic
-    from convotic_emulator.engine.settings import Proto
-    from convotic_emulator.storage.seek_rows import Seek
+    from convotic_emulator.services.checks import Proto
+    from convotic_emulator.storage.seeks import Seek
 
 __all__ = ["Replays"]
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from convotic_emulator.engine.engine import Engine
     from convotic_emulator.engine.registry import Subscription
-    from convotic_emulator.engine.settings import Proto
+    from convotic_emulator.services.checks import Proto
 
 __all__ = ["Pushers"]
 

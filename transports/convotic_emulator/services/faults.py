@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from convotic_emulator.engine.engine import Engine
-    from convotic_emulator.engine.settings import Proto
     from convotic_emulator.grpc.call import Call, Method
+    from convotic_emulator.services.checks import Proto
 
 __all__ = ["Faults", "with_faults"]
 

@@ -11,8 +11,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from convotic_emulator.storage.backlogs import SEQ_BITS, BacklogRows
 from convotic_emulator.storage.database import checksum
-from convotic_emulator.storage.rows import SEQ_BITS, BacklogRows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
