@@ -121,7 +121,7 @@ class SessionPublisher:
         if not self._may_create:
             raise error
         for queue in queues:
-            session.ensure(session.spec(queue))
+            session.resources.ensure(session.spec(queue))
 
 
 def _pass_on(

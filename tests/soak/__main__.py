@@ -121,12 +121,12 @@ def finish(harness: Harness) -> None:
 def measure(harnesses: list[Harness]) -> dict[str, int]:
     """Return what must not grow."""
     process = psutil.Process()
-    session = session_for(PROJECT, {"emulator_host": harnesses[0].session.address})
+    session = session_for(PROJECT, {"emulator_host": harnesses[0].session.broker.address})
     return {
         "threads": threading.active_count(),
         "descriptors": process.num_fds(),
         "memory_mb": process.memory_info().rss // 1_000_000,
-        "subscriptions": len(session.list_topic_subscriptions("celery.control")),
+        "subscriptions": len(session.resources.list_subscriptions("celery.control")),
         "remembered": len(harnesses[0].session.returned),
     }
 

@@ -108,7 +108,7 @@ class Harness:
         self.session: Session = connection.transport.session
         self.messages: list[Any] = []
         self.on_message: Callable[[Any], object] = lambda _message: None
-        self.session.ensure(spec)
+        self.session.resources.ensure(spec)
         self._consumer: Consumer | None = None
 
     def consume(self) -> None:
@@ -182,7 +182,7 @@ def pull(session: Session, subscription: str) -> Iterator[Any]:
     request = pb.PullRequest(subscription=path, max_messages=100, return_immediately=True)
 
     async def call() -> Any:
-        return await session.rpc.pull(request, timeout=5)
+        return await session.broker.rpc.pull(request, timeout=5)
 
     return iter(session.call(call()).received_messages)
 
@@ -192,6 +192,6 @@ def acknowledge(session: Session, subscription: str, ack_ids: list[str]) -> None
     path = f"projects/{session.options.project}/subscriptions/{subscription}"
 
     async def call() -> None:
-        await session.rpc.acknowledge(path, ack_ids)
+        await session.broker.rpc.acknowledge(path, ack_ids)
 
     session.call(call())

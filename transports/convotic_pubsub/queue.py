@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
+from convotic_pubsub.limits import MAX_RETENTION_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
-    "MAX_RETENTION_SECONDS",
     "Acknowledge",
     "DeadLetter",
     "Decision",
@@ -35,9 +36,6 @@ __all__ = [
 #: "headers": {...}, "properties": {"delivery_info": {...}, "priority": 0, ...}}``.
 #: The transport adds ``properties["delivery_tag"]``.
 PayloadDict: TypeAlias = dict[str, Any]
-
-#: The longest that a subscription keeps messages, https://cloud.google.com/pubsub/quotas
-MAX_RETENTION_SECONDS = 31 * 24 * 3600
 
 #: What happened to a delivery and must be remembered until the message is gone:
 #: ``failure``: a run raised or was stopped; ``hand_back``: returned without having been run.

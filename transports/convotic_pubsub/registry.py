@@ -6,7 +6,7 @@ import atexit
 import threading
 from typing import TYPE_CHECKING, Any
 
-from convotic_pubsub.client.io_thread import FORKED
+from convotic_pubsub.client.io_loop import FORKED
 from convotic_pubsub.errors import PubsubTransportError
 from convotic_pubsub.options import TransportOptions, parse_options
 from convotic_pubsub.publish.fork import watch_forks

@@ -1,15 +1,14 @@
-"""The process's client: one I/O thread that owns channels, pullers, leases and publishing.
+"""The process's client: wires broker, publisher, consumers and transient queues together.
 
 What is outstanding belongs to the process, not to a kombu connection: connections and channels come
-and go (a reconnect, a producer pool) while messages run. A session is shared by everybody who uses
-the same options (``registry.py``), and never crosses a fork.
+and go (a reconnect, a producer pool) while messages run. A session is shared by all users of the
+same options (``registry.py``), and never crosses a fork.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 import time
@@ -22,23 +21,23 @@ import grpc.aio
 
 from convotic_pubsub.celery.envelope import celery_queue
 from convotic_pubsub.celery.transient_queues import TransientQueues
-from convotic_pubsub.client.backlog_size import Depth, read_depths
-from convotic_pubsub.client.channels import ChannelPool
-from convotic_pubsub.client.io_thread import FORKED, IoThread
-from convotic_pubsub.client.provisioning import Admin
-from convotic_pubsub.client.rpc import Rpc, translate
+from convotic_pubsub.client.broker import Broker
+from convotic_pubsub.client.io_loop import FORKED, IoLoop
+from convotic_pubsub.client.provisioning import Provisioner
+from convotic_pubsub.client.resources import Resources
+from convotic_pubsub.client.rpc import translate
 from convotic_pubsub.consume.delivery import Recent
 from convotic_pubsub.consume.leases import AckBatcher, LeaseTimer
 from convotic_pubsub.consume.streams import Puller
 from convotic_pubsub.consume.subscription import Offer, QueueConsumer
-from convotic_pubsub.errors import BrokerUnavailable, PubsubTransportError
+from convotic_pubsub.errors import PubsubTransportError
 from convotic_pubsub.names import subscription_path
 from convotic_pubsub.publish.publisher import Publisher
 from convotic_pubsub.publish.relay import RelayClient, serve_child
 
 if TYPE_CHECKING:
     import concurrent.futures
-    from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from convotic_pubsub.consume.delivery import Delivery
     from convotic_pubsub.options import TransportOptions
@@ -47,22 +46,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-logger = logging.getLogger(__name__)
-
 T = TypeVar("T")
 
 #: How long starting waits for the emulator's address and its first answer.
 _START_SECONDS = 60.0
-#: A lost emulator is looked for at most this often.
-_LOOK_AGAIN_SECONDS = 1.0
-#: No unary call of ours has a longer timeout.
-_LONGEST_CALL_SECONDS = 30.0
-#: Our emulator names itself in the initial metadata of every answer.
-_OUR_EMULATOR = "convotic-emulator"
 _STOP_SECONDS = 10.0
 #: How long a publish may block beyond its own limit, before it counts as not confirmed.
 _MARGIN_SECONDS = 5.0
-#: Messages given back that are remembered, to tell their redelivery.
+#: Messages given back that are remembered, to recognize their redelivery.
 _MAX_RETURNED = 10_000
 
 
@@ -82,34 +73,35 @@ class Session:
         self.pid = os.getpid()
         self.client_id = str(uuid.uuid4())
         self.clock: Callable[[], float] = time.monotonic
+        self.broker = Broker(options, self.clock)
+        self.provisioner = Provisioner(self.broker, options)
+        #: What exists on the server, for threads that may block.
+        self.resources = Resources(self.call, options, self.broker, self.provisioner)
         #: Every delivery that is in this process, by subscription and message id (I/O thread).
         self.outstanding: dict[tuple[str, str], Delivery] = {}
         #: What this process has had and given back, lately (I/O thread).
         self.returned = Recent(_MAX_RETURNED)
         self.publisher = Publisher(self, self.post)
-        #: Whether the server honours flow control on streams.
-        self.streams = options.pull_mode != "unary"
         #: Queues that live in this process only (replies, remote control, events).
         self.transient = TransientQueues(self)
         self.dead_lettered: Counter[str] = Counter()
-        #: Queues with a topic that this process has asked for, by name.
-        self.declared: set[str] = set()
         self._ackers: dict[str, AckBatcher] = {}
         self._consumers: dict[QueueConsumer, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
-        self._retiring: set[asyncio.Task[None]] = set()
-        self._address: str | None = None
-        self._looked_at = 0.0
         self._closed = False
         #: In a forked child: the way to the parent's session.
         self._relay: RelayClient | None = None
         self._children: dict[asyncio.Task[None], socket.socket] = {}
-        self._io = IoThread()
+        self._io = IoLoop()
         try:
             self.call(self._start(), timeout=_START_SECONDS)
         except BaseException:
             self._io.stop()
             raise
+
+    async def _start(self) -> None:
+        self.lease_timer = LeaseTimer(self.clock, _lease_due, self._io.run_posted)
+        await self.broker.connect()
 
     # -- threads ----------------------------------------------------------------------------------
 
@@ -120,9 +112,9 @@ class Session:
         """
         return self._io.post(function, *args)
 
-    def post_without_hurry(self, function: Callable[..., object], *args: object) -> None:
+    def post_lazily(self, function: Callable[..., object], *args: object) -> None:
         """Run ``function`` on the I/O thread in its order, at the latest before a lease is due."""
-        self._io.post_without_hurry(function, *args)
+        self._io.post_lazily(function, *args)
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine on the I/O thread and wait for its result.
@@ -135,65 +127,12 @@ class Session:
         except grpc.aio.AioRpcError as error:
             raise translate(error, f"projects/{self.options.project}") from error
 
+    # -- the end ----------------------------------------------------------------------------------
+
     @property
     def closed(self) -> bool:
         """Whether :meth:`close` was called."""
         return self._closed
-
-    # -- start and stop ---------------------------------------------------------------------------
-
-    async def _start(self) -> None:
-        self.lease_timer = LeaseTimer(self.clock, _lease_due, self._io.run_posted)
-        await self._connect()
-
-    async def _connect(self) -> None:
-        self._address = await self._find_emulator()
-        self.channels = ChannelPool(self.options, self._address)
-        self.admin = Admin(lambda: self.rpc, self.options, lambda: self.is_emulated)
-        if self._address:
-            ours = await self._is_ours()
-            self.streams = self.options.pull_mode == "stream" or (
-                self.options.pull_mode == "auto" and ours
-            )
-
-    async def _find_emulator(self) -> str | None:
-        host = self.options.emulator_host
-        if callable(host):
-            return await asyncio.get_running_loop().run_in_executor(None, host)
-        return host
-
-    async def _is_ours(self) -> bool:
-        """Ask the emulator who it is; this also shows whether anybody is there."""
-        call = self.rpc.list_topics(self.options.project)
-        try:
-            metadata = await call.initial_metadata()
-            await call
-        except grpc.aio.AioRpcError as error:
-            raise BrokerUnavailable(
-                f"no Pub/Sub emulator answers at {self._address}: {error.details()}"
-            ) from error
-        return any(key == _OUR_EMULATOR for key, _ in metadata or ())
-
-    async def look_again(self) -> None:
-        """After a lost connection: ask where the emulator is now, and follow it."""
-        now = self.clock()
-        if not callable(self.options.emulator_host) or now < self._looked_at + _LOOK_AGAIN_SECONDS:
-            return
-        self._looked_at = now
-        try:
-            address = await self._find_emulator()
-        except Exception as error:  # noqa: BLE001  the caller backs off and asks again
-            logger.warning(
-                "The emulator can't be started: %s", error, extra={"action": "emulator_lost"}
-            )
-            return
-        if address != self._address:
-            old, self.channels = self.channels, ChannelPool(self.options, address)
-            self._address = address
-            # What is under way fails by itself, and is repeated; a cancelled call would not be.
-            task = asyncio.get_running_loop().create_task(old.close(_LONGEST_CALL_SECONDS))
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
 
     def close(self, timeout_seconds: float = _STOP_SECONDS) -> None:
         """Hand back what waits, confirm acks and publishes, and end the I/O thread. Idempotent."""
@@ -214,7 +153,7 @@ class Session:
         for delivery in list(self.outstanding.values()):
             delivery.consumer.abandon(delivery)  # held for its ETA, say; nothing pulls it any more
         await self._flush()
-        await self.channels.close()
+        await self.broker.close()
 
     def flush(self, timeout_seconds: float = _STOP_SECONDS) -> None:
         """Wait until every settlement and publish so far is confirmed; closing has done it already.
@@ -227,12 +166,10 @@ class Session:
         self.call(self._flush(), timeout=timeout_seconds)
 
     async def _flush(self) -> None:
-        await asyncio.gather(*(consumer.settled() for consumer in self._all_consumers()))
+        consumers = {*self._consumers, *(d.consumer for d in self.outstanding.values())}
+        await asyncio.gather(*(consumer.settled() for consumer in consumers))
         await asyncio.gather(*(acker.wait_idle() for acker in self._ackers.values()))
         await self.publisher.flush()
-
-    def _all_consumers(self) -> set[QueueConsumer]:
-        return {*self._consumers, *(d.consumer for d in self.outstanding.values())}
 
     # -- forks ------------------------------------------------------------------------------------
 
@@ -250,8 +187,8 @@ class Session:
             return await asyncio.wrap_future(self.publish(*args))
         spec = self.spec(args[0])
         if method == "exists":
-            return await self.admin.exists(spec)
-        return await self.admin.ensure(spec, again=method == "ensure_again")
+            return await self.provisioner.exists(spec)
+        return await self.provisioner.ensure(spec, again=method == "ensure_again")
 
     def forked(self, sock: socket.socket | None) -> None:
         """Become, in a forked child, a session that asks the parent's (None: that can't)."""
@@ -261,6 +198,7 @@ class Session:
         self._io.forked()
         self.transient.forked()
         self._relay = RelayClient(sock) if sock is not None else None
+        self.resources.ask_parent = self._relay.ask if self._relay is not None else None
 
     def check_process(self) -> None:
         """Make sure that this process may do more than publish.
@@ -271,30 +209,7 @@ class Session:
         if self.pid != os.getpid():
             raise PubsubTransportError(FORKED)
 
-    # -- what channels ask for --------------------------------------------------------------------
-
-    @property
-    def rpc(self) -> Rpc:
-        """The methods for unary calls (I/O thread)."""
-        return self.channels.unary
-
-    @property
-    def address(self) -> str:
-        """Where the server is: an emulator's ``host:port``, or the service's endpoint."""
-        return self._address or self.options.endpoint
-
-    @property
-    def is_emulated(self) -> bool:
-        """Whether the server is an emulator."""
-        return self._address is not None
-
-    def depths(self, subscriptions: Iterable[str]) -> dict[str, Depth]:
-        """Return how many messages subscriptions have, for those of which that is known.
-
-        Raises:
-            BrokerUnavailable: the server does not answer.
-        """
-        return self.call(read_depths(self, subscriptions), timeout=30)
+    # -- publishing -------------------------------------------------------------------------------
 
     def publish(
         self,
@@ -317,52 +232,18 @@ class Session:
         timeout = self.options.publish_timeout_seconds + _MARGIN_SECONDS
         return self.publish(topic, data, attributes, sending="blocking").result(timeout)
 
+    # -- consuming --------------------------------------------------------------------------------
+
     def spec(self, queue: str) -> QueueSpec:
         """Return a queue's specification: the one given in the options, or an ordinary one."""
         return self.options.queues.get(queue) or celery_queue(queue, self.options)
-
-    def ensure(self, spec: QueueSpec, *, ephemeral: bool = False) -> None:
-        """Create or verify a queue's topic and subscription; see :meth:`Admin.ensure`.
-
-        An ephemeral one is created whatever ``provision`` says: only the process itself can do it.
-        """
-        if self._relay is not None and not ephemeral:
-            self._relay.ask("ensure", spec.queue).result(60)
-        else:
-            self.call(self.admin.ensure(spec, ephemeral=ephemeral), timeout=60)
-        self.declared.add(spec.queue)
-
-    def ensure_again(self, spec: QueueSpec) -> None:
-        """Do what :meth:`ensure` did once more: something of the queue was deleted since."""
-        if self._relay is not None:
-            self._relay.ask("ensure_again", spec.queue).result(60)
-        else:
-            self.call(self.admin.ensure(spec, again=True), timeout=60)
-
-    def delete_subscription(self, spec: QueueSpec) -> None:
-        """Delete a subscription; one that is missing is no error."""
-        self.call(self.admin.delete(spec, topic=False), timeout=20)
-
-    def list_topic_subscriptions(self, topic: str) -> list[str]:
-        """Return the short names of a topic's subscriptions in this project."""
-        return self.call(self.admin.list_topic_subscriptions(topic), timeout=60)
-
-    def delete_named(self, subscription: str) -> None:
-        """Delete a subscription by its name; one that is missing is no error."""
-        self.call(self.admin.delete_subscription(subscription), timeout=20)
-
-    def exists(self, spec: QueueSpec) -> bool:
-        """Ask the server whether a queue's subscription exists."""
-        if self._relay is not None:
-            return bool(self._relay.ask("exists", spec.queue).result(30))
-        return self.call(self.admin.exists(spec), timeout=30)
 
     def acker(self, subscription: str) -> AckBatcher:
         """Return the batcher of one subscription (I/O thread)."""
         acker = self._ackers.get(subscription)
         if acker is None:
             path = subscription_path(self.options.project, subscription)
-            acker = self._ackers[subscription] = AckBatcher(lambda: self.channels.acks, path)
+            acker = self._ackers[subscription] = AckBatcher(lambda: self.broker.acks, path)
         return acker
 
     def consume(self, spec: QueueSpec, offer: Offer) -> QueueConsumer:
@@ -395,23 +276,10 @@ class Session:
 
     async def _get(self, spec: QueueSpec, offer: Offer) -> None:
         await self.acker(spec.subscription).wait_idle()
-        await self.admin.ensure(spec)
+        await self.provisioner.ensure(spec)
         consumer = QueueConsumer(self, spec, offer)
         await Puller(self, consumer).pull_now(1)
         await consumer.decided()
-
-    def purge(self, spec: QueueSpec) -> int:
-        """Acknowledge all that is available now, unread; return how many that were."""
-        return self.call(self._purge(spec))
-
-    async def _purge(self, spec: QueueSpec) -> int:
-        await self.admin.ensure(spec)
-        await self.acker(spec.subscription).wait_idle()
-        return await self.admin.purge(spec)
-
-    def delete(self, spec: QueueSpec) -> None:
-        """Delete an ordinary queue's subscription and topic."""
-        self.call(self.admin.delete(spec, topic=True), timeout=60)
 
     def count_dead_letter(self, queue: str) -> None:
         """Count one message given up (I/O thread)."""

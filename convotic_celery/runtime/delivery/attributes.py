@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
 from convotic_celery.sdk.names import TARGET_ATTRIBUTE
-from convotic_pubsub.codec import cut_utf8
+from convotic_pubsub.limits import cut_utf8
 
 __all__ = [
     "MESSAGE_ID_ATTRIBUTE",

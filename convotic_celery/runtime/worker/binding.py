@@ -14,7 +14,8 @@ from convotic_celery.runtime.execution.task import HandlerTask
 from convotic_celery.runtime.locks.key_lock import KeyGuard
 from convotic_celery.sdk.names import prefixed
 from convotic_celery.sdk.rate import parse_rate
-from convotic_pubsub.queue import MAX_RETENTION_SECONDS, DeliveryPolicy, QueueSpec
+from convotic_pubsub.limits import MAX_RETENTION_SECONDS
+from convotic_pubsub.queue import DeliveryPolicy, QueueSpec
 
 if TYPE_CHECKING:
     from convotic_celery.runtime.execution.invoke import ContextSource

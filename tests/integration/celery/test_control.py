@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(240)
 
 def control_subscriptions(plain: Plain) -> set[str]:
     """Return the control subscriptions that exist now."""
-    names = plain.session.list_topic_subscriptions(f"{plain.prefix}celery.control")
+    names = plain.session.resources.list_subscriptions(f"{plain.prefix}celery.control")
     return {name for name in names if "celery.control." in name}
 
 
@@ -142,7 +142,7 @@ def test_a_killed_workers_subscription_is_taken_over(plain: Plain, worker: objec
 
 def test_what_nobody_of_this_host_owns_is_swept(plain: Plain) -> None:
     """A process that starts deletes subscriptions whose lock is free, and no other."""
-    scope = f"{plain.session.address}/test-project/{plain.prefix}/control"
+    scope = f"{plain.session.broker.address}/test-project/{plain.prefix}/control"
     family = f"{plain.prefix}celery.control.{host_name()}"
     held = Slot.take(scope, 700)
     assert held is not None
@@ -154,7 +154,7 @@ def test_what_nobody_of_this_host_owns_is_swept(plain: Plain) -> None:
             policy=EnvelopePolicy(),
             expiration_seconds=86_400,
         )
-        plain.session.ensure(spec, ephemeral=True)
+        plain.session.resources.ensure(spec, ephemeral=True)
 
     other: Any = Connection(
         "pubsub://test-project",

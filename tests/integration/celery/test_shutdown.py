@@ -28,4 +28,4 @@ def test_what_waits_for_its_eta_goes_back_at_once(plain: Plain, pool: str) -> No
     back = wait_until(lambda: list(pull(plain.session, f"{plain.prefix}celery")), timeout=5)
 
     assert [result.id in str(each.message.data) for each in back] == [True]
-    plain.session.purge(plain.session.spec("celery"))
+    plain.session.resources.purge(plain.session.spec("celery"))

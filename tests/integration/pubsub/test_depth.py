@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from convotic_pubsub.celery.integrations import FlowerBroker
-from convotic_pubsub.client.backlog_size import Depth, read_from_monitoring
+from convotic_pubsub.client.backlog_size import BacklogSize, read_from_monitoring
 from tests.support.pubsub import make_spec
 from tests.support.waiting import wait_until
 
@@ -24,7 +24,7 @@ def test_our_emulator_counts_messages_leases_and_age(
     one.consume()
     one.drain_until(lambda: len(one.messages) == 1)
 
-    depths = one.session.depths([one.spec.subscription, "no-such-subscription"])
+    depths = one.session.resources.backlog_sizes([one.spec.subscription, "no-such-subscription"])
 
     assert list(depths) == [one.spec.subscription]
     depth = depths[one.spec.subscription]
@@ -37,7 +37,9 @@ def test_an_empty_queue_has_no_oldest_message(our_emulator: str, harness: MakeHa
     """Zero is told as zero, because it is known."""
     one = harness(our_emulator, make_spec())
 
-    assert one.session.depths([one.spec.subscription]) == {one.spec.subscription: Depth(0, 0)}
+    assert one.session.resources.backlog_sizes([one.spec.subscription]) == {
+        one.spec.subscription: BacklogSize(0, 0)
+    }
 
 
 def test_googles_emulator_tells_nothing(google_emulator: str, harness: MakeHarness) -> None:
@@ -47,7 +49,7 @@ def test_googles_emulator_tells_nothing(google_emulator: str, harness: MakeHarne
 
     channel = one.connection.channel()
 
-    assert one.session.depths([one.spec.subscription]) == {}
+    assert one.session.resources.backlog_sizes([one.spec.subscription]) == {}
     assert channel.queue_declare(one.spec.queue, passive=True).message_count is None
 
 
@@ -127,8 +129,8 @@ def test_monitoring_tells_the_depths_with_their_age() -> None:
     depths = read_from_monitoring(get, "p", now)
 
     assert depths == {
-        "projects/p/subscriptions/one": Depth(5, figures_age_seconds=180),
-        "projects/p/subscriptions/two": Depth(0, figures_age_seconds=120),
+        "projects/p/subscriptions/one": BacklogSize(5, figures_age_seconds=180),
+        "projects/p/subscriptions/two": BacklogSize(0, figures_age_seconds=120),
     }
     assert "num_undelivered_messages" in asked[0]["filter"]
     assert asked[1]["pageToken"] == "more"

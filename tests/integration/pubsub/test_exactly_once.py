@@ -27,7 +27,7 @@ def test_a_refused_acknowledgement_fails_alone(
     path = f"projects/test-project/subscriptions/{spec.subscription}"
 
     async def take_away(ack_id: str) -> None:
-        await one.session.rpc.modify_ack_deadline(path, [ack_id], 0)
+        await one.session.broker.rpc.modify_ack_deadline(path, [ack_id], 0)
 
     one.session.call(take_away(held[spec.subscription, ids[0]].ack_id))
     for message in one.messages:

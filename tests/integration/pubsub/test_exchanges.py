@@ -134,11 +134,11 @@ def test_closing_a_session_deletes_its_control_subscription(
     subscription = session.transient._subscriptions["control"]
     spec = subscription._spec
     other = connect(visibility_timeout_seconds=61).transport.session
-    assert other.exists(spec)
+    assert other.resources.exists(spec)
 
     session.close()
 
-    assert not other.exists(spec)
+    assert not other.resources.exists(spec)
 
 
 def test_passive_declare_and_purge(connect: Connect) -> None:

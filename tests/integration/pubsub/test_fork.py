@@ -92,7 +92,7 @@ def test_a_forked_child_has_a_deleted_queue_made_again(our_emulator: str) -> Non
         producer = connection.Producer()
         producer.publish({"n": 0}, routing_key="lost", declare=[Queue("lost")])
         session = session_for(url, options)
-        session.delete(session.spec("lost"))
+        session.resources.delete(session.spec("lost"))
 
         in_child(lambda: [producer.publish({"n": n}, routing_key="lost") for n in (1, 2)])
 

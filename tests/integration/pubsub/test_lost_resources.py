@@ -36,7 +36,7 @@ def delete_topic(session: Session, queue: str) -> None:
 
     async def call() -> None:
         path = f"projects/test-project/topics/{session.spec(queue).topic}"
-        await session.rpc.delete_topic(path)
+        await session.broker.rpc.delete_topic(path)
 
     session.call(call())
 
@@ -46,7 +46,7 @@ def test_a_queue_that_was_deleted_is_made_again_by_whoever_publishes(connect: Co
     connection = connect()
     session = connection.transport.session
     connection.default_channel.queue_declare("jobs")
-    session.delete(session.spec("jobs"))
+    session.resources.delete(session.spec("jobs"))
 
     publish(connection, "jobs", "one")
     publish(connection, "jobs", "two")
@@ -61,7 +61,7 @@ def test_a_lost_queue_that_may_not_be_made_is_an_error(connect: Connect) -> None
     connection = connect(provision="verify")
     connection.default_channel.queue_declare("jobs")
     session = owner.transport.session
-    session.delete(session.spec("jobs"))
+    session.resources.delete(session.spec("jobs"))
 
     for _ in range(2):
         with pytest.raises(PublishError, match=r"topics/p-.*jobs does not exist"):
@@ -107,9 +107,9 @@ def test_a_deleted_control_subscription_is_made_again(connect: Connect, provisio
     session = connection.transport.session
     spec = session.transient._subscriptions["control"]._spec
 
-    session.delete_named(spec.subscription)
+    session.resources.delete_subscription(spec.subscription)
 
-    assert wait_until(lambda: session.exists(spec), timeout=15)
+    assert wait_until(lambda: session.resources.exists(spec), timeout=15)
 
 
 def test_all_queues_follow_an_emulator_that_moves(harness: MakeHarness) -> None:
@@ -129,13 +129,13 @@ def test_all_queues_follow_an_emulator_that_moves(harness: MakeHarness) -> None:
 
         addresses[0] = new.address
         old.faults.drop_streams()
-        wait_until(lambda: session.address == new.address, timeout=10)
+        wait_until(lambda: session.broker.address == new.address, timeout=10)
         for each in all_of_them:
-            wait_until(partial(session.exists, each.spec), timeout=20)
+            wait_until(partial(session.resources.exists, each.spec), timeout=20)
             each.publish(2)
             each.drain_until(partial(has_both, each), seconds=10)
 
-        wait_until(lambda: [channel.users for channel in session.channels._pulls] == [3])
+        wait_until(lambda: [channel.users for channel in session.broker.channels._pulls] == [3])
         session.flush()  # while there is somebody to confirm
 
 

@@ -29,7 +29,7 @@ def test_300_queues_share_one_thread_and_six_channels(
     queues = {spec.queue: spec for spec in specs}
     one = harness(our_emulator, specs[0], queues=queues, pull_mode=pull_mode)
     for spec in specs:
-        one.session.ensure(spec)
+        one.session.resources.ensure(spec)
     threads = threading.active_count()
     blocked, *others = specs
     got: list[int] = []
@@ -59,7 +59,7 @@ def test_300_queues_share_one_thread_and_six_channels(
     assert len(others) == QUEUES - 1
     assert got.count(0) == 1
     assert threading.active_count() == threads
-    channels = one.session.channels
+    channels = one.session.broker.channels
     assert len(channels._channels) == 2 + -(-QUEUES // 80)
     assert max(each.users for each in channels._pulls) <= 80
     acking = one.session.acker(blocked.subscription)._rpc()

@@ -65,10 +65,10 @@ def test_a_deleted_subscription_is_made_again_and_others_go_on(
     one.publish(1)
     one.drain_until(lambda: len(one.messages) == 1)
 
-    one.session.delete_subscription(gone)
+    one.session.resources.delete(gone, with_topic=False)
     two.publish(2)
     two.drain_until(lambda: len(two.messages) == 1)
-    wait_until(lambda: one.session.exists(gone), timeout=20)
+    wait_until(lambda: one.session.resources.exists(gone), timeout=20)
     one.publish(3)
     one.drain_until(lambda: 3 in one.bodies, seconds=10)
 

@@ -53,7 +53,7 @@ def test_what_waits_for_another_queues_messages_is_given_back(
     """A full worker does not keep a message from others; it pulls again once there is room."""
     busy, patient = make_spec(), make_spec(ack_deadline_seconds=1)
     one = harness(broker, busy, queues={each.queue: each for each in (busy, patient)})
-    one.session.ensure(patient)
+    one.session.resources.ensure(patient)
     channel = one.connection.channel()
     channel.basic_qos(0, 1)
     consume(one, channel, busy.queue)
@@ -79,7 +79,7 @@ def test_a_cancelled_queue_keeps_no_place(broker: str, harness: MakeHarness) -> 
     channel.basic_qos(0, 1)
     consumers, expected = [], 0
     for spec, bodies in zip(specs, ("a", "bcd", "e"), strict=True):
-        one.session.ensure(spec)
+        one.session.resources.ensure(spec)
         consumers.append(consume(one, channel, spec.queue))
         for body in bodies:
             one.session.publish(spec.topic, json.dumps(body).encode()).result(10)

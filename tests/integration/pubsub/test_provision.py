@@ -20,7 +20,7 @@ def get_topic(session: Session, path: str) -> Any:
     """Return a topic as the server has it."""
 
     async def call() -> Any:
-        return await session.rpc.get_topic(path)
+        return await session.broker.rpc.get_topic(path)
 
     return session.call(call())
 
@@ -145,7 +145,7 @@ def test_resources_of_another_project_are_named_by_their_paths(
     one.drain_until(lambda: one.session.dead_lettered[spec.queue] == 1)
 
     assert get_topic(one.session, spec.topic).name == spec.topic
-    assert one.session.depths([spec.subscription])
+    assert one.session.resources.backlog_sizes([spec.subscription])
 
 
 def test_labels_and_regions_reach_the_service(our_emulator: str, harness: MakeHarness) -> None:

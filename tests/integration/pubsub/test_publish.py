@@ -28,8 +28,8 @@ def test_many_publishes_are_confirmed_each_with_its_own_id(
         ids = list(threads.map(lambda n: one.publish(n)[0], range(1000)))
 
     assert len(set(ids)) == 1000
-    assert one.session.purge(one.spec) == 1000
-    assert one.session.purge(one.spec) == 0
+    assert one.session.resources.purge(one.spec) == 1000
+    assert one.session.resources.purge(one.spec) == 0
 
 
 def test_an_unknown_topic_is_an_error_that_names_it(broker: str, harness: MakeHarness) -> None:
@@ -147,7 +147,7 @@ def test_threads_that_publish_at_once_do_not_wait_for_each_other(
         )
 
     assert len(set(ids)) == 500
-    assert one.session.purge(one.spec) == 500
+    assert one.session.resources.purge(one.spec) == 500
 
 
 def test_an_ordering_key_keeps_its_order(our_emulator: str, harness: MakeHarness) -> None:

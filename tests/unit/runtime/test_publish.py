@@ -23,6 +23,7 @@ class Session:
     def __init__(self, *topics: str) -> None:
         self.topics = {*topics}
         self.ensured: list[str] = []
+        self.resources = self
         self.published: list[tuple[str, bytes, dict[str, str], str]] = []
 
     def publish(

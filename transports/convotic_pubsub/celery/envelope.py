@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from convotic_pubsub.codec import decode_envelope
+from convotic_pubsub.celery.codec import decode_envelope
 from convotic_pubsub.names import resource_id, snippet
 from convotic_pubsub.queue import (
     DeadLetter,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from convotic_pubsub.client.backlog_size import Depth
+    from convotic_pubsub.client.backlog_size import BacklogSize
 
 __all__ = ["FlowerBroker", "install", "on_worker_stopping"]
 
@@ -78,7 +78,7 @@ class FlowerBroker:
         session = session_for(self._url, self._options)
         specs = [session.spec(name) for name in names]
         pairs = [(spec.subscription, spec.dead_letter_topic.rsplit("/", 1)[-1]) for spec in specs]
-        depths = session.depths([name for pair in pairs for name in pair if name])
+        depths = session.resources.backlog_sizes([name for pair in pairs for name in pair if name])
         rows: list[dict[str, Any]] = []
         for spec, (subscription, dead_letter) in zip(specs, pairs, strict=True):
             rows.append(_row(spec.queue, depths.get(subscription)))
@@ -87,7 +87,7 @@ class FlowerBroker:
         return rows
 
 
-def _row(name: str, depth: Depth | None) -> dict[str, Any]:
+def _row(name: str, depth: BacklogSize | None) -> dict[str, Any]:
     """Return a queue as Flower's template wants it; None shows as a dash."""
     row: dict[str, Any] = {"name": name, "messages": None}
     row |= {"messages_unacknowledged": None, "messages_ready": None}

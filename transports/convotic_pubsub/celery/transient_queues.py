@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
+from convotic_pubsub.celery.codec import decode_envelope
 from convotic_pubsub.celery.process_slots import Slot, host_name
-from convotic_pubsub.codec import decode_envelope
 from convotic_pubsub.errors import PubsubTransportError, TopicNotFound
 from convotic_pubsub.names import resource_id
 from convotic_pubsub.queue import (
@@ -233,7 +233,9 @@ class _Subscription:
             if self._consumer is not None:
                 return
             options = self._session.options
-            scope = f"{self._session.address}/{options.project}/{options.prefix}/{self._kind}"
+            scope = (
+                f"{self._session.broker.address}/{options.project}/{options.prefix}/{self._kind}"
+            )
             self._slot = Slot.take_first(scope)
             family = f"celery.{self._kind}.{host_name()}."
             name = resource_id(f"{family}{self._slot.number}", options.prefix)
@@ -250,8 +252,8 @@ class _Subscription:
                 labels={"convotic": "ephemeral"},
             )
             # What an owner that was killed left in it (a shutdown order, say) is not for us.
-            self._session.delete_subscription(spec)
-            self._session.ensure(spec, ephemeral=True)
+            self._session.resources.delete(spec, with_topic=False)
+            self._session.resources.ensure(spec, ephemeral=True)
             self._consumer = self._session.consume(spec, _never_offered)
         self._sweep(scope, resource_id(family, options.prefix))
 
@@ -261,7 +263,7 @@ class _Subscription:
         Those of other hosts can't be told from live ones; the service deletes them after a day.
         """
         try:
-            names = self._session.list_topic_subscriptions(self.topic)
+            names = self._session.resources.list_subscriptions(self.topic)
         except PubsubTransportError as error:  # a nicety: who may not list is none the worse
             logger.info(
                 "Left-over control subscriptions can't be looked for: %s",
@@ -275,7 +277,7 @@ class _Subscription:
                 continue
             slot = Slot.take(scope, int(number))
             if slot is not None:  # nobody has it: its owner is gone
-                self._session.delete_named(name)
+                self._session.resources.delete_subscription(name)
                 slot.release()
 
     def forked(self) -> None:
@@ -293,7 +295,7 @@ class _Subscription:
                 return
             self._session.cancel(consumer)
             try:
-                self._session.delete_subscription(self._spec)
+                self._session.resources.delete(self._spec, with_topic=False)
             except PubsubTransportError as error:
                 logger.info(
                     "Control subscription %s could not be deleted; the next process of this host "

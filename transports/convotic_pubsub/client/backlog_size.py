@@ -20,9 +20,10 @@ from convotic_pubsub.names import subscription_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from convotic_pubsub.session import Session
+    from convotic_pubsub.client.broker import Broker
+    from convotic_pubsub.options import TransportOptions
 
-__all__ = ["Depth", "read_depths", "read_from_monitoring"]
+__all__ = ["BacklogSize", "read_backlog_sizes", "read_from_monitoring"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ _LOOK_BACK = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
-class Depth:
+class BacklogSize:
     """The messages of one subscription."""
 
     #: All that are not acknowledged.
@@ -46,59 +47,61 @@ class Depth:
     figures_age_seconds: float = 0.0
 
 
-async def read_depths(session: Session, subscriptions: Iterable[str]) -> dict[str, Depth]:
+async def read_backlog_sizes(
+    broker: Broker, options: TransportOptions, subscriptions: Iterable[str]
+) -> dict[str, BacklogSize]:
     """Return what is known of subscriptions, by their names as given (I/O thread).
 
-    Those of which nothing is known are left out; why is logged. Nothing is raised.
+    Unknown ones are left out, and the cause is logged. Raises nothing.
     """
-    paths = {subscription_path(session.options.project, name): name for name in subscriptions}
+    paths = {subscription_path(options.project, name): name for name in subscriptions}
     try:
-        if session.is_emulated:
-            found = await _count_on_emulator(session, list(paths))
+        if broker.is_emulated:
+            found = await _count_on_emulator(broker, list(paths))
         else:
             loop = asyncio.get_running_loop()
-            found = await loop.run_in_executor(None, _ask_monitoring, session, list(paths))
+            found = await loop.run_in_executor(None, _ask_monitoring, options, list(paths))
     except Exception as error:  # noqa: BLE001  figures for people: whatever it is, they are unknown
         if not _is_unimplemented(error):  # Google's emulator: nothing to be done about that
             logger.warning(
-                "Queue lengths are not known: %s", error, extra={"action": "depth_unknown"}
+                "Queue lengths are not known: %s", error, extra={"action": "backlog_unknown"}
             )
         return {}
-    return {paths[path]: depth for path, depth in found.items() if path in paths}
+    return {paths[path]: size for path, size in found.items() if path in paths}
 
 
 def _is_unimplemented(error: Exception) -> bool:
     return isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def _count_on_emulator(session: Session, paths: Sequence[str]) -> dict[str, Depth]:
-    answer = await session.rpc.count_messages(paths)
+async def _count_on_emulator(broker: Broker, paths: Sequence[str]) -> dict[str, BacklogSize]:
+    answer = await broker.rpc.count_messages(paths)
     now = datetime.now(UTC).timestamp()
-    depths: dict[str, Depth] = {}
+    sizes: dict[str, BacklogSize] = {}
     for path, value in answer.fields.items():
         figures = value.struct_value.fields
         oldest = figures["oldest_published_at"]
         has_oldest = oldest.WhichOneof("kind") == "number_value"
-        depths[path] = Depth(
+        sizes[path] = BacklogSize(
             messages=int(figures["messages"].number_value),
             leased=int(figures["leased"].number_value),
             oldest_age_seconds=max(0.0, now - oldest.number_value) if has_oldest else None,
         )
-    return depths
+    return sizes
 
 
-def _ask_monitoring(session: Session, paths: Sequence[str]) -> dict[str, Depth]:
-    """Ask with the session's credentials. Blocks."""
+def _ask_monitoring(options: TransportOptions, paths: Sequence[str]) -> dict[str, BacklogSize]:
+    """Ask with the credentials that the options name. Blocks."""
     import google.auth  # noqa: PLC0415  most processes never ask
     from google.auth.transport.requests import AuthorizedSession  # noqa: PLC0415
 
     from convotic_pubsub.client.channels import make_credentials  # noqa: PLC0415
 
     scope = "https://www.googleapis.com/auth/monitoring.read"
-    credentials = make_credentials(session.options, scope) or google.auth.default([scope])[0]
+    credentials = make_credentials(options, scope) or google.auth.default([scope])[0]
     http: Any = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]  # Google's
     with http:
-        found: dict[str, Depth] = {}
+        found: dict[str, BacklogSize] = {}
         for project in {path.split("/")[1] for path in paths}:
             found |= read_from_monitoring(http.get, project, datetime.now(UTC))
         return found
@@ -106,8 +109,8 @@ def _ask_monitoring(session: Session, paths: Sequence[str]) -> dict[str, Depth]:
 
 def read_from_monitoring(
     get: Callable[..., Any], project: str, now: datetime, url: str = _MONITORING
-) -> dict[str, Depth]:
-    """Return the depths of all subscriptions of a project, by full name.
+) -> dict[str, BacklogSize]:
+    """Return the backlog sizes of all subscriptions of a project, by full name.
 
     Args:
         get: as ``requests.Session.get``, with credentials.
@@ -123,7 +126,7 @@ def read_from_monitoring(
         "interval.startTime": (now - _LOOK_BACK).isoformat(),
         "interval.endTime": now.isoformat(),
     }
-    found: dict[str, Depth] = {}
+    found: dict[str, BacklogSize] = {}
     while True:
         response = get(f"{url}/v3/projects/{project}/timeSeries", params=parameters, timeout=20)
         response.raise_for_status()
@@ -136,9 +139,9 @@ def read_from_monitoring(
         parameters["pageToken"] = page["nextPageToken"]
 
 
-def _newest(point: Mapping[str, Any], now: datetime) -> Depth:
+def _newest(point: Mapping[str, Any], now: datetime) -> BacklogSize:
     measured = datetime.fromisoformat(point["interval"]["endTime"])
-    return Depth(
+    return BacklogSize(
         messages=int(point["value"]["int64Value"]),
         figures_age_seconds=max(0.0, (now - measured).total_seconds()),
     )

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
-from convotic_pubsub.client.rpc import Rpc, pb, translate
+from convotic_pubsub.client.rpc import pb, translate
 from convotic_pubsub.errors import SubscriptionMismatch, SubscriptionNotFound
+from convotic_pubsub.limits import lease_seconds
 from convotic_pubsub.names import check_resource_id, subscription_path, topic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
+    from convotic_pubsub.client.broker import Broker
     from convotic_pubsub.options import TransportOptions
     from convotic_pubsub.queue import QueueSpec
 
-__all__ = ["MAX_LEASE_SECONDS", "Admin", "lease_seconds"]
+__all__ = ["Provisioner"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,28 +39,15 @@ _CHANGEABLE = (
     "message_retention_duration",
     "expiration_policy",
 )
-#: The longest that Pub/Sub leases a message at a time.
-MAX_LEASE_SECONDS = 600
 #: What Google's emulator takes at most (facts: 0.8.20 refuses more for a subscription).
 _EMULATOR_RETENTION_SECONDS = 7 * 24 * 3600
 
 
-def lease_seconds(ack_deadline_seconds: float) -> int:
-    """Return a subscription's ack deadline for a queue's: whole seconds, 10..600."""
-    return min(MAX_LEASE_SECONDS, max(10, math.ceil(ack_deadline_seconds)))
-
-
-class Admin:
+class Provisioner:
     """Makes sure, once a process, that a queue's resources exist."""
 
-    def __init__(
-        self,
-        rpc: Callable[[], Rpc],
-        options: TransportOptions,
-        is_emulated: Callable[[], bool],
-    ) -> None:
-        self._rpc = rpc  # the channels of the session change when its emulator moves
-        self._is_emulated = is_emulated
+    def __init__(self, broker: Broker, options: TransportOptions) -> None:
+        self._broker = broker
         self._project = options.project
         self._provision = options.provision
         self._labels = options.labels
@@ -116,9 +104,9 @@ class Admin:
             wanted.ClearField("message_storage_policy")
         try:
             if create:
-                await self._rpc().create_topic(wanted)
+                await self._broker.rpc.create_topic(wanted)
             else:
-                _report_topic_drift(wanted, await self._rpc().get_topic(path))
+                _report_topic_drift(wanted, await self._broker.rpc.get_topic(path))
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
                 raise translate(error, path) from error
@@ -127,12 +115,12 @@ class Admin:
         """Say whether a subscription exists; report where it differs."""
         check_resource_id("subscription", wanted.name.rsplit("/", 1)[1])
         try:
-            existing = await self._rpc().get_subscription(wanted.name)
+            existing = await self._broker.rpc.get_subscription(wanted.name)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 return False
             raise translate(error, wanted.name) from error
-        _report_drift(wanted, existing, is_emulated=self._is_emulated())
+        _report_drift(wanted, existing, is_emulated=self._broker.is_emulated)
         return True
 
     async def _subscription(self, wanted: Any, *, create: bool) -> None:
@@ -149,7 +137,7 @@ class Admin:
 
     async def _create(self, wanted: Any) -> None:
         try:
-            await self._rpc().create_subscription(wanted)
+            await self._broker.rpc.create_subscription(wanted)
         except grpc.aio.AioRpcError as error:
             retention = wanted.message_retention_duration
             refused = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE)
@@ -157,7 +145,7 @@ class Admin:
                 raise
             # Google's emulator takes no more than 7 days, the service 31.
             retention.seconds = _EMULATOR_RETENTION_SECONDS
-            await self._rpc().create_subscription(wanted)
+            await self._broker.rpc.create_subscription(wanted)
 
     def _wanted(self, spec: QueueSpec) -> Any:
         wanted = pb.Subscription(
@@ -197,17 +185,19 @@ class Admin:
         await self.delete_subscription(spec.subscription)
         if topic:
             path = topic_path(self._project, spec.topic)
-            await _unless_missing(self._rpc().delete_topic(path), path)
+            await _unless_missing(self._broker.rpc.delete_topic(path), path)
 
     async def delete_subscription(self, name: str) -> None:
         """Delete a subscription; a missing one is no error."""
         path = subscription_path(self._project, name)
-        await _unless_missing(self._rpc().delete_subscription(path), path)
+        await _unless_missing(self._broker.rpc.delete_subscription(path), path)
 
     async def exists(self, spec: QueueSpec) -> bool:
         """Ask the server whether a queue's subscription exists."""
         try:
-            await self._rpc().get_subscription(subscription_path(self._project, spec.subscription))
+            await self._broker.rpc.get_subscription(
+                subscription_path(self._project, spec.subscription)
+            )
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 return False
@@ -219,8 +209,8 @@ class Admin:
         path = subscription_path(self._project, spec.subscription)
         request = pb.PullRequest(subscription=path, max_messages=1000, return_immediately=True)
         count = 0
-        while messages := (await self._rpc().pull(request, timeout=20)).received_messages:
-            await self._rpc().acknowledge(path, [each.ack_id for each in messages])
+        while messages := (await self._broker.rpc.pull(request, timeout=20)).received_messages:
+            await self._broker.rpc.acknowledge(path, [each.ack_id for each in messages])
             count += len(messages)
         return count
 
@@ -230,7 +220,7 @@ class Admin:
         own = subscription_path(self._project, "")
         names: list[str] = []
         while True:
-            page = await self._rpc().list_topic_subscriptions(path, token)
+            page = await self._broker.rpc.list_topic_subscriptions(path, token)
             names += [name.removeprefix(own) for name in page.subscriptions if own in name]
             token = page.next_page_token
             if not token:

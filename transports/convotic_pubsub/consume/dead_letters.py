@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from convotic_pubsub.codec import fit_attributes
+from convotic_pubsub.limits import fit_attributes
 
 if TYPE_CHECKING:
     from convotic_pubsub.publish.publisher import Publisher

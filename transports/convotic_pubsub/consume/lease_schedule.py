@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from convotic_pubsub.client.provisioning import MAX_LEASE_SECONDS, lease_seconds
 from convotic_pubsub.consume.delivery import Delivery, State
+from convotic_pubsub.limits import MAX_LEASE_SECONDS, lease_seconds
 
 if TYPE_CHECKING:
     from convotic_pubsub.queue import QueueSpec

@@ -16,16 +16,14 @@ import grpc.aio
 
 from convotic_pubsub.client.rpc import Rpc, is_transient, refused_ack_ids, translate
 from convotic_pubsub.consume.delivery import Delivery
+from convotic_pubsub.limits import MAX_ACK_ID_BYTES, MAX_ACK_IDS
 
-__all__ = ["MAX_ACK_IDS", "AckBatcher", "LeaseTimer"]
+__all__ = ["AckBatcher", "LeaseTimer"]
 
 logger = logging.getLogger(__name__)
 
-#: Ids in one request, as Google's own clients send at most (googleapis/google-cloud-go#20391).
-MAX_ACK_IDS = 1000
-#: The service's limit for a request is 512 KiB, https://cloud.google.com/pubsub/quotas; each id
-#: costs some bytes of framing, and the subscription's name comes on top.
-_MAX_ID_BYTES, _FRAMING_BYTES = 500_000, 4
+#: What each id costs in a request, beside itself.
+_FRAMING_BYTES = 4
 #: A request is retried this long on transient errors: as long as the longest lease. What is not
 #: confirmed by then has long been delivered again.
 _RETRY_SECONDS = 600.0
@@ -236,10 +234,10 @@ class AckBatcher:
 def _parts(batch: dict[str, Callable[[bool], None]]) -> list[dict[str, Callable[[bool], None]]]:
     """Return a batch in parts that fit a request: in number and in bytes."""
     parts: list[dict[str, Callable[[bool], None]]] = []
-    size = _MAX_ID_BYTES  # the first one begins a part
+    size = MAX_ACK_ID_BYTES  # the first one begins a part
     for ack_id, done in batch.items():
         size += len(ack_id) + _FRAMING_BYTES  # ids are ASCII
-        if size > _MAX_ID_BYTES or len(parts[-1]) >= MAX_ACK_IDS:
+        if size > MAX_ACK_ID_BYTES or len(parts[-1]) >= MAX_ACK_IDS:
             parts.append({})
             size = len(ack_id) + _FRAMING_BYTES
         parts[-1][ack_id] = done

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from convotic_pubsub.client.provisioning import lease_seconds
 from convotic_pubsub.client.rpc import is_transient, pb, translate
 from convotic_pubsub.consume.delivery import Source
 from convotic_pubsub.errors import BrokerUnavailable, PubsubTransportError
+from convotic_pubsub.limits import lease_seconds
 from convotic_pubsub.names import subscription_path
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Puller:
         while not self._consumer.stopping:
             started = self._session.clock()
             try:
-                await self._session.admin.ensure(self._spec)
+                await self._session.provisioner.ensure(self._spec)
                 await self._pull_until_it_ends()
                 self._recovered()
             except Exception as error:  # noqa: BLE001  no queue may stop for good, and in silence
@@ -84,7 +84,7 @@ class Puller:
     async def _pull_until_it_ends(self) -> None:
         if not self._consumer.may_pull():
             await self._until(lambda: self._consumer.stopping or self._consumer.may_pull())
-        elif self._session.streams:
+        elif self._session.broker.is_streaming:
             await self._stream()
         else:
             await self._pull()
@@ -121,9 +121,9 @@ class Puller:
             self._report(translated)
         if isinstance(error, grpc.aio.AioRpcError):
             if error.code() is grpc.StatusCode.NOT_FOUND:
-                self._session.admin.forget(self._spec.queue)
+                self._session.provisioner.forget(self._spec.queue)
             elif error.code() is grpc.StatusCode.UNAVAILABLE:
-                await self._session.look_again()
+                await self._session.broker.look_again()
         jitter = random.uniform(0.8, 1.2)  # noqa: S311  no secret
         await self._until(self._stopping, within_seconds=pause * jitter)
 
@@ -159,7 +159,7 @@ class Puller:
             return
         source = Source(limit=free)
         request = pb.PullRequest(subscription=self._path, max_messages=min(free, _MAX_PULL))
-        channel = self._session.channels.take_pull_channel()
+        channel = self._session.broker.channels.take_pull_channel()
         call = asyncio.ensure_future(_response(channel.rpc.pull(request, timeout=_PULL_SECONDS)))
         call.add_done_callback(lambda _: channel.release())
         await self._until(self._stopping, call)
@@ -182,14 +182,16 @@ class Puller:
             subscription=self._path, max_messages=max_messages, return_immediately=True
         )
         source = Source(limit=max_messages)
-        for message in await _response(self._session.rpc.pull(request, timeout=_PULL_SECONDS)):
+        for message in await _response(
+            self._session.broker.rpc.pull(request, timeout=_PULL_SECONDS)
+        ):
             self._consumer.receive(message, source)
 
     # -- streaming --------------------------------------------------------------------------------
 
     async def _stream(self) -> None:
         """Serve one stream: until it fails, or the consumer needs another or none."""
-        channel = self._session.channels.take_pull_channel()
+        channel = self._session.broker.channels.take_pull_channel()
         source = Source(limit=self._consumer.limit)
         call = channel.rpc.streaming_pull(self._path)
         reader = source.reader = asyncio.ensure_future(self._read(call, source))

@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from convotic_pubsub.client.provisioning import lease_seconds
 from convotic_pubsub.consume.dead_letters import publish_dead_letter, report_missing_topic
 from convotic_pubsub.consume.delivery import Delivery, Source, State
 from convotic_pubsub.consume.guarded_policy import PolicyCalls
 from convotic_pubsub.consume.lease_schedule import LeaseRules
 from convotic_pubsub.consume.ordering import KeyLines
+from convotic_pubsub.limits import lease_seconds
 from convotic_pubsub.queue import (
     Acknowledge,
     DeadLetter,

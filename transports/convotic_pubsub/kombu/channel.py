@@ -12,7 +12,7 @@ from kombu.exceptions import ChannelError
 from kombu.transport import virtual
 from kombu.utils.uuid import uuid
 
-from convotic_pubsub.codec import encode_envelope
+from convotic_pubsub.celery.codec import encode_envelope
 from convotic_pubsub.errors import PublishError, TopicNotFound
 from convotic_pubsub.kombu.message import Message
 from convotic_pubsub.kombu.qos import QoS
@@ -98,13 +98,13 @@ class Channel(virtual.Channel):
         elif transient:
             self._transient.declare(queue)
         else:
-            self.session.ensure(self.session.spec(queue))
+            self.session.resources.ensure(self.session.spec(queue))
         count = self._count(queue) if passive or transient else None
         return queue_declare_ok_t(queue, count, 0)  # type: ignore[arg-type]  # None: not known
 
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:
         del kwargs
-        return queue in self._transient or self.session.exists(self.session.spec(queue))
+        return queue in self._transient or self.session.resources.exists(self.session.spec(queue))
 
     def queue_bind(
         self,
@@ -149,7 +149,7 @@ class Channel(virtual.Channel):
         elif queue not in self.session.options.queues and not (
             if_empty and self._count(queue) != 0
         ):
-            self.session.delete(self.session.spec(queue))
+            self.session.resources.delete(self.session.spec(queue))
         self.state.queue_bindings_delete(queue)
 
     def after_reply_message_received(self, queue: str) -> None:
@@ -167,13 +167,13 @@ class Channel(virtual.Channel):
         if queue in self._transient:
             return int(self._transient.size(queue))
         subscription = self.session.spec(queue).subscription
-        depth = self.session.depths([subscription]).get(subscription)
+        depth = self.session.resources.backlog_sizes([subscription]).get(subscription)
         return depth.messages if depth else None
 
     def _purge(self, queue: str) -> int:
         if queue in self._transient:
             return int(self._transient.purge(queue))
-        return int(self.session.purge(self.session.spec(queue)))
+        return int(self.session.resources.purge(self.session.spec(queue)))
 
     # -- publishing -------------------------------------------------------------------------------
 
@@ -216,7 +216,7 @@ class Channel(virtual.Channel):
                 "ctx.pubsub.publish, or call the handler with .delay(payload)"
             )
         session, spec = self.session, self.session.spec(queue)
-        is_ours = queue in session.declared
+        is_ours = queue in session.resources.declared
         if not is_ours and self._transient.is_elsewhere(queue):
             self._transient.cast(message, "", "direct", queue)
             return
@@ -224,7 +224,7 @@ class Channel(virtual.Channel):
             session.publish_confirmed(spec.topic, message)
         except TopicNotFound:
             if is_ours:  # it was there: somebody has deleted it, or the emulator lost its data
-                session.ensure_again(spec)
+                session.resources.ensure_again(spec)
                 session.publish_confirmed(spec.topic, message)
                 return
             # A reply queue of another process (rpc://): it listens on the control topic.

@@ -50,7 +50,7 @@ class Message(virtual.Message):
         if self._delivery is not None:
             consumer = self._delivery.consumer
             hold_until = consumer.session.clock() + hold_seconds
-            consumer.session.post_without_hurry(consumer.started, self._delivery, hold_until)
+            consumer.session.post_lazily(consumer.started, self._delivery, hold_until)
 
     def lapse(self, delay_seconds: float, *, failure: bool = True) -> None:
         """Don't acknowledge; let the lease end in ``delay_seconds`` (at least 1)."""

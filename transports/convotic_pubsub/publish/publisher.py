@@ -18,8 +18,8 @@ import grpc
 import grpc.aio
 
 from convotic_pubsub.client.rpc import is_transient, pb, translate
-from convotic_pubsub.codec import MAX_MESSAGE_BYTES, message_bytes
 from convotic_pubsub.errors import MessageTooLarge, PublishError
+from convotic_pubsub.limits import MAX_MESSAGE_BYTES, message_bytes
 from convotic_pubsub.names import topic_path
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Publisher:
         self._sent_directly = outgoing.future
         timeout = min(_REQUEST_SECONDS, outgoing.give_up_at - self._session.clock())
         request = pb.PublishRequest(topic=path, messages=[outgoing.message])
-        channels = self._session.channels
+        channels = self._session.broker.channels
         if waits:
             try:
                 return _settle(path, outgoing, lambda: channels.publish_blocking(request, timeout))
@@ -175,10 +175,10 @@ class Publisher:
         request = pb.PublishRequest(topic=path, messages=[each.message for each in batch])
         while True:
             try:
-                response = await self._session.rpc.publish(request, timeout=_REQUEST_SECONDS)
+                response = await self._session.broker.rpc.publish(request, timeout=_REQUEST_SECONDS)
             except grpc.aio.AioRpcError as error:
                 if is_transient(error) and self._session.clock() + pause < batch[0].give_up_at:
-                    await self._session.look_again()
+                    await self._session.broker.look_again()
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LAST_PAUSE_SECONDS)
                     continue

@@ -16,7 +16,7 @@ from convotic_pubsub.errors import BrokerUnavailable, PubsubTransportError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-__all__ = ["FORKED", "IoThread"]
+__all__ = ["FORKED", "IoLoop"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ FORKED = (
 )
 
 
-class IoThread:
+class IoLoop:
     """A daemon thread with an event loop. Belongs to the process that made it."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class IoThread:
                 self._loop.call_soon_threadsafe(self.run_posted)
         return True
 
-    def post_without_hurry(self, function: Callable[..., object], *args: object) -> None:
+    def post_lazily(self, function: Callable[..., object], *args: object) -> None:
         """Run ``function`` before what is posted next, or when :meth:`run_posted` is called.
 
         Wakes nobody: a thread that wakes up takes the interpreter from the one that posts.

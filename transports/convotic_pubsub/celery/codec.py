@@ -1,4 +1,4 @@
-"""kombu payload <-> Pub/Sub message for Celery's own queues, and the limits of a message. Pure.
+"""kombu payload <-> Pub/Sub message for Celery's own queues. Pure.
 
 On the wire an ordinary queue carries kombu's payload as JSON in ``data``::
 
@@ -18,21 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "MAX_ATTRIBUTES",
-    "MAX_ATTRIBUTE_VALUE_BYTES",
-    "MAX_MESSAGE_BYTES",
-    "cut_utf8",
-    "decode_envelope",
-    "encode_envelope",
-    "fit_attributes",
-    "message_bytes",
-]
-
-#: https://cloud.google.com/pubsub/quotas#resource_limits
-MAX_MESSAGE_BYTES = 10_000_000
-MAX_ATTRIBUTES = 100
-MAX_ATTRIBUTE_VALUE_BYTES = 1024
+__all__ = ["decode_envelope", "encode_envelope"]
 
 
 def encode_envelope(message: Mapping[str, Any]) -> bytes:
@@ -71,37 +57,3 @@ def decode_envelope(data: bytes) -> dict[str, Any]:
     elif encoding == "bytes":
         payload["body"] = payload["body"].encode()
     return payload
-
-
-def message_bytes(data: bytes, attributes: Mapping[str, str], ordering_key: str = "") -> int:
-    """Return the size of a message as Pub/Sub counts it: data, names and values of attributes."""
-    size = len(data) + len(ordering_key.encode())
-    return size + sum(len(k.encode()) + len(v.encode()) for k, v in attributes.items())
-
-
-def cut_utf8(text: str, max_bytes: int = MAX_ATTRIBUTE_VALUE_BYTES) -> str:
-    """Return ``text`` cut on a character's edge to at most ``max_bytes`` of UTF-8.
-
-    A lone surrogate, which has no UTF-8 form, becomes ``?``.
-    """
-    raw = text.encode("utf-8", "replace")
-    return raw[:max_bytes].decode("utf-8", "ignore")
-
-
-def fit_attributes(
-    data: bytes, attributes: Mapping[str, str], added: Mapping[str, str]
-) -> dict[str, str]:
-    """Return ``attributes`` with as many of ``added`` as fit, in their order.
-
-    Values are cut to 1,024 bytes; 100 attributes and 10,000,000 bytes are the service's limits.
-    """
-    result = dict(attributes)
-    size = message_bytes(data, attributes)
-    for name, value in added.items():
-        cut = cut_utf8(value)
-        grown = size + len(name.encode()) + len(cut.encode())
-        if name not in result and (len(result) >= MAX_ATTRIBUTES or grown > MAX_MESSAGE_BYTES):
-            break
-        result[name] = cut
-        size = grown
-    return result
