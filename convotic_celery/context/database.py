@@ -51,7 +51,7 @@ class _Tries:
 
 
 class AsyncDatabase:
-    """The store's scripts for coroutines; uses the client of the running loop."""
+    """The store's scripts for coroutines; uses the pipeline of the running loop."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -77,11 +77,11 @@ class AsyncDatabase:
     async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[str]) -> Any:
         if not self._store.is_resolved:
             await asyncio.to_thread(self._store.resolve_url)
-        client = self._store.async_client()
+        call = self._store.pipeline().call
         try:
-            return await client.evalsha(script.sha, len(keys), *keys, *arguments)
+            return await call("EVALSHA", script.sha, len(keys), *keys, *arguments)
         except NoScriptError:  # a server that has not seen it since it started
-            return await client.eval(script.text, len(keys), *keys, *arguments)
+            return await call("EVAL", script.text, len(keys), *keys, *arguments)
 
 
 class SyncDatabase:
@@ -109,8 +109,8 @@ class SyncDatabase:
             never.wait(pause)
 
     def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[str]) -> Any:
-        client = self._store.sync_client()
+        call = self._store.connections().call
         try:
-            return client.evalsha(script.sha, len(keys), *keys, *arguments)
+            return call("EVALSHA", script.sha, len(keys), *keys, *arguments)
         except NoScriptError:  # a server that has not seen it since it started
-            return client.eval(script.text, len(keys), *keys, *arguments)
+            return call("EVAL", script.text, len(keys), *keys, *arguments)

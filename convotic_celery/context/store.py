@@ -18,6 +18,9 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from convotic_celery.context.connections import Connections
+from convotic_celery.context.pipeline import Pipeline
+
 __all__ = ["Store"]
 
 #: None by redis-py: it repeats a command, for each of these the connection, and for each of those
@@ -49,7 +52,9 @@ class Store:
         self._url = url if isinstance(url, str) else None
         self._pid = os.getpid()
         self._sync: redis.Redis | None = None
+        self._connections: Connections | None = None
         self._async: dict[asyncio.AbstractEventLoop, redis.asyncio.Redis] = {}
+        self._pipelines: dict[asyncio.AbstractEventLoop, Pipeline] = {}
         self._abandoned: list[object] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -99,17 +104,44 @@ class Store:
                 client = self._async[loop] = redis.asyncio.Redis.from_pool(pool)
             return client
 
+    def connections(self) -> Connections:
+        """Return this process's connections for plain code (blocks as ``resolve_url`` does)."""
+        if self._pid == os.getpid() and (found := self._connections) is not None:
+            return found
+        client = self.sync_client()
+        with self._lock:
+            if self._connections is None:
+                self._connections = Connections(client.connection_pool.make_connection)
+            return self._connections
+
+    def pipeline(self) -> Pipeline:
+        """Return the running loop's pipeline, made on first use. Close it with :meth:`aclose`."""
+        loop = asyncio.get_running_loop()
+        if self._pid == os.getpid() and (found := self._pipelines.get(loop)) is not None:
+            return found
+        client = self.async_client()
+        with self._lock:
+            return self._pipelines.setdefault(
+                loop, Pipeline(client.connection_pool.make_connection, self._timeout_seconds)
+            )
+
     async def aclose(self) -> None:
-        """Close the running loop's client; the next use makes a new one."""
+        """Close the running loop's client and pipeline; the next use makes new ones."""
         with self._lock:
             client = self._async.pop(asyncio.get_running_loop(), None)
+            pipeline = self._pipelines.pop(asyncio.get_running_loop(), None)
+        if pipeline is not None:
+            await pipeline.aclose()
         if client is not None:
             await client.aclose()
 
     def close(self) -> None:
-        """Close the process's client; the next use makes a new one."""
+        """Close the process's client and connections; the next use makes new ones."""
         with self._lock:
             client, self._sync = self._sync, None
+            connections, self._connections = self._connections, None
+        if connections is not None:
+            connections.close()
         if client is not None:
             client.close()
 
@@ -151,13 +183,16 @@ class Store:
     def _abandon_clients(self) -> None:
         # Kept, not closed: closing would end connections that the parent process or a running
         # coroutine still uses, and so would their finalizers.
-        self._abandoned += [self._sync, *self._async.values()]
-        self._sync = None
+        self._abandoned += [self._sync, *self._async.values(), *self._pipelines.values()]
+        self._abandoned.append(self._connections)
+        self._sync = self._connections = None
         self._async = {}
+        self._pipelines = {}
 
     def _forget_closed_loops(self) -> None:
         for loop in [loop for loop in self._async if loop.is_closed()]:
             del self._async[loop]
+            self._pipelines.pop(loop, None)
 
 
 def _rebuild(url: str | Callable[[], str], timeout_seconds: float) -> Store:

@@ -1,0 +1,70 @@
+"""The store's connections for plain code: :class:`Connections`, kept open between calls.
+
+redis-py's connections are used directly: its client and its pool look whether a connection is still
+good before each command, which takes longer than the command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+__all__ = ["Connections"]
+
+_pack: Any = hiredis.pack_command  # its stub takes commands of one word only
+
+
+class Connections:
+    """Runs commands, each on a connection that no other thread uses. Thread-safe.
+
+    There are at most as many connections as threads that called at one time.
+
+    Args:
+        make_connection: Returns a ``redis`` connection that is not open yet.
+    """
+
+    def __init__(self, make_connection: Callable[[], Any]) -> None:
+        self._make_connection = make_connection
+        #: The last one used is used first; list.pop and append are atomic.
+        self._free: list[Any] = []
+
+    def call(self, *command: str | int) -> Any:
+        """Send a command and return the server's answer: text, a number, a list or None.
+
+        Raises:
+            redis.exceptions.ConnectionError: The server can't be reached, or hung up. So have the
+                connections that were free, then: they are closed.
+            redis.exceptions.TimeoutError: It did not answer in time.
+            redis.exceptions.ResponseError: It refused the command.
+        """
+        connection = self._take()
+        try:
+            connection.send_packed_command([_pack(command)], check_health=False)
+            answer = connection.read_response()
+        except ResponseError:
+            self._free.append(connection)
+            raise
+        except BaseException as error:
+            connection.disconnect()
+            if isinstance(error, RedisConnectionError):
+                self.close()
+            raise
+        self._free.append(connection)
+        return answer
+
+    def close(self) -> None:
+        """Close the connections that are free."""
+        while self._free:
+            self._free.pop().disconnect()
+
+    def _take(self) -> Any:
+        try:
+            return self._free.pop()
+        except IndexError:
+            connection = self._make_connection()
+            connection.connect()
+            return connection

@@ -1,0 +1,166 @@
+"""One connection to the store for all coroutines of an event loop: :class:`Pipeline`.
+
+What coroutines ask for in one turn of the loop is written at once, and answers are handed out in
+their order, so a call costs neither a connection nor a system call of its own. redis-py makes the
+connection (address, TLS, login, database) and knows the server's errors; from then on this class
+reads and writes, because redis-py's asyncio client spends 100 to 200 µs of CPU on a call and
+this 10 µs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+__all__ = ["Pipeline"]
+
+_pack: Any = hiredis.pack_command  # its stub takes commands of one word only
+
+
+class Pipeline(asyncio.Protocol):
+    """Runs commands in the order of the calls. Belongs to one event loop; not thread-safe.
+
+    A connection that is lost fails the calls that wait for an answer; the next call makes a new
+    one. A caller that is cancelled leaves the connection as it is: its answer is dropped.
+
+    Args:
+        make_connection: Returns a ``redis.asyncio`` connection that is not open yet. It decodes
+            answers as UTF-8.
+        timeout_seconds: How long one answer may take before the connection counts as dead.
+    """
+
+    def __init__(self, make_connection: Callable[[], Any], timeout_seconds: float) -> None:
+        self._make_connection = make_connection
+        self._timeout_seconds = timeout_seconds
+        self._loop = asyncio.get_running_loop()
+        self._connection: Any = None
+        self._streams: asyncio.BaseProtocol | None = None
+        self._transport: Any = None
+        self._opening: asyncio.Task[None] | None = None
+        self._reader: Any = None
+        self._outgoing: list[bytes] = []
+        #: The answers that are owed, oldest first, each with the time by which it must be here.
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._timer: asyncio.Handle | None = None
+
+    async def call(self, *command: str | int) -> Any:
+        """Send a command and return the server's answer: text, a number, a list or None.
+
+        Raises:
+            redis.exceptions.ConnectionError: The server can't be reached, or hung up.
+            redis.exceptions.TimeoutError: It did not answer in time.
+            redis.exceptions.ResponseError: It refused the command.
+        """
+        while self._transport is None:
+            await self._open()
+        answer = self._loop.create_future()
+        self._waiting.append((answer, self._loop.time() + self._timeout_seconds))
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(_pack(command))
+        return await answer
+
+    async def aclose(self) -> None:
+        """Close the connection; calls that wait fail. The next call makes a new one."""
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._connection is not None:
+            connection = self._connection
+            self._lose(RedisConnectionError("The connection was closed."))
+            await connection.disconnect()
+
+    async def _open(self) -> None:
+        """Connect, once for all who wait for it."""
+        if self._opening is None:
+            self._opening = self._loop.create_task(self._connect())
+            self._opening.add_done_callback(self._opened)
+        await asyncio.shield(self._opening)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening = None
+        if not task.cancelled():
+            task.exception()  # each caller has it; nobody may have waited to the end
+
+    async def _connect(self) -> None:
+        connection = self._make_connection()
+        await connection.connect()
+        # redis-py has no public way to the transport of a connection.
+        transport = connection._writer.transport
+        self._reader = hiredis.Reader(
+            protocolError=InvalidResponse,
+            replyError=connection._parser.parse_error,
+            encoding="utf-8",
+        )
+        self._streams = transport.get_protocol()
+        transport.set_protocol(self)
+        self._connection, self._transport = connection, transport
+
+    def _flush(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        if self._transport is not None and outgoing:
+            self._transport.write(b"".join(outgoing))
+            if self._timer is None:
+                self._timer = self._loop.call_at(self._waiting[0][1], self._look_for_late)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand out the answers that are complete (asyncio calls this)."""
+        try:
+            self._reader.feed(data)
+            while (answer := self._reader.gets()) is not False:
+                waiting, _ = self._waiting.popleft()
+                if waiting.done():
+                    continue
+                if isinstance(answer, Exception):
+                    waiting.set_exception(answer)
+                else:
+                    waiting.set_result(answer)
+        except (InvalidResponse, IndexError, UnicodeDecodeError) as error:
+            # What follows can't be told apart any more.
+            self._abort(InvalidResponse(f"The store's answer can't be read: {error}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail the calls that wait (asyncio calls this)."""
+        if self._streams is not None:
+            self._streams.connection_lost(exc)
+        self._lose(RedisConnectionError(f"The store closed the connection: {exc or 'end of data'}"))
+
+    def _look_for_late(self, *, again: bool = False) -> None:
+        """Give the connection up if the oldest answer is late."""
+        self._timer = None
+        if not self._waiting:
+            return
+        due = self._waiting[0][1]
+        if due > self._loop.time():
+            self._timer = self._loop.call_at(due, self._look_for_late)
+        elif not again:
+            # The loop may have stood still, and the answer be there to be read.
+            self._timer = self._loop.call_later(0.01, lambda: self._look_for_late(again=True))
+        else:
+            self._abort(RedisTimeoutError(f"no answer within {self._timeout_seconds:g} s"))
+
+    def _abort(self, error: Exception) -> None:
+        transport = self._transport
+        self._lose(error)
+        if transport is not None:
+            transport.abort()
+
+    def _lose(self, error: Exception) -> None:
+        """Forget the connection, and tell those that wait for its answers why."""
+        connection, self._connection, self._transport = self._connection, None, None
+        if connection is not None:
+            connection._close()  # its streams are not read any more
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._outgoing.clear()
+        waiting, self._waiting = self._waiting, deque()
+        for answer, _ in waiting:
+            if not answer.done():
+                answer.set_exception(error)
