@@ -24,7 +24,7 @@ from convotic_celery.errors import (
     PublishNotConfirmed,
     PublishRefused,
 )
-from convotic_celery.sdk.names import topic_problem
+from convotic_celery.names import topic_problem
 
 if TYPE_CHECKING:
     from convotic_pubsub.publish.publisher import Sending
