@@ -92,11 +92,14 @@ class Run:
         # What is compared closely comes close together: the machine is another one in a minute.
         kinds: dict[str, Callable[[], Any]] = {
             "throughput/convotic": bench.throughput,
-            "throughput/convotic, typed": lambda: bench.throughput(typed=1),
+            "throughput/convotic, typed": lambda: bench.throughput(handler="typed"),
         }
         for name in ("rabbitmq", "redis"):
             if name in self._peers:
                 kinds[f"throughput/celery {name}"] = partial(self._best_pool, name)
+        if {"rabbitmq", "redis"} <= self._peers.keys():
+            kinds["orders/convotic"] = bench.order_throughput
+            kinds["orders/celery rabbitmq"] = self._best_order_pool
         if "redis" in self._peers:
             kinds["throughput/dramatiq redis"] = lambda: self._peer("redis").dramatiq_throughput(
                 self._options.messages
@@ -138,22 +141,27 @@ class Run:
         return self._peer(name).publish(_PUBLISHED // 3)
 
     def _best_pool(self, name: str) -> float:
-        """Measure a peer: all its pools at first, then the fastest."""
-        peer = self._peer(name)
         count = self._options.messages if name == "rabbitmq" else self._options.messages // 4
+        peer = self._peer(name)
+        return self._best_of(f"celery {name}", lambda pool: peer.throughput(pool, count))
+
+    def _best_order_pool(self) -> float:
+        peer, store = self._peer("rabbitmq"), self._peer("redis").url
+        return self._best_of("celery orders", lambda pool: peer.order_throughput(pool, store))
+
+    def _best_of(self, name: str, throughput: Callable[[str], float]) -> float:
+        """Measure a peer: all its pools at first, then the fastest."""
         if name in self._best:
-            return peer.throughput(self._best[name], count)
+            return throughput(self._best[name])
         measured = {
-            pool: self._measure(
-                f"pools/celery {name}, {pool}", partial(peer.throughput, pool, count)
-            )
+            pool: self._measure(f"pools/{name}, {pool}", partial(throughput, pool))
             for pool in POOLS
         }
         rates: dict[str, float] = {
             pool: rate for pool, rate in measured.items() if rate is not None
         }
         if not rates:
-            raise MissingPeer(f"no pool of Celery on {name} has got through")
+            raise MissingPeer(f"no pool of {name} has got through")
         self._best[name] = max(rates, key=lambda pool: rates[pool])
         return rates[self._best[name]]
 

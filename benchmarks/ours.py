@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Event
 
 import psutil
+import redis
 
 from benchmarks.figures import LineCounter, has_lines, rate_of_middle, read_record
 from benchmarks.handler import SUBSCRIPTION, TOPIC
@@ -23,6 +24,7 @@ from convotic_celery.app import LOCAL_BROKER_URL
 from convotic_celery.cli.demo.child import Child
 from convotic_celery.settings import Settings
 from convotic_emulator import daemon
+from convotic_order_processor.orders import load_orders
 from tests.support.waiting import wait_until
 
 __all__ = ["Bench"]
@@ -97,9 +99,25 @@ class Bench:
     ) -> float:
         """Messages a second of our workers on a backlog."""
         count = messages or self._messages
-        records = [self._folder / f"record-{time.monotonic_ns()}-{n}" for n in range(workers)]
         with self._empty() as client:
             client.publish(count)
+        return self._drain(count, events=events, workers=workers, **extra)
+
+    def order_throughput(self) -> float:
+        """Orders a second of the sample's handler, whole, on a backlog and an empty store."""
+        orders = [json.dumps(order).encode() for order in load_orders()]
+        store = redis.Redis.from_url(embedded.store_url(self._settings))
+        store.flushall()
+        store.close()
+        with self._empty() as client:
+            client.publish_all(orders)
+        return self._drain(len(orders), handler="order")
+
+    def _drain(
+        self, count: int, *, events: bool = False, workers: int = 1, **extra: object
+    ) -> float:
+        """Have workers process a backlog; return messages a second over its middle."""
+        records = [self._folder / f"record-{time.monotonic_ns()}-{n}" for n in range(workers)]
         with ExitStack() as stack:
             running = [
                 stack.enter_context(self.worker(record, block=100, events=events, **extra))

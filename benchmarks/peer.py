@@ -25,6 +25,7 @@ __all__ = ["POOLS", "CeleryPeer", "peers_python"]
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = ROOT / ".bench-peers"
+ORDERS = ROOT / "modules" / "convotic_order_processor" / "data" / "cdnow_orders.jsonl"
 
 #: Pool -> its size; with each a worker prefetches 100 messages in all.
 POOLS = {"solo": 1, "threads": 4, "prefork": 2}
@@ -39,7 +40,8 @@ _RUN_SECONDS = 90
 def peers_python() -> Path:
     """Return the Python of the peers' environment; made when it is missing."""
     python = ENVIRONMENT / "bin" / "python"
-    wanted = [f"celery[redis,gcpubsub]=={version('celery')}", "dramatiq[redis]>=2,<3"]
+    celery = f"celery[redis,gcpubsub]=={version('celery')}"
+    wanted = [celery, "dramatiq[redis]>=2,<3", "hiredis>=3,<4"]
     complete = ENVIRONMENT / "complete"
     if not complete.exists() or complete.read_text() != " ".join(wanted):
         try:
@@ -77,6 +79,15 @@ class CeleryPeer:
             wait_for_lines(process, record, count - 100 * POOLS[pool])
         return rate_of_middle([arrived for _, arrived in read_record(record)])
 
+    def order_throughput(self, pool: str, store_url: str) -> float:
+        """Orders a second of the sample's work as a Celery task, on a backlog, an empty store."""
+        record = self._record()
+        self.extra["BENCH_STORE"] = store_url
+        count = int(self._run("orders", "100000", str(ORDERS)))
+        with self.worker(pool, record, block=100, app="orders") as process:
+            wait_for_lines(process, record, count - 100 * POOLS[pool])
+        return rate_of_middle([arrived for _, arrived in read_record(record)])
+
     def latency(self, pool: str, count: int) -> list[float]:
         """Seconds from publish to task, one message at a time."""
         record = self._record()
@@ -106,7 +117,13 @@ class CeleryPeer:
 
     @contextlib.contextmanager
     def worker(
-        self, pool: str, record: Path, *, block: int, events: bool = False
+        self,
+        pool: str,
+        record: Path,
+        *,
+        block: int,
+        events: bool = False,
+        app: str = "celery_app",
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Run a worker."""
         size = POOLS[pool]
@@ -116,9 +133,9 @@ class CeleryPeer:
             "BENCH_MULTIPLIER": str(_PREFETCH // size),
             "BENCH_EVENTS": "1" if events else "",
         }
-        app = ("-A", "benchmarks.peers.celery_app", "worker")
+        command = ("celery", "-A", f"benchmarks.peers.{app}", "worker")
         options = ("--loglevel", "WARNING", "-P", pool, "-c", str(size))
-        with self._running(("celery", *app, *options), environment) as process:
+        with self._running((*command, *options), environment) as process:
             yield process
 
     @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from google.api_core.exceptions import NotFound
@@ -39,7 +40,11 @@ class RawClient:
 
     def publish(self, count: int) -> None:
         """Publish ``count`` messages in batches and wait until all are confirmed."""
-        futures = [self._publisher.publish(self._topic, make_data()) for _ in range(count)]
+        self.publish_all(make_data() for _ in range(count))
+
+    def publish_all(self, data: Iterable[bytes]) -> None:
+        """Publish messages in batches and wait until all are confirmed."""
+        futures = [self._publisher.publish(self._topic, each) for each in data]
         for future in futures:
             future.result(60)
 

@@ -61,8 +61,16 @@ TARGETS = (
         "throughput, typed payload, to untyped", "throughput/convotic, typed", _OURS, 0.85, True
     ),
     Target(
-        "throughput, deduplicate, to without", "throughput/convotic, deduplicate", _OURS, 0.0, True
+        "throughput, deduplicate, to without", "throughput/convotic, deduplicate", _OURS, 0.5, True
     ),
+    Target(
+        "order handler, to Celery + RabbitMQ",
+        "orders/convotic",
+        "orders/celery rabbitmq",
+        3.0,
+        True,
+    ),
+    Target("order handler, to our no-op", "orders/convotic", _OURS, 0.26, True),
     Target("throughput, two workers, to one", "throughput/convotic, two workers", _OURS, 0.0, True),
     Target("throughput, to Celery in memory", _OURS, "throughput/celery, in memory", 0.0, True),
     *(
@@ -191,4 +199,4 @@ def write_chart(samples: Mapping[str, Sample], path: Path) -> None:
     path.write_text("\n".join([head + style, *lines, "</svg>"]) + "\n")
 
 
-_CHARTED = {"throughput", "google", "pools"}
+_CHARTED = {"throughput", "orders", "google", "pools"}

@@ -24,6 +24,11 @@ _BLOCK = int(os.environ.get("BENCH_BLOCK", "100"))
 
 @app.task(name="note_arrival")
 def note_arrival(sent: int, padding: str) -> None:  # noqa: ARG001 - a no-op
+    note(sent)
+
+
+def note(sent: int) -> None:
+    """Note that a message has arrived."""
     _record.append(f"{sent} {time.monotonic_ns()}\n")
     if len(_record) >= _BLOCK:
         with Path(_path).open("a") as file:
