@@ -15,6 +15,7 @@ from convotic_emulator.errors import StoreError
 from convotic_emulator.grpc.server import GrpcServer
 from convotic_emulator.services.iam import IamService
 from convotic_emulator.services.publisher import PublisherService
+from convotic_emulator.services.push import Pushers
 from convotic_emulator.services.push_config import is_loopback
 from convotic_emulator.services.schemas import SchemaService
 from convotic_emulator.services.status import StatusService
@@ -105,7 +106,7 @@ class EmulatorServer:
             return
         if self.is_exposed:
             logger.warning(EXPOSED, extra={"action": "emulator_exposed", "host": self.host})
-        store = Store(self._path, fsync=self._fsync, now_us=self._clock.now_us())
+        store = Store(self._path, fsync=self._fsync)
         try:
             engine = Engine(store, self._clock)
         except (DecodeError, LookupError, TypeError, ValueError) as error:
@@ -129,6 +130,7 @@ class EmulatorServer:
                 f"Can't listen on {self.address}: the port is taken, or the host is not ours. "
                 "Port 0 is any free one."
             ) from error
+        engine.pushing = Pushers(engine)
         engine.start()
         self._server, self._engine = server, engine
 
@@ -159,7 +161,7 @@ class EmulatorServer:
 
     async def wait_failed(self) -> None:
         """Wait until the data file fails; raises its error. For whoever runs a server for long."""
-        await asyncio.shield(self.engine.failed)
+        await asyncio.shield(self.engine.commits.failed)
 
     async def __aenter__(self) -> Self:
         await self.start()

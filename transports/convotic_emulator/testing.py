@@ -84,7 +84,9 @@ class EmulatorThread:
 
         async def count() -> int:
             engine = self.server.engine
-            return engine.store.count(engine.registry.subscription(subscription).row.number)
+            return engine.store.counts.messages(
+                engine.registry.subscription(subscription).row.number
+            )
 
         return _LOOP.run(count())
 
@@ -98,9 +100,9 @@ class EmulatorThread:
     async def _maintain(self) -> None:
         engine = self.server.engine
         engine.tick()
-        engine.maintain()
-        while engine.sweep():
-            await engine.committed()
+        engine.upkeep.maintain()
+        while engine.upkeep.sweep():
+            await engine.commits.committed()
 
 
 class _Loop:

@@ -71,7 +71,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
     @initialize()
     def create(self) -> None:
         self.clock = ManualClock()
-        self.store = Store(MEMORY, now_us=self.clock.now_us())
+        self.store = Store(MEMORY)
         self.broker = Broker(self.store, self.clock, lambda _state: None)
         registry = self.broker.registry
         for topic in (TOPIC, DEAD):
@@ -104,7 +104,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         messages = [message(data=b"x", ordering_key=key) for _ in range(count)]
         ids = self.broker.publish(self.broker.registry.topics[TOPIC], messages)
         for identifier in ids:
-            self.known[int(identifier) - self.store.id_base] = Known(key if self.ordered else "")
+            self.known[int(identifier) // 10**12] = Known(key if self.ordered else "")
 
     @rule(target=deliveries, count=st.integers(1, 4))
     def take_one(self, count: int) -> Delivery:
@@ -188,16 +188,16 @@ class SubscriptionMachine(RuleBasedStateMachine):
     def seek(self, *, time_us: int | None, source: Any) -> None:
         """Seek; learn which messages are live now, and check that they are the right ones."""
         self.note_dead_letters()
-        before = self.store.existing(self.state.number, self.known)
+        before = self.store.backlogs.existing(self.state.number, self.known)
         wanted = set() if time_us else set(self.known) if self.retaining else before
         if source is not None:
-            wanted = self.store.existing(source.row.number, self.known)
+            wanted = self.store.backlogs.existing(source.row.number, self.known)
         subscription = self.broker.registry.subscriptions[NAME]
         for _ in self.broker.seek(
             self.broker.begin_seek(subscription, time_us=time_us, source=source)
         ):
             pass
-        rows = self.store.existing(self.state.number, self.known)
+        rows = self.store.backlogs.existing(self.state.number, self.known)
         dead = {seq for seq, known in self.known.items() if known.state == "dead"}
         assert rows - dead == wanted - dead
         for seq, known in self.known.items():
@@ -219,7 +219,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
             return
         dead = self.note_dead_letters()
         state = self.state
-        rows = self.store.existing(state.number, self.known)
+        rows = self.store.backlogs.existing(state.number, self.known)
         for seq, known in self.known.items():
             if seq in rows:
                 # An acknowledgement behind an unsettled message of its key is kept back.
@@ -235,7 +235,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         ]
         assert sum(map(len, places)) == len(set().union(*places)), places
         assert not set().union(*places) - rows - dead
-        assert self.store.count(state.number) == len(rows)
+        assert self.store.counts.messages(state.number) == len(rows)
 
     def take(self, count: int) -> list[Delivery]:
         taken = self.state.take(
@@ -273,8 +273,8 @@ class SubscriptionMachine(RuleBasedStateMachine):
 
     def note_dead_letters(self) -> set[int]:
         number = self.broker.registry.subscriptions[KEEP].row.number
-        copies = list(self.store.scan(number, 0))
-        rows = self.store.existing(self.state.number, self.known)
+        copies = self.store.backlogs.read_page(number, 0, 100_000, 1 << 30)[0]
+        rows = self.store.backlogs.existing(self.state.number, self.known)
         dead = set()
         gone = [s for s, k in self.known.items() if s not in rows and k.state == "live"]
         for seq in gone:
@@ -282,8 +282,8 @@ class SubscriptionMachine(RuleBasedStateMachine):
             dead.add(seq)
         total = self.forwarded = self.forwarded + len(dead)
         assert total == len(copies), "a message is gone without acknowledgement or dead letter"
-        assert total == self.store.count(number)
-        assert total == self.store.count_dead_letters(self.state.number)
+        assert total == self.store.counts.messages(number)
+        assert total == self.store.counts.dead_letters(self.state.number)
         return dead
 
     def teardown(self) -> None:
@@ -292,7 +292,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
             return
         for _ in range(10 * (len(self.known) + 1)):
             live = {seq for seq, known in self.known.items() if known.state == "live"}
-            if not live and not self.store.count(self.state.number):
+            if not live and not self.store.counts.messages(self.state.number):
                 break
             for delivery in self.take(1000):
                 self.acknowledge(delivery)
@@ -300,5 +300,5 @@ class SubscriptionMachine(RuleBasedStateMachine):
             self.broker.fire_due()
             self.note_dead_letters()
         assert all(known.state != "live" for known in self.known.values())
-        assert not self.store.count(self.state.number)
+        assert not self.store.counts.messages(self.state.number)
         self.store.close()

@@ -82,9 +82,9 @@ async def test_messages_are_dropped_after_their_retention(
     assert bodies(await client.pull()) == [b"young"]
 
     number = server.engine.registry.subscriptions[SUBSCRIPTION].row.number
-    while server.engine.sweep():
+    while server.engine.upkeep.sweep():
         pass
-    assert server.engine.store.count(number) == 1
+    assert server.engine.store.counts.messages(number) == 1
 
 
 async def test_a_pull_does_not_delete_what_has_expired(
@@ -100,7 +100,7 @@ async def test_a_pull_does_not_delete_what_has_expired(
     assert bodies(await client.pull()) == [b"young"]
 
     number = server.engine.registry.subscriptions[SUBSCRIPTION].row.number
-    assert server.engine.store.count(number) == 3001
+    assert server.engine.store.counts.messages(number) == 3001
 
 
 async def test_an_unused_subscription_expires(
@@ -159,7 +159,7 @@ async def test_a_deleted_backlog_is_swept_away(server: EmulatorServer, client: C
     subscription = t.Subscription.pb()(name=SUBSCRIPTION, topic=TOPIC)
     await client.call("Subscriber/CreateSubscription", subscription, t.Subscription.pb())
     assert await client.pull() == []
-    await wait_until_async(lambda: server.engine.store.oldest_us(number) is None)
+    await wait_until_async(lambda: server.engine.store.backlogs.oldest_us(number) is None)
 
 
 async def test_delivered_data_is_dropped_from_memory(

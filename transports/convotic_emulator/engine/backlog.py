@@ -1,25 +1,25 @@
 """Where a subscription's next message comes from: redelivery, lanes of ordering keys, new ones.
 
-Memory holds a page of what is new, and all that waits to come again; the rest of a backlog stays in
-the journal. Pure, like :mod:`convotic_emulator.engine.state`.
+Memory holds a page of what is new, and all that waits to be redelivered; the rest of a backlog
+stays in its rows. No I/O of its own, like :mod:`convotic_emulator.engine.state`.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from convotic_emulator.engine.clock import SECOND_US
 from convotic_emulator.engine.ordering import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from convotic_emulator.engine.journal import Journal
-    from convotic_emulator.engine.lease import Message, Timers
+    from convotic_emulator.engine.lease import Timers
+    from convotic_emulator.engine.rules import Rules
+    from convotic_emulator.storage.message import Message
+    from convotic_emulator.storage.store import Store
 
-__all__ = ["Backlog", "Rules"]
+__all__ = ["Backlog"]
 
 #: Rows read ahead of a consumer, and the most that ``ready`` holds.
 PAGE_MESSAGES = 1000
@@ -28,21 +28,6 @@ PAGE_BYTES = 4 * 1024 * 1024
 MAX_AGAIN = 10_000
 #: Messages of one ordering key that are read at a time.
 LANE_PAGE = 100
-
-
-@dataclass(slots=True)
-class Rules:
-    """The settings of a subscription that the state machine obeys; they may change at any time."""
-
-    ordered: bool = False
-    exactly_once: bool = False
-    retain_acknowledged: bool = False
-    #: 0: no dead-letter policy, then nothing is counted for clients.
-    max_delivery_attempts: int = 0
-    #: 0: no retry policy, redelivery at once.
-    min_backoff_us: int = 0
-    max_backoff_us: int = 0
-    retention_us: int = 7 * 86_400 * SECOND_US
 
 
 class Backlog:
@@ -57,7 +42,7 @@ class Backlog:
         rules: Rules,
         outstanding: Mapping[int, Message],
         *,
-        journal: Journal,
+        store: Store,
         timers: Timers,
         wake: Callable[[], None],
     ) -> None:
@@ -78,7 +63,7 @@ class Backlog:
         self._outstanding = outstanding
         self._ready_bytes = 0
         self._again_turn = True
-        self._journal = journal
+        self._rows = store.backlogs
         self._timers = timers
         self._wake = wake
 
@@ -101,7 +86,7 @@ class Backlog:
         return bool(self.again or self.runnable or self.ready or self._read_page())
 
     def waiting_in_memory(self) -> int:
-        """Return how many messages could be delivered without reading the journal again."""
+        """Return how many messages could be delivered without reading rows again."""
         return len(self.again) + len(self.runnable) + len(self.ready)
 
     def forget_ready(self) -> None:
@@ -113,7 +98,7 @@ class Backlog:
         self.caught_up = False
 
     def clear(self) -> None:
-        """Forget everything; it is read again from the journal."""
+        """Forget everything; it is read again from the rows."""
         self.again.clear()
         self.delayed.clear()
         self.lanes.clear()
@@ -131,11 +116,11 @@ class Backlog:
         kept = [lane.run[seq] for lane in self.lanes.values() for seq in lane.acknowledged]
         renewed: list[Message] = []
         for message in kept:
-            row = self._journal.find(self._number, message.seq)
+            row = self._rows.find(self._number, message.seq)
             if row is not None and row.generation == message.generation:
                 row.generation += 1
                 renewed.append(row)
-        self._journal.record_redelivery(self._number, renewed)
+        self._rows.record_redelivery(self._number, renewed)
 
     def rejoin_lanes(self) -> None:
         """Open the runs of what is leased after a restart or a seek, when nothing is read yet.
@@ -168,7 +153,7 @@ class Backlog:
                 if message is fresh:
                     self._pass_expired(oldest_us)
                 else:
-                    self._journal.remove(self._number, [message.seq], retain=False)
+                    self._rows.remove(self._number, [message.seq], retain=False)
             elif message is not fresh or not self._passes_over(message, now_us, taker):
                 return message
         return None
@@ -187,7 +172,7 @@ class Backlog:
 
     def unqueue(self, seq: int, generation: int) -> Message | None:
         """Take a lapsed message back that was not given out again, by the ack id of its lease."""
-        row = None if self.is_held else self._journal.find(self._number, seq)
+        row = None if self.is_held else self._rows.find(self._number, seq)
         if row is None or row.generation != generation + 1 or seq in self._outstanding:
             return None
         self.again.pop(seq, None)
@@ -256,7 +241,7 @@ class Backlog:
             if not lane.next_up and lane.is_open_to(taker):
                 after_seq = lane.passed_from - 1
                 lane.read_ahead(
-                    self._journal.read_key(self._number, key, after_seq, lane.passed_to, LANE_PAGE)
+                    self._rows.read_key(self._number, key, after_seq, lane.passed_to, LANE_PAGE)
                 )
             if lane.next_up and lane.is_open_to(taker):
                 message = lane.next_up[0]
@@ -280,9 +265,7 @@ class Backlog:
     def _read_page(self) -> bool:
         """Fill ``ready``, if there is anything to fill it with."""
         while not self.caught_up and not self.ready:
-            page, more = self._journal.read_page(
-                self._number, self.cursor, PAGE_MESSAGES, PAGE_BYTES
-            )
+            page, more = self._rows.read_page(self._number, self.cursor, PAGE_MESSAGES, PAGE_BYTES)
             if page:
                 self.cursor = page[-1].seq
             self.caught_up = not more
@@ -295,7 +278,7 @@ class Backlog:
         while self.ready and self.ready[0].published_us < oldest_us:
             self._ready_bytes -= self.ready.popleft().size
         if not self.ready:
-            self.cursor = max(self.cursor, self._journal.last_before(self._number, oldest_us))
+            self.cursor = max(self.cursor, self._rows.last_before(self._number, oldest_us))
 
     def _is_known(self, row: Message) -> bool:
         """Say whether a row is in memory elsewhere; only so after a restart or a seek."""
@@ -314,7 +297,7 @@ class Backlog:
         for message in repeated:
             message.generation += 1
         if repeated:
-            self._journal.record_redelivery(self._number, repeated)
+            self._rows.record_redelivery(self._number, repeated)
         if lane.run:
             return
         if lane.has_more:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from convotic_emulator.engine.clock import SECOND_US, Clock
-from convotic_emulator.engine.lease import Message, Timers
+from convotic_emulator.engine.lease import Timers
 from convotic_emulator.engine.names import project_of, short_name
 from convotic_emulator.engine.registry import Registry, Snapshot, Subscription, Topic
+from convotic_emulator.engine.rules import Proto, duration_us, rules_of
 from convotic_emulator.engine.state import SubscriptionState
-from convotic_emulator.services.checks import Proto, duration_us, rules_of
+from convotic_emulator.storage.message import Message
 from convotic_emulator.storage.seeks import Seek
 from convotic_protos import pubsub
 
@@ -41,20 +42,25 @@ class Broker:
     ) -> None:
         self.store = store
         self.clock = clock
-        self.timers = Timers()
         #: How late the next message is to be delivered; set by tests' faults.
         self.take_delay_us: Callable[[], int] | None = None
         self._wake = wake
+        self._last_published_us = 0
+        self.reload()
+
+    def reload(self) -> None:
+        """Read everything from the store, as after a kill."""
+        store = self.store
         store.drop_unfinished_copies()
-        self.registry = Registry(store, clock, self._create_state)
-        self._last_published_us = max(
-            [store.newest_us(row.number) for row in store.resources()], default=0
-        )
-        for number, leases in store.read_leases().items():
+        self.timers = Timers()
+        self.registry = Registry(store, self.clock, self._create_state)
+        newest_us = [store.backlogs.newest_us(row.number) for row in store.resources.all()]
+        self._last_published_us = max(newest_us, default=0)
+        for number, leases in store.leases.read().items():
             subscription = self.registry.by_number.get(number)
             if subscription is not None and not subscription.proto.detached:
                 subscription.state.restore(leases)
-        for seek in store.unfinished_seeks():
+        for seek in store.seeks.unfinished():
             self.registry.by_number[seek.number].state.hold()
         self.fire_due()
 
@@ -67,13 +73,13 @@ class Broker:
 
         The messages are completed in place with id and publish time.
         """
-        first_seq = self.store.take_seqs(len(messages))
+        first_seq = self.store.numbers.take_seqs(len(messages))
+        ids = self.store.numbers.message_ids(first_seq, len(messages))
         now_us = self._last_published_us = max(self.clock.now_us(), self._last_published_us)
         seconds, micros = divmod(now_us, SECOND_US)
-        base = self.store.id_base
         entries: list[tuple[int, int, str | None, bytes]] = []
         for seq, message in enumerate(messages, first_seq):
-            message.message_id = str(base + seq)
+            message.message_id = ids[seq - first_seq]
             time = message.publish_time
             time.seconds = seconds
             time.nanos = micros * 1000
@@ -81,10 +87,10 @@ class Broker:
         for subscription in list(topic.subscriptions.values()):
             self._deliver(subscription, messages, entries)
         for snapshot in topic.snapshots.values():
-            self.store.append(snapshot.row.number, entries)
+            self.store.backlogs.append(snapshot.row.number, entries)
         if topic.retains:
-            self.store.append(topic.row.number, entries)
-        return [str(base + entry[0]) for entry in entries]
+            self.store.backlogs.append(topic.row.number, entries)
+        return ids
 
     def _deliver(
         self,
@@ -101,7 +107,7 @@ class Broker:
             ]
             if not entries:
                 return
-        self.store.append(subscription.row.number, entries)
+        self.store.backlogs.append(subscription.row.number, entries)
         state = subscription.state
         fresh: list[Message] = []
         if state.backlog.caught_up or self.take_delay_us is not None:
@@ -116,14 +122,14 @@ class Broker:
         for message in messages:
             if delay_us := take_us():
                 message.due_us = message.published_us + delay_us
-                self.store.record_redelivery(subscription.row.number, [message])
+                self.store.backlogs.record_redelivery(subscription.row.number, [message])
 
     def _create_state(self, subscription: Subscription) -> SubscriptionState:
         return SubscriptionState(
             subscription.row.number,
             rules_of(subscription.proto),
-            token=self.store.token,
-            journal=self.store,
+            token=self.store.numbers.token,
+            store=self.store,
             timers=self.timers,
             forward=self._forward,
             wake=self._wake,
@@ -138,7 +144,7 @@ class Broker:
         subscription = self.registry.by_number[state.number]
         policy = subscription.proto.dead_letter_policy
         topic = self.registry.topics.get(policy.dead_letter_topic)
-        body = self.store.read_bodies(state.number, [message.seq]).get(message.seq)
+        body = self.store.backlogs.read_bodies(state.number, [message.seq]).get(message.seq)
         if topic is None or body is None:
             return body is None
         forwarded = _MESSAGE.FromString(body)
@@ -161,12 +167,12 @@ class Broker:
         seek = Seek(
             number=subscription.row.number,
             generation=subscription.row.seeks * _GENERATIONS_PER_SEEK,
-            last_seq=self.store.last_seq,
+            last_seq=self.store.numbers.last_seq,
             retain=subscription.proto.retain_acked_messages,
             time_us=time_us,
             source=0 if source is None else source.row.number,
         )
-        self.store.begin_seek(seek)
+        self.store.seeks.begin(seek)
         subscription.state.hold()
         return seek
 
@@ -180,30 +186,30 @@ class Broker:
         def is_wanted(body: bytes) -> bool:
             return matches is None or matches(_MESSAGE.FromString(body).attributes)
 
-        for _ in self.store.seek(seek, is_wanted):
+        for _ in self.store.seeks.run(seek, is_wanted):
             yield
             if subscription.is_gone:
                 return
-        self.store.end_seek(seek.number)
+        self.store.seeks.end(seek.number)
         state = subscription.state
-        state.reload(self.store.existing(seek.number, state.outstanding))
+        state.reload(self.store.backlogs.existing(seek.number, state.outstanding))
 
     def copy(self, subscription: Subscription, snapshot: Snapshot) -> Iterator[None]:
         """Fill a new snapshot, a slice at a time; give up if one of the two is gone.
 
         What is acknowledged meanwhile may be in it. It gets what is published from now on anyway.
         """
-        number, last_seq = snapshot.row.number, self.store.last_seq
+        number, last_seq = snapshot.row.number, self.store.numbers.last_seq
         snapshot.is_complete = False
-        self.store.begin_copy(number)
-        for _ in self.store.copy(subscription.row.number, number, last_seq):
+        self.store.seeks.begin_copy(number)
+        for _ in self.store.seeks.copy(subscription.row.number, number, last_seq):
             yield
             if self.registry.snapshots.get(snapshot.row.name) is not snapshot:
                 return
             if subscription.is_gone:
                 self.registry.delete_snapshot(snapshot.row.name)
                 return
-        self.store.end_copy(number)
+        self.store.seeks.end_copy(number)
         snapshot.is_complete = True
 
     def trim(self) -> bool:
@@ -212,16 +218,16 @@ class Broker:
         for subscription in self.registry.subscriptions.values():
             state = subscription.state
             oldest_us = now_us - state.rules.retention_us
-            more |= self.store.trim(subscription.row.number, oldest_us, state.outstanding)
+            more |= self.store.backlogs.trim(subscription.row.number, oldest_us, state.outstanding)
         for topic in self.registry.topics.values():
             oldest_us = now_us - duration_us(topic.proto.message_retention_duration)
-            more |= self.store.trim(topic.row.number, oldest_us)
+            more |= self.store.backlogs.trim(topic.row.number, oldest_us)
         return more
 
     def maintain(self, in_use: Callable[[SubscriptionState], bool]) -> list[str]:
         """Forget what is past; return the names of subscriptions that have expired."""
         now_us = self.clock.now_us()
-        self.store.forget_leases(now_us)
+        self.store.leases.forget_before(now_us)
         expired: list[str] = []
         for subscription in self.registry.subscriptions.values():
             state = subscription.state

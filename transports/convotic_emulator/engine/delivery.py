@@ -12,11 +12,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from convotic_emulator.engine.clock import Clock
-    from convotic_emulator.engine.lease import Consumer, Message
+    from convotic_emulator.engine.commits import Commits
+    from convotic_emulator.engine.lease import Consumer
     from convotic_emulator.engine.state import SubscriptionState
+    from convotic_emulator.storage.message import Message
 
 __all__ = ["MAX_RESPONSE_BYTES", "Dispatcher", "FutureWaiter", "Waiter"]
 
@@ -76,20 +76,11 @@ class FutureWaiter(Waiter):
 
 
 class Dispatcher:
-    """Hands available messages to waiters, after the requests that came together.
+    """Hands available messages to waiters, after the requests that came together."""
 
-    ``fail`` is told when the data file could not be read or written.
-    """
-
-    def __init__(
-        self,
-        clock: Clock,
-        after_dispatch: Callable[[], None],
-        fail: Callable[[sqlite3.Error], None],
-    ) -> None:
+    def __init__(self, clock: Clock, commits: Commits) -> None:
         self._clock = clock
-        self._after_dispatch = after_dispatch
-        self._fail = fail
+        self._commits = commits
         self._waiting: dict[SubscriptionState, deque[Waiter]] = {}
         self._woken: set[SubscriptionState] = set()
         self._scheduled = False
@@ -154,8 +145,8 @@ class Dispatcher:
                     if not queue:
                         del self._waiting[state]
         except sqlite3.Error as error:
-            self._fail(error)
-        self._after_dispatch()
+            self._commits.fail(error)
+        self._commits.commit_soon()
 
     def _serve(self, state: SubscriptionState, queue: deque[Waiter]) -> None:
         now_us = self._clock.now_us()

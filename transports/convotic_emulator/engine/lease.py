@@ -1,60 +1,17 @@
-"""The parts that the state machine moves: messages, leases, consumers and the one timer heap."""
+"""Leases of messages, the consumers that have them, and the one timer heap."""
 
 from __future__ import annotations
 
 import heapq
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-__all__ = ["Consumer", "LeaseBatch", "Message", "Timed", "Timers"]
+if TYPE_CHECKING:
+    from convotic_emulator.storage.message import Message
+
+__all__ = ["Consumer", "LeaseBatch", "Timed", "Timers"]
 
 #: Rebuild the heap when this many entries, and more than half of all, are dead.
 _MIN_DEAD_TIMERS = 1024
-
-
-class Message:
-    """One message of one subscription, while it is in memory.
-
-    ``seq`` is the server-wide number in publish order. ``attempts`` counts nacks and lapses.
-    ``generation`` is part of the ack id and grows with every redelivery, so that an old ack id
-    never acknowledges a newer delivery. ``body`` is the serialized PubsubMessage, dropped once
-    sent: only what is about to be sent is held with its data.
-    """
-
-    __slots__ = (
-        "attempts",
-        "batch",
-        "body",
-        "consumer",
-        "due_us",
-        "generation",
-        "key",
-        "published_us",
-        "seq",
-        "size",
-    )
-
-    def __init__(
-        self,
-        seq: int,
-        published_us: int,
-        key: str | None,
-        size: int,
-        body: bytes | None,
-    ) -> None:
-        self.seq = seq
-        self.published_us = published_us
-        self.key = key
-        self.size = size
-        self.body = body
-        self.attempts = 0
-        self.generation = 0
-        #: Not before this time, for a subscription with a retry policy.
-        self.due_us = 0
-        self.batch: LeaseBatch | None = None
-        self.consumer: Consumer | None = None
-
-    def __repr__(self) -> str:
-        return f"Message({self.seq}, generation={self.generation}, attempts={self.attempts})"
 
 
 class Consumer:
@@ -107,21 +64,21 @@ class LeaseBatch:
         #: How many of the messages still have this lease.
         self.live = len(messages)
         for message in messages:
-            message.batch = self
+            message.lease = self
         timers.push(deadline_us, self)
 
     def release(self, message: Message) -> None:
         """End the lease of one message that has it."""
-        message.batch = None
+        message.lease = None
         self.live -= 1
         if not self.live:
             self.messages = []
-            self._timers.note_dead()
+            self._timers.record_dead()
 
     def fire(self, now_us: int) -> None:
         """Let what is still leased lapse."""
-        self._timers.note_fired()
-        self._owner.expire([m for m in self.messages if m.batch is self], now_us)
+        self._timers.record_fired()
+        self._owner.expire([m for m in self.messages if m.lease is self], now_us)
 
 
 class LeaseOwner(Protocol):
@@ -145,7 +102,7 @@ class Timers:
         self._count += 1  # a tie-breaker: Timed objects have no order
         heapq.heappush(self._heap, (when_us, self._count, timed))
 
-    def note_dead(self) -> None:
+    def record_dead(self) -> None:
         """Say that one entry has become dead."""
         self._dead += 1
         if self._dead > _MIN_DEAD_TIMERS and self._dead * 2 > len(self._heap):
@@ -153,8 +110,8 @@ class Timers:
             heapq.heapify(self._heap)
             self._dead = 0
 
-    def note_fired(self) -> None:
-        """Say that an entry that will call :meth:`note_dead` has left the heap already."""
+    def record_fired(self) -> None:
+        """Say that an entry that will call :meth:`record_dead` has left the heap already."""
         self._dead -= 1
 
     def next_us(self) -> int | None:

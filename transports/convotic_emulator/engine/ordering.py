@@ -16,7 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from convotic_emulator.engine.lease import Message
+    from convotic_emulator.storage.message import Message
 
 __all__ = ["Lane"]
 

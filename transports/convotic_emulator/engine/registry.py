@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from convotic_emulator.engine.filter import Predicate, parse_filter
 from convotic_emulator.engine.names import DELETED_SCHEMA, DELETED_TOPIC
+from convotic_emulator.engine.rules import Proto, rules_of
 from convotic_emulator.errors import AlreadyExists, NotFound
-from convotic_emulator.services.checks import Proto, rules_of
-from convotic_emulator.storage.store import ResourceRow, Store
+from convotic_emulator.storage.resources import ResourceRow
 from convotic_protos import pubsub, schema
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from convotic_emulator.engine.clock import Clock
     from convotic_emulator.engine.state import SubscriptionState
+    from convotic_emulator.storage.store import Store
 
 __all__ = ["Registry", "Schema", "Snapshot", "Subscription", "Topic"]
 
@@ -121,7 +122,7 @@ class Registry:
         self.snapshots: dict[str, Snapshot] = {}
         self.schemas: dict[str, Schema] = {}
         self.by_number: dict[int, Subscription] = {}
-        for row in store.resources():
+        for row in store.resources.all():
             self._add(row)
 
     def topic(self, name: str) -> Topic:
@@ -145,7 +146,7 @@ class Registry:
         if name in self.schemas:
             raise AlreadyExists.of(name)
         row = self._new_row("schema", name, revisions)
-        self._store.save_resource(row)
+        self._store.resources.save(row)
         self._add(row)
 
     def create(self, kind: str, proto: Proto) -> int:
@@ -155,7 +156,7 @@ class Registry:
         if proto.name in self.snapshots:
             raise AlreadyExists.of(proto.name)
         row = self._new_row(kind, proto.name, proto)
-        self._store.save_resource(row)
+        self._store.resources.save(row)
         self._add(row)
         return row.number
 
@@ -165,7 +166,7 @@ class Registry:
             resource.changed()
         else:
             resource.row.body = resource.proto.SerializeToString()
-        self._store.save_resource(resource.row)
+        self._store.resources.save(resource.row)
 
     def delete_topic(self, name: str) -> None:
         """Delete a topic. Its subscriptions keep their backlogs and show ``_deleted-topic_``."""
@@ -196,7 +197,7 @@ class Registry:
         """Delete a snapshot."""
         snapshot = self.snapshot(name)
         del self.snapshots[name]
-        self._store.end_copy(snapshot.row.number)
+        self._store.seeks.end_copy(snapshot.row.number)
         topic = self.topics.get(snapshot.proto.topic)
         if topic is not None:
             topic.snapshots.pop(name, None)
@@ -217,7 +218,7 @@ class Registry:
             topic.subscriptions.pop(subscription.row.name, None)
         subscription.proto.detached = True
         self._store.drop_backlog(subscription.row.number)
-        self._store.end_seek(subscription.row.number)
+        self._store.seeks.end(subscription.row.number)
         subscription.state.reload(())
         subscription.state.hold()
         self.save(subscription)
@@ -229,7 +230,7 @@ class Registry:
         return ResourceRow(
             name=name,
             kind=kind,
-            number=self._store.take_number(),
+            number=self._store.numbers.take_number(),
             body=proto.SerializeToString(),
             created_us=self._clock.now_us(),
         )

@@ -16,29 +16,31 @@ from convotic_emulator.errors import DETACHED, FailedPrecondition, NotFound, Una
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
 
-    from convotic_emulator.engine.engine import Engine
+    from convotic_emulator.engine.broker import Broker
+    from convotic_emulator.engine.commits import Commits
     from convotic_emulator.engine.registry import Snapshot, Subscription, Topic
-    from convotic_emulator.services.checks import Proto
+    from convotic_emulator.engine.rules import Proto
     from convotic_emulator.storage.seeks import Seek
 
-__all__ = ["Replays"]
+__all__ = ["Seeks"]
 
 #: Work so long, then commit and let others have as long.
 SLICE_SECONDS = 0.005
 
 
-class Replays:
+class Seeks:
     """What is in progress. Belongs to the event loop of its engine."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, broker: Broker, commits: Commits) -> None:
+        self._broker = broker
+        self._commits = commits
         self._tasks: set[asyncio.Task[None]] = set()
         self._locks: WeakKeyDictionary[Subscription, asyncio.Lock] = WeakKeyDictionary()
 
     def resume(self) -> None:
         """Go on with the seeks of an earlier run; their subscriptions are held until then."""
-        for seek in self._engine.store.unfinished_seeks():
-            subscription = self._engine.registry.by_number[seek.number]
+        for seek in self._broker.store.seeks.unfinished():
+            subscription = self._broker.registry.by_number[seek.number]
             self._start(self._resume(subscription, seek))
 
     def stop(self) -> None:
@@ -61,22 +63,22 @@ class Replays:
     ) -> None:
         async with self._lock(subscription):
             if time_us is None and source is not None:
-                self._engine.registry.snapshot(source.row.name)  # deleted meanwhile?
+                self._broker.registry.snapshot(source.row.name)  # deleted meanwhile?
             _check_exists(subscription)
-            seek = self._engine.broker.begin_seek(subscription, time_us=time_us, source=source)
-            await self._in_slices(self._engine.broker.seek(seek))
+            seek = self._broker.begin_seek(subscription, time_us=time_us, source=source)
+            await self._in_slices(self._broker.seek(seek))
             _check_exists(subscription)
 
     async def _resume(self, subscription: Subscription, seek: Seek) -> None:
         async with self._lock(subscription):
-            await self._in_slices(self._engine.broker.seek(seek))
+            await self._in_slices(self._broker.seek(seek))
 
     async def _copy(self, subscription: Subscription, proto: Proto) -> None:
         async with self._lock(subscription):
             _check_exists(subscription)
-            self._engine.registry.create("snapshot", proto)
-            snapshot = self._engine.registry.snapshot(proto.name)
-            await self._in_slices(self._engine.broker.copy(subscription, snapshot))
+            self._broker.registry.create("snapshot", proto)
+            snapshot = self._broker.registry.snapshot(proto.name)
+            await self._in_slices(self._broker.copy(subscription, snapshot))
             if not snapshot.is_complete:
                 raise NotFound.of(proto.name)
 
@@ -86,13 +88,13 @@ class Replays:
         try:
             for _ in work:
                 if time.monotonic() - since >= SLICE_SECONDS:
-                    await self._engine.committed()
+                    await self._commits.committed()
                     await asyncio.sleep(SLICE_SECONDS)
                     since = time.monotonic()
         except sqlite3.Error as error:
-            self._engine.fail(error)
+            self._commits.fail(error)
             raise Unavailable("The data file can't be used.") from error
-        await self._engine.committed()
+        await self._commits.committed()
 
     def _lock(self, subscription: Subscription) -> asyncio.Lock:
         return self._locks.setdefault(subscription, asyncio.Lock())

@@ -1,10 +1,10 @@
 """One subscription as a state machine: what is available, what is leased, what comes again.
 
 Pure: no I/O of its own, no threads, no clock; time is passed in, and rows are read and written
-through a :class:`~convotic_emulator.engine.journal.Journal`. A message is in exactly one place:
+through the store. A message is in exactly one place:
 
-- in the journal only, beyond ``cursor`` (most of a backlog: memory does not grow with it);
-- ``ready``: read from the journal, or just published, not delivered yet;
+- in its row only, beyond ``cursor`` (most of a backlog: memory does not grow with it);
+- ``ready``: read from its row, or just published, not delivered yet;
 - ``outstanding``: leased; ``again``: to be redelivered; ``delayed``: the same, after a back-off;
 - in a lane of its ordering key (:mod:`convotic_emulator.engine.ordering`).
 
@@ -15,17 +15,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from convotic_emulator.engine.backlog import Backlog, Rules
+from convotic_emulator.engine.backlog import Backlog
 from convotic_emulator.engine.clock import SECOND_US
-from convotic_emulator.engine.lease import Consumer, LeaseBatch, Message, Timers
+from convotic_emulator.engine.lease import Consumer, LeaseBatch, Timers
 from convotic_emulator.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from convotic_emulator.engine.journal import Journal
+    from convotic_emulator.engine.rules import Rules
+    from convotic_emulator.storage.message import Message
+    from convotic_emulator.storage.store import Store
 
-__all__ = ["Rules", "SubscriptionState"]
+__all__ = ["SubscriptionState"]
 
 #: Ours have about 40 characters.
 MAX_ACK_ID_LENGTH = 100
@@ -44,7 +46,7 @@ class SubscriptionState:
         rules: Rules,
         *,
         token: str,
-        journal: Journal,
+        store: Store,
         timers: Timers,
         forward: Callable[[SubscriptionState, Message], bool],
         wake: Callable[[SubscriptionState], None],
@@ -56,11 +58,12 @@ class SubscriptionState:
             number,
             rules,
             self.outstanding,
-            journal=journal,
+            store=store,
             timers=timers,
             wake=self._wake_up,
         )
-        self._journal = journal
+        self._store = store
+        self._rows = store.backlogs
         self._timers = timers
         self._forward = forward
         self._wake = wake
@@ -84,7 +87,7 @@ class SubscriptionState:
         self.backlog.is_held = True
 
     def reload(self, remaining: Iterable[int]) -> None:
-        """Start over from the journal, after a seek; ``remaining`` leases stay as they are.
+        """Start over from the rows, after a seek; ``remaining`` leases stay as they are.
 
         Ends a :meth:`hold`.
         """
@@ -132,7 +135,7 @@ class SubscriptionState:
                 break
             room -= message.size
             taken.append(message)
-            message.consumer = consumer
+            message.holder = consumer
             consumer.held_messages += 1
             consumer.held_bytes += message.size
             self.outstanding[message.seq] = message
@@ -219,35 +222,35 @@ class SubscriptionState:
                 continue
             message.due_us = now_us + self._backoff_us(message) if self.rules.max_backoff_us else 0
             kept.append(message)
-        self._journal.record_redelivery(self.number, kept)
+        self._rows.record_redelivery(self.number, kept)
         if forwarded:
-            self._journal.add_dead_letters(self.number, forwarded)
-            self._journal.remove(self.number, gone, retain=False)
+            self._store.counts.add_dead_letters(self.number, forwarded)
+            self._rows.remove(self.number, gone, retain=False)
         for message in kept:
             self.backlog.queue_again(message, now_us)
         self._wake(self)
 
     def _lease(self, messages: list[Message], deadline_us: int) -> None:
         for message in messages:
-            if message.batch is not None:
-                message.batch.release(message)
+            if message.lease is not None:
+                message.lease.release(message)
         LeaseBatch(self, self._timers, deadline_us, messages)
-        self._journal.record_leases(self.number, deadline_us, messages)
+        self._store.leases.record(self.number, deadline_us, messages)
 
     def _end_lease(self, message: Message) -> None:
-        if message.batch is not None:
-            message.batch.release(message)
-        consumer = message.consumer
-        if consumer is not None:
-            consumer.held_messages -= 1
-            consumer.held_bytes -= message.size
-            message.consumer = None
+        if message.lease is not None:
+            message.lease.release(message)
+        holder = message.holder
+        if holder is not None:
+            holder.held_messages -= 1
+            holder.held_bytes -= message.size
+            message.holder = None
         message.body = None
 
     def _load_bodies(self, taken: list[Message]) -> list[Message]:
         """Read missing data; drop messages that are gone."""
         missing = [m.seq for m in taken if m.body is None]
-        bodies = self._journal.read_bodies(self.number, missing)
+        bodies = self._rows.read_bodies(self.number, missing)
         for message in taken:
             if message.body is None:
                 message.body = bodies.get(message.seq)
@@ -259,8 +262,8 @@ class SubscriptionState:
 
     def _has_lapsed(self, message: Message, now_us: int) -> bool:
         """Only exactly-once subscriptions mind that a lease is over before its timer has fired."""
-        batch = message.batch
-        return self.rules.exactly_once and batch is not None and batch.deadline_us <= now_us
+        lease = message.lease
+        return self.rules.exactly_once and lease is not None and lease.deadline_us <= now_us
 
     def _backoff_us(self, message: Message) -> int:
         doublings = min(message.attempts - 1, 20)
@@ -268,7 +271,7 @@ class SubscriptionState:
 
     def _remove(self, seqs: list[int]) -> None:
         if seqs:
-            self._journal.remove(self.number, seqs, retain=self.rules.retain_acknowledged)
+            self._rows.remove(self.number, seqs, retain=self.rules.retain_acknowledged)
 
     def _revive(self, seq: int, generation: int) -> Message | None:
         """Make a lapsed message outstanding again, under its old ack id."""
@@ -278,7 +281,7 @@ class SubscriptionState:
         if message is not None:
             message.generation = generation
             self.outstanding[seq] = message
-            self._journal.record_redelivery(self.number, [message])
+            self._rows.record_redelivery(self.number, [message])
         return message
 
     def _parse(self, ack_id: str) -> tuple[int, int]:

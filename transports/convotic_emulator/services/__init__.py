@@ -1,1 +1,9 @@
-"""Placeholder: what lives here, and who may import whom."""
+"""What clients talk to: the gRPC services, push delivery, and the page for a browser.
+
+``publisher``, ``subscriber`` (with ``snapshots`` and ``streaming``), ``schemas`` (with ``avro``),
+``iam`` and ``status`` are services; ``checks``, ``changes``, ``paging`` and ``reply`` are what they
+share. ``rpc`` makes gRPC methods of them, and alone knows ``grpc``. ``faults`` has methods go wrong
+for tests; ``push`` and ``page`` speak HTTP.
+
+Imports the engine and its storage. Only the server imports services.
+"""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from convotic_emulator.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from convotic_emulator.services.checks import Proto
+    from convotic_emulator.engine.rules import Proto
 
 __all__ = [
     "POLICY_FIELDS",

@@ -7,12 +7,12 @@ service would show it, or raises InvalidArgument with field and rule. Sources: t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
-from convotic_emulator.engine.backlog import Rules
 from convotic_emulator.engine.clock import SECOND_US
 from convotic_emulator.engine.filter import parse_filter
 from convotic_emulator.engine.names import check_name
+from convotic_emulator.engine.rules import Proto, duration_us
 from convotic_emulator.errors import (
     DETACHED,
     FailedPrecondition,
@@ -25,19 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
-    "Proto",
     "check_labels",
     "check_messages",
     "check_pullable",
     "complete_subscription",
     "complete_topic",
-    "duration_us",
     "refuse_unsupported",
-    "rules_of",
 ]
-
-#: A raw protobuf message of google-cloud-pubsub (``pubsub.Topic.pb()``), which has no stubs.
-Proto: TypeAlias = Any
 
 DAY_SECONDS = 86_400
 DEFAULT_ACK_DEADLINE_SECONDS = 10
@@ -155,27 +149,6 @@ def check_messages(messages: Sequence[Proto]) -> None:
         raise InvalidArgument(
             f"The messages have {total} bytes; a request has at most {MAX_REQUEST_BYTES}."
         )
-
-
-def rules_of(subscription: Proto) -> Rules:
-    """Return what the state machine must obey."""
-    rules = Rules(
-        ordered=subscription.enable_message_ordering,
-        exactly_once=subscription.enable_exactly_once_delivery,
-        retain_acknowledged=subscription.retain_acked_messages,
-        retention_us=duration_us(subscription.message_retention_duration),
-    )
-    if subscription.HasField("dead_letter_policy"):
-        rules.max_delivery_attempts = subscription.dead_letter_policy.max_delivery_attempts
-    if subscription.HasField("retry_policy"):
-        rules.min_backoff_us = duration_us(subscription.retry_policy.minimum_backoff)
-        rules.max_backoff_us = duration_us(subscription.retry_policy.maximum_backoff)
-    return rules
-
-
-def duration_us(duration: Proto) -> int:
-    """Return a protobuf Duration in microseconds."""
-    return int(duration.seconds) * SECOND_US + int(duration.nanos) // 1000
 
 
 def _check_attributes(attributes: Mapping[str, str]) -> None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from convotic_emulator.engine.engine import Engine
-    from convotic_emulator.grpc.call import Call, Method
-    from convotic_emulator.services.checks import Proto
+    from convotic_emulator.engine.rules import Proto
+    from convotic_emulator.services.rpc import Call, Method
 
 __all__ = ["Faults", "with_faults"]
 
@@ -262,7 +262,7 @@ async def _deliver_again(faults: Faults, engine: Engine, name: str, response: Pr
     count = faults.take_duplicates(len(response.received_messages))
     subscription = engine.registry.subscriptions.get(name)
     if count and subscription is not None:
-        engine.check_usable()
+        engine.commits.check_usable()
         changes = [(entry.ack_id, 0) for entry in response.received_messages[:count]]
         subscription.state.modify(changes, engine.clock.now_us())
-        await engine.committed()
+        await engine.commits.committed()

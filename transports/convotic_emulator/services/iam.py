@@ -13,8 +13,8 @@ from convotic_emulator.services.rpc import unary
 
 if TYPE_CHECKING:
     from convotic_emulator.engine.engine import Engine
-    from convotic_emulator.grpc.call import Call, Method
-    from convotic_emulator.services.checks import Proto
+    from convotic_emulator.engine.rules import Proto
+    from convotic_emulator.services.rpc import Method
 
 __all__ = ["IamService"]
 
@@ -26,7 +26,7 @@ class IamService:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._store = engine.store
+        self._resources = engine.store.resources
 
     def methods(self) -> dict[str, Method]:
         """Return methods by name."""
@@ -40,7 +40,7 @@ class IamService:
         }
         return {name: unary(self._engine, *entry) for name, entry in table.items()}
 
-    async def set_policy(self, request: Proto, _call: Call) -> Proto:
+    async def set_policy(self, request: Proto) -> Proto:
         """Store the policy of a resource, unless it has changed since the given etag."""
         current = self._policy(request.resource)
         if request.policy.etag and request.policy.etag != current.etag:
@@ -52,14 +52,14 @@ class IamService:
             policy.CopyFrom(request.policy)
         policy.etag = b""
         policy.etag = hashlib.sha256(policy.SerializeToString(deterministic=True)).digest()[:8]
-        self._store.save_policy(request.resource, policy.SerializeToString())
+        self._resources.save_policy(request.resource, policy.SerializeToString())
         return policy
 
-    async def get_policy(self, request: Proto, _call: Call) -> Proto:
+    async def get_policy(self, request: Proto) -> Proto:
         """Return the policy of a resource; an empty one by default."""
         return self._policy(request.resource)
 
-    async def answer_permissions(self, request: Proto, _call: Call) -> Proto:
+    async def answer_permissions(self, request: Proto) -> Proto:
         """Grant every permission that is asked about; none on what does not exist."""
         for permission in request.permissions:
             if "*" in permission:
@@ -70,7 +70,7 @@ class IamService:
     def _policy(self, resource: str) -> Proto:
         if not self._exists(resource):
             raise NotFound.of(resource)
-        body = self._store.read_policy(resource)
+        body = self._resources.policy(resource)
         return policy_pb2.Policy.FromString(body or b"")
 
     def _exists(self, resource: str) -> bool:

@@ -169,7 +169,7 @@ class Page:
         except PubsubError as error:
             return _Answer(400, render_error(str(error)))
         except sqlite3.Error as error:
-            self._engine.fail(error)
+            self._engine.commits.fail(error)
             return _Answer(503, render_error(f"The data file can't be used: {error}."))
 
     def _check_sender(self, request: _Request) -> None:
@@ -200,15 +200,15 @@ class Page:
 
     def _row(self, subscription: Subscription) -> Overview:
         number, state = subscription.row.number, subscription.state
-        count, outstanding = self._engine.store.count(number), len(state.outstanding)
-        oldest_us = self._engine.store.oldest_us(number)
+        count, outstanding = self._engine.store.counts.messages(number), len(state.outstanding)
+        oldest_us = self._engine.store.backlogs.oldest_us(number)
         age_us = None if oldest_us is None else self._engine.clock.now_us() - oldest_us
         return Overview(
             name=subscription.row.name,
             topic=subscription.proto.topic,
             available=count - outstanding,
             outstanding=outstanding,
-            dead_lettered=self._engine.store.count_dead_letters(number),
+            dead_lettered=self._engine.store.counts.dead_letters(number),
             oldest_seconds=None if age_us is None else age_us / 1e6,
         )
 
@@ -218,7 +218,7 @@ class Page:
         if not after.isdecimal() or len(after) > 18:  # noqa: PLR2004  # SQLite's integers
             raise InvalidArgument("after must be a number.")
         store, number = self._engine.store, subscription.row.number
-        rows, more = store.read_page(number, int(after), PAGE_MESSAGES, PAGE_BYTES)
+        rows, more = store.backlogs.read_page(number, int(after), PAGE_MESSAGES, PAGE_BYTES)
         leased = subscription.state.outstanding
         entries = [
             (
@@ -244,12 +244,12 @@ class Page:
                     raise InvalidArgument(f"An attribute is key=value, not {line!r}.")
                 message.attributes[key.strip()] = value.strip()
         check_messages([message])
-        self._engine.check_usable()
-        self._engine.check_room()
+        self._engine.commits.check_usable()
+        self._engine.commits.check_room()
         if topic.has_schema:
             apply_schema(self._engine, topic, [message])
         [message_id] = self._engine.broker.publish(topic, [message])
-        await self._engine.committed()
+        await self._engine.commits.committed()
         return message_id
 
 

@@ -10,7 +10,7 @@ from convotic_emulator.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from convotic_emulator.services.checks import Proto
+    from convotic_emulator.engine.rules import Proto
 
 __all__ = ["page_of"]
 

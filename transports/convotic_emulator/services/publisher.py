@@ -9,7 +9,7 @@ from google.protobuf import empty_pb2
 from convotic_emulator.engine.names import check_name, check_project
 from convotic_emulator.engine.registry import in_project
 from convotic_emulator.services.changes import TOPIC_FIELDS, changed_copy
-from convotic_emulator.services.checks import Proto, check_messages, complete_topic
+from convotic_emulator.services.checks import check_messages, complete_topic
 from convotic_emulator.services.paging import page_of
 from convotic_emulator.services.rpc import unary_methods
 from convotic_emulator.services.schemas import apply_schema, check_schema_settings
@@ -17,7 +17,8 @@ from convotic_protos import pubsub as t
 
 if TYPE_CHECKING:
     from convotic_emulator.engine.engine import Engine
-    from convotic_emulator.grpc.call import Call, Method
+    from convotic_emulator.engine.rules import Proto
+    from convotic_emulator.services.rpc import Method
 
 __all__ = ["PublisherService"]
 
@@ -48,50 +49,50 @@ class PublisherService:
         }
         return unary_methods(self._engine, table)
 
-    async def publish(self, request: Proto, _call: Call) -> Proto:
+    async def publish(self, request: Proto) -> Proto:
         """Store messages for all subscriptions of the topic."""
         check_name(request.topic, "topics")
         topic = self._engine.registry.topic(request.topic)
         check_messages(request.messages)
-        self._engine.check_room()
+        self._engine.commits.check_room()
         if topic.has_schema:
             apply_schema(self._engine, topic, request.messages)
         ids = self._engine.broker.publish(topic, request.messages)
         return _PUBLISHED(message_ids=ids)
 
-    async def create_topic(self, request: Proto, _call: Call) -> Proto:
+    async def create_topic(self, request: Proto) -> Proto:
         """Create a topic."""
         complete_topic(request)
         check_schema_settings(self._engine, request)
         self._engine.registry.create("topic", request)
         return self._engine.registry.topic(request.name).proto
 
-    async def get_topic(self, request: Proto, _call: Call) -> Proto:
+    async def get_topic(self, request: Proto) -> Proto:
         """Return a topic."""
         check_name(request.topic, "topics")
         return self._engine.registry.topic(request.topic).proto
 
-    async def list_topics(self, request: Proto, _call: Call) -> Proto:
+    async def list_topics(self, request: Proto) -> Proto:
         """Return a page of a project's topics."""
         topics = in_project(self._engine.registry.topics.values(), check_project(request.project))
         page, token = page_of(topics, lambda topic: topic.row.name, request)
         return _TOPICS(topics=[topic.proto for topic in page], next_page_token=token)
 
-    async def list_topic_subscriptions(self, request: Proto, _call: Call) -> Proto:
+    async def list_topic_subscriptions(self, request: Proto) -> Proto:
         """Return a page of the names of a topic's subscriptions."""
         topic = self._engine.registry.topic(check_name(request.topic, "topics"))
         names = sorted(topic.subscriptions)
         page, token = page_of(names, str, request)
         return _TOPIC_SUBSCRIPTIONS(subscriptions=page, next_page_token=token)
 
-    async def list_topic_snapshots(self, request: Proto, _call: Call) -> Proto:
+    async def list_topic_snapshots(self, request: Proto) -> Proto:
         """Return a page of the names of a topic's snapshots."""
         topic = self._engine.registry.topic(check_name(request.topic, "topics"))
         names = sorted(topic.snapshots)
         page, token = page_of(names, str, request)
         return _TOPIC_SNAPSHOTS(snapshots=page, next_page_token=token)
 
-    async def update_topic(self, request: Proto, _call: Call) -> Proto:
+    async def update_topic(self, request: Proto) -> Proto:
         """Change the fields of a topic that the mask names."""
         topic = self._engine.registry.topic(check_name(request.topic.name, "topics"))
         changed = changed_copy(topic.proto, request.topic, request.update_mask, TOPIC_FIELDS)
@@ -102,13 +103,13 @@ class PublisherService:
         self._engine.registry.save(topic)
         return changed
 
-    async def delete_topic(self, request: Proto, _call: Call) -> Proto:
+    async def delete_topic(self, request: Proto) -> Proto:
         """Delete a topic; its subscriptions stay."""
         check_name(request.topic, "topics")
         self._engine.registry.delete_topic(request.topic)
         return empty_pb2.Empty()
 
-    async def detach_subscription(self, request: Proto, _call: Call) -> Proto:
+    async def detach_subscription(self, request: Proto) -> Proto:
         """Detach a subscription from its topic and drop its messages."""
         check_name(request.subscription, "subscriptions")
         self._engine.detach_subscription(request.subscription)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from convotic_emulator.engine.engine import Engine
     from convotic_emulator.engine.registry import Subscription
-    from convotic_emulator.services.checks import Proto
+    from convotic_emulator.engine.rules import Proto
 
 __all__ = ["Pushers"]
 
@@ -99,7 +99,7 @@ class _Pusher:
         except PubsubError:
             pass  # the subscription is gone, or the server is going
         except sqlite3.Error as error:
-            self._engine.fail(error)
+            self._engine.commits.fail(error)
         finally:
             for task in list(self._requests):
                 task.cancel()
@@ -124,7 +124,7 @@ class _Pusher:
             if messages:
                 response = _PULLED()
                 fill_messages(state, response, messages)
-                await self._engine.committed()
+                await self._engine.commits.committed()
                 return response.received_messages[0]
 
     async def _deliver(self, entry: Proto) -> None:
@@ -133,11 +133,11 @@ class _Pusher:
         status = await self._push(entry)
         try:
             self._settle(entry, status, paused)
-            await self._engine.committed()
+            await self._engine.commits.committed()
         except PubsubError:
             pass  # it comes again
         except sqlite3.Error as error:
-            self._engine.fail(error)
+            self._engine.commits.fail(error)
 
     async def _push(self, entry: Proto) -> int:
         """Return the endpoint's status; 0 for none."""

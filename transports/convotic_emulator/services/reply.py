@@ -9,9 +9,9 @@ from convotic_protos import pubsub
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from convotic_emulator.engine.lease import Message
+    from convotic_emulator.engine.rules import Proto
     from convotic_emulator.engine.state import SubscriptionState
-    from convotic_emulator.services.checks import Proto
+    from convotic_emulator.storage.message import Message
 
 __all__ = ["fill_messages"]
 

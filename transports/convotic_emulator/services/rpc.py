@@ -1,4 +1,4 @@
-"""How a coroutine becomes a gRPC method: commits and errors."""
+"""How a coroutine becomes a gRPC method: commits and errors. The one service that knows gRPC."""
 
 from __future__ import annotations
 
@@ -9,27 +9,44 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # no stubs
 
+from convotic_emulator.engine.rules import Proto
 from convotic_emulator.errors import AckIdsFailed, PubsubError, Unavailable
 from convotic_emulator.grpc.call import Call, Method
+from convotic_emulator.grpc.eager import EagerCoroutine
 from convotic_emulator.grpc.status import CallError, Status
-from convotic_emulator.services.checks import Proto
 
 if TYPE_CHECKING:
     from convotic_emulator.engine.engine import Engine
 
-__all__ = ["Unary", "call_error", "unary", "unary_methods"]
+__all__ = [
+    "Call",
+    "EagerCoroutine",
+    "Method",
+    "Unary",
+    "call_error",
+    "unary",
+    "unary_call",
+    "unary_methods",
+]
 
-Unary: TypeAlias = Callable[[Proto, Call], Awaitable[Proto]]
+Unary: TypeAlias = Callable[[Proto], Awaitable[Proto]]
 
 
 def unary(engine: Engine, behaviour: Unary, request: Any) -> Method:
     """Return a unary method; ``request`` is a protobuf class."""
+    return unary_call(engine, lambda message, _call: behaviour(message), request)
+
+
+def unary_call(
+    engine: Engine, behaviour: Callable[[Proto, Call], Awaitable[Proto]], request: Any
+) -> Method:
+    """Return a unary method whose behaviour looks at its call too."""
 
     async def serve(message: Proto, call: Call) -> Proto:
         try:
-            engine.check_usable()
+            engine.commits.check_usable()
             answer = await behaviour(message, call)
-            await engine.committed()
+            await engine.commits.committed()
         except (PubsubError, sqlite3.Error) as error:
             raise call_error(error, engine) from error
         return answer
@@ -47,7 +64,7 @@ def unary_methods(engine: Engine, table: Mapping[str, tuple[Unary, Any]]) -> dic
 def call_error(error: PubsubError | sqlite3.Error, engine: Engine) -> CallError:
     """Return what ends a call; an error of the data file is the engine's matter too."""
     if isinstance(error, sqlite3.Error):
-        engine.fail(error)
+        engine.commits.fail(error)
         error = Unavailable(f"The data file can't be used: {error}.")
     trailers = _details(error) if isinstance(error, AckIdsFailed) else ()
     return CallError(Status[error.code], str(error), trailers)

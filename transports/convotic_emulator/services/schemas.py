@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from convotic_emulator.engine.engine import Engine
     from convotic_emulator.engine.registry import Schema, Topic
-    from convotic_emulator.grpc.call import Call, Method
-    from convotic_emulator.services.checks import Proto
+    from convotic_emulator.engine.rules import Proto
+    from convotic_emulator.services.rpc import Method
 
 __all__ = ["SchemaService", "apply_schema", "check_schema_settings"]
 
@@ -69,7 +69,7 @@ class SchemaService:
         }
         return unary_methods(self._engine, table)
 
-    async def create(self, request: Proto, _call: Call) -> Proto:
+    async def create(self, request: Proto) -> Proto:
         """Create a schema with its first revision."""
         parent = check_project(request.parent)
         name = check_name(f"{parent}/schemas/{request.schema_id}", "schemas")
@@ -77,20 +77,20 @@ class SchemaService:
         self._engine.registry.create_schema(name, _REVISIONS(schemas=[revision]))
         return revision
 
-    async def get(self, request: Proto, _call: Call) -> Proto:
+    async def get(self, request: Proto) -> Proto:
         """Return the latest revision, or that of ``NAME@REVISION``."""
         name, _, revision_id = request.name.partition("@")
         schema = self._schema(name)
         return _viewed(_revision(schema, revision_id), request.view)
 
-    async def list(self, request: Proto, _call: Call) -> Proto:
+    async def list(self, request: Proto) -> Proto:
         """Return a page of a project's schemas."""
         found = in_project(self._engine.registry.schemas.values(), check_project(request.parent))
         page, token = page_of(found, lambda schema: schema.row.name, request)
         shown = [_viewed(_revision(schema), request.view or _BASIC) for schema in page]
         return _SCHEMAS(schemas=shown, next_page_token=token)
 
-    async def list_revisions(self, request: Proto, _call: Call) -> Proto:
+    async def list_revisions(self, request: Proto) -> Proto:
         """Return a page of a schema's revisions, newest first."""
         revisions = list(self._schema(request.name).proto.schemas)
         order = {r.revision_id: f"{n:04}" for n, r in enumerate(revisions)}
@@ -98,7 +98,7 @@ class SchemaService:
         shown = [_viewed(revision, request.view or _BASIC) for revision in page]
         return _REVISIONS(schemas=shown, next_page_token=token)
 
-    async def commit(self, request: Proto, _call: Call) -> Proto:
+    async def commit(self, request: Proto) -> Proto:
         """Add a revision."""
         schema = self._schema(request.name)
         if request.schema.type_ != _revision(schema).type_:
@@ -107,13 +107,13 @@ class SchemaService:
         _check_compatible(_revision(schema), request.schema)
         return self._add_revision(schema, self._new_revision(request.name, request.schema))
 
-    async def rollback(self, request: Proto, _call: Call) -> Proto:
+    async def rollback(self, request: Proto) -> Proto:
         """Add a revision that is a copy of an older one."""
         schema = self._schema(request.name)
         old = _revision(schema, request.revision_id)
         return self._add_revision(schema, self._new_revision(request.name, old))
 
-    async def delete_revision(self, request: Proto, _call: Call) -> Proto:
+    async def delete_revision(self, request: Proto) -> Proto:
         """Delete one revision, but not the only one."""
         name, _, revision_id = request.name.partition("@")
         schema = self._schema(name)
@@ -124,19 +124,19 @@ class SchemaService:
         self._engine.registry.save(schema)
         return _revision(schema)
 
-    async def delete(self, request: Proto, _call: Call) -> Proto:
+    async def delete(self, request: Proto) -> Proto:
         """Delete a schema; its topics show ``_deleted-schema_`` and refuse what is published."""
         self._schema(request.name)
         self._engine.registry.delete_schema(request.name)
         return empty_pb2.Empty()
 
-    async def validate(self, request: Proto, _call: Call) -> Proto:
+    async def validate(self, request: Proto) -> Proto:
         """Say whether a definition is valid, by an error if it is not."""
         check_project(request.parent)
         _check_definition(request.schema)
         return _VALIDATED()
 
-    async def validate_message(self, request: Proto, _call: Call) -> Proto:
+    async def validate_message(self, request: Proto) -> Proto:
         """Say whether a message fits a schema, by an error if it does not."""
         check_project(request.parent)
         if request.name:

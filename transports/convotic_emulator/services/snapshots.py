@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from convotic_emulator.engine.engine import Engine
-    from convotic_emulator.grpc.call import Call
-    from convotic_emulator.services.checks import Proto
+    from convotic_emulator.engine.rules import Proto
 
 __all__ = ["SnapshotMethods"]
 
@@ -50,7 +49,7 @@ class SnapshotMethods:
             "Seek": (self.seek, t.SeekRequest),
         }
 
-    async def create(self, request: Proto, _call: Call) -> Proto:
+    async def create(self, request: Proto) -> Proto:
         """Keep what a subscription has unacknowledged, and all that its topic gets from now on."""
         check_name(request.subscription, "subscriptions")
         refuse_unsupported(request, {"tags": "tags of the resource manager"})
@@ -67,26 +66,26 @@ class SnapshotMethods:
             labels=request.labels,
         )
         now_us = self._engine.clock.now_us()
-        oldest_us = self._engine.store.oldest_us(subscription.row.number) or now_us
+        oldest_us = self._engine.store.backlogs.oldest_us(subscription.row.number) or now_us
         expires_us = oldest_us + LIFETIME_US
         if expires_us < now_us + MIN_LIFETIME_US:
             raise FailedPrecondition("The snapshot would expire in less than one hour.")
         snapshot.expire_time.seconds, micros = divmod(expires_us, SECOND_US)
         snapshot.expire_time.nanos = micros * 1000
-        await self._engine.replays.create_snapshot(subscription, snapshot)
+        await self._engine.seeks.create_snapshot(subscription, snapshot)
         return snapshot
 
-    async def get(self, request: Proto, _call: Call) -> Proto:
+    async def get(self, request: Proto) -> Proto:
         """Return a snapshot."""
         return self._engine.registry.snapshot(check_name(request.snapshot, "snapshots")).proto
 
-    async def list(self, request: Proto, _call: Call) -> Proto:
+    async def list(self, request: Proto) -> Proto:
         """Return a page of a project's snapshots."""
         found = in_project(self._engine.registry.snapshots.values(), check_project(request.project))
         page, token = page_of(found, lambda snapshot: snapshot.row.name, request)
         return _SNAPSHOTS(snapshots=[entry.proto for entry in page], next_page_token=token)
 
-    async def update(self, request: Proto, _call: Call) -> Proto:
+    async def update(self, request: Proto) -> Proto:
         """Change labels or expiry of a snapshot."""
         snapshot = self._engine.registry.snapshot(check_name(request.snapshot.name, "snapshots"))
         changed = changed_copy(
@@ -99,12 +98,12 @@ class SnapshotMethods:
         self._engine.registry.save(snapshot)
         return snapshot.proto
 
-    async def delete(self, request: Proto, _call: Call) -> Proto:
+    async def delete(self, request: Proto) -> Proto:
         """Delete a snapshot."""
         self._engine.registry.delete_snapshot(check_name(request.snapshot, "snapshots"))
         return empty_pb2.Empty()
 
-    async def seek(self, request: Proto, _call: Call) -> Proto:
+    async def seek(self, request: Proto) -> Proto:
         """Set a subscription's acknowledgements to those of a time or of a snapshot."""
         name = check_name(request.subscription, "subscriptions")
         subscription = self._engine.registry.subscription(name)
@@ -113,14 +112,14 @@ class SnapshotMethods:
             time_us = request.time.seconds * SECOND_US + request.time.nanos // 1000
             topic = self._engine.registry.topics.get(subscription.proto.topic)
             source = topic if topic is not None and topic.retains else None
-            await self._engine.replays.seek(subscription, time_us=time_us, source=source)
+            await self._engine.seeks.seek(subscription, time_us=time_us, source=source)
         elif target == "snapshot":
             snapshot = self._engine.registry.snapshot(check_name(request.snapshot, "snapshots"))
             if snapshot.proto.topic != subscription.proto.topic:
                 raise FailedPrecondition("The snapshot is of another topic than the subscription.")
             if not snapshot.is_complete:
                 raise NotFound.of(snapshot.row.name)  # its creation is not confirmed yet
-            await self._engine.replays.seek(subscription, time_us=None, source=snapshot)
+            await self._engine.seeks.seek(subscription, time_us=None, source=snapshot)
         else:
             raise InvalidArgument("Invalid seek target: a time or a snapshot is required.")
         return _SOUGHT()

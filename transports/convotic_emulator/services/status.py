@@ -21,8 +21,8 @@ from convotic_emulator.services.rpc import unary
 if TYPE_CHECKING:
     from convotic_emulator.engine.engine import Engine
     from convotic_emulator.engine.registry import Subscription
-    from convotic_emulator.grpc.call import Call, Method
-    from convotic_emulator.services.checks import Proto
+    from convotic_emulator.engine.rules import Proto
+    from convotic_emulator.services.rpc import Method
 
 __all__ = ["StatusService"]
 
@@ -39,7 +39,7 @@ class StatusService:
         """Return methods by name."""
         return {"CountMessages": unary(self._engine, self.count_messages, struct_pb2.ListValue)}
 
-    async def count_messages(self, request: Proto, _call: Call) -> Proto:
+    async def count_messages(self, request: Proto) -> Proto:
         """Count the messages of subscriptions."""
         answer = struct_pb2.Struct()
         for value in request.values:
@@ -50,9 +50,9 @@ class StatusService:
 
     def _count(self, subscription: Subscription) -> dict[str, float | None]:
         store, number = self._engine.store, subscription.row.number
-        oldest_us = store.oldest_us(number)
+        oldest_us = store.backlogs.oldest_us(number)
         return {
-            "messages": store.count(number),
+            "messages": store.counts.messages(number),
             "leased": len(subscription.state.outstanding),
             "oldest_published_at": None if oldest_us is None else oldest_us / SECOND_US,
         }

@@ -17,24 +17,24 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from convotic_emulator.engine.delivery import MAX_RESPONSE_MESSAGES, Waiter
-from convotic_emulator.engine.lease import Consumer, Message
+from convotic_emulator.engine.lease import Consumer
 from convotic_emulator.engine.names import check_name
 from convotic_emulator.errors import InvalidArgument, PubsubError
-from convotic_emulator.grpc.eager import EagerCoroutine
 from convotic_emulator.services.checks import (
     MAX_ACK_DEADLINE_SECONDS,
-    Proto,
     check_ack_deadline,
     check_pullable,
 )
 from convotic_emulator.services.reply import fill_messages
-from convotic_emulator.services.rpc import call_error
+from convotic_emulator.services.rpc import EagerCoroutine, call_error
 from convotic_protos import pubsub
 
 if TYPE_CHECKING:
     from convotic_emulator.engine.engine import Engine
     from convotic_emulator.engine.registry import Subscription
-    from convotic_emulator.grpc.call import Call
+    from convotic_emulator.engine.rules import Proto
+    from convotic_emulator.services.rpc import Call
+    from convotic_emulator.storage.message import Message
 
 __all__ = ["StreamingPull"]
 
@@ -135,7 +135,9 @@ class _Stream(Waiter):
     async def _respond(self, messages: list[Message]) -> None:
         try:
             response, self._confirmations = self._confirmations, None
-            may_leave = response is None and self._engine.store.are_being_published(messages)
+            may_leave = response is None and self._engine.store.numbers.are_being_published(
+                messages
+            )
             response = response or _RESPONSE()
             fill_messages(self.state, response, messages)
             properties = response.subscription_properties
@@ -143,7 +145,7 @@ class _Stream(Waiter):
             properties.exactly_once_delivery_enabled = rules.exactly_once
             properties.message_ordering_enabled = rules.ordered
             if rules.exactly_once or not may_leave:
-                await self._engine.committed()
+                await self._engine.commits.committed()
             await self._call.write(response)
         except Exception as error:  # noqa: BLE001  # as above
             self.refuse(error)
@@ -152,7 +154,7 @@ class _Stream(Waiter):
         while (request := await self._call.read()) is not None:
             _check_later(request)
             self._apply(request)
-            await self._engine.committed()
+            await self._engine.commits.committed()
 
     def _apply(self, request: Proto) -> None:
         """Do what a request asks for: acknowledge, move deadlines, change the stream's own."""

@@ -8,31 +8,31 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import empty_pb2
 
 from convotic_emulator.engine.delivery import FutureWaiter
-from convotic_emulator.engine.lease import Consumer, Message
+from convotic_emulator.engine.lease import Consumer
 from convotic_emulator.engine.names import check_name, check_project
 from convotic_emulator.engine.registry import Subscription, in_project
 from convotic_emulator.errors import (
     AckIdsFailed,
     InvalidArgument,
 )
-from convotic_emulator.grpc.call import Method
 from convotic_emulator.services.changes import SUBSCRIPTION_FIELDS, changed_copy
 from convotic_emulator.services.checks import (
     MAX_ACK_DEADLINE_SECONDS,
-    Proto,
     check_pullable,
     complete_subscription,
 )
 from convotic_emulator.services.paging import page_of
 from convotic_emulator.services.reply import fill_messages
-from convotic_emulator.services.rpc import unary_methods
+from convotic_emulator.services.rpc import Method, unary_call, unary_methods
 from convotic_emulator.services.snapshots import SnapshotMethods
 from convotic_emulator.services.streaming import StreamingPull
 from convotic_protos import pubsub as t
 
 if TYPE_CHECKING:
     from convotic_emulator.engine.engine import Engine
-    from convotic_emulator.grpc.call import Call
+    from convotic_emulator.engine.rules import Proto
+    from convotic_emulator.services.rpc import Call
+    from convotic_emulator.storage.message import Message
 
 __all__ = ["SubscriberService"]
 
@@ -65,7 +65,6 @@ class SubscriberService:
             "GetSubscription": (self.get_subscription, t.GetSubscriptionRequest),
             "ListSubscriptions": (self.list_subscriptions, t.ListSubscriptionsRequest),
             "DeleteSubscription": (self.delete_subscription, t.DeleteSubscriptionRequest),
-            "Pull": (self.pull, t.PullRequest),
             "Acknowledge": (self.acknowledge, t.AcknowledgeRequest),
             "ModifyAckDeadline": (self.modify_ack_deadline, t.ModifyAckDeadlineRequest),
             "UpdateSubscription": (self.update_subscription, t.UpdateSubscriptionRequest),
@@ -73,6 +72,7 @@ class SubscriberService:
             **SnapshotMethods(self._engine).table(),
         }
         methods = unary_methods(self._engine, table)
+        methods["Pull"] = unary_call(self._engine, self.pull, t.PullRequest.pb())
         methods["StreamingPull"] = Method(
             StreamingPull(self._engine).serve,
             t.StreamingPullRequest.pb().FromString,
@@ -80,7 +80,7 @@ class SubscriberService:
         )
         return methods
 
-    async def create_subscription(self, request: Proto, _call: Call) -> Proto:
+    async def create_subscription(self, request: Proto) -> Proto:
         """Create a subscription; it gets what is published from now on."""
         complete_subscription(request)
         check_name(request.topic, "topics")
@@ -89,21 +89,21 @@ class SubscriberService:
             self._engine.registry.topic(request.dead_letter_policy.dead_letter_topic)
         self._engine.registry.create("subscription", request)
         created = self._engine.registry.subscription(request.name)
-        self._engine.pushers.refresh(created)
+        self._engine.refresh_pushing(created)
         return self._shown(created)
 
-    async def get_subscription(self, request: Proto, _call: Call) -> Proto:
+    async def get_subscription(self, request: Proto) -> Proto:
         """Return a subscription."""
         return self._shown(self._subscription(request))
 
-    async def list_subscriptions(self, request: Proto, _call: Call) -> Proto:
+    async def list_subscriptions(self, request: Proto) -> Proto:
         """Return a page of a project's subscriptions."""
         project = check_project(request.project)
         found = in_project(self._engine.registry.subscriptions.values(), project)
         page, token = page_of(found, lambda subscription: subscription.row.name, request)
         return _SUBSCRIPTIONS(subscriptions=map(self._shown, page), next_page_token=token)
 
-    async def update_subscription(self, request: Proto, _call: Call) -> Proto:
+    async def update_subscription(self, request: Proto) -> Proto:
         """Change the fields of a subscription that the mask names."""
         name = check_name(request.subscription.name, "subscriptions")
         subscription = self._engine.registry.subscription(name)
@@ -122,9 +122,9 @@ class SubscriberService:
         subscription.proto = changed
         self._engine.registry.save(subscription)
         if not pushes_as_before:
-            self._engine.pushers.refresh(subscription)
+            self._engine.refresh_pushing(subscription)
 
-    async def modify_push_config(self, request: Proto, _call: Call) -> Proto:
+    async def modify_push_config(self, request: Proto) -> Proto:
         """Push to another endpoint from now on, or (without one) leave messages to be pulled."""
         subscription = self._subscription(request)
         changed = type(subscription.proto)()
@@ -134,7 +134,7 @@ class SubscriberService:
         self._change(subscription, changed)
         return _EMPTY()
 
-    async def delete_subscription(self, request: Proto, _call: Call) -> Proto:
+    async def delete_subscription(self, request: Proto) -> Proto:
         """Delete a subscription with its messages; its streams end with NOT_FOUND."""
         check_name(request.subscription, "subscriptions")
         self._engine.delete_subscription(request.subscription)
@@ -175,7 +175,7 @@ class SubscriberService:
             timer.cancel()
             dispatcher.leave(waiter)
 
-    async def acknowledge(self, request: Proto, _call: Call) -> Proto:
+    async def acknowledge(self, request: Proto) -> Proto:
         """Remove messages; old ack ids have no effect."""
         _check_ack_request(request)
         subscription = self._subscription(request)
@@ -183,7 +183,7 @@ class SubscriberService:
         refused = subscription.state.acknowledge(request.ack_ids, now_us)
         return await self._confirm(refused)
 
-    async def modify_ack_deadline(self, request: Proto, _call: Call) -> Proto:
+    async def modify_ack_deadline(self, request: Proto) -> Proto:
         """Set the deadline of messages to some seconds from now; 0 is a nack."""
         _check_ack_request(request)
         seconds = request.ack_deadline_seconds
@@ -198,7 +198,7 @@ class SubscriberService:
     async def _confirm(self, refused: list[str]) -> Proto:
         """Answer once what took effect is committed; exactly-once names what did not."""
         if refused:
-            await self._engine.committed()
+            await self._engine.commits.committed()
             raise AckIdsFailed(dict.fromkeys(refused, INVALID_ACK_ID))
         return _EMPTY()
 

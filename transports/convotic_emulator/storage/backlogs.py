@@ -11,20 +11,21 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING
 
-from convotic_emulator.engine.lease import Message
-from convotic_emulator.storage.counts import CountedDatabase
-from convotic_emulator.storage.database import checksum
+from convotic_emulator.storage.datafile import checksum
+from convotic_emulator.storage.message import Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["BacklogRows"]
+    from convotic_emulator.storage.counts import Counts
+    from convotic_emulator.storage.database import Database
+
+__all__ = ["SEQ_BITS", "Backlogs"]
 
 #: Bits of a message number within a row key: 10^12 messages, 8 million backlogs.
 SEQ_BITS = 40
 _SEQ_MASK = (1 << SEQ_BITS) - 1
 
-_SCAN_MESSAGES = 1000
 #: Some milliseconds of work: what is done to many rows is done to so many at a time.
 _SLICE_MESSAGES = 1000
 _SLICE_BYTES = 4 * 1024 * 1024
@@ -61,8 +62,12 @@ _SLICE = {
 _NEWEST = "SELECT published_us FROM backlog WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1"
 
 
-class BacklogRows(CountedDatabase):
-    """The rows of all backlogs, by the backlog's number and the message's seq."""
+class Backlogs:
+    """The messages of one data file, by the backlog's number and the message's seq."""
+
+    def __init__(self, database: Database, counts: Counts) -> None:
+        self._database = database
+        self._counts = counts
 
     def append(self, number: int, entries: Iterable[tuple[int, int, str | None, bytes]]) -> None:
         """Add messages to a backlog: ``(seq, published_us, key, body)``."""
@@ -70,14 +75,14 @@ class BacklogRows(CountedDatabase):
         rows = [
             (base | seq, at_us, key, body, checksum(seq, body)) for seq, at_us, key, body in entries
         ]
-        self.defer_many(_INSERT, rows)
-        self._add(number, len(rows))
+        self._database.defer_many(_INSERT, rows)
+        self._counts.add(number, len(rows))
 
     def read_page(
         self, number: int, after_seq: int, max_messages: int, max_bytes: int
     ) -> tuple[list[Message], bool]:
         """Return the next rows with their data, and whether there may be more after them."""
-        rows = self.read(_PAGE, (*_range(number, after_seq + 1), max_messages))
+        rows = self._database.read(_PAGE, (*_range(number, after_seq + 1), max_messages))
         page: list[Message] = []
         size = 0
         for row in rows:
@@ -93,14 +98,14 @@ class BacklogRows(CountedDatabase):
     ) -> list[Message]:
         """Return rows of one ordering key without their data, in order."""
         low, _ = _range(number, after_seq + 1)
-        rows = self.read(_PAGE_OF_KEY, (key, low, number << SEQ_BITS | to_seq, limit))
+        rows = self._database.read(_PAGE_OF_KEY, (key, low, number << SEQ_BITS | to_seq, limit))
         return [_message(row) for row in rows]
 
     def read_bodies(self, number: int, seqs: Sequence[int]) -> dict[int, bytes]:
         """Return the data of those that exist."""
         bodies: dict[int, bytes] = {}
         for seq in seqs:
-            row = self.read(
+            row = self._database.read(
                 "SELECT body, checksum FROM backlog WHERE id = ?", (number << SEQ_BITS | seq,)
             ).fetchone()
             if row is not None:
@@ -109,7 +114,7 @@ class BacklogRows(CountedDatabase):
 
     def find(self, number: int, seq: int) -> Message | None:
         """Return one row without its data."""
-        row = self.read(_FIND, (number << SEQ_BITS | seq & _SEQ_MASK,)).fetchone()
+        row = self._database.read(_FIND, (number << SEQ_BITS | seq & _SEQ_MASK,)).fetchone()
         return None if row is None else _message(row)
 
     def existing(self, number: int, seqs: Iterable[int]) -> set[int]:
@@ -120,14 +125,14 @@ class BacklogRows(CountedDatabase):
         """Take rows out of a backlog; ``retain`` keeps them for a later seek."""
         runs = list(_runs(number << SEQ_BITS, seqs))
         if retain:
-            self.write_many(_RETAIN, runs)
-        self._add(number, -self.write_many(_DELETE, runs))
+            self._database.write_many(_RETAIN, runs)
+        self._counts.add(number, -self._database.write_many(_DELETE, runs))
 
     def record_redelivery(self, number: int, messages: Sequence[Message]) -> None:
         """Write down attempts, generation and due time."""
         if messages:
             base = number << SEQ_BITS
-            self.write_many(
+            self._database.write_many(
                 _UPDATE, [(m.attempts, m.generation, m.due_us, base | m.seq) for m in messages]
             )
 
@@ -135,9 +140,9 @@ class BacklogRows(CountedDatabase):
         """Delete some messages of a backlog that nobody uses any more; return how many."""
         dropped = 0
         for table, statement in (("backlog", _DELETE), ("acknowledged", _FORGET)):
-            bounds = self._slice(table, *_range(number, 0))
+            bounds = self.slice(table, *_range(number, 0))
             if bounds is not None:
-                dropped += self.write(statement, bounds)
+                dropped += self._database.write(statement, bounds)
         return dropped
 
     def trim(self, number: int, before_us: int, leased: Iterable[int] = ()) -> bool:
@@ -147,47 +152,36 @@ class BacklogRows(CountedDatabase):
         """
         low, _ = _range(number, 0)
         end = (number << SEQ_BITS) + self.last_before(number, before_us, "acknowledged")
-        bounds = self._slice("acknowledged", low, end)
-        more = bounds is not None and self.write(_FORGET, bounds) > 0
+        bounds = self.slice("acknowledged", low, end)
+        more = bounds is not None and self._database.write(_FORGET, bounds) > 0
         end = (number << SEQ_BITS) + self.last_before(number, before_us)
         for row in [*sorted(low | seq for seq in leased if low | seq <= end), end + 1]:
-            bounds = self._slice("backlog", low, row - 1)
+            bounds = self.slice("backlog", low, row - 1)
             if bounds is not None:
-                self._add(number, -self.write(_DELETE, bounds))
+                self._counts.add(number, -self._database.write(_DELETE, bounds))
                 return True
             low = row + 1
         return more
 
-    def scan(self, number: int, since_us: int) -> Iterator[tuple[int, int, str | None, bytes]]:
-        """Yield ``(seq, published_us, key, body)`` of a backlog in order, a page at a time."""
-        after = self.last_before(number, since_us)
-        more = True
-        while more:
-            page, more = self.read_page(number, after, _SCAN_MESSAGES, _SLICE_BYTES)
-            for message in page:
-                assert message.body is not None
-                yield message.seq, message.published_us, message.key, message.body
-                after = message.seq
-
     def oldest_us(self, number: int) -> int | None:
         """Return when the oldest message of a backlog was published."""
-        row = self.read(_SEARCH["backlog"], _range(number, 0)).fetchone()
+        row = self._database.read(_SEARCH["backlog"], _range(number, 0)).fetchone()
         return None if row is None else int(row[1])
 
     def newest_us(self, number: int) -> int:
         """Return when the newest message of a backlog was published; 0 for none."""
-        row = self.read(_NEWEST, _range(number, 0)).fetchone()
+        row = self._database.read(_NEWEST, _range(number, 0)).fetchone()
         return 0 if row is None else int(row[0])
 
     def last_before(self, number: int, time_us: int, table: str = "backlog") -> int:
         """Return a seq up to which all rows were published before a time."""
         return (self._first_since(number, time_us, table) & _SEQ_MASK) - 1
 
-    def _slice(self, table: str, low: int, high: int) -> tuple[int, int] | None:
+    def slice(self, table: str, low: int, high: int) -> tuple[int, int] | None:
         """Return the first and last key of some neighbouring rows, few enough for one go."""
         if high < low:
             return None
-        rows = self.read(_SLICE[table], (low, high, _SLICE_MESSAGES)).fetchall()
+        rows = self._database.read(_SLICE[table], (low, high, _SLICE_MESSAGES)).fetchall()
         size = 0
         for identifier, length in rows:
             size += length
@@ -201,13 +195,13 @@ class BacklogRows(CountedDatabase):
         Publish times never go down within a backlog, so no index on them is needed.
         """
         low, high = _range(number, 0)
-        row = self.read(_SEARCH[table], (low, high)).fetchone()
+        row = self._database.read(_SEARCH[table], (low, high)).fetchone()
         if row is None or row[1] >= time_us:
             return low  # the usual case when only the past is looked for
         end = high + 1
         while low < end:
             middle = (low + end) // 2
-            row = self.read(_SEARCH[table], (middle, high)).fetchone()
+            row = self._database.read(_SEARCH[table], (middle, high)).fetchone()
             if row is None or row[1] >= time_us:
                 end = middle
             else:

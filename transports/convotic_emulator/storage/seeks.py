@@ -11,13 +11,17 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from convotic_emulator.storage.backlogs import SEQ_BITS, BacklogRows
-from convotic_emulator.storage.database import checksum
+from convotic_emulator.storage.backlogs import SEQ_BITS
+from convotic_emulator.storage.datafile import checksum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ReplayRows", "Seek"]
+    from convotic_emulator.storage.backlogs import Backlogs
+    from convotic_emulator.storage.counts import Counts
+    from convotic_emulator.storage.database import Database
+
+__all__ = ["Seek", "Seeks"]
 
 _MASK = (1 << SEQ_BITS) - 1
 
@@ -68,26 +72,31 @@ class Seek:
     source: int
 
 
-class ReplayRows(BacklogRows):
+class Seeks:
     """Slices of seeks and of copies. Each generator yields where others should have their turn."""
 
-    def begin_seek(self, seek: Seek) -> None:
+    def __init__(self, database: Database, counts: Counts, backlogs: Backlogs) -> None:
+        self._database = database
+        self._counts = counts
+        self._backlogs = backlogs
+
+    def begin(self, seek: Seek) -> None:
         """Write down that a seek must be finished."""
-        self.write(
+        self._database.write(
             "INSERT OR REPLACE INTO resource VALUES (?, 'seek', ?, ?, 0, 0)",
             (f"seek/{seek.number}", seek.number, json.dumps(asdict(seek)).encode()),
         )
 
-    def end_seek(self, number: int) -> None:
+    def end(self, number: int) -> None:
         """Forget the seek of a backlog, done or not."""
-        self.write("DELETE FROM resource WHERE name = ?", (f"seek/{number}",))
+        self._database.write("DELETE FROM resource WHERE name = ?", (f"seek/{number}",))
 
-    def unfinished_seeks(self) -> list[Seek]:
+    def unfinished(self) -> list[Seek]:
         """Return what an earlier run has begun."""
-        rows = self.read("SELECT body FROM resource WHERE kind = 'seek'")
+        rows = self._database.read("SELECT body FROM resource WHERE kind = 'seek'")
         return [Seek(**json.loads(row[0])) for row in rows]
 
-    def seek(self, seek: Seek, is_wanted: Callable[[bytes], bool]) -> Iterator[None]:
+    def run(self, seek: Seek, is_wanted: Callable[[bytes], bool]) -> Iterator[None]:
         """Acknowledge what the seek leaves behind, then bring back what it wants."""
         since_us = 0 if seek.time_us is None else seek.time_us
         if seek.time_us is None:
@@ -101,46 +110,65 @@ class ReplayRows(BacklogRows):
     def copy(self, source: int, target: int, last_seq: int) -> Iterator[None]:
         """Copy a backlog's messages (for a snapshot)."""
         base, end = source << SEQ_BITS, source << SEQ_BITS | last_seq
-        while (bounds := self._slice("backlog", base, end)) is not None:
+        while (bounds := self._backlogs.slice("backlog", base, end)) is not None:
             shift = (target - source) << SEQ_BITS
-            self._add(target, self.write(_COPY, (shift, *bounds)))
+            self._counts.add(target, self._database.write(_COPY, (shift, *bounds)))
             base = bounds[1] + 1
             yield
 
+    def begin_copy(self, number: int) -> None:
+        """Note that a snapshot is not complete: without :meth:`end_copy` it ends at a restart."""
+        self._database.write(
+            "INSERT INTO resource VALUES (?, 'copy', ?, x'', 0, 0)", (f"copy/{number}", number)
+        )
+
+    def end_copy(self, number: int) -> None:
+        """Note that a snapshot is complete, or gone."""
+        self._database.write("DELETE FROM resource WHERE name = ?", (f"copy/{number}",))
+
+    def unfinished_copies(self) -> set[int]:
+        """Return the numbers of snapshots that an earlier run has begun."""
+        rows = self._database.read("SELECT number FROM resource WHERE kind = 'copy'")
+        return {row[0] for row in rows}
+
     def _acknowledge_before(self, seek: Seek, time_us: int) -> Iterator[None]:
         base = seek.number << SEQ_BITS
-        end = base + min(self.last_before(seek.number, time_us), seek.last_seq)
-        while (bounds := self._slice("backlog", base, end)) is not None:
+        end = base + min(self._backlogs.last_before(seek.number, time_us), seek.last_seq)
+        while (bounds := self._backlogs.slice("backlog", base, end)) is not None:
             if seek.retain:
-                self.write(_RETAIN, bounds)
-            self._add(seek.number, -self.write(_DELETE, bounds))
+                self._database.write(_RETAIN, bounds)
+            self._counts.add(seek.number, -self._database.write(_DELETE, bounds))
             yield
 
     def _acknowledge_others(self, seek: Seek) -> Iterator[None]:
         base = seek.number << SEQ_BITS
         end, shift = base | seek.last_seq, (seek.source - seek.number) << SEQ_BITS
-        while (bounds := self._slice("backlog", base, end)) is not None:
+        while (bounds := self._backlogs.slice("backlog", base, end)) is not None:
             if seek.retain:
-                self.write(_RETAIN_OTHERS, (*bounds, shift))
-            self._add(seek.number, -self.write(_DELETE_OTHERS, (*bounds, shift)))
+                self._database.write(_RETAIN_OTHERS, (*bounds, shift))
+            self._counts.add(seek.number, -self._database.write(_DELETE_OTHERS, (*bounds, shift)))
             base = bounds[1] + 1
             yield
 
     def _restore(self, seek: Seek, time_us: int) -> Iterator[None]:
         base = seek.number << SEQ_BITS
-        low = base + self.last_before(seek.number, time_us, "acknowledged") + 1
-        while (bounds := self._slice("acknowledged", low, base | seek.last_seq)) is not None:
-            self._add(seek.number, self.write(_RESTORE, (seek.generation, *bounds)))
-            self.write(_FORGET, bounds)
+        low = base + self._backlogs.last_before(seek.number, time_us, "acknowledged") + 1
+        while (
+            bounds := self._backlogs.slice("acknowledged", low, base | seek.last_seq)
+        ) is not None:
+            self._counts.add(
+                seek.number, self._database.write(_RESTORE, (seek.generation, *bounds))
+            )
+            self._database.write(_FORGET, bounds)
             yield
 
     def _insert_missing(
         self, seek: Seek, time_us: int, is_wanted: Callable[[bytes], bool]
     ) -> Iterator[None]:
-        base, after = seek.number << SEQ_BITS, self.last_before(seek.source, time_us)
+        base, after = seek.number << SEQ_BITS, self._backlogs.last_before(seek.source, time_us)
         more = True
         while more and after < seek.last_seq:
-            page, more = self.read_page(seek.source, after, _PAGE_MESSAGES, _PAGE_BYTES)
+            page, more = self._backlogs.read_page(seek.source, after, _PAGE_MESSAGES, _PAGE_BYTES)
             rows = [
                 (
                     *(base | m.seq, m.published_us, seek.generation, m.key),
@@ -150,7 +178,7 @@ class ReplayRows(BacklogRows):
                 if m.seq <= seek.last_seq and is_wanted(m.body or b"")
             ]
             if rows:
-                self._add(seek.number, self.write_many(_INSERT_MISSING, rows))
-                self.write(_FORGET_RESTORED, (rows[0][0], rows[-1][0]))
+                self._counts.add(seek.number, self._database.write_many(_INSERT_MISSING, rows))
+                self._database.write(_FORGET_RESTORED, (rows[0][0], rows[-1][0]))
             after = page[-1].seq if page else _MASK
             yield

@@ -23,14 +23,14 @@ def clock() -> ManualClock:
 
 def fill_disk(server: EmulatorServer, spare_pages: int = 0) -> None:
     """Let the data file grow no more than that, by SQLite's own limit."""
-    connection = server.engine.store._connection  # no disk of a test's own
+    connection = server.engine.store.database._connection  # no disk of a test's own
     [pages] = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages + spare_pages}")
 
 
 def clear_disk(server: EmulatorServer) -> None:
     """Let the data file grow."""
-    connection = server.engine.store._connection  # as above
+    connection = server.engine.store.database._connection  # as above
     connection.execute("PRAGMA max_page_count = 1000000")
 
 
@@ -120,7 +120,7 @@ async def test_a_seek_goes_on_after_a_full_disk(tmp_path: Path, clock: ManualClo
 
         clear_disk(server)
         number = server.engine.registry.subscriptions[SUBSCRIPTION].row.number
-        await wait_until_async(lambda: server.engine.store.count(number) == 10_000)
+        await wait_until_async(lambda: server.engine.store.counts.messages(number) == 10_000)
         assert len(await wait_until_async(client.pull)) == 1000
 
 
@@ -132,7 +132,7 @@ async def test_a_nearly_full_disk_takes_no_more(
         await client.create()
         await client.publish(b"x")
         monkeypatch.setattr(database, "RESERVED_BYTES", 1 << 62)
-        monkeypatch.setattr(server.engine.store, "_roomy_until", 0.0)
+        monkeypatch.setattr(server.engine.store.database, "_roomy_until", 0.0)
 
         with pytest.raises(grpc.aio.AioRpcError, match="free") as refused:
             await client.publish(b"y")

@@ -37,7 +37,7 @@ class Bench:
         self.broker = self._open()
 
     def _open(self) -> Broker:
-        self.stores.append(Store(self.path, now_us=self.clock.now_us()))
+        self.stores.append(Store(self.path))
         return Broker(self.stores[-1], self.clock, lambda _state: None)
 
     @property
@@ -57,7 +57,7 @@ class Bench:
     def publish(self, count: int) -> set[int]:
         messages = [t.PubsubMessage.pb()(data=b"x") for _ in range(count)]
         ids = self.broker.publish(self.broker.registry.topic(TOPIC), messages)
-        return {int(identifier) - self.store.id_base for identifier in ids}
+        return {int(identifier) // 10**12 for identifier in ids}
 
     def take(self, leased: int = 100) -> set[int]:
         """Take what there is, and acknowledge all but the first."""
@@ -125,12 +125,12 @@ def test_a_seek_is_finished_after_a_crash(bench: Bench, target: str, died_after:
     bench.die()
 
     assert bench.take() == set()
-    [unfinished] = bench.store.unfinished_seeks()
+    [unfinished] = bench.store.seeks.unfinished()
     finish(bench.broker.seek(unfinished))
     expected = later if target == "future" else published | later
     state = bench.subscription.state
     assert bench.take() | set(state.outstanding) == expected
-    assert bench.store.unfinished_seeks() == []
+    assert bench.store.seeks.unfinished() == []
     assert state.backlog.waiting_in_memory() == 0
 
 
@@ -139,15 +139,15 @@ def test_a_half_made_snapshot_is_gone_after_a_crash(bench: Bench) -> None:
     bench.publish(MESSAGES)
     snapshot = bench.snapshot()
     slices(bench.broker.copy(bench.subscription, snapshot), 2)
-    assert bench.store.count(snapshot.row.number) == 2000
+    assert bench.store.counts.messages(snapshot.row.number) == 2000
 
     bench.die()
 
     assert not bench.broker.registry.snapshots
     while bench.store.sweep():
         pass
-    assert bench.store.oldest_us(snapshot.row.number) is None
-    assert bench.store.count(bench.subscription.row.number) == MESSAGES
+    assert bench.store.backlogs.oldest_us(snapshot.row.number) is None
+    assert bench.store.counts.messages(bench.subscription.row.number) == MESSAGES
 
 
 def test_a_snapshot_has_what_was_published_while_it_was_made(bench: Bench) -> None:
@@ -161,7 +161,7 @@ def test_a_snapshot_has_what_was_published_while_it_was_made(bench: Bench) -> No
     finish(work)
 
     assert snapshot.is_complete
-    assert bench.store.count(snapshot.row.number) == MESSAGES + 7
+    assert bench.store.counts.messages(snapshot.row.number) == MESSAGES + 7
 
 
 @pytest.fixture
@@ -206,23 +206,23 @@ async def test_a_seek_goes_on_when_its_client_has_gone(
 ) -> None:
     """And when the server is stopped in between: it is done after the next start."""
     seek = begin_seek(client, 4_000_000_000)
-    await wait_until_async(server.engine.store.unfinished_seeks)
+    await wait_until_async(server.engine.store.seeks.unfinished)
     seek.cancel()
     await server.stop(grace_seconds=0)
 
     await server.start()
 
     async with Client(server) as again:
-        await wait_until_async(lambda: not server.engine.store.unfinished_seeks())
+        await wait_until_async(lambda: not server.engine.store.seeks.unfinished())
         assert await again.pull() == []
         number = server.engine.registry.subscription(SUBSCRIPTION).row.number
-        assert server.engine.store.count(number) == 0
+        assert server.engine.store.counts.messages(number) == 0
 
 
 async def test_a_deletion_ends_a_seek(server: EmulatorServer, client: Client) -> None:
     """With NOT_FOUND, and without leftovers."""
     seek = begin_seek(client, 4_000_000_000)
-    await wait_until_async(server.engine.store.unfinished_seeks)
+    await wait_until_async(server.engine.store.seeks.unfinished)
     request = t.DeleteSubscriptionRequest.pb()(subscription=SUBSCRIPTION)
     await client.call("Subscriber/DeleteSubscription", request)
 
@@ -230,7 +230,7 @@ async def test_a_deletion_ends_a_seek(server: EmulatorServer, client: Client) ->
         await seek
 
     assert gone.value.code() == grpc.StatusCode.NOT_FOUND
-    assert server.engine.store.unfinished_seeks() == []
+    assert server.engine.store.seeks.unfinished() == []
 
 
 async def test_a_second_seek_waits_for_the_first(client: Client) -> None:
@@ -248,9 +248,9 @@ async def test_a_detached_backlog_is_swept_away(server: EmulatorServer, client: 
     request = t.DetachSubscriptionRequest.pb()(subscription=SUBSCRIPTION)
     response = t.DetachSubscriptionResponse.pb()
     await client.call("Publisher/DetachSubscription", request, response)
-    assert server.engine.store.oldest_us(number) is not None
+    assert server.engine.store.backlogs.oldest_us(number) is not None
 
     await client.acknowledge(received)
 
-    await wait_until_async(lambda: server.engine.store.oldest_us(number) is None)
-    assert server.engine.store.count(number) == 0
+    await wait_until_async(lambda: server.engine.store.backlogs.oldest_us(number) is None)
+    assert server.engine.store.counts.messages(number) == 0

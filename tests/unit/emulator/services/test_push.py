@@ -45,7 +45,7 @@ async def test_the_back_off_doubles() -> None:
                 clock.advance(pauses[-1])
             await wait_until_async(lambda: len(endpoint.requests) == 4)
             number = server.engine.registry.subscriptions[SUBSCRIPTION].row.number
-            await wait_until_async(lambda: server.engine.store.count(number) == 0)
+            await wait_until_async(lambda: server.engine.store.counts.messages(number) == 0)
     assert pauses == [0.1, 0.2, 0.4]
 
 

@@ -36,7 +36,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[[EmulatorServer], list[st
             write(connection, data)
 
         def note_commit() -> None:
-            if store.has_uncommitted:
+            if store.database.has_uncommitted:
                 events.append("committed")
             commit()
 

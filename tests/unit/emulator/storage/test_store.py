@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sqlite3
@@ -9,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from convotic_emulator.engine.lease import Message
 from convotic_emulator.errors import StoreError
 from convotic_emulator.server import EmulatorServer
-from convotic_emulator.storage.database import SCHEMA_VERSION
+from convotic_emulator.storage.datafile import SCHEMA_VERSION
+from convotic_emulator.storage.message import Message
 from convotic_emulator.storage.store import MEMORY, Store
 from tests.unit.emulator.client import Client
 
@@ -37,7 +38,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, damage: bytes | None) -> None
     """Overwritten from the start, or in the middle of a table; it stays as it is."""
     path = tmp_path / "data"
     store = Store(path)
-    store.append(1, [(seq, 0, None, b"x" * 500) for seq in range(1, 500)])
+    store.backlogs.append(1, [(seq, 0, None, b"x" * 500) for seq in range(1, 500)])
     store.close()
     content = bytearray(path.read_bytes())
     content[: len(damage or b"")] = damage or b""
@@ -56,9 +57,9 @@ def test_a_changed_byte_of_a_message_is_noticed(tmp_path: Path, *, acknowledged:
     """SQLite has no checksums, we have."""
     path = tmp_path / "data"
     store = Store(path)
-    store.append(1, [(1, 0, None, b"x" * 500 + b"here" + b"x" * 500)])
+    store.backlogs.append(1, [(1, 0, None, b"x" * 500 + b"here" + b"x" * 500)])
     if acknowledged:
-        store.remove(1, [1], retain=True)
+        store.backlogs.remove(1, [1], retain=True)
     store.close()
     damaged = path.read_bytes().replace(b"here", b"hero")
     path.write_bytes(damaged)
@@ -72,13 +73,13 @@ def test_a_changed_byte_of_a_message_is_noticed(tmp_path: Path, *, acknowledged:
 def test_a_changed_byte_is_noticed_when_it_is_read() -> None:
     """Large files are not read when they are opened."""
     store = Store(MEMORY)
-    store.append(1, [(1, 0, None, b"good")])
-    store.write("UPDATE backlog SET body = ?", (b"food",))
+    store.backlogs.append(1, [(1, 0, None, b"good")])
+    store.database.write("UPDATE backlog SET body = ?", (b"food",))
 
     with pytest.raises(sqlite3.DatabaseError, match="damaged"):
-        store.read_page(1, 0, 10, 1000)
+        store.backlogs.read_page(1, 0, 10, 1000)
     with pytest.raises(sqlite3.DatabaseError, match="damaged"):
-        store.read_bodies(1, [1])
+        store.backlogs.read_bodies(1, [1])
     store.close()
 
 
@@ -86,7 +87,7 @@ def leave_log(tmp_path: Path) -> Path:
     """Return the data file of a server that was killed: its log holds what was confirmed."""
     path = tmp_path / "data"
     store = Store(path)
-    store.append(1, [(seq, 0, None, b"x" * 500) for seq in range(1, 100)])
+    store.backlogs.append(1, [(seq, 0, None, b"x" * 500) for seq in range(1, 100)])
     store.commit()
     killed = tmp_path / "killed"
     for suffix in ("", "-wal"):
@@ -179,21 +180,27 @@ def test_message_numbers_are_never_used_twice(tmp_path: Path) -> None:
     """Not even when the server dies with everything acknowledged."""
     path = tmp_path / "data"
     first = Store(path)
-    used = first.take_seqs(10)
+    used = first.numbers.take_seqs(10)
     first.commit()
     # No close(): the process is killed.
     second = Store(path)
 
-    assert second.take_seqs(1) >= used + 10
+    assert second.numbers.take_seqs(1) >= used + 10
     first.close()
     second.close()
 
 
-def test_message_ids_differ_between_data_files() -> None:
-    """Who remembers ids must not take a new message for an old one."""
-    stores = [Store(MEMORY, now_us=now) for now in (1_800_000_000_000_000, 1_800_000_001_000_000)]
+def test_message_ids_cannot_be_guessed() -> None:
+    """Handlers deduplicate by them: each is unique, and known numbers and ids tell no other."""
+    stores = [Store(MEMORY) for _ in range(2)]
 
-    assert stores[1].id_base - stores[0].id_base >= 10_000_000
+    [ids, others] = [store.numbers.message_ids(1, 1000) for store in stores]
+
+    assert len({*ids, *others}) == 2000
+    assert all(identifier.isdecimal() for identifier in ids)
+    assert [int(identifier) // 10**12 for identifier in ids] == list(range(1, 1001))
+    differences = {int(b) - int(a) for a, b in itertools.pairwise(ids)}
+    assert len(differences) == 999
     for store in stores:
         store.close()
 
@@ -201,25 +208,25 @@ def test_message_ids_differ_between_data_files() -> None:
 def test_removing_a_run_keeps_its_neighbours() -> None:
     """Rows are removed in ranges; what is between two ranges stays."""
     store = Store(MEMORY)
-    store.append(1, [(seq, 0, None, b"x") for seq in range(1, 11)])
-    store.append(2, [(5, 0, None, b"other")])
+    store.backlogs.append(1, [(seq, 0, None, b"x") for seq in range(1, 11)])
+    store.backlogs.append(2, [(5, 0, None, b"other")])
 
-    store.remove(1, [9, 2, 3, 5], retain=False)
+    store.backlogs.remove(1, [9, 2, 3, 5], retain=False)
 
-    assert store.existing(1, range(1, 11)) == {1, 4, 6, 7, 8, 10}
-    assert store.count(2) == 1
+    assert store.backlogs.existing(1, range(1, 11)) == {1, 4, 6, 7, 8, 10}
+    assert store.counts.messages(2) == 1
     store.close()
 
 
 def test_a_page_ends_at_its_bytes() -> None:
     """Large messages come a few at a time; nothing is skipped."""
     store = Store(MEMORY)
-    store.append(1, [(seq, 0, None, b"x" * 1000) for seq in range(1, 6)])
+    store.backlogs.append(1, [(seq, 0, None, b"x" * 1000) for seq in range(1, 6)])
 
-    page, more = store.read_page(1, 0, 100, 2500)
+    page, more = store.backlogs.read_page(1, 0, 100, 2500)
 
     assert ([m.seq for m in page], more) == ([1, 2, 3], True)
-    rest, more = store.read_page(1, 3, 100, 2500)
+    rest, more = store.backlogs.read_page(1, 3, 100, 2500)
     assert ([m.seq for m in rest], more) == ([4, 5], False)
     store.close()
 
@@ -227,12 +234,12 @@ def test_a_page_ends_at_its_bytes() -> None:
 def test_messages_are_found_by_time() -> None:
     """Trimming takes what was published before, leased messages aside."""
     store = Store(MEMORY)
-    store.append(1, [(seq, seq * 10, None, b"x") for seq in range(1, 11)])
+    store.backlogs.append(1, [(seq, seq * 10, None, b"x") for seq in range(1, 11)])
 
-    while store.trim(1, 65, leased=[3]):
+    while store.backlogs.trim(1, 65, leased=[3]):
         pass
 
-    assert store.existing(1, range(1, 11)) == {3, 7, 8, 9, 10}
+    assert store.backlogs.existing(1, range(1, 11)) == {3, 7, 8, 9, 10}
     store.close()
 
 
@@ -240,16 +247,20 @@ def test_counts_survive_a_crash(tmp_path: Path) -> None:
     """They are committed with the rows; what was not committed is not counted."""
     path = tmp_path / "data"
     first = Store(path)
-    first.append(1, [(seq, 0, None, b"x") for seq in range(1, 11)])
-    first.append(2, [(11, 0, None, b"x")])
-    first.remove(1, [2, 3, 99], retain=True)
-    first.add_dead_letters(1, 3)
+    first.backlogs.append(1, [(seq, 0, None, b"x") for seq in range(1, 11)])
+    first.backlogs.append(2, [(11, 0, None, b"x")])
+    first.backlogs.remove(1, [2, 3, 99], retain=True)
+    first.counts.add_dead_letters(1, 3)
     first.commit()
     # No close(): the process is killed.
     second = Store(path)
 
-    assert (second.count(1), second.count(2), second.count(3)) == (8, 1, 0)
-    assert second.count_dead_letters(1) == 3
+    assert (second.counts.messages(1), second.counts.messages(2), second.counts.messages(3)) == (
+        8,
+        1,
+        0,
+    )
+    assert second.counts.dead_letters(1) == 3
     first.close()
     second.close()
 
@@ -258,20 +269,20 @@ def test_a_file_shrinks_when_most_of_it_is_free(tmp_path: Path) -> None:
     """In steps; what is left is still there."""
     path = tmp_path / "data"
     store = Store(path)
-    store.append(1, [(seq, 0, None, b"x" * 1_000_000) for seq in range(1, 41)])
-    store.append(2, [(41, 0, None, b"kept")])
+    store.backlogs.append(1, [(seq, 0, None, b"x" * 1_000_000) for seq in range(1, 41)])
+    store.backlogs.append(2, [(41, 0, None, b"kept")])
     store.commit()
-    assert not store.shrink()
-    store.remove(1, range(1, 41), retain=False)
+    assert not store.database.shrink()
+    store.backlogs.remove(1, range(1, 41), retain=False)
     store.commit()
 
     steps = 0
-    while store.shrink():
+    while store.database.shrink():
         steps += 1
 
     assert steps > 1
     assert path.stat().st_size < 20_000_000
-    assert store.existing(2, [41]) == {41}
+    assert store.backlogs.existing(2, [41]) == {41}
     store.close()
 
 
@@ -279,37 +290,37 @@ def test_what_is_deferred_is_written_with_the_commit(tmp_path: Path) -> None:
     """Before that nothing is executed, and nothing is missing after it."""
     store = Store(tmp_path / "data")
     executed: list[str] = []
-    store._connection.set_trace_callback(executed.append)
-    store.append(1, [(1, 0, None, b"one")])
-    store.append(1, [(2, 0, None, b"two")])
-    store.record_leases(1, 10, [Message(1, 0, None, 3, None)])
+    store.database._connection.set_trace_callback(executed.append)
+    store.backlogs.append(1, [(1, 0, None, b"one")])
+    store.backlogs.append(1, [(2, 0, None, b"two")])
+    store.leases.record(1, 10, [Message(1, 0, None, 3, None)])
 
     assert not executed
-    assert store.has_uncommitted
+    assert store.database.has_uncommitted
     store.commit()
 
     assert [each.split()[0] for each in executed].count("INSERT") == 4  # and the count
-    assert not store.has_uncommitted
+    assert not store.database.has_uncommitted
     store.close()
     again = Store(tmp_path / "data")
-    assert again.read_bodies(1, [1, 2]) == {1: b"one", 2: b"two"}
-    assert [m.seq for m in again.read_leases()[1][10]] == [1]
+    assert again.backlogs.read_bodies(1, [1, 2]) == {1: b"one", 2: b"two"}
+    assert [m.seq for m in again.leases.read()[1][10]] == [1]
     again.close()
 
 
 def test_nobody_can_tell_that_something_was_deferred() -> None:
     """What is read or written next sees it, in the order of the calls; a rollback forgets it."""
     store = Store(MEMORY)
-    store.append(1, [(1, 0, None, b"one"), (2, 0, None, b"two")])
-    store.remove(1, [1], retain=False)
-    store.append(1, [(3, 0, None, b"three")])
+    store.backlogs.append(1, [(1, 0, None, b"one"), (2, 0, None, b"two")])
+    store.backlogs.remove(1, [1], retain=False)
+    store.backlogs.append(1, [(3, 0, None, b"three")])
 
-    assert store.read_bodies(1, [1, 2, 3]) == {2: b"two", 3: b"three"}
+    assert store.backlogs.read_bodies(1, [1, 2, 3]) == {2: b"two", 3: b"three"}
     store.commit()
-    store.append(1, [(4, 0, None, b"four")])
+    store.backlogs.append(1, [(4, 0, None, b"four")])
     store.rollback()
-    assert store.read_bodies(1, [2, 3, 4]) == {2: b"two", 3: b"three"}
-    assert store.count(1) == 2
+    assert store.backlogs.read_bodies(1, [2, 3, 4]) == {2: b"two", 3: b"three"}
+    assert store.counts.messages(1) == 2
     store.close()
 
 
@@ -318,33 +329,33 @@ def test_numbers_that_are_not_reserved_in_the_file_are_not_safe(tmp_path: Path) 
     store = Store(tmp_path / "data")
 
     def take() -> list[Message]:
-        return [Message(store.take_seqs(1), 0, None, 1, b"x")]
+        return [Message(store.numbers.take_seqs(1), 0, None, 1, b"x")]
 
     first = take()
-    assert not store.are_being_published(first)
+    assert not store.numbers.are_being_published(first)
     store.commit()
-    assert not store.are_being_published(first)
+    assert not store.numbers.are_being_published(first)
     second = take()
-    assert store.are_being_published(second)
+    assert store.numbers.are_being_published(second)
     store.rollback()
     third = take()
     assert third[0].seq > second[0].seq
-    store._connection.close()  # as a kill would
+    store.database._connection.close()  # as a kill would
     again = Store(tmp_path / "data")
-    assert again.take_seqs(1) > third[0].seq
+    assert again.numbers.take_seqs(1) > third[0].seq
     again.close()
 
 
 def test_numbers_of_a_rolled_back_reservation_are_reserved_again(tmp_path: Path) -> None:
     """The file does not know of them: the next commit must tell it."""
     store = Store(tmp_path / "data")
-    store.take_seqs(1)
+    store.numbers.take_seqs(1)
     store.rollback()
     store.commit()
-    taken = Message(store.take_seqs(1), 0, None, 1, b"x")
-    assert not store.are_being_published([taken])
+    taken = Message(store.numbers.take_seqs(1), 0, None, 1, b"x")
+    assert not store.numbers.are_being_published([taken])
     store.commit()
-    store._connection.close()  # as a kill would
+    store.database._connection.close()  # as a kill would
     again = Store(tmp_path / "data")
-    assert again.take_seqs(1) > taken.seq
+    assert again.numbers.take_seqs(1) > taken.seq
     again.close()
