@@ -7,9 +7,8 @@ here because the emulators don't, and a batch fails whole for one bad message.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -24,10 +23,18 @@ from convotic_celery.errors import (
     PublishNotConfirmed,
     PublishRefused,
 )
-from convotic_celery.names import topic_problem
+from convotic_celery.sdk.names import topic_problem
+from convotic_pubsub.limits import (
+    MAX_ATTRIBUTE_KEY_BYTES,
+    MAX_ATTRIBUTE_VALUE_BYTES,
+    MAX_ATTRIBUTES,
+    MAX_MESSAGE_BYTES,
+    MAX_ORDERING_KEY_BYTES,
+)
+from convotic_pubsub.outgoing import OutgoingMessage
 
 if TYPE_CHECKING:
-    from convotic_pubsub.publish.publisher import Sending
+    from convotic_pubsub.outgoing import Sending
 
 __all__ = [
     "OutgoingMessage",
@@ -39,11 +46,6 @@ __all__ = [
     "publish_sync",
 ]
 
-MAX_MESSAGE_BYTES = 10_000_000
-MAX_ATTRIBUTES = 100
-MAX_ATTRIBUTE_KEY_BYTES = 256
-MAX_ATTRIBUTE_VALUE_BYTES = 1_024
-MAX_ORDERING_KEY_BYTES = 1_024
 RESERVED_PREFIXES = ("goog", "convotic-")
 #: W3C trace context: passed on from the message that is being handled.
 TRACE_ATTRIBUTES = ("traceparent", "tracestate")
@@ -52,31 +54,13 @@ TRACE_ATTRIBUTES = ("traceparent", "tracestate")
 class TopicPublisher(Protocol):
     """Sends raw messages; the runtime gives one in."""
 
-    def publish(
-        self,
-        topic: str,
-        data: bytes,
-        attributes: Mapping[str, str],
-        ordering_key: str,
-        *,
-        sending: Sending = "batched",
-    ) -> concurrent.futures.Future[str]:
+    def publish(self, message: OutgoingMessage, *, sending: Sending = "batched") -> Future[str]:
         """Send and return at once; the future gives the message id once the server confirmed.
 
         ``sending`` says whether many are coming (``batched``) or this is one (``directly``), for
         which the caller waits (``blocking``), and so may this.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class OutgoingMessage:
-    """A message that obeys all rules."""
-
-    topic: str
-    data: bytes
-    attributes: Mapping[str, str]
-    ordering_key: str
 
 
 def build_message(
@@ -242,9 +226,7 @@ async def publish_async(
 
     Being cancelled does not take the message back. Raises PublishNotConfirmed.
     """
-    future = publisher.publish(
-        message.topic, message.data, message.attributes, message.ordering_key, sending="directly"
-    )
+    future = publisher.publish(message, sending="directly")
     # shield: cancelling a handler must not cancel a future that the publisher will complete.
     confirmation = asyncio.shield(asyncio.wrap_future(future))
     try:
@@ -259,9 +241,7 @@ def publish_sync(
     publisher: TopicPublisher, message: OutgoingMessage, timeout_seconds: float
 ) -> str:
     """Publish and block until it is confirmed; else as ``publish_async``."""
-    future = publisher.publish(
-        message.topic, message.data, message.attributes, message.ordering_key, sending="blocking"
-    )
+    future = publisher.publish(message, sending="blocking")
     try:
         return future.result(timeout_seconds)
     except TimeoutError:

@@ -13,7 +13,8 @@ from convotic_celery.errors import PublishManyFailed
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from convotic_celery.context.publishing import OutgoingMessage, TopicPublisher
+    from convotic_celery.context.publishing import TopicPublisher
+    from convotic_pubsub.outgoing import OutgoingMessage
 
 __all__ = ["publish_many_async", "publish_many_sync"]
 
@@ -96,7 +97,7 @@ def _batches(messages: Sequence[OutgoingMessage]) -> Iterator[Sequence[OutgoingM
 def _send(
     publisher: TopicPublisher, batch: Iterable[OutgoingMessage]
 ) -> list[concurrent.futures.Future[str]]:
-    return [publisher.publish(m.topic, m.data, m.attributes, m.ordering_key) for m in batch]
+    return [publisher.publish(message) for message in batch]
 
 
 def _all_confirmed(futures: Iterable[concurrent.futures.Future[str]]) -> bool:

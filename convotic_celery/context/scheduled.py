@@ -25,9 +25,9 @@ from typing import TypeAlias
 
 from pydantic_core import from_json, to_json
 
-from convotic_celery.context.publishing import OutgoingMessage
 from convotic_celery.context.scripts import Script
 from convotic_celery.errors import InvalidDelay, PublishRefused
+from convotic_pubsub.outgoing import OutgoingMessage
 
 __all__ = [
     "CANCEL",

@@ -19,7 +19,7 @@ from convotic_celery.documents.openapi import build_openapi
 from convotic_celery.documents.page import CONTENT_SECURITY_POLICY, render_openapi
 from convotic_celery.routes.endpoint import Endpoint
 from convotic_celery.routes.problems import describe_http_error, problem_response
-from convotic_celery.runtime.execution.lifespans import one_of_each
+from convotic_celery.runtime.worker.lifespans import one_of_each
 from convotic_celery.sdk.http import Problem
 from convotic_pubsub.errors import BrokerUnavailable
 

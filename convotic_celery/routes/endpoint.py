@@ -30,7 +30,7 @@ from convotic_pubsub.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
     from convotic_celery.context.services import Services
-    from convotic_celery.runtime.execution.lifespans import Lifespans
+    from convotic_celery.runtime.worker.lifespans import Lifespans
     from convotic_celery.sdk.route import RouteDefinition
 
 __all__ = ["Endpoint"]

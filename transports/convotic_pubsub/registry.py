@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from convotic_pubsub.client.io_loop import FORKED
 from convotic_pubsub.errors import PubsubTransportError
 from convotic_pubsub.options import TransportOptions, parse_options
-from convotic_pubsub.publish.fork import watch_forks
+from convotic_pubsub.publish.forked import watch_forks
 from convotic_pubsub.session import Session
 
 if TYPE_CHECKING:

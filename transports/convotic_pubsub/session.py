@@ -30,18 +30,18 @@ from convotic_pubsub.consume.delivery import Recent
 from convotic_pubsub.consume.leases import AckBatcher, LeaseTimer
 from convotic_pubsub.consume.streams import Puller
 from convotic_pubsub.consume.subscription import Offer, QueueConsumer
-from convotic_pubsub.errors import PubsubTransportError
+from convotic_pubsub.errors import PublishError, PubsubTransportError
 from convotic_pubsub.names import subscription_path
-from convotic_pubsub.publish.publisher import Publisher
-from convotic_pubsub.publish.relay import RelayClient, serve_child
+from convotic_pubsub.outgoing import FAIL_IF_MISSING, IfMissing, OutgoingMessage, Sending
+from convotic_pubsub.publish.forked import Relay, serve_child
+from convotic_pubsub.publish.publisher import ONE_ATTEMPT_SECONDS, Publisher
 
 if TYPE_CHECKING:
     import concurrent.futures
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Iterable
 
     from convotic_pubsub.consume.delivery import Delivery
     from convotic_pubsub.options import TransportOptions
-    from convotic_pubsub.publish.publisher import Sending
     from convotic_pubsub.queue import QueueSpec
 
 __all__ = ["Session"]
@@ -81,7 +81,9 @@ class Session:
         self.outstanding: dict[tuple[str, str], Delivery] = {}
         #: What this process has had and given back, lately (I/O thread).
         self.returned = Recent(_MAX_RETURNED)
-        self.publisher = Publisher(self, self.post)
+        self.publisher = Publisher(
+            options, self.broker, clock=self.clock, post=self.post, declare=self._declare_again
+        )
         #: Queues that live in this process only (replies, remote control, events).
         self.transient = TransientQueues(self)
         self.dead_lettered: Counter[str] = Counter()
@@ -90,7 +92,7 @@ class Session:
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
         #: In a forked child: the way to the parent's session.
-        self._relay: RelayClient | None = None
+        self._relay: Relay | None = None
         self._children: dict[asyncio.Task[None], socket.socket] = {}
         self._io = IoLoop()
         try:
@@ -184,21 +186,24 @@ class Session:
 
     async def _answer_child(self, method: str, args: tuple[Any, ...]) -> Any:
         if method == "publish":
-            return await asyncio.wrap_future(self.publish(*args))
+            message, if_missing, retry = args
+            return await asyncio.wrap_future(
+                self.publish(message, if_missing=if_missing, retry=retry)
+            )
         spec = self.spec(args[0])
         if method == "exists":
             return await self.provisioner.exists(spec)
-        return await self.provisioner.ensure(spec, again=method == "ensure_again")
+        return await self.provisioner.ensure(spec)
 
-    def forked(self, sock: socket.socket | None) -> None:
-        """Become, in a forked child, a session that asks the parent's (None: that can't)."""
+    def become_forked(self, sock: socket.socket | None) -> None:
+        """In a forked child: ask the parent's session over ``sock``; None: nothing can be asked."""
         for other in self._children.values():
             other.close()
         self._children.clear()
         self._io.forked()
         self.transient.forked()
-        self._relay = RelayClient(sock) if sock is not None else None
-        self.resources.ask_parent = self._relay.ask if self._relay is not None else None
+        self._relay = Relay(sock)
+        self.resources.ask_parent = self._relay.ask
 
     def check_process(self) -> None:
         """Make sure that this process may do more than publish.
@@ -213,24 +218,42 @@ class Session:
 
     def publish(
         self,
-        topic: str,
-        data: bytes,
-        attributes: Mapping[str, str] | None = None,
-        ordering_key: str = "",
+        message: OutgoingMessage,
         *,
         sending: Sending = "batched",
+        if_missing: IfMissing = FAIL_IF_MISSING,
+        retry: bool = True,
     ) -> concurrent.futures.Future[str]:
         """Publish a raw message; see :meth:`.Publisher.publish`."""
         if self._relay is not None:
-            return self._relay.ask("publish", topic, data, dict(attributes or {}), ordering_key)
-        return self.publisher.publish(topic, data, attributes or {}, ordering_key, sending=sending)
+            return self._relay.ask("publish", message, if_missing, retry)
+        return self.publisher.publish(message, sending=sending, if_missing=if_missing, retry=retry)
 
     def publish_confirmed(
-        self, topic: str, data: bytes, attributes: Mapping[str, str] | None = None
+        self,
+        message: OutgoingMessage,
+        *,
+        if_missing: IfMissing = FAIL_IF_MISSING,
+        retry: bool = True,
     ) -> str:
-        """Publish a raw message and return its id once the server has confirmed it."""
-        timeout = self.options.publish_timeout_seconds + _MARGIN_SECONDS
-        return self.publish(topic, data, attributes, sending="blocking").result(timeout)
+        """Publish a raw message and return its id once the server has confirmed it.
+
+        Raises:
+            PublishError: refused, or not confirmed in time.
+        """
+        future = self.publish(message, sending="blocking", if_missing=if_missing, retry=retry)
+        limit = self.options.publish_timeout_seconds + _MARGIN_SECONDS
+        limit = limit if retry else ONE_ATTEMPT_SECONDS
+        try:
+            return future.result(limit)
+        except TimeoutError:
+            raise PublishError(
+                f"{message.topic}: not confirmed within {limit:g} s; it may be stored"
+            ) from None
+
+    async def _declare_again(self, queues: Iterable[str]) -> None:
+        for queue in queues:
+            await self.provisioner.ensure(self.spec(queue), again=True)
 
     # -- consuming --------------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from convotic_celery.context.database import SyncDatabase
     from convotic_celery.context.keys import Keys
-    from convotic_celery.context.publishing import OutgoingMessage
     from convotic_celery.context.scheduled import Delay, DueMessages, ScheduledMessage
+    from convotic_pubsub.outgoing import OutgoingMessage
 
 __all__ = ["SyncSchedule"]
 

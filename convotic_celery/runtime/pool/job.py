@@ -11,18 +11,19 @@ import logging
 import time
 from asyncio import Task
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from contextvars import ContextVar
+from typing import Any, Literal, TypeAlias
 
 from billiard.common import TERM_SIGNAME
 from billiard.einfo import ExceptionInfo
 from celery.exceptions import Terminated
 
-if TYPE_CHECKING:
-    from convotic_celery.runtime.execution.coroutine import StopReason
-
-__all__ = ["Job"]
+__all__ = ["CURRENT_JOB", "Job", "StopReason"]
 
 logger = logging.getLogger(__name__)
+
+#: Why a running job was told to stop.
+StopReason: TypeAlias = Literal["terminated", "soft_limit", "hard_limit"]
 
 Callback: TypeAlias = Callable[..., Any]
 
@@ -172,3 +173,7 @@ def _exception_info(error: BaseException) -> ExceptionInfo:
         raise error  # noqa: TRY301 - only that gives it a traceback
     except BaseException as raised:  # noqa: BLE001 - recorded, not handled
         return ExceptionInfo((type(raised), raised, raised.__traceback__))
+
+
+#: The job that runs the current code; set for async jobs and whatever they start.
+CURRENT_JOB: ContextVar[Job | None] = ContextVar("convotic_job", default=None)

@@ -1,4 +1,1 @@
-"""Publishes delayed messages (``delay=``) when they are due.
-
-Used by ``worker``; knows the context alone.
-"""
+"""Placeholder: what lives here, and who may import whom."""

@@ -154,9 +154,7 @@ class ScheduleMover:
             future.set_exception(TopicHasNoSubscription(outgoing.topic))
         else:
             try:
-                future = self._services.publisher.publish(
-                    outgoing.topic, outgoing.data, outgoing.attributes, outgoing.ordering_key
-                )
+                future = self._services.publisher.publish(outgoing)
             except Exception as error:  # noqa: BLE001 - as if the future had it
                 future = Future()
                 future.set_exception(error)

@@ -11,6 +11,7 @@ import pytest
 from celery import chord, group
 from celery.exceptions import TaskRevokedError
 
+from convotic_pubsub.outgoing import OutgoingMessage
 from tests.support.pubsub import acknowledge, pull
 from tests.support.waiting import wait_until
 
@@ -99,9 +100,11 @@ def test_an_undecodable_body_is_a_dead_letter(plain: Plain) -> None:
     """Data that is no envelope, or an envelope that is no task: kept, and the worker goes on."""
     one, two = uuid.uuid4().hex, uuid.uuid4().hex
     session = plain.session
-    session.publish(f"{plain.prefix}celery", one.encode()).result(10)
+    session.publish(OutgoingMessage(f"{plain.prefix}celery", one.encode())).result(10)
     strange = {"body": two, "headers": {}, "properties": {}, "content-type": "application/json"}
-    session.publish(f"{plain.prefix}celery", json.dumps(strange).encode()).result(10)
+    session.publish(OutgoingMessage(f"{plain.prefix}celery", json.dumps(strange).encode())).result(
+        10
+    )
 
     assert dead_letter(plain, one).attributes["convotic-dead-letter-reason"] == "invalid"
     assert dead_letter(plain, two)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery.exceptions import TaskRevokedError
 
+from convotic_pubsub.outgoing import OutgoingMessage
 from tests.integration.celery.conftest import second_app
 from tests.support.pubsub import pull
 from tests.support.waiting import wait_until
@@ -62,7 +63,7 @@ def test_without_late_acks_each_outcome_ends_the_message(early: Plain) -> None:
 def test_without_late_acks_what_was_never_run_is_kept_or_revoked(early: Plain) -> None:
     """An unknown task and a foreign message are dead letters, as they are with late acks."""
     unknown = early.send("no_such_task")
-    early.session.publish(f"{early.prefix}celery", b"foreign").result(10)
+    early.session.publish(OutgoingMessage(f"{early.prefix}celery", b"foreign")).result(10)
     expired = early.send("add", 1, 1, expires=datetime.now(UTC) - timedelta(seconds=1))
     letters: list[bytes] = []
 

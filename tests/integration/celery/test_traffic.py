@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from convotic_pubsub.outgoing import OutgoingMessage
 from tests.integration.celery.conftest import Plain, second_app
 from tests.support.pubsub import pull, unique
 from tests.support.waiting import wait_until
@@ -85,7 +86,7 @@ def test_a_message_that_celery_fails_on_is_a_dead_letter_and_leased_no_more(
     }
     data = json.dumps(broken).encode()
     session = plain.session
-    session.publish(f"{plain.prefix}celery", data).result(10)
+    session.publish(OutgoingMessage(f"{plain.prefix}celery", data)).result(10)
 
     def find() -> Any:
         letters = pull(session, f"{plain.prefix}celery.dead-letter")

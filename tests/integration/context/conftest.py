@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
@@ -16,6 +16,7 @@ from convotic_celery.context import (
     Store,
     SyncConvoticContext,
 )
+from convotic_pubsub.outgoing import OutgoingMessage
 from tests.support.valkey import run_valkey
 
 DELIVERY = Delivery(handler="custom.orders.new.crm", topic="custom.orders.new", message_id="17")
@@ -24,10 +25,8 @@ DELIVERY = Delivery(handler="custom.orders.new.crm", topic="custom.orders.new", 
 class NoPublisher:
     """A publisher for tests that publish nothing."""
 
-    def publish(
-        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str, **_: object
-    ) -> concurrent.futures.Future[str]:
-        raise AssertionError(f"published {topic} {data!r} {attributes} {ordering_key}")
+    def publish(self, message: OutgoingMessage, **_: object) -> concurrent.futures.Future[str]:
+        raise AssertionError(f"published {message}")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from convotic_celery.context import AsyncPubsub, Services, Store
 from convotic_celery.context._async.schedule import AsyncSchedule
 from convotic_celery.context.database import AsyncDatabase
 from convotic_celery.context.keys import Keys
-from convotic_celery.context.publishing import OutgoingMessage
 from convotic_celery.context.scheduled import ScheduledMessage
 from convotic_celery.context.scripts import Script
 from convotic_celery.errors import (
@@ -24,6 +23,7 @@ from convotic_celery.errors import (
     StoreUnavailable,
 )
 from convotic_celery.testing.clock import MovingClock
+from convotic_pubsub.outgoing import OutgoingMessage
 from tests.integration.context.conftest import NoPublisher
 
 TOPIC = "custom.orders.remind"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Mapping
 
 import pytest
 
 from convotic_celery.context import Services, Store
 from convotic_celery.errors import InvalidField, TopicHasNoSubscription, WorkflowNotRegistered
+from convotic_pubsub.outgoing import OutgoingMessage
 from tests.integration.context.conftest import DELIVERY
 
 
@@ -18,15 +18,12 @@ class Publisher:
     def __init__(self) -> None:
         self.knows_topics = False
 
-    def publish(
-        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str, **_: object
-    ) -> concurrent.futures.Future[str]:
-        del data, attributes, ordering_key
+    def publish(self, message: OutgoingMessage, **_: object) -> concurrent.futures.Future[str]:
         future: concurrent.futures.Future[str] = concurrent.futures.Future()
         if self.knows_topics:
             future.set_result("1")
         else:
-            future.set_exception(TopicHasNoSubscription(topic))
+            future.set_exception(TopicHasNoSubscription(message.topic))
         return future
 
 

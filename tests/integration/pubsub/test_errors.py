@@ -11,6 +11,7 @@ import pytest
 from kombu import Connection
 
 from convotic_pubsub.errors import AccessDenied, BrokerUnavailable, OptionError, PublishError
+from convotic_pubsub.outgoing import OutgoingMessage
 from tests.support.faulty import FaultyServer, run_faulty_server
 from tests.support.pubsub import make_spec
 
@@ -138,7 +139,7 @@ def test_a_publish_survives_an_unavailable_service(
     """It is retried until it is confirmed."""
     one = harness(faulty.address, make_spec())
     faulty.faults["Publish"] = (grpc.StatusCode.UNAVAILABLE, "gone for a moment")
-    future = one.session.publish(one.spec.topic, b"1")
+    future = one.session.publish(OutgoingMessage(one.spec.topic, b"1"))
     one.drain_until(lambda: faulty.calls["Publish"] >= 2)
 
     faulty.faults.clear()

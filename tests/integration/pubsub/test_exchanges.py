@@ -11,6 +11,7 @@ from kombu import Exchange, Queue
 from kombu.exceptions import ChannelError
 
 from convotic_pubsub.errors import OptionError
+from convotic_pubsub.outgoing import OutgoingMessage
 from tests.support.pubsub import make_spec, unique
 from tests.support.waiting import wait_until
 
@@ -163,7 +164,7 @@ def test_a_message_that_is_no_celery_message_is_dead_lettered(connect: Connect) 
     consumer = connection.Consumer(Queue("mixed", channel=connection.channel()), accept=["json"])
     consumer.consume()
 
-    session.publish(session.spec("mixed").topic, b"not json").result(10)
+    session.publish(OutgoingMessage(session.spec("mixed").topic, b"not json")).result(10)
     wait_until(lambda: session.dead_lettered["mixed"] == 1, timeout=10)
     session.flush()
 

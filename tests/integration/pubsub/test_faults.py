@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from convotic_pubsub.names import subscription_path
+from convotic_pubsub.outgoing import OutgoingMessage
 from convotic_pubsub.queue import DeadLetter
 from tests.support.pubsub import CountingPolicy, Harness, make_spec
 
 if TYPE_CHECKING:
     from convotic_emulator.testing import EmulatorThread
-    from convotic_pubsub.publish.publisher import Sending
+    from convotic_pubsub.outgoing import Sending
     from tests.integration.pubsub.conftest import MakeHarness
 
 
@@ -74,7 +75,9 @@ def test_one_that_is_sent_directly_outlives_them_too(
     one = consuming(harness, pubsub_emulator)
 
     pubsub_emulator.faults.unavailable(3, method="Publish")
-    assert one.session.publish(one.spec.topic, b'"later"', sending=sending).result(10)
+    assert one.session.publish(OutgoingMessage(one.spec.topic, b'"later"'), sending=sending).result(
+        10
+    )
 
     one.drain_until(lambda: one.bodies == ["first", "later"])
 

@@ -10,6 +10,7 @@ PREAMBLE = """
 import os, sys
 from convotic_pubsub import session_for
 from convotic_pubsub.errors import PubsubTransportError
+from convotic_pubsub.outgoing import OutgoingMessage
 from kombu import Connection, Queue
 options = {{"emulator_host": {address!r}, "prefix": "fork-"}}
 url = "pubsub://test-project"
@@ -42,7 +43,8 @@ def test_a_forked_child_publishes_through_its_parent(broker: str) -> None:
             child = Connection(url, transport_options=options)
             for number in range(20):
                 child.Producer().publish({"n": number}, routing_key="jobs", declare=[Queue("jobs")])
-            print("id", bool(session_for(url, options).publish("fork-jobs", b"[]").result(10)))
+            one = OutgoingMessage("fork-jobs", b"[]")
+            print("id", bool(session_for(url, options).publish(one).result(10)))
 
         in_child(publish)
         in_child(publish)
@@ -139,7 +141,7 @@ def test_a_child_whose_parent_is_gone_is_told(our_emulator: str) -> None:
                 os._exit(0)  # a grandchild has no relay and harms nobody
             os.read(read_end, 1)
             try:
-                session_for(url, options).publish("fork-jobs", b"[]").result(10)
+                session_for(url, options).publish(OutgoingMessage("fork-jobs", b"[]")).result(10)
             except PubsubTransportError as error:
                 print("is gone" in str(error), flush=True)
             os._exit(0)
@@ -150,3 +152,34 @@ def test_a_child_whose_parent_is_gone_is_told(our_emulator: str) -> None:
         """
 
     assert run(our_emulator, script).split() == ["True"]
+
+
+def test_a_grandchild_gets_an_error_instead_of_a_hang(our_emulator: str) -> None:
+    """A forked child's own child can't ask anybody: each way to publish says so at once."""
+    script = """
+        parent = session_for(url, options)
+        one = OutgoingMessage("fork-jobs", b"[]")
+
+        def fork_again():
+            in_child(try_all)
+
+        def try_all():
+            session = session_for(url, options)
+            for attempt in (
+                lambda: session.publish(one, sending="directly").result(10),
+                lambda: session.publish_confirmed(one),
+                lambda: session.resources.ensure(parent.spec("jobs")),
+                lambda: Connection(url, transport_options=options).Producer().publish(
+                    {}, routing_key="jobs"
+                ),
+            ):
+                try:
+                    attempt()
+                except PubsubTransportError as error:
+                    print("forked child" in str(error), flush=True)
+
+        in_child(fork_again)
+        parent.close()
+        """
+
+    assert run(our_emulator, script).split() == ["True"] * 4

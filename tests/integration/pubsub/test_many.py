@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from kombu import Consumer, Queue
 
+from convotic_pubsub.outgoing import OutgoingMessage
 from tests.support.pubsub import make_spec
 
 if TYPE_CHECKING:
@@ -49,10 +50,10 @@ def test_300_queues_share_one_thread_and_six_channels(
     )
     consumer.consume()
     for number, spec in enumerate(specs):
-        one.session.publish(spec.topic, str(number).encode())
+        one.session.publish(OutgoingMessage(spec.topic, str(number).encode()))
         if spec is blocked:  # never settled, with two more behind it
-            one.session.publish(spec.topic, b"0")
-            one.session.publish(spec.topic, b"0")
+            one.session.publish(OutgoingMessage(spec.topic, b"0"))
+            one.session.publish(OutgoingMessage(spec.topic, b"0"))
 
     one.drain_until(lambda: set(got) == set(range(QUEUES)), seconds=10)
 

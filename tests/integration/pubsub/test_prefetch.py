@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu import Consumer, Queue
 
+from convotic_pubsub.outgoing import OutgoingMessage
 from tests.support.pubsub import make_spec, pull, unique
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def test_what_waits_for_another_queues_messages_is_given_back(
     one.publish("busy")
     one.drain_until(lambda: one.bodies == ["busy"])
     consumer = consume(one, channel, patient.queue)
-    one.session.publish(patient.topic, b'"patient"').result(10)
+    one.session.publish(OutgoingMessage(patient.topic, b'"patient"')).result(10)
     one.drain_until(lambda: len(one.session.outstanding) == 2)
 
     one.drain_until(lambda: len(one.session.outstanding) == 1)
@@ -82,7 +83,7 @@ def test_a_cancelled_queue_keeps_no_place(broker: str, harness: MakeHarness) -> 
         one.session.resources.ensure(spec)
         consumers.append(consume(one, channel, spec.queue))
         for body in bodies:
-            one.session.publish(spec.topic, json.dumps(body).encode()).result(10)
+            one.session.publish(OutgoingMessage(spec.topic, json.dumps(body).encode())).result(10)
         expected += len(bodies)
         one.drain_until(partial(has_outstanding, one, expected))
         one.drain_for(0.1)

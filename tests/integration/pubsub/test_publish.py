@@ -10,11 +10,12 @@ import pytest
 
 from convotic_emulator.testing import _LOOP
 from convotic_pubsub.errors import MessageTooLarge, PublishError, TopicNotFound
+from convotic_pubsub.outgoing import OutgoingMessage
 from tests.support.pubsub import make_spec, pull, unique
 
 if TYPE_CHECKING:
     from convotic_emulator.testing import EmulatorThread
-    from convotic_pubsub.publish.publisher import Sending
+    from convotic_pubsub.outgoing import Sending
     from tests.integration.pubsub.conftest import MakeHarness
 
 
@@ -38,14 +39,16 @@ def test_an_unknown_topic_is_an_error_that_names_it(broker: str, harness: MakeHa
     topic = unique("nobody")
 
     with pytest.raises(TopicNotFound, match=topic):
-        one.session.publish(topic, b"{}").result(10)
+        one.session.publish(OutgoingMessage(topic, b"{}")).result(10)
 
 
 def test_one_bad_message_does_not_fail_its_batch(broker: str, harness: MakeHarness) -> None:
     """An empty message, which the server refuses, fails alone."""
     one = harness(broker, make_spec())
 
-    futures = [one.session.publish(one.spec.topic, data) for data in (b"1", b"", b"2")]
+    futures = [
+        one.session.publish(OutgoingMessage(one.spec.topic, data)) for data in (b"1", b"", b"2")
+    ]
 
     assert futures[0].result(10)
     assert futures[2].result(10)
@@ -61,7 +64,7 @@ def test_a_message_over_the_limit_is_refused_before_it_is_sent(
     one = harness(broker, make_spec())
 
     with pytest.raises(MessageTooLarge, match="10,000,000"):
-        one.session.publish(one.spec.topic, b"x" * 9_999_999, {"key": "value"})
+        one.session.publish(OutgoingMessage(one.spec.topic, b"x" * 9_999_999, {"key": "value"}))
 
 
 @pytest.mark.parametrize("sending", ["blocking", "directly"])
@@ -70,12 +73,16 @@ def test_one_message_is_sent_without_the_io_thread(
 ) -> None:
     """It is confirmed while the I/O thread is busy with something else."""
     one = harness(broker, make_spec())
-    first_id = one.session.publish(one.spec.topic, b"0", sending=sending).result(10)
+    first_id = one.session.publish(OutgoingMessage(one.spec.topic, b"0"), sending=sending).result(
+        10
+    )
     go_on = threading.Event()
     one.session.post(go_on.wait, 10)
 
     try:
-        message_id = one.session.publish(one.spec.topic, b"1", sending=sending).result(10)
+        message_id = one.session.publish(
+            OutgoingMessage(one.spec.topic, b"1"), sending=sending
+        ).result(10)
         assert not go_on.is_set()
     finally:
         go_on.set()
@@ -90,9 +97,9 @@ def test_it_has_the_same_errors(broker: str, harness: MakeHarness, sending: Send
     one = harness(broker, make_spec())
 
     with pytest.raises(TopicNotFound, match="no-such-topic"):
-        one.session.publish("no-such-topic", b"{}", sending=sending).result(10)
+        one.session.publish(OutgoingMessage("no-such-topic", b"{}"), sending=sending).result(10)
     with pytest.raises(PublishError, match="refused"):
-        one.session.publish(one.spec.topic, b"", sending=sending).result(10)
+        one.session.publish(OutgoingMessage(one.spec.topic, b""), sending=sending).result(10)
 
 
 def test_closing_waits_for_what_was_sent_directly(
@@ -109,7 +116,9 @@ def test_closing_waits_for_what_was_sent_directly(
     with concurrent.futures.ThreadPoolExecutor() as threads:
         threads.submit(_LOOP.run, hold_the_server())
         assert held.wait(10)
-        confirmation = one.session.publish(one.spec.topic, b"1", sending="directly")
+        confirmation = one.session.publish(
+            OutgoingMessage(one.spec.topic, b"1"), sending="directly"
+        )
         closing = threads.submit(one.session.close)
         with pytest.raises(TimeoutError):
             closing.result(0.3)
@@ -122,15 +131,15 @@ def test_closing_waits_for_what_was_sent_directly(
 def test_a_closed_session_publishes_no_more(our_emulator: str, harness: MakeHarness) -> None:
     """Who comes too late is told, and does not wait for ever."""
     one = harness(our_emulator, make_spec())
-    one.session.publish_confirmed(one.spec.topic, b"1")
+    one.session.publish_confirmed(OutgoingMessage(one.spec.topic, b"1"))
     one.session.close()
 
     with pytest.raises(PublishError, match="closed"):
-        one.session.publish_confirmed(one.spec.topic, b"2")
+        one.session.publish_confirmed(OutgoingMessage(one.spec.topic, b"2"))
     with pytest.raises(PublishError, match="closed"):
-        one.session.publish(one.spec.topic, b"3").result(10)
+        one.session.publish(OutgoingMessage(one.spec.topic, b"3")).result(10)
     with pytest.raises(PublishError, match="closed"):
-        one.session.publish(one.spec.topic, b"4", sending="directly").result(10)
+        one.session.publish(OutgoingMessage(one.spec.topic, b"4"), sending="directly").result(10)
 
 
 def test_threads_that_publish_at_once_do_not_wait_for_each_other(
@@ -142,7 +151,8 @@ def test_threads_that_publish_at_once_do_not_wait_for_each_other(
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
         ids = list(
             threads.map(
-                lambda n: one.session.publish_confirmed(one.spec.topic, b"%d" % n), range(500)
+                lambda n: one.session.publish_confirmed(OutgoingMessage(one.spec.topic, b"%d" % n)),
+                range(500),
             )
         )
 
@@ -158,7 +168,7 @@ def test_an_ordering_key_keeps_its_order(our_emulator: str, harness: MakeHarness
     one.consume()
 
     futures = [
-        one.session.publish(spec.topic, str(number).encode(), ordering_key="k")
+        one.session.publish(OutgoingMessage(spec.topic, str(number).encode(), ordering_key="k"))
         for number in range(100)
     ]
     concurrent.futures.wait(futures)

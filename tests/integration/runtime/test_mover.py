@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import Any
@@ -12,9 +12,9 @@ from uuid import uuid4
 import pytest
 
 from convotic_celery.context import Delivery, Services, Store
-from convotic_celery.context.publishing import OutgoingMessage
 from convotic_celery.errors import StoreUnavailable, TopicHasNoSubscription
 from convotic_celery.runtime.schedule.delayed_publisher import ScheduleMover
+from convotic_pubsub.outgoing import OutgoingMessage
 from tests.support.valkey import run_valkey
 from tests.support.waiting import never, scaled_timeout, wait_until
 
@@ -30,16 +30,14 @@ class Publisher:
         #: An error or True for what comes next; None leaves it open.
         self.answer: Exception | bool | None = True
 
-    def publish(
-        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str, **_: Any
-    ) -> Future[str]:
+    def publish(self, message: OutgoingMessage, **_: Any) -> Future[str]:
         future: Future[str] = Future()
         if isinstance(self.answer, Exception):
             future.set_exception(self.answer)
         elif self.answer:
             future.set_result("17")
         self.futures.append(future)
-        self.sent.append(OutgoingMessage(topic, data, dict(attributes), ordering_key))
+        self.sent.append(message)
         return future
 
 

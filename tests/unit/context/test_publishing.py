@@ -25,6 +25,7 @@ from convotic_celery.errors import (
     PublishNotConfirmed,
     PublishRefused,
 )
+from convotic_pubsub.outgoing import OutgoingMessage
 
 TOPIC = "custom.orders.new"
 #: Nobody answers there, and nothing that is published at once asks it.
@@ -40,10 +41,10 @@ class FakePublisher:
     sent: list[tuple[str, bytes, dict[str, str], str]] = field(default_factory=list)
     futures: list[Future[str]] = field(default_factory=list)
 
-    def publish(
-        self, topic: str, data: bytes, attributes: Any, ordering_key: str, **_: Any
-    ) -> Future[str]:
-        self.sent.append((topic, data, dict(attributes), ordering_key))
+    def publish(self, message: OutgoingMessage, **_: Any) -> Future[str]:
+        self.sent.append(
+            (message.topic, message.data, dict(message.attributes), message.ordering_key)
+        )
         future: Future[str] = Future()
         if self.error:
             future.set_exception(self.error)

@@ -10,6 +10,7 @@ import pytest
 
 from convotic_celery.context import Services, Store
 from convotic_celery.errors import InvalidAttribute, PublishManyFailed, PublishRefused
+from convotic_pubsub.outgoing import OutgoingMessage
 
 TOPIC = "custom.orders.new"
 
@@ -22,10 +23,8 @@ class FakePublisher:
     silent: set[bytes] = field(default_factory=set)
     sent: list[bytes] = field(default_factory=list)
 
-    def publish(
-        self, topic: str, data: bytes, attributes: Any, ordering_key: str, **_: Any
-    ) -> Future[str]:
-        del topic, attributes, ordering_key
+    def publish(self, message: OutgoingMessage, **_: Any) -> Future[str]:
+        data = message.data
         self.sent.append(data)
         future: Future[str] = Future()
         if data in self.failing:

@@ -16,6 +16,7 @@ from convotic_celery.context import Services
 from convotic_celery.routes import create_asgi_app
 from convotic_celery.sdk import ConvoticModule
 from convotic_celery.settings import Settings
+from convotic_pubsub.outgoing import OutgoingMessage
 
 
 @dataclass
@@ -25,11 +26,8 @@ class FakePublisher:
     error: Exception | None = None
     sent: list[tuple[str, Any, dict[str, str]]] = field(default_factory=list)
 
-    def publish(
-        self, topic: str, data: bytes, attributes: Any, ordering_key: str, **_: Any
-    ) -> Future[str]:
-        del ordering_key
-        self.sent.append((topic, json.loads(data), dict(attributes)))
+    def publish(self, message: OutgoingMessage, **_: Any) -> Future[str]:
+        self.sent.append((message.topic, json.loads(message.data), dict(message.attributes)))
         future: Future[str] = Future()
         if self.error:
             future.set_exception(self.error)

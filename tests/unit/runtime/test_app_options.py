@@ -12,6 +12,7 @@ from convotic_celery.app import ConvoticApp
 from convotic_celery.errors import ModuleError
 from convotic_celery.runtime.publish import SessionPublisher
 from convotic_pubsub.options import TransportOptions, parse_options
+from convotic_pubsub.outgoing import OutgoingMessage
 from tests.unit.runtime.support import define, make_settings
 
 if TYPE_CHECKING:
@@ -108,8 +109,8 @@ class _Session:
     def __init__(self) -> None:
         self.topics: list[str] = []
 
-    def publish(self, topic: str, *_: Any, **__: Any) -> Any:
-        self.topics.append(topic)
+    def publish(self, message: OutgoingMessage, **_: Any) -> Any:
+        self.topics.append(message.topic)
         return Future[str]()
 
 
@@ -118,7 +119,7 @@ def test_a_publisher_puts_the_prefix_before_topics_but_not_before_paths() -> Non
     publisher, session = SessionPublisher(lambda: ("", {}), [], prefix="stage-"), _Session()
     publisher._session = session  # type: ignore[assignment]
 
-    publisher.publish("orders.new", b"", {}, "")
-    publisher.publish("projects/other/topics/orders.new", b"", {}, "")
+    publisher.publish(OutgoingMessage("orders.new"))
+    publisher.publish(OutgoingMessage("projects/other/topics/orders.new"))
 
     assert session.topics == ["stage-orders.new", "projects/other/topics/orders.new"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import Future
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,38 +11,37 @@ from convotic_celery.errors import InvalidAttribute, TopicHasNoSubscription
 from convotic_celery.runtime import publish
 from convotic_celery.runtime.publish import HandlerPublisher, SessionPublisher
 from convotic_pubsub.errors import PublishError, TopicNotFound
+from convotic_pubsub.outgoing import FAIL_IF_MISSING, IfMissing, OutgoingMessage
 from tests.support.waiting import scaled_timeout
 from tests.unit.runtime.support import define
 
 
 class Session:
-    """Stands for the transport's session: topics exist once their queue was ensured."""
+    """Stands for the transport's session: topics exist once their queue was declared."""
 
     def __init__(self, *topics: str) -> None:
         self.topics = {*topics}
         self.ensured: list[str] = []
-        self.resources = self
-        self.published: list[tuple[str, bytes, dict[str, str], str]] = []
+        self.published: list[OutgoingMessage] = []
+        self.closed = False
 
     def publish(
-        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str, **_: Any
+        self, message: OutgoingMessage, *, if_missing: IfMissing = FAIL_IF_MISSING, **_: Any
     ) -> Future[str]:
         future: Future[str] = Future()
-        if topic == "broken":
+        if message.topic not in self.topics and if_missing.declare:
+            self.ensured += if_missing.declare
+            self.topics.add(message.topic)
+        if message.topic == "broken":
             future.set_exception(PublishError("no"))
-        elif topic not in self.topics:
-            future.set_exception(TopicNotFound(topic))
-        else:
-            self.published.append((topic, data, dict(attributes), ordering_key))
+        elif message.topic in self.topics:
+            self.published.append(message)
             future.set_result(f"m-{len(self.published)}")
+        elif if_missing.error is not None:
+            future.set_exception(if_missing.error())
+        else:
+            future.set_exception(TopicNotFound(message.topic))
         return future
-
-    def spec(self, queue: str) -> SimpleNamespace:
-        return SimpleNamespace(queue=queue, topic=queue.rpartition(".")[0])
-
-    def ensure(self, spec: SimpleNamespace) -> None:
-        self.ensured.append(spec.queue)
-        self.topics.add(spec.topic)
 
 
 @pytest.fixture
@@ -60,13 +57,13 @@ def make_publisher(*definitions: Any, may_create: bool = True) -> SessionPublish
 
 
 def send(publisher: SessionPublisher, topic: str) -> str:
-    return publisher.publish(topic, b"1", {"a": "b"}, "k").result(scaled_timeout())
+    return publisher.publish(OutgoingMessage(topic, b"1", {"a": "b"}, "k")).result(scaled_timeout())
 
 
 def test_a_message_is_sent_as_it_is(session: Session) -> None:
     """Topic, data, attributes and key reach the session; its message id comes back."""
     assert send(make_publisher(), "orders.new") == "m-1"
-    assert session.published == [("orders.new", b"1", {"a": "b"}, "k")]
+    assert session.published == [OutgoingMessage("orders.new", b"1", {"a": "b"}, "k")]
 
 
 def test_a_missing_topic_is_created_with_all_known_subscriptions(session: Session) -> None:
@@ -107,7 +104,7 @@ def test_one_handler_is_addressed_by_an_attribute(session: Session) -> None:
     publisher.publish(define(), {"id": 1}, {"a": "b"}, "")
 
     assert session.published == [
-        ("orders.new", b'{"id":1}', {"a": "b", "convotic-target": "orders.new.shop"}, "")
+        OutgoingMessage("orders.new", b'{"id":1}', {"a": "b", "convotic-target": "orders.new.shop"})
     ]
 
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -18,6 +17,7 @@ from convotic_celery.runtime.delivery.payload import task_id_of
 from convotic_celery.runtime.execution.task import HandlerTask
 from convotic_celery.runtime.publish import HandlerPublisher
 from convotic_celery.sdk.message import WorkerMessage
+from convotic_pubsub.outgoing import OutgoingMessage
 from tests.unit.runtime.support import define, make_app
 
 
@@ -27,10 +27,10 @@ class Topic:
     def __init__(self) -> None:
         self.messages: list[tuple[str, bytes, dict[str, str], str]] = []
 
-    def publish(
-        self, topic: str, data: bytes, attributes: Mapping[str, str], ordering_key: str, **_: Any
-    ) -> Future[str]:
-        self.messages.append((topic, data, dict(attributes), ordering_key))
+    def publish(self, message: OutgoingMessage, **_: Any) -> Future[str]:
+        self.messages.append(
+            (message.topic, message.data, dict(message.attributes), message.ordering_key)
+        )
         confirmed: Future[str] = Future()
         confirmed.set_result(f"m-{len(self.messages)}")
         return confirmed

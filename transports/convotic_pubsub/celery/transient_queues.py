@@ -23,6 +23,7 @@ from convotic_pubsub.celery.codec import decode_envelope
 from convotic_pubsub.celery.process_slots import Slot, host_name
 from convotic_pubsub.errors import PubsubTransportError, TopicNotFound
 from convotic_pubsub.names import resource_id
+from convotic_pubsub.outgoing import OutgoingMessage
 from convotic_pubsub.queue import (
     Acknowledge,
     Decision,
@@ -167,9 +168,9 @@ class TransientQueues:
         topic = self._subscriptions[_topic_kind(kind)].topic
         if kind == "fanout" or not exchange:
             with contextlib.suppress(TopicNotFound):  # no process has ever listened
-                self._session.publish_confirmed(topic, data, attributes)
+                self._session.publish_confirmed(OutgoingMessage(topic, data, attributes))
         else:
-            self._session.publish(topic, data, attributes)
+            self._session.publish(OutgoingMessage(topic, data, attributes))
 
     def is_elsewhere(self, queue: str) -> bool:
         """Say whether a queue is known as a transient one of another process."""

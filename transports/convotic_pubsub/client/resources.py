@@ -56,13 +56,6 @@ class Resources:
             self._call(self._provisioner.ensure(spec, ephemeral=ephemeral), 60)
         self.declared.add(spec.queue)
 
-    def ensure_again(self, spec: QueueSpec) -> None:
-        """Repeat :meth:`ensure`: something of the queue has been deleted since."""
-        if self.ask_parent is not None:
-            self.ask_parent("ensure_again", spec.queue).result(60)
-        else:
-            self._call(self._provisioner.ensure(spec, again=True), 60)
-
     def exists(self, spec: QueueSpec) -> bool:
         """Ask the server whether a queue's subscription exists."""
         if self.ask_parent is not None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from convotic_pubsub.limits import fit_attributes
+from convotic_pubsub.outgoing import OutgoingMessage
 
 if TYPE_CHECKING:
     from convotic_pubsub.publish.publisher import Publisher
@@ -29,9 +30,8 @@ async def publish_dead_letter(
     if not received.data and not attributes:
         attributes = {"convotic-dead-letter-reason": "rejected"}  # Pub/Sub refuses an empty one
     try:
-        await asyncio.wrap_future(
-            publisher.publish(spec.dead_letter_topic, received.data, attributes)
-        )
+        message = OutgoingMessage(spec.dead_letter_topic, received.data, attributes)
+        await asyncio.wrap_future(publisher.publish(message))
     except Exception as error:  # noqa: BLE001  whatever it is, the message must not be acknowledged
         logger.error(  # noqa: TRY400  the text is the server's answer, no traceback of ours helps
             "Message %s of queue %s can't be published to dead-letter topic %s and is not "

@@ -16,6 +16,7 @@ from convotic_pubsub.celery.codec import encode_envelope
 from convotic_pubsub.errors import PublishError, TopicNotFound
 from convotic_pubsub.kombu.message import Message
 from convotic_pubsub.kombu.qos import QoS
+from convotic_pubsub.outgoing import FAIL_IF_MISSING, IfMissing, OutgoingMessage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -220,13 +221,13 @@ class Channel(virtual.Channel):
         if not is_ours and self._transient.is_elsewhere(queue):
             self._transient.cast(message, "", "direct", queue)
             return
+        # One that was there: somebody has deleted it, or the emulator lost its data.
+        if_missing = IfMissing(declare=(queue,)) if is_ours else FAIL_IF_MISSING
         try:
-            session.publish_confirmed(spec.topic, message)
+            session.publish_confirmed(OutgoingMessage(spec.topic, message), if_missing=if_missing)
         except TopicNotFound:
-            if is_ours:  # it was there: somebody has deleted it, or the emulator lost its data
-                session.resources.ensure_again(spec)
-                session.publish_confirmed(spec.topic, message)
-                return
+            if is_ours:
+                raise
             # A reply queue of another process (rpc://): it listens on the control topic.
             self._transient.remember_elsewhere(queue)
             self._transient.cast(message, "", "direct", queue)

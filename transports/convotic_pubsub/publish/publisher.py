@@ -7,70 +7,92 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import logging
 import threading
 from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
 from convotic_pubsub.client.rpc import is_transient, pb, translate
-from convotic_pubsub.errors import MessageTooLarge, PublishError
-from convotic_pubsub.limits import MAX_MESSAGE_BYTES, message_bytes
+from convotic_pubsub.errors import MessageTooLarge, PublishError, TopicNotFound
+from convotic_pubsub.limits import MAX_MESSAGE_BYTES, MAX_MESSAGES, message_bytes
 from convotic_pubsub.names import topic_path
+from convotic_pubsub.outgoing import FAIL_IF_MISSING, IfMissing, OutgoingMessage, Sending
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from convotic_pubsub.client.broker import Broker
+    from convotic_pubsub.options import TransportOptions
 
-    from convotic_pubsub.session import Session
+__all__ = ["ONE_ATTEMPT_SECONDS", "Publisher"]
 
-__all__ = ["Publisher", "Sending"]
-
-logger = logging.getLogger(__name__)
-
-#: https://cloud.google.com/pubsub/quotas#resource_limits: 1,000 messages or 10 MB a request.
-_MAX_BATCH_MESSAGES = 1000
-_MAX_BATCH_BYTES = 9_000_000
-#: Requests of one topic under way at a time; the next batch gathers meanwhile.
-_PARALLEL_REQUESTS = 3
+#: The service takes 10 MB a request; the margin is for framing.
+_MAX_REQUEST_BYTES = 9_000_000
+#: Requests of one topic that start as soon as there is a message for them.
+_EAGER_REQUESTS = 3
+#: Requests of one topic under way at a time. Beyond the eager ones each first gathers for a while:
+#: a server that is far away is kept supplied, and each request carries what many callers sent.
+_MAX_REQUESTS, _GATHER_SECONDS = 16, 0.001
 _REQUEST_SECONDS = 20.0
+#: How long a publish that is not retried may take.
+ONE_ATTEMPT_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.1, 5.0
 
 Future = concurrent.futures.Future[str]
 
-#: Who sends a message. ``batched``: the I/O thread, together with what else there is. ``directly``:
-#: the thread that publishes, which is faster for one message; it does not wait. ``blocking``: the
-#: same, and it waits for the confirmation.
-Sending: TypeAlias = Literal["batched", "directly", "blocking"]
-
 
 @dataclass(slots=True, eq=False)
-class _Outgoing:
+class _Waiting:
+    """A message on its way, and who waits for it."""
+
     message: Any
     size: int
-    future: Future
-    give_up_at: float
+    if_missing: IfMissing
+    #: A transient error after this is final; 0: every one is.
+    retry_until: float
+    future: Future = field(default_factory=concurrent.futures.Future)
 
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    """The outgoing messages of one topic, or of one ordering key of it."""
+    """The messages of one topic, or of one ordering key of it, that wait for a request."""
 
     path: str
-    parallel: int
-    queue: deque[_Outgoing] = field(default_factory=deque)
-    under_way: int = 0
+    ordering_key: str
+    queue: deque[_Waiting] = field(default_factory=deque)
+    requests: int = 0
+    is_gathering: bool = False
 
 
 class Publisher:
-    """Publishes messages of one session and resolves their futures."""
+    """Publishes messages of one session and resolves their futures.
 
-    def __init__(self, session: Session, post: Callable[..., bool]) -> None:
-        self._session = session
+    Args:
+        options: where topics are, unless a message names a full path, and how long to retry.
+        broker: the server.
+        clock: monotonic seconds.
+        post: runs a function on the I/O thread; returns False once there is none.
+        declare: creates queues, and with them their topics (I/O thread).
+    """
+
+    def __init__(
+        self,
+        options: TransportOptions,
+        broker: Broker,
+        *,
+        clock: Callable[[], float],
+        post: Callable[..., bool],
+        declare: Callable[[Iterable[str]], Awaitable[None]],
+    ) -> None:
+        self._project = options.project
+        self._timeout_seconds = options.publish_timeout_seconds
+        self._broker = broker
+        self._clock = clock
         self._post = post
+        self._declare = declare
         self._lanes: dict[tuple[str, str], _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         #: Held while a message is on its way that its publisher's thread has sent by itself.
@@ -79,122 +101,46 @@ class Publisher:
 
     def publish(
         self,
-        topic: str,
-        data: bytes,
-        attributes: Mapping[str, str],
-        ordering_key: str = "",
+        message: OutgoingMessage,
         *,
         sending: Sending = "batched",
+        if_missing: IfMissing = FAIL_IF_MISSING,
+        retry: bool = True,
     ) -> Future:
         """Send a message; the future holds its id once the server has confirmed it.
 
-        Thread-safe; does not block, unless ``sending`` is ``blocking``.
+        Thread-safe; does not block, unless ``sending`` is ``blocking``. Without ``retry`` there is
+        one attempt of :data:`ONE_ATTEMPT_SECONDS` at most.
 
         The future raises :class:`PublishError` (or a subclass) when the server refused or did not
-        confirm within ``publish_timeout_seconds``; in the latter case the message may still have
-        been stored.
+        confirm in time; in the latter case the message may still have been stored. A topic that is
+        missing is dealt with as ``if_missing`` says.
 
         Raises:
             MessageTooLarge: over 10,000,000 bytes; nothing was sent.
         """
-        size = message_bytes(data, attributes, ordering_key)
+        size = message_bytes(message.data, message.attributes, message.ordering_key)
         if size > MAX_MESSAGE_BYTES:
             raise MessageTooLarge(
-                f"message of {size:,} bytes for topic {topic}: Pub/Sub takes {MAX_MESSAGE_BYTES:,}"
+                f"message of {size:,} bytes for topic {message.topic}: "
+                f"Pub/Sub takes {MAX_MESSAGE_BYTES:,}"
             )
-        path = topic_path(self._session.options.project, topic)
-        message = pb.PubsubMessage(data=data, attributes=attributes, ordering_key=ordering_key)
-        give_up_at = self._session.clock() + self._session.options.publish_timeout_seconds
-        outgoing = _Outgoing(message, size, concurrent.futures.Future(), give_up_at)
+        path = topic_path(self._project, message.topic)
+        waiting = _Waiting(
+            pb.PubsubMessage(
+                data=message.data, attributes=message.attributes, ordering_key=message.ordering_key
+            ),
+            size,
+            if_missing,
+            self._clock() + self._timeout_seconds if retry else 0.0,
+        )
         if (
             sending == "batched"
-            or ordering_key
-            or not self._send_directly(path, outgoing, waits=sending == "blocking")
+            or message.ordering_key
+            or not self._send_directly(path, waiting, waits=sending == "blocking")
         ):
-            self._hand_over(path, ordering_key, outgoing)
-        return outgoing.future
-
-    def _hand_over(self, path: str, ordering_key: str, outgoing: _Outgoing) -> None:
-        """Have the I/O thread send a message."""
-        if not self._post(self._enqueue, path, ordering_key, outgoing):
-            _fail([outgoing], PublishError(f"{path}: the session is closed"))
-
-    def _send_directly(self, path: str, outgoing: _Outgoing, *, waits: bool) -> bool:
-        """Send one message from this thread; False where it should go with others, or again.
-
-        One at a time: many that publish at once share requests.
-        """
-        if not self._directly.acquire(blocking=False):
-            return False
-        self._sent_directly = outgoing.future
-        timeout = min(_REQUEST_SECONDS, outgoing.give_up_at - self._session.clock())
-        request = pb.PublishRequest(topic=path, messages=[outgoing.message])
-        channels = self._session.broker.channels
-        if waits:
-            try:
-                return _settle(path, outgoing, lambda: channels.publish_blocking(request, timeout))
-            finally:
-                self._directly.release()
-        try:
-            answer = channels.begin_publish(request, timeout)
-        except ValueError:  # the channel is closed
-            self._directly.release()
-            return False
-        answer.add_done_callback(partial(self._on_answer, path, outgoing))
-        return True
-
-    def _on_answer(self, path: str, outgoing: _Outgoing, answer: Any) -> None:
-        """Take the answer to what was sent directly and without waiting (gRPC's thread)."""
-        self._directly.release()
-        if not _settle(path, outgoing, answer.result):
-            self._hand_over(path, "", outgoing)
-
-    def _enqueue(self, path: str, ordering_key: str, outgoing: _Outgoing) -> None:
-        lane = self._lanes.get((path, ordering_key))
-        if lane is None:
-            parallel = 1 if ordering_key else _PARALLEL_REQUESTS
-            lane = self._lanes[path, ordering_key] = _Lane(path, parallel)
-        lane.queue.append(outgoing)
-        if lane.under_way < lane.parallel:
-            lane.under_way += 1
-            task = asyncio.get_running_loop().create_task(self._send_lane(lane, ordering_key))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _send_lane(self, lane: _Lane, ordering_key: str) -> None:
-        try:
-            while lane.queue:
-                await self._send(lane.path, _take_batch(lane.queue))
-        finally:
-            lane.under_way -= 1
-            if ordering_key and not lane.queue and not lane.under_way:
-                self._lanes.pop((lane.path, ordering_key), None)
-
-    async def _send(self, path: str, batch: list[_Outgoing]) -> None:
-        pause = _FIRST_PAUSE_SECONDS
-        request = pb.PublishRequest(topic=path, messages=[each.message for each in batch])
-        while True:
-            try:
-                response = await self._session.broker.rpc.publish(request, timeout=_REQUEST_SECONDS)
-            except grpc.aio.AioRpcError as error:
-                if is_transient(error) and self._session.clock() + pause < batch[0].give_up_at:
-                    await self._session.broker.look_again()
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, _LAST_PAUSE_SECONDS)
-                    continue
-                if error.code() is grpc.StatusCode.INVALID_ARGUMENT and len(batch) > 1:
-                    for each in batch:  # one bad message must not fail the others
-                        await self._send(path, [each])
-                    return
-                _fail(batch, _publish_error(error, path))
-                return
-            except BaseException:
-                _fail(batch, PublishError(f"{path}: the session was closed before a confirmation"))
-                raise
-            for each, message_id in zip(batch, response.message_ids, strict=True):
-                if not each.future.done():  # its owner may have cancelled it
-                    each.future.set_result(message_id)
-            return
+            self._send_soon(path, waiting)
+        return waiting.future
 
     async def flush(self) -> None:
         """Return when everything published so far has been answered."""
@@ -204,30 +150,192 @@ class Publisher:
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
+    # -- the caller's thread ----------------------------------------------------------------------
 
-def _settle(path: str, outgoing: _Outgoing, respond: Callable[[], Any]) -> bool:
-    """Resolve a message's future by the server's answer; False if it has to be sent again."""
-    try:
-        response = respond()
-    except (ValueError, grpc.FutureCancelledError):
-        return False  # the channel was closed: the server is elsewhere now, or nowhere
-    except grpc.RpcError as error:
-        if is_transient(error):
+    def _send_soon(self, path: str, waiting: _Waiting) -> None:
+        """Have the I/O thread send a message."""
+        if not self._post(self._enqueue, path, waiting):
+            _fail([waiting], PublishError(f"{path}: the session is closed"))
+
+    def _send_directly(self, path: str, waiting: _Waiting, *, waits: bool) -> bool:
+        """Send one message from this thread; False where the I/O thread has to.
+
+        One at a time: many that publish at once share requests.
+        """
+        if not self._directly.acquire(blocking=False):
             return False
-        _fail([outgoing], _publish_error(error, path))
-    else:
-        if not outgoing.future.done():  # its owner may have cancelled it
-            outgoing.future.set_result(response.message_ids[0])
-    return True
+        self._sent_directly = waiting.future
+        request = pb.PublishRequest(topic=path, messages=[waiting.message])
+        timeout = _REQUEST_SECONDS if waiting.retry_until else ONE_ATTEMPT_SECONDS
+        try:
+            if waits:
+                return self._settle(
+                    path, waiting, lambda: self._broker.channels.publish_blocking(request, timeout)
+                )
+            answer = self._broker.channels.begin_publish(request, timeout)
+            answer.add_done_callback(partial(self._on_answer, path, waiting))
+            waits = False
+        except ValueError:  # the channel is closed
+            waits = True
+            return False
+        except BaseException:
+            waits = True
+            raise
+        finally:
+            if waits:
+                self._directly.release()
+        return True
+
+    def _on_answer(self, path: str, waiting: _Waiting, answer: Any) -> None:
+        """Take the answer to what was sent directly and without waiting (gRPC's thread)."""
+        self._directly.release()
+        if not self._settle(path, waiting, answer.result):
+            self._send_soon(path, waiting)
+
+    def _settle(self, path: str, waiting: _Waiting, respond: Callable[[], Any]) -> bool:
+        """Resolve a message's future by the server's answer; False if the I/O thread goes on."""
+        try:
+            message_id = respond().message_ids[0]
+        except (ValueError, grpc.FutureCancelledError):
+            return False  # the channel was closed: the server is elsewhere now, or nowhere
+        except grpc.RpcError as error:
+            if is_transient(error):
+                if waiting.retry_until:
+                    return False
+                self._post(self._reconnect_soon)
+            elif _is_missing(error) and waiting.if_missing.declare:
+                return False
+            _fail([waiting], _publish_error(error, path), missing=_is_missing(error))
+        except Exception as error:  # noqa: BLE001  whatever it is, somebody waits for the future
+            _fail([waiting], error)
+        else:
+            _confirm(waiting, message_id)
+        return True
+
+    # -- the I/O thread ---------------------------------------------------------------------------
+
+    def _reconnect_soon(self) -> None:
+        self._spawn(self._broker.look_again())
+
+    def _enqueue(self, path: str, waiting: _Waiting) -> None:
+        key = waiting.message.ordering_key
+        lane = self._lanes.get((path, key))
+        if lane is None:
+            lane = self._lanes[path, key] = _Lane(path, key)
+        lane.queue.append(waiting)
+        if lane.requests < (1 if key else _EAGER_REQUESTS):
+            self._start(lane)
+        elif not key and not lane.is_gathering and lane.requests < _MAX_REQUESTS:
+            lane.is_gathering = True
+            asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._start_gathered, lane)
+
+    def _start_gathered(self, lane: _Lane) -> None:
+        lane.is_gathering = False
+        if lane.queue:
+            self._start(lane)
+
+    def _start(self, lane: _Lane) -> None:
+        lane.requests += 1
+        self._spawn(self._send_lane(lane))
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send_lane(self, lane: _Lane) -> None:
+        try:
+            while lane.queue:
+                await self._send(lane.path, _take_batch(lane.queue))
+        except BaseException:
+            _fail(lane.queue, _closed(lane.path))
+            raise
+        finally:
+            lane.requests -= 1
+            if lane.ordering_key and not lane.queue and not lane.requests:
+                self._lanes.pop((lane.path, lane.ordering_key), None)
+
+    async def _send(self, path: str, batch: list[_Waiting]) -> None:
+        """Send messages in one request until they are confirmed or refused. Raises nothing."""
+        pause = _FIRST_PAUSE_SECONDS
+        while batch:
+            try:
+                response = await self._request(path, batch)
+            except grpc.aio.AioRpcError as error:
+                batch = await self._left_after(error, path, batch, pause)
+                pause = min(2 * pause, _LAST_PAUSE_SECONDS)
+            except Exception as error:  # noqa: BLE001  as above
+                _fail(batch, PublishError(f"{path}: {type(error).__name__}: {error}"))
+                return
+            except BaseException:
+                _fail(batch, _closed(path))
+                raise
+            else:
+                for each, message_id in zip(batch, response.message_ids, strict=True):
+                    _confirm(each, message_id)
+                return
+
+    async def _request(self, path: str, batch: list[_Waiting]) -> Any:
+        request = pb.PublishRequest(topic=path, messages=[each.message for each in batch])
+        is_patient = all(each.retry_until for each in batch)
+        timeout = _REQUEST_SECONDS if is_patient else ONE_ATTEMPT_SECONDS
+        return await self._broker.rpc.publish(request, timeout=timeout)
+
+    async def _left_after(
+        self, error: grpc.aio.AioRpcError, path: str, batch: list[_Waiting], pause: float
+    ) -> list[_Waiting]:
+        """Return what is to be sent again after an error, when it is time; the rest has failed."""
+        if is_transient(error):
+            next_try = self._clock() + pause
+            overdue = [each for each in batch if each.retry_until <= next_try]
+            _fail(overdue, _publish_error(error, path))
+            await self._broker.look_again()
+            left = [each for each in batch if each.retry_until > next_try]
+            await asyncio.sleep(pause if left else 0)
+            return left
+        if _is_missing(error):
+            return await self._declare_missing(path, batch, error)
+        if error.code() is grpc.StatusCode.INVALID_ARGUMENT and len(batch) > 1:
+            for each in batch:  # one bad message must not fail the others
+                await self._send(path, [each])
+            return []
+        _fail(batch, _publish_error(error, path))
+        return []
+
+    async def _declare_missing(
+        self, path: str, batch: list[_Waiting], error: grpc.aio.AioRpcError
+    ) -> list[_Waiting]:
+        """Create the topic for the messages that know how; return these, fail the others."""
+        not_found = _publish_error(error, path)
+        known = [each for each in batch if each.if_missing.declare]
+        _fail([each for each in batch if not each.if_missing.declare], not_found, missing=True)
+        if not known:
+            return []
+        try:
+            await self._declare({queue for each in known for queue in each.if_missing.declare})
+        except Exception as problem:  # noqa: BLE001  told to those who wait
+            _fail(known, problem)
+            return []
+        for each in known:
+            each.if_missing = FAIL_IF_MISSING  # once
+        return known
 
 
-def _take_batch(queue: deque[_Outgoing]) -> list[_Outgoing]:
+def _take_batch(queue: deque[_Waiting]) -> list[_Waiting]:
     batch = [queue.popleft()]
     size = batch[0].size
-    while queue and len(batch) < _MAX_BATCH_MESSAGES and size + queue[0].size <= _MAX_BATCH_BYTES:
+    while queue and len(batch) < MAX_MESSAGES and size + queue[0].size <= _MAX_REQUEST_BYTES:
         batch.append(queue.popleft())
         size += batch[-1].size
     return batch
+
+
+def _is_missing(error: grpc.RpcError) -> bool:
+    return isinstance(translate(error, "topic"), TopicNotFound)
+
+
+def _closed(path: str) -> PublishError:
+    return PublishError(f"{path}: the session was closed before a confirmation")
 
 
 def _publish_error(error: grpc.RpcError, path: str) -> Exception:
@@ -237,7 +345,17 @@ def _publish_error(error: grpc.RpcError, path: str) -> Exception:
     return PublishError(f"not confirmed: {translated}")
 
 
-def _fail(batch: list[_Outgoing], error: Exception) -> None:
+def _confirm(waiting: _Waiting, message_id: str) -> None:
+    if not waiting.future.done():  # its owner may have cancelled it
+        waiting.future.set_result(message_id)
+
+
+def _fail(batch: Iterable[_Waiting], error: Exception, *, missing: bool = False) -> None:
     for each in batch:
-        if not each.future.done():
-            each.future.set_exception(error)
+        if each.future.done():
+            continue
+        own = error
+        if missing and each.if_missing.error is not None:
+            own = each.if_missing.error()
+            own.__cause__ = error
+        each.future.set_exception(own)
