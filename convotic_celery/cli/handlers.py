@@ -46,7 +46,7 @@ def command(as_json: bool) -> None:
         )
         for handler in handlers
     ]
-    header = ("topic", "queue", "retries", "ack deadline", "concurrency", "written in")
+    header = ("topic", "queue", "retries", "ack deadline", "concurrency", "defined at")
     click.echo(align(header, rows))
 
 

@@ -17,7 +17,7 @@ __all__ = ["command"]
     "--openapi", "only_document", is_flag=True, help="Print the OpenAPI document and end."
 )
 def command(host: str, port: int, only_list: bool, only_document: bool) -> None:
-    """Answer the routes of all modules; /docs and /openapi.json tell what there is.
+    """Answer the routes of all modules; /docs lists them and lets you try them.
 
     There is no authentication: keep the address private, or have a gateway in front.
     """
@@ -27,29 +27,29 @@ def command(host: str, port: int, only_list: bool, only_document: bool) -> None:
     if only_list or only_document:
         _print(settings, as_document=only_document)
         return
-    import uvicorn
-
     from convotic_celery.log import configure_logging
     from convotic_celery.routes import create_asgi_app
+    from convotic_celery.routes.server import serve
 
     configure_logging(settings)
     settings.refuse_embedded_where_wrong()
-    uvicorn.run(create_asgi_app(settings), host=host, port=port, log_config=None)
+    serve(create_asgi_app(settings), host=host, port=port)
 
 
 def _print(settings: object, *, as_document: bool) -> None:
     import json
 
-    from convotic_celery.documents.openapi import build_openapi
     from convotic_celery.modules import load_modules
     from convotic_celery.settings import Settings
 
     assert isinstance(settings, Settings)
     routes = [route for module in load_modules(settings) for route in module.routes]
     if as_document:
+        from convotic_celery.routes.application import build_openapi
+
         click.echo(json.dumps(build_openapi(routes), indent=2))
     elif not routes:
         click.echo("No routes. Register one: @module.route('POST', '/orders').", err=True)
     else:
         rows = [(route.method, route.path, route.module, route.source) for route in routes]
-        click.echo(align(("method", "path", "module", "written in"), rows))
+        click.echo(align(("method", "path", "module", "defined at"), rows))

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from convotic_celery.documents.schemas import JsonSchema, SchemaKey, build_schemas
+from convotic_celery.documents.schemas import JsonSchema, build_schemas
 
 if TYPE_CHECKING:
     from convotic_celery.sdk.handler import HandlerDefinition
@@ -44,8 +44,7 @@ def build_asyncapi(
 ) -> dict[str, Any]:
     """Return the document; its order is that of the handlers."""
     handlers = tuple(handlers)
-    types: dict[SchemaKey, Any] = {(h.queue, "validation"): h.payload_type for h in handlers}
-    schemas, definitions = build_schemas(types)
+    schemas, definitions = build_schemas({h.queue: h.payload_type for h in handlers})
     return {
         "asyncapi": "3.0.0",
         "info": {"title": title, "version": version},
@@ -57,7 +56,7 @@ def build_asyncapi(
             "messages": {
                 name: message
                 for handler in handlers
-                for name, message in _messages(handler, schemas[(handler.queue, "validation")])
+                for name, message in _messages(handler, schemas[handler.queue])
             },
             "schemas": definitions,
         },

@@ -1,4 +1,4 @@
-"""A document as one HTML page: no script, nothing loaded from anywhere. Pure.
+"""The AsyncAPI document as one HTML page: no script, nothing loaded from anywhere. Pure.
 
 Everything that comes from the document is escaped: docstrings and names are other people's text.
 """
@@ -6,16 +6,11 @@ Everything that comes from the document is escaped: docstrings and names are oth
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-__all__ = ["CONTENT_SECURITY_POLICY", "render_asyncapi", "render_openapi"]
-
-#: Such a page needs its own style, and nothing else.
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
-)
+__all__ = ["render_asyncapi"]
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
@@ -27,21 +22,9 @@ pre { background: var(--soft); padding: .8rem; overflow-x: auto }
 table { border-collapse: collapse; width: 100% }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem .3rem 0; text-align: left;
          vertical-align: top }
-.verb { border: 1px solid var(--line); border-radius: 4px; padding: 0 .4rem; font-weight: 600 }
 section { border-top: 1px solid var(--line) } nav a { display: block }
 summary { cursor: pointer }
 """
-
-
-def render_openapi(document: Mapping[str, Any]) -> str:
-    """Return the page of an OpenAPI document."""
-    operations = [
-        (f"{verb.upper()} {path}", operation)
-        for path, methods in document["paths"].items()
-        for verb, operation in methods.items()
-    ]
-    sections = [_route(name, operation) for name, operation in operations]
-    return _page(document, [name for name, _ in operations], sections)
 
 
 def render_asyncapi(document: Mapping[str, Any]) -> str:
@@ -51,43 +34,19 @@ def render_asyncapi(document: Mapping[str, Any]) -> str:
         for name, operation in document["operations"].items()
         if operation["action"] == "receive"
     ]
-    sections = [_handler(name, operation, document) for name, operation in received]
-    return _page(document, [name for name, _ in received], sections)
-
-
-def _page(document: Mapping[str, Any], names: Iterable[str], sections: Iterable[str]) -> str:
     title = escape(document["info"]["title"])
-    links = "".join(f'<a href="#{_anchor(name)}"><code>{escape(name)}</code></a>' for name in names)
+    links = "".join(
+        f'<a href="#{_anchor(name)}"><code>{escape(name)}</code></a>' for name, _ in received
+    )
+    sections = "".join(_handler(name, operation, document) for name, operation in received)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         f"<title>{title}</title><style>{_STYLE}</style></head><body>"
         f"<h1>{title}</h1><nav>{links or '<p>There are none.</p>'}</nav>"
-        f"{''.join(sections)}{_models(document['components']['schemas'])}"
+        f"{sections}{_models(document['components']['schemas'])}"
         f"<h2>Document</h2>{_json('The whole document', document)}</body></html>\n"
     )
-
-
-def _route(name: str, operation: Mapping[str, Any]) -> str:
-    verb, _, path = name.partition(" ")
-    heading = f'<span class="verb">{escape(verb)}</span> <code>{escape(path)}</code>'
-    parts = [f'<section id="{_anchor(name)}"><h2>{heading}</h2>{_text(operation)}']
-    body = operation.get("requestBody", {}).get("content", {})
-    for media_type, content in body.items():
-        parts.append(f"<h3>Body, <code>{escape(media_type)}</code></h3>")
-        parts.append(_schema(content.get("schema", {})))
-    parts.append("<h3>Answers</h3><table>")
-    parts += [_answer(status, answer) for status, answer in operation["responses"].items()]
-    return "".join([*parts, "</table></section>"])
-
-
-def _answer(status: str, answer: Mapping[str, Any]) -> str:
-    schema = answer.get("content", {}).get("application/json", {}).get("schema")
-    if "$ref" in answer:
-        text = "problem details"
-    else:
-        text = _type_of(schema) if schema else escape(answer.get("description", ""))
-    return f"<tr><td>{escape(status)}</td><td>{text}</td></tr>"
 
 
 def _handler(name: str, operation: Mapping[str, Any], document: Mapping[str, Any]) -> str:

@@ -1,9 +1,9 @@
-"""JSON Schemas of payloads and bodies: each named model once, below ``#/components/schemas``."""
+"""JSON Schemas of payloads: each named model once, below ``#/components/schemas``."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
@@ -12,11 +12,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 if TYPE_CHECKING:
     from pydantic_core import core_schema
 
-__all__ = ["JsonSchema", "SchemaKey", "build_schema", "build_schemas"]
+__all__ = ["JsonSchema", "build_schema", "build_schemas"]
 
 JsonSchema: TypeAlias = dict[str, Any]
-#: Who needs the schema, and whether it is read (validation) or written (serialization).
-SchemaKey: TypeAlias = tuple[Hashable, Literal["validation", "serialization"]]
 
 _REFERENCES = "#/components/schemas/{model}"
 
@@ -37,20 +35,19 @@ class _TolerantGenerator(GenerateJsonSchema):
 
 
 def build_schemas(
-    types: Mapping[SchemaKey, Any],
-) -> tuple[dict[SchemaKey, JsonSchema], dict[str, JsonSchema]]:
+    types: Mapping[str, Any],
+) -> tuple[dict[str, JsonSchema], dict[str, JsonSchema]]:
     """Return a schema for each key, and the definitions that they refer to.
 
     None as a type stands for any JSON, and so does a type that pydantic knows nothing of.
     """
     adapters = {key: adapter for key, wanted in types.items() if (adapter := _adapter(wanted))}
     schemas, shared = TypeAdapter.json_schemas(
-        [(key, key[1], adapter) for key, adapter in adapters.items()],
+        [(key, "validation", adapter) for key, adapter in adapters.items()],
         ref_template=_REFERENCES,
         schema_generator=_TolerantGenerator,
     )
-    # pydantic's key is (our key, mode); the mode is in our key already.
-    found = {key: schemas.get((key, key[1]), {}) for key in types}
+    found = {key: schemas.get((key, "validation"), {}) for key in types}
     return found, dict(shared.get("$defs", {}))
 
 

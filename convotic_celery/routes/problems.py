@@ -7,9 +7,12 @@ in the log.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from fastapi.exceptions import RequestValidationError
 from pydantic_core import to_json
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from convotic_celery.errors import (
@@ -23,14 +26,8 @@ from convotic_pubsub.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
-    from starlette.exceptions import HTTPException
 
-__all__ = [
-    "describe_error",
-    "describe_http_error",
-    "describe_invalid_body",
-    "problem_response",
-]
+__all__ = ["describe_error", "describe_invalid_body", "problem_response"]
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -38,6 +35,8 @@ MEDIA_TYPE = "application/problem+json"
 _PASSING = (BrokerUnavailable, PublishManyFailed, PublishNotConfirmed, StoreUnavailable)
 _RETRY_AFTER_SECONDS = 5
 _MAX_PROBLEMS = 20
+#: Reading one of more faults means making Python objects of all, which takes seconds.
+_MAX_COUNTED = 10_000
 
 
 def problem_response(problem: Problem, *, headers: Mapping[str, str] | None = None) -> Response:
@@ -54,22 +53,19 @@ def problem_response(problem: Problem, *, headers: Mapping[str, str] | None = No
 
 
 def describe_error(error: Exception) -> Problem:
-    """Return the problem that an error of a handler is; 500 for all that is not expected."""
-    if isinstance(error, Problem):
-        return error
+    """Return the problem that an error of a handler or of FastAPI is; 500 for anything else."""
+    match error:
+        case Problem():
+            return error
+        case HTTPException(status_code=status):
+            return Problem(status, "" if error.detail == _phrase(status) else str(error.detail))
+        case RequestValidationError():
+            return _describe_invalid_request(error)
+        case MessageTooLarge():
+            return Problem(413, "The message would be too large for Pub/Sub.")
     if isinstance(error, _PASSING):
         return Problem(503, "A service that this needs does not answer. Try again.")
-    if isinstance(error, MessageTooLarge):
-        return Problem(413, "The message would be too large for Pub/Sub.")
     return Problem(500)
-
-
-def describe_http_error(error: HTTPException) -> Problem:
-    """Return the problem that one of Starlette's errors is: 404 and 405 for unknown routes."""
-    status = error.status_code
-    problem = Problem(status)
-    detail = "" if error.detail == problem.title else str(error.detail)
-    return Problem(status, detail)
 
 
 def describe_invalid_body(error: ValidationError) -> Problem:
@@ -77,9 +73,13 @@ def describe_invalid_body(error: ValidationError) -> Problem:
 
     Values themselves are not repeated.
     """
+    count = error.error_count()
+    if count > _MAX_COUNTED:
+        return Problem(422, f"The body is no {error.title}: {count:,} values are wrong.")
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     if problems[0]["type"] == "json_invalid":
-        return Problem(400, f"The body is not JSON: {_reason(problems[0]['msg'])}")
+        reason = problems[0]["msg"].removeprefix("Invalid JSON: ")
+        return Problem(400, f"The body is not JSON: {reason}")
     return Problem(
         422,
         f"The body is no {error.title}.",
@@ -90,11 +90,27 @@ def describe_invalid_body(error: ValidationError) -> Problem:
     )
 
 
-def _reason(text: str) -> str:
-    return text.removeprefix("Invalid JSON: ")
+def _describe_invalid_request(error: RequestValidationError) -> Problem:
+    """Return 422 for parameters that don't fit, and for a body that is missing."""
+    found = []
+    for problem in error.errors()[:_MAX_PROBLEMS]:
+        place, *rest = problem["loc"]
+        where = {"pointer": _pointer(tuple(rest))} if place == "body" else {"in": place}
+        if rest and place != "body":
+            where["parameter"] = ".".join(map(str, rest))
+        found.append({**where, "detail": problem["msg"]})
+    return Problem(422, "The request does not fit.", errors=found)
 
 
 def _pointer(location: tuple[Any, ...]) -> str:
     """Return where a value is, as https://www.rfc-editor.org/rfc/rfc6901 writes it."""
     parts = (str(part).replace("~", "~0").replace("/", "~1") for part in location)
     return "#" + "".join(f"/{part}" for part in parts)
+
+
+def _phrase(status: int) -> str:
+    """Return what an HTTPException without a detail has for one."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Protocol, TypeAlias, TypeVar, overload
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
         Callable[[WorkerMessage[Any], ConvoticContext], Awaitable[object]]
         | Callable[[WorkerMessage[Any], SyncConvoticContext], object]
     )
-    #: The same for routes.
+    #: The same for routes; further parameters are FastAPI's to fill.
     RouteHandler: TypeAlias = (
-        Callable[[RouteRequest[Any], ConvoticContext], Awaitable[object]]
-        | Callable[[RouteRequest[Any], SyncConvoticContext], object]
+        Callable[Concatenate[RouteRequest[Any], ConvoticContext, ...], Awaitable[object]]
+        | Callable[Concatenate[RouteRequest[Any], SyncConvoticContext, ...], object]
     )
 
 __all__ = ["DecoratedHandler", "HandlerDecorator", "make_callable"]

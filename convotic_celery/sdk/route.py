@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from convotic_celery.sdk.middleware import check_middleware
 from convotic_celery.sdk.signature import HandlerKind, inspect_handler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from convotic_celery.sdk.lifespan import Lifespan
     from convotic_celery.sdk.middleware import RouteMiddleware
@@ -28,7 +28,7 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 #: Paths that the application itself answers.
 RESERVED_PATHS = ("/docs", "/openapi.json")
 
-_ROUTE = HandlerKind(takes=RouteRequest, first="request", reads="request.body")
+_ROUTE = HandlerKind(takes=RouteRequest, first="request", reads="request.body", takes_more=True)
 #: ``/orders/{order_id}``; ``{rest:path}`` may only come last.
 _PATH = re.compile(r"(/|(/([A-Za-z0-9._~@:+-]+|\{[A-Za-z_]\w*\}))+(/\{[A-Za-z_]\w*:path\})?)")
 _ROOT_PATH = re.compile(r"/\{[A-Za-z_]\w*:path\}")
@@ -54,6 +54,8 @@ class RouteDefinition:
     return_type: Any
     #: Where the handler is written: ``path/to/file.py:12``.
     source: str
+    #: Parameters behind ``(request, ctx)``: FastAPI's ``Depends``, ``Query`` and so on.
+    extra_parameters: Mapping[str, inspect.Parameter] = field(default_factory=dict)
     #: The module's; what it yields is ``ctx.resource(...)``.
     lifespan: Lifespan | None = None
     #: The deployment's, then the module's, in order.
@@ -128,6 +130,7 @@ def define_route(
         body_type=signature.payload_type,
         return_type=signature.return_type,
         source=signature.source,
+        extra_parameters=signature.extra,
     )
     if route.body_type is not None:
         _check_body_type(where, route)
@@ -143,7 +146,7 @@ def _check_path(where: str, path: str) -> None:
     names = [match[1] for match in _PARAMETER.finditer(path)]
     if len(set(names)) != len(names):
         raise ModuleError(f"{where}: a parameter's name comes twice.")
-    if path in RESERVED_PATHS:
+    if path in RESERVED_PATHS or path.startswith("/docs/"):
         raise ModuleError(f"{where}: {path} is the application's own.")
 
 

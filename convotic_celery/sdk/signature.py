@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -13,7 +13,7 @@ from convotic_celery.errors import HandlerSignatureError
 from convotic_celery.sdk.message import WorkerMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 __all__ = ["HandlerKind", "HandlerSignature", "inspect_handler", "inspect_step"]
 
@@ -32,6 +32,8 @@ class HandlerKind:
     reads: str
     #: ``handler``
     called: str = "handler"
+    #: Whether parameters after the context are somebody's to fill: FastAPI's, for a route.
+    takes_more: bool = False
 
 
 _WORKER = HandlerKind(takes=WorkerMessage, first="message", reads="message.data")
@@ -49,6 +51,8 @@ class HandlerSignature:
     source: str
     #: What it says to return; None: nothing, or nothing that can be evaluated.
     return_type: Any = None
+    #: What stands behind the context, with annotations evaluated; keyword-only. See HandlerKind.
+    extra: Mapping[str, inspect.Parameter] = field(default_factory=dict)
 
 
 def inspect_handler(
@@ -65,13 +69,12 @@ def inspect_handler(
     where = f"{source}: handler {_name_of(handler)}"
     _check_function(handler, function, where)
     is_async = inspect.iscoroutinefunction(function)
-    message, context = _bind(handler, where, kind)
+    message, context, more = _bind(handler, where, kind)
     _check_context(_annotation(context, function, kind), is_async=is_async, where=where)
     payload_type = _payload_type(_annotation(message, function, kind), where, kind)
     returned = _return_annotation(handler, function, kind)
-    return HandlerSignature(
-        is_async=is_async, payload_type=payload_type, source=source, return_type=returned
-    )
+    extra = {p.name: _extra_parameter(p, function, kind, where) for p in more}
+    return HandlerSignature(is_async, payload_type, source, returned, extra)
 
 
 def inspect_step(step: Callable[..., object], workflow: str) -> str:
@@ -84,7 +87,7 @@ def inspect_step(step: Callable[..., object], workflow: str) -> str:
     source = _source_of(function)
     where = f"{source}: {workflow}, step {_name_of(step)}"
     _check_function(step, function, where)
-    run, context = _bind(step, where, _STEP)
+    run, context, _ = _bind(step, where, _STEP)
     given = _annotation(run, function, _WORKER)
     if WorkerMessage in (given, get_origin(given)):
         raise HandlerSignatureError(
@@ -133,27 +136,26 @@ def _name_of(handler: object) -> str:
 
 def _bind(
     handler: Callable[..., object], where: str, kind: HandlerKind
-) -> tuple[inspect.Parameter | None, inspect.Parameter | None]:
-    """Return the parameters that take message and context; None for one behind ``*args``."""
+) -> tuple[inspect.Parameter | None, inspect.Parameter | None, list[inspect.Parameter]]:
+    """Return the parameters for message and context (None behind ``*args``), and the others."""
     try:
         signature = inspect.signature(handler)
     except ValueError as error:
         raise HandlerSignatureError(f"{where} has no signature to check: {error}.") from None
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    named = [p for p in signature.parameters.values() if p.kind in positional]
+    keyword = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+    more = [*named[2:], *keyword] if kind.takes_more else []
     try:
-        signature.bind(None, None)
+        kept = [p for p in signature.parameters.values() if p not in more]
+        signature.replace(parameters=kept).bind(None, None)
     except TypeError as error:
         raise HandlerSignatureError(
             f"{where} can't be called as {kind.called}({kind.first}, ctx): its parameters are "
             f"{signature}; {error}."
         ) from None
-    named = [
-        parameter
-        for parameter in signature.parameters.values()
-        if parameter.kind
-        in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    ]
     message, context = [*named, None, None][:2]
-    return message, context
+    return message, context, more
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,19 @@ def _annotation(parameter: inspect.Parameter | None, function: Any, kind: Handle
     if parameter is None or parameter.annotation is inspect.Parameter.empty:
         return None
     return _evaluate(parameter.annotation, function, kind)
+
+
+def _extra_parameter(
+    parameter: inspect.Parameter, function: Any, kind: HandlerKind, where: str
+) -> inspect.Parameter:
+    annotation = _annotation(parameter, function, kind)
+    if isinstance(annotation, _Unresolved):
+        raise HandlerSignatureError(
+            f"{where}: the annotation {annotation.text!r} of {parameter.name} can't be evaluated "
+            f"({annotation.reason}). Import it at module level, not under TYPE_CHECKING."
+        )
+    wanted = parameter.empty if annotation is None else annotation
+    return parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=wanted)
 
 
 def _return_annotation(handler: Callable[..., object], function: Any, kind: HandlerKind) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from convotic_celery import pubsub
+from convotic_celery.routes.application import build_openapi
 from convotic_celery.sdk import ConvoticModule, RouteRequest
 
 _runs = itertools.count(1)
@@ -36,7 +37,12 @@ def test_routes_register() -> None:
     module = scope["module"]
     assert isinstance(module, ConvoticModule)
     routes = module.collect().routes
-    assert [route.name for route in routes] == ["POST /orders", "GET /orders/{order_id}"]
+    assert [route.name for route in routes] == [
+        "POST /orders",
+        "GET /customers/{customer_id}/orders",
+        "GET /orders/{order_id}",
+    ]
+    assert "/orders" in build_openapi(routes)["paths"]
     assert routes[0].body_type is scope["Order"]
     assert [name for name in RouteRequest.__dataclass_fields__ if f"`{name}`" not in text] == []
 

@@ -47,7 +47,7 @@ def test_openapi_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     """For generators of clients."""
     assert main(["routes", "--openapi"]) == 0
 
-    assert json.loads(capsys.readouterr().out)["openapi"] == "3.1.1"
+    assert json.loads(capsys.readouterr().out)["openapi"].startswith("3.1.")
 
 
 def test_handlers_have_their_payloads_schema(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,11 +59,11 @@ def test_handlers_have_their_payloads_schema(capsys: pytest.CaptureFixture[str])
 
 
 def test_worker_and_help_import_no_web_framework() -> None:
-    """A worker starts without starlette, uvicorn and the documents."""
+    """A worker starts without FastAPI, uvicorn and the documents."""
     code = (
         "import sys, convotic_celery.celery, convotic_celery.runtime.worker.worker\n"
         "import convotic_celery.cli\n"
-        "print([n for n in ('starlette', 'uvicorn', 'convotic_celery.documents',"
+        "print([n for n in ('fastapi', 'starlette', 'uvicorn', 'convotic_celery.documents',"
         " 'convotic_celery.routes') if n in sys.modules])"
     )
 

@@ -1,0 +1,55 @@
+"""The server behind ``convotic routes``: uvicorn, which does not wait for ever for a request."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+__all__ = ["serve"]
+
+#: From a connection, or the first byte of a further request, to the end of the request's headers.
+#: uvicorn has a limit for idle connections alone; the body's is body.py's.
+HEAD_SECONDS = 15.0
+
+
+def serve(api: FastAPI, *, host: str, port: int) -> None:
+    """Serve the application until SIGTERM or SIGINT. Blocks."""
+    uvicorn.run(api, host=host, port=port, log_config=None, http=PunctualProtocol)
+
+
+class PunctualProtocol(H11Protocol):
+    """Closes a connection on which no complete request arrives in time."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Wait no longer once a request is being answered."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_watching()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_watching()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _stop_watching(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
