@@ -64,6 +64,10 @@ bench: $(READY) ## Measure beside Celery on RabbitMQ, Redis and gcpubsub, and pr
 celery-suite: $(READY) ## Celery's own integration tests on pubsub:// (ARGS="--broker google t/integration/test_canvas.py")
 	$(BIN)/python -m tests.celery_suite $(ARGS)
 
+.PHONY: client-suite
+client-suite: $(READY) ## The system tests of Google's Python client on our emulator (ARGS="--broker google")
+	$(BIN)/python -m tests.client_suite $(ARGS)
+
 .PHONY: docs
 docs: $(READY) ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
