@@ -65,7 +65,7 @@ def show_status(data_dir: Path, as_json: bool) -> None:
         else:
             click.echo(f"emulator     {emulator['address']} (process {emulator['pid']})")
             if "page" in emulator:
-                click.echo(f"             {emulator['page']} shows what it has")
+                click.echo(f"page         {emulator['page']}")
         if valkey is None:
             click.echo("store        not running")
         else:

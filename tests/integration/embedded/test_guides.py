@@ -1,4 +1,4 @@
-"""The code of docs/emulator.md and docs/transport.md runs as it is shown."""
+"""The code of docs/emulator.md, dead-letters.md and transport.md runs as it is shown."""
 
 from __future__ import annotations
 
@@ -66,3 +66,39 @@ def test_a_celery_app_takes_the_transport_as_shown() -> None:
 
     with scope["app"].connection_for_write() as connection:
         assert connection.get_transport_cls().driver_type == "pubsub"
+
+
+def test_a_dead_letter_is_read_and_replayed_as_shown(pubsub_emulator: EmulatorThread) -> None:
+    """The original topic has it again, for the one handler, and the dead letter is gone."""
+    handler = "orders.shop"
+    topics = [f"projects/p/topics/{name}" for name in ("orders", f"{handler}.dead-letter")]
+    subscriptions = [f"projects/p/subscriptions/{handler}{end}" for end in ("", ".dead-letter")]
+    scope: dict[str, Any] = {}
+    for mark in ("def read_dead_letters", "def replay"):
+        exec(read_block("dead-letters.md", mark), scope)
+    with PublisherClient() as publisher, SubscriberClient() as subscriber:
+        for topic, subscription in zip(topics, subscriptions, strict=True):
+            publisher.create_topic(name=topic)
+            subscriber.create_subscription(name=subscription, topic=topic)
+        attributes = {
+            "convotic-dead-letter-reason": "invalid",
+            "convotic-dead-letter-message-id": "17",
+            "convotic-dead-letter-topic": "orders",
+            "source": "api",
+        }
+        publisher.publish(topics[1], b"{}", **attributes).result(10)
+
+        (dead,) = scope["read_dead_letters"]("p", handler)
+        scope["replay"]("p", handler, dead)
+
+        (found,) = subscriber.pull(
+            subscription=subscriptions[0], max_messages=1, timeout=10
+        ).received_messages
+    assert found.message.data == b"{}"
+    assert found.message.attributes == {
+        "source": "api",
+        "convotic-target": handler,
+        "convotic-message-id": "17",
+        "convotic-replay-count": "1",
+    }
+    assert pubsub_emulator.count(subscriptions[1]) == 0
