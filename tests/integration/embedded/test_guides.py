@@ -86,7 +86,8 @@ def test_a_dead_letter_is_read_and_replayed_as_shown(pubsub_emulator: EmulatorTh
             "convotic-dead-letter-topic": "orders",
             "source": "api",
         }
-        publisher.publish(topics[1], b"{}", **attributes).result(10)
+        publish: Any = publisher.publish  # typed as the generated client's
+        publish(topics[1], b"{}", **attributes).result(10)
 
         (dead,) = scope["read_dead_letters"]("p", handler)
         scope["replay"]("p", handler, dead)
