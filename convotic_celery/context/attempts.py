@@ -58,7 +58,7 @@ class AttemptLog:
         self,
         subscription: str,
         message_id: str,
-        incident: Literal["failure", "hand_back"],
+        incident: Literal["start", "failure", "hand_back"],
         ttl_seconds: float,
     ) -> None:
         """Count one more, and keep the message's counts for ``ttl_seconds`` from now."""

@@ -127,7 +127,7 @@ def measure(harnesses: list[Harness]) -> dict[str, int]:
         "descriptors": process.num_fds(),
         "memory_mb": process.memory_info().rss // 1_000_000,
         "subscriptions": len(session.resources.list_subscriptions("celery.control")),
-        "remembered": len(harnesses[0].session.returned),
+        "remembered": len(harnesses[0].session.outstanding._returned),
     }
 
 

@@ -51,6 +51,7 @@ class CountingPolicy:
     def __init__(self) -> None:
         self.failures: dict[str, int] = {}
         self.hand_backs: dict[str, int] = {}
+        self.starts: dict[str, int] = {}
         self.forgotten: list[str] = []
         self.decisions: dict[bytes, Decision] = {}
 
@@ -61,14 +62,15 @@ class CountingPolicy:
         attempt = history.failures + 1 if history else 1
         return Deliver(make_payload(received, attempt))
 
-    async def recall(self, received: Received) -> History | None:
+    async def load_history(self, received: Received) -> History | None:
         """Return the counts."""
         key = received.message_id
         return History(self.failures.get(key, 0), self.hand_backs.get(key, 0))
 
     async def record(self, received: Received, incident: Incident) -> None:
         """Count."""
-        counts = self.failures if incident == "failure" else self.hand_backs
+        names = {"start": self.starts, "failure": self.failures, "hand_back": self.hand_backs}
+        counts = names[incident]
         counts[received.message_id] = counts.get(received.message_id, 0) + 1
 
     async def forget(self, received: Received) -> None:

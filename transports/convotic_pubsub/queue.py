@@ -20,14 +20,17 @@ __all__ = [
     "Acknowledge",
     "DeadLetter",
     "Decision",
+    "Defer",
     "Deliver",
     "DeliveryPolicy",
     "History",
     "Incident",
+    "Lapse",
     "PayloadDict",
-    "PostponeDelivery",
     "QueueSpec",
     "Received",
+    "Return",
+    "Settlement",
     "read_message",
 ]
 
@@ -38,8 +41,11 @@ __all__ = [
 PayloadDict: TypeAlias = dict[str, Any]
 
 #: What happened to a delivery and must be remembered until the message is gone:
-#: ``failure``: a run raised or was stopped; ``hand_back``: returned without having been run.
-Incident: TypeAlias = Literal["failure", "hand_back"]
+#: ``start``: a redelivered message is about to be handed to the consumer; ``failure``: a run raised
+#: or was stopped; ``hand_back``: returned without having been run. A start that neither of the
+#: others follows is a loss: the process ended with the message. First deliveries, nearly all there
+#: are, have no start recorded, and cost no access to a store.
+Incident: TypeAlias = Literal["start", "failure", "hand_back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +101,9 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledge:
-    """Acknowledge without running: not for us. ``reason`` is logged, unless it is ""."""
+    """Acknowledge. ``reason`` says why a message was not run; it is logged, unless it is ""."""
 
-    reason: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +118,32 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class PostponeDelivery:
-    """Do not run now; let the lease end in ``delay_seconds`` (1..600). Recorded as hand-back."""
+class Defer:
+    """Don't run it now: let the lease end in ``delay_seconds`` (at least 1). A hand-back."""
 
     delay_seconds: float
 
 
-Decision: TypeAlias = Deliver | Acknowledge | DeadLetter | PostponeDelivery
+@dataclass(frozen=True, slots=True)
+class Lapse:
+    """Don't acknowledge a run: the lease ends in ``delay_seconds`` (at least 1); redelivery."""
+
+    delay_seconds: float
+    #: Whether this is recorded as a failure.
+    is_failure: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """Nack: for delivery now. ``is_unrun`` records a hand-back, so that it costs no attempt."""
+
+    is_unrun: bool = False
+
+
+#: What a policy may decide about a delivery.
+Decision: TypeAlias = Deliver | Acknowledge | DeadLetter | Defer
+#: How a delivered message can be settled.
+Settlement: TypeAlias = Acknowledge | DeadLetter | Defer | Lapse | Return
 
 
 class DeliveryPolicy(Protocol):
@@ -136,12 +161,12 @@ class DeliveryPolicy(Protocol):
         """
         ...
 
-    async def recall(self, received: Received) -> History | None:
+    async def load_history(self, received: Received) -> History | None:
         """Read what is remembered; called for redeliveries only. None: unknown."""
         ...
 
     async def record(self, received: Received, incident: Incident) -> None:
-        """Remember one more failure or hand-back of this message."""
+        """Remember one more incident of this message."""
         ...
 
     async def forget(self, received: Received) -> None:
@@ -169,12 +194,12 @@ class QueueSpec:
     #: None: a message that waits here is held at most ``ack_deadline_seconds`` and a running one as
     #: long as its consumer said. A number: held as long as it is unsettled, at most this long.
     max_lease_seconds: float | None = None
-    #: How long a lease is kept beyond the deadline, so that the outcome of a stopped run is ours.
-    deadline_grace_seconds: float = 10.0
     #: Messages handed to the consumer at a time (running), per process.
     concurrency: int = 1
-    #: Messages kept ready beyond ``concurrency``, per process.
-    buffer_messages: int = 1
+    #: Messages kept ready beyond ``concurrency``, per process. None: as many as the handler works
+    #: through while the server sends more, both measured; at least one, at most a second's work.
+    buffer_messages: int | None = 1
+    #: Bytes of ``data`` in this process, running messages included.
     buffer_bytes: int = 16 * 1024 * 1024
     #: Failed messages whose lease we wait for; beyond this many the queue stops pulling.
     max_waiting_retries: int = 100

@@ -26,10 +26,12 @@ from convotic_pubsub.client.io_loop import FORKED, IoLoop
 from convotic_pubsub.client.provisioning import Provisioner
 from convotic_pubsub.client.resources import Resources
 from convotic_pubsub.client.rpc import translate
-from convotic_pubsub.consume.delivery import Recent
-from convotic_pubsub.consume.leases import AckBatcher, LeaseTimer
+from convotic_pubsub.consume.acks import AckBatcher
+from convotic_pubsub.consume.delivery import Outstanding
+from convotic_pubsub.consume.lease_timer import LeaseTimer
+from convotic_pubsub.consume.ports import Ports
 from convotic_pubsub.consume.streams import Puller
-from convotic_pubsub.consume.subscription import Offer, QueueConsumer
+from convotic_pubsub.consume.subscription import Subscription
 from convotic_pubsub.errors import PublishError, PubsubTransportError
 from convotic_pubsub.names import subscription_path
 from convotic_pubsub.outgoing import FAIL_IF_MISSING, IfMissing, OutgoingMessage, Sending
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
     from convotic_pubsub.consume.delivery import Delivery
+    from convotic_pubsub.consume.ports import Dispatch
     from convotic_pubsub.options import TransportOptions
     from convotic_pubsub.queue import QueueSpec
 
@@ -53,8 +56,6 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 #: How long a publish may block beyond its own limit, before it counts as not confirmed.
 _MARGIN_SECONDS = 5.0
-#: Messages given back that are remembered, to recognize their redelivery.
-_MAX_RETURNED = 10_000
 
 
 class Session:
@@ -71,16 +72,14 @@ class Session:
     def __init__(self, options: TransportOptions) -> None:
         self.options = options
         self.pid = os.getpid()
-        self.client_id = str(uuid.uuid4())
+        self._client_id = str(uuid.uuid4())
         self.clock: Callable[[], float] = time.monotonic
         self.broker = Broker(options, self.clock)
         self.provisioner = Provisioner(self.broker, options)
         #: What exists on the server, for threads that may block.
         self.resources = Resources(self.call, options, self.broker, self.provisioner)
-        #: Every delivery that is in this process, by subscription and message id (I/O thread).
-        self.outstanding: dict[tuple[str, str], Delivery] = {}
-        #: What this process has had and given back, lately (I/O thread).
-        self.returned = Recent(_MAX_RETURNED)
+        #: Every delivery that is in this process (I/O thread).
+        self.outstanding = Outstanding()
         self.publisher = Publisher(
             options, self.broker, clock=self.clock, post=self.post, declare=self._declare_again
         )
@@ -88,7 +87,7 @@ class Session:
         self.transient = TransientQueues(self)
         self.dead_lettered: Counter[str] = Counter()
         self._ackers: dict[str, AckBatcher] = {}
-        self._consumers: dict[QueueConsumer, asyncio.Task[None]] = {}
+        self._consumers: dict[Subscription, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
         #: In a forked child: the way to the parent's session.
@@ -102,7 +101,7 @@ class Session:
             raise
 
     async def _start(self) -> None:
-        self.lease_timer = LeaseTimer(self.clock, _lease_due, self._io.run_posted)
+        self._timer = LeaseTimer(self.clock, _lease_due, self._io.run_posted)
         await self.broker.connect()
 
     # -- threads ----------------------------------------------------------------------------------
@@ -113,10 +112,6 @@ class Session:
         False: the session has been closed, or belongs to another process.
         """
         return self._io.post(function, *args)
-
-    def post_lazily(self, function: Callable[..., object], *args: object) -> None:
-        """Run ``function`` on the I/O thread in its order, at the latest before a lease is due."""
-        self._io.post_lazily(function, *args)
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine on the I/O thread and wait for its result.
@@ -148,12 +143,13 @@ class Session:
         self._io.stop()
 
     async def _shut_down(self) -> None:
-        for consumer in list(self._consumers):
-            self._stop(consumer)
+        for subscription in list(self._consumers):
+            self._stop(subscription)
         if self._ending:
             await asyncio.wait(self._ending, timeout=3.0)
         for delivery in list(self.outstanding.values()):
-            delivery.consumer.abandon(delivery)  # held for its ETA, say; nothing pulls it any more
+            delivery.subscription.abandon(delivery)  # held for its ETA, say; nobody settles it now
+        await asyncio.sleep(0)  # what abandon has posted
         await self._flush()
         await self.broker.close()
 
@@ -168,10 +164,14 @@ class Session:
         self.call(self._flush(), timeout=timeout_seconds)
 
     async def _flush(self) -> None:
-        consumers = {*self._consumers, *(d.consumer for d in self.outstanding.values())}
-        await asyncio.gather(*(consumer.settled() for consumer in consumers))
+        await asyncio.gather(*(each.settled() for each in self._subscriptions()))
         await asyncio.gather(*(acker.wait_idle() for acker in self._ackers.values()))
         await self.publisher.flush()
+
+    def _subscriptions(self) -> set[Subscription]:
+        """Return those that are consumed, and cancelled ones whose messages are still here."""
+        owners: Any = (delivery.subscription for delivery in self.outstanding.values())
+        return {*self._consumers, *owners}
 
     # -- forks ------------------------------------------------------------------------------------
 
@@ -261,53 +261,74 @@ class Session:
         """Return a queue's specification: the one given in the options, or an ordinary one."""
         return self.options.queues.get(queue) or celery_queue(queue, self.options)
 
-    def acker(self, subscription: str) -> AckBatcher:
-        """Return the batcher of one subscription (I/O thread)."""
+    def consume(self, spec: QueueSpec, dispatch: Dispatch) -> Subscription:
+        """Start to pull a queue; ``dispatch(delivery)`` is called on the I/O thread."""
+        return self.call(self._consume(spec, dispatch), timeout=60)
+
+    async def _consume(self, spec: QueueSpec, dispatch: Dispatch) -> Subscription:
+        subscription, puller = self._subscribe(spec, dispatch)
+        self._consumers[subscription] = asyncio.get_running_loop().create_task(puller.run())
+        return subscription
+
+    def _subscribe(self, spec: QueueSpec, dispatch: Dispatch) -> tuple[Subscription, Puller]:
+        """Wire a subscription with what it needs, and with what brings its messages."""
+        ports = Ports(
+            clock=self.clock,
+            post=self.post,
+            post_lazily=self._io.post_lazily,
+            acks=self._acker(spec.subscription),
+            timer=self._timer,
+            outstanding=self.outstanding,
+            publish=self.publisher.publish,
+            count_dead_letter=self._count_dead_letter,
+        )
+        subscription = Subscription(spec, ports, dispatch)
+        puller = Puller(
+            subscription,
+            self.broker,
+            self.provisioner,
+            clock=self.clock,
+            project=self.options.project,
+            client_id=self._client_id,
+        )
+        return subscription, puller
+
+    def _acker(self, subscription: str) -> AckBatcher:
         acker = self._ackers.get(subscription)
         if acker is None:
             path = subscription_path(self.options.project, subscription)
             acker = self._ackers[subscription] = AckBatcher(lambda: self.broker.acks, path)
         return acker
 
-    def consume(self, spec: QueueSpec, offer: Offer) -> QueueConsumer:
-        """Start to pull a queue; ``offer(delivery)`` is called on the I/O thread."""
-        return self.call(self._consume(spec, offer), timeout=60)
+    def _count_dead_letter(self, queue: str) -> None:
+        self.dead_lettered[queue] += 1
 
-    async def _consume(self, spec: QueueSpec, offer: Offer) -> QueueConsumer:
-        consumer = QueueConsumer(self, spec, offer)
-        puller = Puller(self, consumer)
-        self._consumers[consumer] = asyncio.get_running_loop().create_task(puller.run())
-        return consumer
-
-    def cancel(self, consumer: QueueConsumer) -> None:
+    def cancel(self, subscription: Subscription) -> None:
         """Stop pulling and hand back what has not been taken; what runs keeps its lease.
 
         Does not block; :meth:`flush` waits for it.
         """
-        self.post(self._stop, consumer)
+        self.post(self._stop, subscription)
 
-    def _stop(self, consumer: QueueConsumer) -> None:
-        consumer.hand_back_ready()
-        task = self._consumers.pop(consumer, None)
+    def _stop(self, subscription: Subscription) -> None:
+        subscription.stop()
+        task = self._consumers.pop(subscription, None)
         if task is not None:
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
 
-    def get(self, spec: QueueSpec, offer: Offer) -> None:
-        """Pull one message now, without waiting for one; ``offer`` is called when there was one."""
-        self.call(self._get(spec, offer), timeout=30)
+    def get(self, spec: QueueSpec, dispatch: Dispatch) -> None:
+        """Pull one message if there is one now, and call ``dispatch`` with it."""
+        self.call(self._get(spec, dispatch), timeout=30)
 
-    async def _get(self, spec: QueueSpec, offer: Offer) -> None:
-        await self.acker(spec.subscription).wait_idle()
+    async def _get(self, spec: QueueSpec, dispatch: Dispatch) -> None:
+        await self._acker(spec.subscription).wait_idle()
         await self.provisioner.ensure(spec)
-        consumer = QueueConsumer(self, spec, offer)
-        await Puller(self, consumer).pull_now(1)
-        await consumer.decided()
-
-    def count_dead_letter(self, queue: str) -> None:
-        """Count one message given up (I/O thread)."""
-        self.dead_lettered[queue] += 1
+        subscription, puller = self._subscribe(spec, dispatch)
+        await puller.pull_now(1)
+        await subscription.decided()
 
 
 def _lease_due(delivery: Delivery, now: float) -> None:
-    delivery.consumer.lease_due(delivery, now)
+    owner: Any = delivery.subscription
+    owner.lease_due(delivery, now)

@@ -103,7 +103,7 @@ class HandlerPolicy:
         """Return a dead letter's attributes for a message that Celery itself refused."""
         return self._give_up(received, "rejected", attempts=0)
 
-    async def recall(self, received: Received) -> History | None:
+    async def load_history(self, received: Received) -> History | None:
         """Read the counts of a redelivered message."""
         if self._memory is None:
             return None
@@ -112,7 +112,7 @@ class HandlerPolicy:
 
     async def record(self, received: Received, incident: Incident) -> None:
         """Count one more failure or hand-back."""
-        if self._memory is not None:
+        if self._memory is not None and incident != "start":
             await self._memory.record(
                 self._subscription, received.message_id, incident, self._retention
             )

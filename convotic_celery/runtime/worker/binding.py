@@ -113,7 +113,6 @@ def queue_spec(
         dead_letter_retention_seconds=dead_letter_retention_seconds,
         max_delivery_attempts=options.max_delivery_attempts,
         ack_deadline_seconds=options.ack_deadline,
-        deadline_grace_seconds=options.deadline_grace,
         concurrency=concurrency,
         buffer_messages=concurrency,
         max_waiting_retries=options.max_waiting_retries,

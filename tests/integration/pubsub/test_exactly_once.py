@@ -25,11 +25,13 @@ def test_a_refused_acknowledgement_fails_alone(
     one.cancel()
     held = one.session.outstanding
     path = f"projects/test-project/subscriptions/{spec.subscription}"
+    found = held.find(spec.subscription, ids[0])
+    assert found is not None
 
     async def take_away(ack_id: str) -> None:
         await one.session.broker.rpc.modify_ack_deadline(path, [ack_id], 0)
 
-    one.session.call(take_away(held[spec.subscription, ids[0]].ack_id))
+    one.session.call(take_away(found.ack_id))
     for message in one.messages:
         message.ack()
     wait_until(lambda: not held)

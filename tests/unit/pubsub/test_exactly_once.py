@@ -7,7 +7,7 @@ import grpc.aio
 import pytest
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # no stubs
 
-from convotic_pubsub.consume.leases import AckBatcher
+from convotic_pubsub.consume.acks import AckBatcher
 
 
 def answer(failures: dict[str, str]) -> grpc.aio.AioRpcError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.unit.pubsub.test_consumer import Bench, turn
+from convotic_pubsub.queue import Acknowledge, Lapse
+from tests.unit.pubsub.test_subscription import Bench, turn
 
 if TYPE_CHECKING:
     from convotic_pubsub.consume.delivery import Delivery
@@ -19,13 +20,13 @@ def bench_of(*messages: tuple[str, str]) -> Bench:
 
 
 def running(bench: Bench) -> list[str]:
-    return [each.received.message_id for each in bench.offered]
+    return [each.received.message_id for each in bench.dispatched]
 
 
 def take(bench: Bench, message_id: str) -> Delivery:
     """Take the newest offer of a message."""
-    found = [each for each in bench.offered if each.received.message_id == message_id]
-    assert found[-1].take_claim()
+    found = [each for each in bench.dispatched if each.received.message_id == message_id]
+    assert found[-1].check_out()
     return found[-1]
 
 
@@ -34,7 +35,7 @@ async def test_messages_of_one_key_run_one_after_the_other_and_other_keys_beside
     bench = bench_of(("1", "a"), ("2", "a"), ("3", "b"), ("4", ""), ("5", ""))
     assert running(bench) == ["1", "3", "4", "5"]
 
-    bench.consumer.ack(bench.offered[0])
+    bench.settle(bench.dispatched[0], Acknowledge())
 
     assert running(bench) == ["1", "3", "4", "5", "2"]
 
@@ -42,14 +43,14 @@ async def test_messages_of_one_key_run_one_after_the_other_and_other_keys_beside
 async def test_a_failing_message_holds_its_key_until_it_succeeds() -> None:
     """The next of the key waits over the failure's lapse and its second run."""
     bench = bench_of(("1", "a"), ("2", "a"))
-    bench.consumer.lapse(take(bench, "1"), 5, failure=True)
+    bench.settle(take(bench, "1"), Lapse(5))
     await turn()
     assert running(bench) == ["1"]
 
     bench.deliver("1", attempt=2, key="a")
     await turn()
     assert running(bench) == ["1", "1"]
-    bench.consumer.ack(take(bench, "1"))
+    bench.settle(take(bench, "1"), Acknowledge())
 
     assert running(bench) == ["1", "1", "2"]
 
@@ -57,10 +58,10 @@ async def test_a_failing_message_holds_its_key_until_it_succeeds() -> None:
 async def test_what_waits_behind_a_message_that_the_server_has_again_is_handed_back() -> None:
     """A lapse that brings no redelivery here: the key's order is the server's to keep."""
     bench = bench_of(("1", "a"), ("2", "a"), ("3", "b"))
-    bench.consumer.lapse(take(bench, "1"), 5, failure=True)
+    bench.settle(take(bench, "1"), Lapse(5))
     await turn()
 
-    bench.session.advance(6)
+    bench.advance(6)
     await turn()
 
     assert bench.policy.hand_backs == {"2": 1}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from convotic_pubsub.celery.codec import decode_envelope, encode_envelope
 from convotic_pubsub.celery.transient_queues import topic_matches
 from convotic_pubsub.client.rpc import pb
-from convotic_pubsub.consume.leases import AckBatcher
+from convotic_pubsub.consume.acks import AckBatcher
 from convotic_pubsub.errors import OptionError
 from convotic_pubsub.limits import cut_utf8, fit_attributes
 from convotic_pubsub.names import check_resource_id, resource_id

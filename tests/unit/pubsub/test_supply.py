@@ -8,25 +8,28 @@ from typing import TYPE_CHECKING
 import pytest
 
 from convotic_pubsub.consume.delivery import State
-from convotic_pubsub.consume.leases import LeaseTimer
-from tests.unit.pubsub.test_consumer import Bench, turn
+from convotic_pubsub.consume.lease_timer import LeaseTimer
+from convotic_pubsub.queue import Acknowledge, Lapse, Return, Settlement
+from tests.unit.pubsub.test_subscription import Bench, turn
 
 if TYPE_CHECKING:
     from convotic_pubsub.consume.delivery import Delivery
 
 
-@pytest.mark.parametrize("settle", ["ack", "nack"])
-async def test_a_settlement_under_way_is_no_reason_for_a_fresh_stream(settle: str) -> None:
+@pytest.mark.parametrize("settlement", [Acknowledge(), Return()])
+async def test_a_settlement_under_way_is_no_reason_for_a_fresh_stream(
+    settlement: Settlement,
+) -> None:
     """The server has room again when it answers: reopening would cost a call for each message."""
     bench = Bench(concurrency=1, buffer_messages=1)
     bench.deliver("1")
     bench.deliver("2")
 
-    getattr(bench.consumer, settle)(bench.run())
+    bench.settle(bench.run(), settlement)
     await turn()
 
     assert bench.source.outstanding == bench.source.limit
-    assert not bench.consumer.starves(bench.source)
+    assert not bench.subscription.is_exhausted(bench.source)
     bench.acker.confirm()
     assert (bench.source.outstanding, bench.source.leaving) == (1, 0)
 
@@ -39,23 +42,23 @@ async def test_an_ordinary_message_that_nobody_takes_goes_to_others() -> None:
     bench.deliver("1")
     bench.deliver("2")
 
-    bench.session.advance(60)
+    bench.advance(60)
     await turn()
 
     assert bench.acker.deadlines == [("ack-1-1", 0), ("ack-2-1", 0)]
-    assert not bench.consumer.may_pull()
-    bench.consumer.resume()
-    assert bench.consumer.may_pull()
+    assert not bench.subscription.may_pull()
+    bench.subscription.resume()
+    assert bench.subscription.may_pull()
 
 
 async def test_an_ordinary_message_is_held_no_longer_than_its_longest_lease() -> None:
     """A hung task's message is delivered again in the end."""
     bench = Bench(ack_deadline_seconds=60, max_lease_seconds=3600.0)
     bench.deliver("1")
-    delivery = bench.offered[0]
-    assert delivery.take_claim()
+    delivery = bench.dispatched[0]
+    assert delivery.check_out()
 
-    bench.session.advance(7200)
+    bench.advance(7200)
 
     assert delivery.lapse_seen
     assert 3600.0 <= delivery.lease_until - 1000.0 <= 3601.0
@@ -65,15 +68,15 @@ async def test_a_key_that_waits_for_a_retry_stops_no_other_key() -> None:
     """What is behind it goes back; no place is taken, so pulling goes on."""
     bench = Bench(concurrency=2, ack_deadline_seconds=20, enable_message_ordering=True)
     bench.deliver("1", key="a")
-    bench.consumer.lapse(bench.run(), 600, failure=True)
+    bench.settle(bench.run(), Lapse(600))
     await turn()
     bench.deliver("2", key="a")
 
-    bench.session.advance(21)
+    bench.advance(21)
     await turn()
 
     assert bench.policy.hand_backs == {"2": 1}
-    assert bench.consumer.may_pull()
+    assert bench.subscription.may_pull()
 
 
 async def test_an_error_over_one_lease_costs_the_others_nothing(
@@ -95,7 +98,7 @@ async def test_an_error_over_one_lease_costs_the_others_nothing(
 
     clock = asyncio.get_running_loop().time
     timer = LeaseTimer(clock, look)
-    for delivery, after in zip(bench.offered, (0.0, 0.0, 0.2), strict=True):
+    for delivery, after in zip(bench.dispatched, (0.0, 0.0, 0.2), strict=True):
         timer.watch(delivery, clock() + after)
 
     async with asyncio.timeout(5):
@@ -109,17 +112,17 @@ async def test_a_wait_of_more_than_ten_minutes_is_leased_again() -> None:
     """Pub/Sub grants 600 s at a time: 1,500 are three leases, and end to the second."""
     bench = Bench(ack_deadline_seconds=1500)
     bench.deliver("1")
-    bench.consumer.lapse(bench.run(), 1500, failure=True)
+    bench.settle(bench.run(), Lapse(1500))
     await turn()
-    (delivery,) = bench.session.outstanding.values()
+    (delivery,) = bench.outstanding.values()
 
-    bench.session.advance(1499)
+    bench.advance(1499)
     assert delivery.state is State.WAITING
     assert delivery.lease_until == 1000.0 + 1500
     assert [seconds for _, seconds in bench.acker.deadlines] == [600, 600, 330]
-    bench.session.advance(1.2)
+    bench.advance(1.2)
 
-    assert not bench.session.outstanding
+    assert not bench.outstanding
     assert len(bench.acker.deadlines) == 3
 
 
@@ -127,12 +130,12 @@ async def test_a_buffer_full_of_bytes_pulls_nothing_more() -> None:
     """Where the server ignores ``max_outstanding_bytes``, too; a place that is free is not room."""
     bench = Bench(concurrency=4, buffer_messages=4, buffer_bytes=2)
     bench.deliver("1")
-    assert bench.consumer.free() == 7
+    assert bench.subscription.free() == 7
     bench.deliver("2")  # a byte each
 
-    assert bench.consumer.free() == 0
-    bench.consumer.ack(bench.run())
-    assert bench.consumer.free() == 7
+    assert bench.subscription.free() == 0
+    bench.settle(bench.run(), Acknowledge())
+    assert bench.subscription.free() == 7
 
 
 async def test_what_another_lease_took_along_is_not_looked_at() -> None:
@@ -147,11 +150,11 @@ async def test_what_another_lease_took_along_is_not_looked_at() -> None:
     def look(delivery: Delivery, _now: float) -> None:
         seen.append(delivery)
         was_called.set()
-        for other in bench.offered:
+        for other in bench.dispatched:
             timer.forget(other)
 
     timer = LeaseTimer(clock, look)
-    for delivery in bench.offered:
+    for delivery in bench.dispatched:
         timer.watch(delivery, clock())
 
     async with asyncio.timeout(5):

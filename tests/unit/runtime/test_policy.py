@@ -170,7 +170,7 @@ async def test_counts_are_kept_as_long_as_the_message() -> None:
     policy = HandlerPolicy(define(retention=3600), memory)
     received = receive(attributes={"convotic-message-id": "first"})
 
-    history = await policy.recall(received)
+    history = await policy.load_history(received)
     await policy.record(received, "failure")
     await policy.forget(received)
 

@@ -44,7 +44,7 @@ class EnvelopePolicy:
             info["redelivered"] = True
         return Deliver(payload)
 
-    async def recall(self, received: Received) -> History | None:
+    async def load_history(self, received: Received) -> History | None:
         """Nothing is remembered for ordinary messages."""
 
     async def record(self, received: Received, incident: Incident) -> None:

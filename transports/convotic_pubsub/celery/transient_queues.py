@@ -35,7 +35,7 @@ from convotic_pubsub.queue import (
 )
 
 if TYPE_CHECKING:
-    from convotic_pubsub.consume.subscription import QueueConsumer
+    from convotic_pubsub.consume.subscription import Subscription
     from convotic_pubsub.session import Session
 
 __all__ = ["TransientQueues", "topic_matches"]
@@ -222,7 +222,7 @@ class _Subscription:
         self._session = session
         self._kind = kind
         self._lock = threading.Lock()
-        self._consumer: QueueConsumer | None = None
+        self._consumer: Subscription | None = None
         self._spec: QueueSpec | None = None
         self._slot: Slot | None = None
         self.topic = resource_id(f"celery.{kind}", session.options.prefix)
@@ -332,7 +332,7 @@ class _ControlPolicy:
             )
         return Acknowledge("")
 
-    async def recall(self, received: Received) -> History | None:
+    async def load_history(self, received: Received) -> History | None:
         """Nothing is remembered."""
 
     async def record(self, received: Received, incident: Incident) -> None:

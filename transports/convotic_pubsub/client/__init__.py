@@ -1,1 +1,8 @@
-"""Placeholder: what lives here, and who may import whom."""
+"""The only files that call gRPC, and the thread that they run on.
+
+``io_loop`` is the thread, ``channels`` opens connections, ``rpc`` has the methods and translates
+errors, ``broker`` knows which server it is and where. ``provisioning`` makes topics and
+subscriptions, ``backlog_size`` counts their messages; ``resources`` is both for blocking callers.
+
+Imports the pure files; imported by ``consume``, ``publish``, ``celery`` and ``session``.
+"""

@@ -11,16 +11,18 @@ from convotic_pubsub.limits import fit_attributes
 from convotic_pubsub.outgoing import OutgoingMessage
 
 if TYPE_CHECKING:
-    from convotic_pubsub.publish.publisher import Publisher
+    from convotic_pubsub.consume.ports import PublishCopy
     from convotic_pubsub.queue import QueueSpec, Received
 
 __all__ = ["publish_dead_letter", "report_missing_topic"]
 
 logger = logging.getLogger(__name__)
 
+_REASON = "convotic-dead-letter-reason"
+
 
 async def publish_dead_letter(
-    publisher: Publisher, spec: QueueSpec, received: Received, attributes: Mapping[str, str]
+    publish: PublishCopy, spec: QueueSpec, received: Received, attributes: Mapping[str, str]
 ) -> bool:
     """Publish a copy with ``attributes`` added; False if that was not confirmed.
 
@@ -28,10 +30,10 @@ async def publish_dead_letter(
     """
     attributes = fit_attributes(received.data, received.attributes, attributes)
     if not received.data and not attributes:
-        attributes = {"convotic-dead-letter-reason": "rejected"}  # Pub/Sub refuses an empty one
+        attributes = {_REASON: "rejected"}  # Pub/Sub refuses an empty message
     try:
         message = OutgoingMessage(spec.dead_letter_topic, received.data, attributes)
-        await asyncio.wrap_future(publisher.publish(message))
+        await asyncio.wrap_future(publish(message))
     except Exception as error:  # noqa: BLE001  whatever it is, the message must not be acknowledged
         logger.error(  # noqa: TRY400  the text is the server's answer, no traceback of ours helps
             "Message %s of queue %s can't be published to dead-letter topic %s and is not "
@@ -48,14 +50,14 @@ async def publish_dead_letter(
         received.message_id,
         spec.queue,
         spec.dead_letter_topic,
-        attributes.get("convotic-dead-letter-reason", "given up"),
+        attributes.get(_REASON, "given up"),
         extra={"action": "dead_lettered", "queue": spec.queue},
     )
     return True
 
 
 def report_missing_topic(spec: QueueSpec, received: Received) -> None:
-    """Log that a message is given up and there is nowhere to put it."""
+    """Log that a message is given up and there is no topic for it."""
     logger.error(
         "Message %s of queue %s is given up and acknowledged: it has no dead-letter topic",
         received.message_id,

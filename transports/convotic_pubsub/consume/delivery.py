@@ -1,125 +1,207 @@
-"""One delivery of a message while it is in this process: its lease, its state, its place."""
+"""One delivery of a message while it is in this process, and all of them together."""
 
 from __future__ import annotations
 
 import enum
 import itertools
+from collections.abc import ValuesView
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import asyncio
 
-    from convotic_pubsub.consume.subscription import QueueConsumer
-    from convotic_pubsub.queue import PayloadDict, Received
+    from convotic_pubsub.queue import PayloadDict, QueueSpec, Received, Settlement
 
-__all__ = ["Delivery", "Recent", "Source", "State"]
+__all__ = ["Delivery", "Outstanding", "Owner", "PullStream", "State"]
 
 _tags = itertools.count(1)
 
 
 class State(enum.Enum):
-    """Where a delivery stands. All changes are made by the I/O thread."""
+    """Where a delivery stands; ``flow.py`` has the transitions. The I/O thread makes them."""
 
+    #: Just arrived.
+    NEW = enum.auto()
     #: Its history is being read from the store.
-    RECALLING = enum.auto()
-    #: Ready, waiting for a free place.
+    LOADING_HISTORY = enum.auto()
+    #: Ready, waiting for a free slot.
     BUFFERED = enum.auto()
-    #: It has a place; in the consumer's inbox or running.
-    OFFERED = enum.auto()
+    #: It has a slot; its start is being recorded in the store.
+    STARTING = enum.auto()
+    #: It has a slot; in the consumer's inbox or running.
+    DISPATCHED = enum.auto()
     #: Being published to the dead-letter topic.
-    BURYING = enum.auto()
-    #: Failed; its lease runs out by itself. Takes no place.
+    DEAD_LETTERING = enum.auto()
+    #: Not acknowledged; its lease runs out by itself. Takes no slot.
     WAITING = enum.auto()
-    #: Acknowledged here; the server has not confirmed yet. Takes no place.
+    #: Acknowledged here; the server has not confirmed yet. Takes no slot.
     SETTLING = enum.auto()
-    #: Given back; the server has not confirmed yet. Takes no place.
+    #: Given back; the server has not confirmed yet. Takes no slot.
     RETURNING = enum.auto()
     #: Done with.
     GONE = enum.auto()
 
 
+class Owner(Protocol):
+    """The subscription of a delivery, as consumers see it. Thread-safe."""
+
+    spec: QueueSpec
+
+    def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
+        """Settle a delivery; False, and no effect, if it is settled already."""
+        ...
+
+    def abandon(self, delivery: Delivery) -> None:
+        """Give back what nobody can settle any more; a started run lets its lease end."""
+        ...
+
+    def start(self, delivery: Delivery, hold_seconds: float) -> None:
+        """A run begins: keep the lease for at most ``hold_seconds`` from now."""
+        ...
+
+    def resume(self) -> None:
+        """Pull again: the consumer has come to what it missed."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
-class Source:
-    """A stream (or the row of unary pulls) and what the server counts as outstanding on it."""
+class PullStream:
+    """A stream (or one unary pull) and what the server counts as outstanding on it."""
 
     limit: int
     outstanding: int = 0
+    outstanding_bytes: int = 0
     #: Of these, settled here; the server is about to confirm, and then has room for as many.
     leaving: int = 0
+    leaving_bytes: int = 0
     #: Reads the stream until its end; None for unary pulls.
     reader: asyncio.Future[None] | None = None
 
+    def enter(self, size: int) -> None:
+        """Count a message that has arrived."""
+        self.outstanding += 1
+        self.outstanding_bytes += size
 
-class Recent:
-    """The keys added last, at most ``limit`` of them."""
+    def start_leaving(self, size: int) -> None:
+        """Count a message that was settled here."""
+        self.leaving += 1
+        self.leaving_bytes += size
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._keys: dict[tuple[str, str], None] = {}
+    def leave(self, size: int, *, was_leaving: bool) -> None:
+        """Uncount a message that the server has no longer outstanding here."""
+        self.outstanding -= 1
+        self.outstanding_bytes -= size
+        if was_leaving:
+            self.leaving -= 1
+            self.leaving_bytes -= size
 
-    def add(self, key: tuple[str, str]) -> None:
-        """Remember a key; the oldest is forgotten when there are too many."""
-        self._keys.pop(key, None)
-        self._keys[key] = None
-        if len(self._keys) > self._limit:
-            del self._keys[next(iter(self._keys))]
-
-    def discard(self, key: tuple[str, str]) -> None:
-        """Forget a key."""
-        self._keys.pop(key, None)
-
-    def __contains__(self, key: tuple[str, str]) -> bool:
-        return key in self._keys
-
-    def __len__(self) -> int:
-        return len(self._keys)
+    def is_full(self, max_bytes: int) -> bool:
+        """Say whether the server sends nothing more before something here is settled."""
+        staying_bytes = self.outstanding_bytes - self.leaving_bytes
+        return self.outstanding - self.leaving >= self.limit or staying_bytes >= max_bytes
 
 
 @dataclass(slots=True, eq=False)
 class Delivery:
     """A delivery and what the transport knows of it. Owned by the I/O thread.
 
-    ``claim`` and ``settlement`` hold one item each; popping it is atomic, and only who gets it may
-    hand the message over, or settle it.
+    ``_token`` and ``_settlement`` hold one item each; popping it is atomic, and only the thread
+    that gets it may run the message, or settle it.
     """
 
-    consumer: QueueConsumer
-    source: Source
+    subscription: Owner
+    source: PullStream
     received: Received
     ack_id: str
     #: When it arrived, by the session's monotonic clock, as all times here.
     received_at: float
     lease_until: float
-    state: State = State.RECALLING
+    state: State = State.NEW
     #: A running message is held at most until then, a waiting one just until then.
     hold_until: float = 0.0
-    #: Whether somebody has been told that it runs past its deadline.
+    #: Whether the log has that it runs past its deadline.
     lapse_seen: bool = False
     #: The lease timer's own note.
     timer_slot: int = 0
     payload: PayloadDict | None = None
-    #: Whether the store remembers something about this message.
-    remembered: bool = False
+    has_slot: bool = False
+    #: Whether its stream counts it as leaving.
+    is_leaving: bool = False
+    buffered_at: float = 0.0
+    dispatched_at: float = 0.0
+    #: Whether the store may remember something about earlier deliveries of this message.
+    has_history: bool = False
+    #: Whether the store may remember something about it, of now or before.
+    is_recorded: bool = False
     tag: str = field(default_factory=lambda: str(next(_tags)))
-    claim: list[bool] = field(default_factory=lambda: [True])
-    settlement: list[bool] = field(default_factory=lambda: [True])
+    _token: list[bool] = field(default_factory=lambda: [True])
+    _settlement: list[bool] = field(default_factory=lambda: [True])
 
     @property
     def size(self) -> int:
         """Bytes of payload kept in memory."""
         return len(self.received.data)
 
-    def take_claim(self) -> bool:
-        """Return True once: to the thread that may hand it over or give it back unrun."""
+    @property
+    def key(self) -> tuple[str, str]:
+        """What a copy of the same message has in common with it."""
+        return (self.received.subscription, self.received.message_id)
+
+    def check_out(self) -> bool:
+        """Return True once: to the thread that may run it or give it back unrun."""
         try:
-            return self.claim.pop()
+            return self._token.pop()
         except IndexError:
             return False
 
     def take_settlement(self) -> bool:
         """Return True once: to the thread that may settle it."""
         try:
-            return self.settlement.pop()
+            return self._settlement.pop()
         except IndexError:
             return False
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether somebody has taken the settlement."""
+        return not self._settlement
+
+
+class Outstanding:
+    """Every delivery in this process, and the messages that it has lately given back."""
+
+    def __init__(self, max_returned: int = 10_000) -> None:
+        self._deliveries: dict[tuple[str, str], Delivery] = {}
+        self._returned: dict[tuple[str, str], None] = {}
+        self._max_returned = max_returned
+
+    def find(self, subscription: str, message_id: str) -> Delivery | None:
+        """Return the delivery of a message that is here."""
+        return self._deliveries.get((subscription, message_id))
+
+    def was_returned(self, subscription: str, message_id: str) -> bool:
+        """Say whether this process has had a message and given it back, lately."""
+        return (subscription, message_id) in self._returned
+
+    def add(self, delivery: Delivery) -> None:
+        """Keep a delivery; it stands for its message from now on."""
+        self._deliveries[delivery.key] = delivery
+
+    def remove(self, delivery: Delivery, *, is_acknowledged: bool) -> None:
+        """Forget a delivery, and remember its message unless it was acknowledged."""
+        key = delivery.key
+        if self._deliveries.get(key) is delivery:
+            del self._deliveries[key]
+        self._returned.pop(key, None)
+        if not is_acknowledged:
+            self._returned[key] = None
+            if len(self._returned) > self._max_returned:
+                del self._returned[next(iter(self._returned))]
+
+    def values(self) -> ValuesView[Delivery]:
+        """Return the deliveries."""
+        return self._deliveries.values()
+
+    def __len__(self) -> int:
+        return len(self._deliveries)

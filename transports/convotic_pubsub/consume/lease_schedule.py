@@ -6,12 +6,13 @@ import math
 from typing import TYPE_CHECKING
 
 from convotic_pubsub.consume.delivery import Delivery, State
+from convotic_pubsub.consume.flow import Signal
 from convotic_pubsub.limits import MAX_LEASE_SECONDS, lease_seconds
 
 if TYPE_CHECKING:
     from convotic_pubsub.queue import QueueSpec
 
-__all__ = ["LeaseRules"]
+__all__ = ["LeaseSchedule"]
 
 #: Renewals ask for at most this much, so that a killed process is noticed early.
 _MAX_STEP_SECONDS = 60
@@ -19,18 +20,34 @@ _MAX_STEP_SECONDS = 60
 _RENEW_SHARE, _RENEW_MIN_SECONDS = 0.25, 3.0
 
 
-class LeaseRules:
-    """The rules of one queue. All times are seconds of the session's monotonic clock."""
+class LeaseSchedule:
+    """The schedule of one queue. All times are seconds of the session's monotonic clock."""
 
     def __init__(self, spec: QueueSpec) -> None:
         self._wait_seconds = spec.ack_deadline_seconds
         self._max_seconds = spec.max_lease_seconds
-        self._step = min(lease_seconds(spec.ack_deadline_seconds), _MAX_STEP_SECONDS)
+        #: The lease that a message arrives with.
+        self.first_seconds = lease_seconds(spec.ack_deadline_seconds)
+        self._step = min(self.first_seconds, _MAX_STEP_SECONDS)
         self._renew_before = max(_RENEW_MIN_SECONDS, _RENEW_SHARE * self._step)
 
-    def bound(self, delivery: Delivery) -> float:
+    def look(self, delivery: Delivery, now: float) -> Signal:
+        """Return what its timer is to say of a delivery now."""
+        if delivery.state is State.WAITING:
+            return Signal.LONGER_WAIT_DUE if self._waits_on(delivery, now) else Signal.LEASE_ENDED
+        if self._is_due_to_others(delivery, now):
+            return Signal.NOT_TAKEN
+        return self.look_at_taken(delivery, now)
+
+    def look_at_taken(self, delivery: Delivery, now: float) -> Signal:
+        """Return the same for one that was taken, so that it can't be given back."""
+        if now < self._bound(delivery):
+            return Signal.RENEWAL_DUE
+        return Signal.HOLD_ENDED if now < delivery.lease_until else Signal.LEASE_ENDED
+
+    def _bound(self, delivery: Delivery) -> float:
         """Return until when a delivery may be held."""
-        if delivery.state is State.BURYING:
+        if delivery.state is State.DEAD_LETTERING:
             return math.inf
         if self._max_seconds is not None:
             return delivery.received_at + self._max_seconds
@@ -38,15 +55,15 @@ class LeaseRules:
 
     def next_look(self, delivery: Delivery) -> float:
         """Return when the next thing must be done about its lease."""
-        bound = self.bound(delivery)
+        bound = self._bound(delivery)
         if delivery.state is not State.WAITING and bound > delivery.lease_until:
             return delivery.lease_until - self._renew_before
         if delivery.state is State.WAITING:
-            on = delivery.hold_until > delivery.lease_until + 1.0
-            return delivery.lease_until - (self._renew_before if on else 0.0)
+            is_longer = delivery.hold_until > delivery.lease_until + 1.0
+            return delivery.lease_until - (self._renew_before if is_longer else 0.0)
         return delivery.lease_until if delivery.hold_until else bound
 
-    def waits_on(self, delivery: Delivery, now: float) -> bool:
+    def _waits_on(self, delivery: Delivery, now: float) -> bool:
         """Say whether a waiting message must be kept from the server longer."""
         return delivery.hold_until > delivery.lease_until + 1.0 and now < delivery.lease_until
 
@@ -54,7 +71,7 @@ class LeaseRules:
         """Return for how many seconds a waiting message is leased from now: its end, if it can."""
         return min(MAX_LEASE_SECONDS, max(1, round(delivery.hold_until - now)))
 
-    def waited_too_long(self, delivery: Delivery, now: float) -> bool:
+    def _is_due_to_others(self, delivery: Delivery, now: float) -> bool:
         """Say whether others should have what nobody here has taken for an ack deadline."""
         if delivery.hold_until:
             return False
@@ -66,4 +83,4 @@ class LeaseRules:
         """Return for how many seconds the lease is to be renewed now; 0: it need not be yet."""
         if now < delivery.lease_until - self._renew_before:
             return 0
-        return min(self._step, math.ceil(self.bound(delivery) - now))
+        return min(self._step, math.ceil(self._bound(delivery) - now))

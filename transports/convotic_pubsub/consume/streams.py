@@ -1,6 +1,6 @@
 """Brings a queue's messages: StreamingPull, or unary Pull where flow control is ignored.
 
-One puller serves one :class:`~convotic_pubsub.consume.subscription.QueueConsumer`; its errors
+One puller serves one :class:`~convotic_pubsub.consume.subscription.Subscription`; its errors
 end here, in back-off, and never reach kombu. Runs on the I/O thread.
 """
 
@@ -16,16 +16,18 @@ import grpc
 import grpc.aio
 
 from convotic_pubsub.client.rpc import is_transient, pb, translate
-from convotic_pubsub.consume.delivery import Source
+from convotic_pubsub.consume.delivery import PullStream
 from convotic_pubsub.errors import BrokerUnavailable, PubsubTransportError
-from convotic_pubsub.limits import lease_seconds
+from convotic_pubsub.limits import MAX_MESSAGES, lease_seconds
 from convotic_pubsub.names import subscription_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from convotic_pubsub.consume.subscription import QueueConsumer
-    from convotic_pubsub.session import Session
+    from convotic_pubsub.client.broker import Broker
+    from convotic_pubsub.client.provisioning import Provisioner
+    from convotic_pubsub.consume.ports import Clock
+    from convotic_pubsub.consume.subscription import Subscription
 
 __all__ = ["Puller"]
 
@@ -42,37 +44,47 @@ _DRAIN_SECONDS = 2.0
 #: One unary Pull waits this long on the server at most. Short, since it can't be half-closed.
 _PULL_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.1, 30.0
-#: A server that is away is asked more often than one that refuses: all wait for it.
-_LAST_PAUSE_AWAY_SECONDS = 5.0
-#: Pub/Sub's limit on messages of one Pull.
-_MAX_PULL = 1000
+#: An unavailable server is asked more often than one that refuses: everybody waits for it.
+_LAST_PAUSE_UNAVAILABLE_SECONDS = 5.0
 
 
 class Puller:
-    """Keeps a consumer supplied until it is stopped."""
+    """Keeps a subscription supplied until it is stopped."""
 
-    def __init__(self, session: Session, consumer: QueueConsumer) -> None:
-        self._session = session
-        self._consumer = consumer
-        self._spec = consumer.spec
-        self._path = subscription_path(session.options.project, consumer.spec.subscription)
+    def __init__(
+        self,
+        subscription: Subscription,
+        broker: Broker,
+        provisioner: Provisioner,
+        *,
+        clock: Clock,
+        project: str,
+        client_id: str,
+    ) -> None:
+        self._subscription = subscription
+        self._broker = broker
+        self._provisioner = provisioner
+        self._clock = clock
+        self._client_id = client_id
+        self._spec = subscription.spec
+        self._path = subscription_path(project, subscription.spec.subscription)
         self._drains: set[asyncio.Task[None]] = set()
         self._reported = ""
         self._condition: Callable[[], bool] = bool
         self._waker: asyncio.Future[None] | None = None
-        consumer.on_change = self._on_change
+        subscription.on_change = self._on_change
 
     async def run(self) -> None:
-        """Pull until the consumer is stopping; then see the streams end."""
+        """Pull until the subscription is stopping; then see the streams end."""
         pause = _FIRST_PAUSE_SECONDS
-        while not self._consumer.stopping:
-            started = self._session.clock()
+        while not self._subscription.is_stopping:
+            started = self._clock()
             try:
-                await self._session.provisioner.ensure(self._spec)
+                await self._provisioner.ensure(self._spec)
                 await self._pull_until_it_ends()
                 self._recovered()
             except Exception as error:  # noqa: BLE001  no queue may stop for good, and in silence
-                if self._session.clock() - started > _LAST_PAUSE_SECONDS:
+                if self._clock() - started > _LAST_PAUSE_SECONDS:
                     pause = _FIRST_PAUSE_SECONDS
                 await self._back_off(error, pause)
                 pause = min(2 * pause, _longest_pause(error))
@@ -82,9 +94,10 @@ class Puller:
             await asyncio.wait(self._drains)
 
     async def _pull_until_it_ends(self) -> None:
-        if not self._consumer.may_pull():
-            await self._until(lambda: self._consumer.stopping or self._consumer.may_pull())
-        elif self._session.broker.is_streaming:
+        subscription = self._subscription
+        if not subscription.may_pull():
+            await self._until(lambda: subscription.is_stopping or subscription.may_pull())
+        elif self._broker.is_streaming:
             await self._stream()
         else:
             await self._pull()
@@ -109,8 +122,8 @@ class Puller:
         await asyncio.wait(futures, timeout=within_seconds, return_when=asyncio.FIRST_COMPLETED)
         self._waker = None
 
-    def _stopping(self) -> bool:
-        return self._consumer.stopping
+    def _is_stopping(self) -> bool:
+        return self._subscription.is_stopping
 
     # -- errors -----------------------------------------------------------------------------------
 
@@ -121,11 +134,11 @@ class Puller:
             self._report(translated)
         if isinstance(error, grpc.aio.AioRpcError):
             if error.code() is grpc.StatusCode.NOT_FOUND:
-                self._session.provisioner.forget(self._spec.queue)
+                self._provisioner.forget(self._spec.queue)
             elif error.code() is grpc.StatusCode.UNAVAILABLE:
-                await self._session.broker.look_again()
+                await self._broker.look_again()
         jitter = random.uniform(0.8, 1.2)  # noqa: S311  no secret
-        await self._until(self._stopping, within_seconds=pause * jitter)
+        await self._until(self._is_stopping, within_seconds=pause * jitter)
 
     def _report(self, error: PubsubTransportError) -> None:
         """Log an error once, until it changes or is over."""
@@ -153,22 +166,23 @@ class Puller:
     # -- unary ------------------------------------------------------------------------------------
 
     async def _pull(self) -> None:
-        await self._until(lambda: self._consumer.stopping or self._consumer.free() > 0)
-        free = self._consumer.free()
+        subscription = self._subscription
+        await self._until(lambda: subscription.is_stopping or subscription.free() > 0)
+        free = min(subscription.free(), MAX_MESSAGES)
         if not free:
             return
-        source = Source(limit=free)
-        request = pb.PullRequest(subscription=self._path, max_messages=min(free, _MAX_PULL))
-        channel = self._session.broker.channels.take_pull_channel()
+        stream = PullStream(limit=free)
+        request = pb.PullRequest(subscription=self._path, max_messages=free)
+        channel = self._broker.channels.take_pull_channel()
         call = asyncio.ensure_future(_response(channel.rpc.pull(request, timeout=_PULL_SECONDS)))
         call.add_done_callback(lambda _: channel.release())
-        await self._until(self._stopping, call)
+        await self._until(self._is_stopping, call)
         if not call.done():
             await asyncio.wait({call}, timeout=_DRAIN_SECONDS)
             call.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             for message in await call:
-                self._consumer.receive(message, source)
+                subscription.receive(message, stream)
 
     async def pull_now(self, max_messages: int) -> None:
         """Pull once what is available, without waiting for more.
@@ -181,24 +195,22 @@ class Puller:
         request = pb.PullRequest(
             subscription=self._path, max_messages=max_messages, return_immediately=True
         )
-        source = Source(limit=max_messages)
-        for message in await _response(
-            self._session.broker.rpc.pull(request, timeout=_PULL_SECONDS)
-        ):
-            self._consumer.receive(message, source)
+        stream = PullStream(limit=max_messages)
+        for message in await _response(self._broker.rpc.pull(request, timeout=_PULL_SECONDS)):
+            self._subscription.receive(message, stream)
 
     # -- streaming --------------------------------------------------------------------------------
 
     async def _stream(self) -> None:
-        """Serve one stream: until it fails, or the consumer needs another or none."""
-        channel = self._session.broker.channels.take_pull_channel()
-        source = Source(limit=self._consumer.limit)
+        """Serve one stream: until it fails, or the subscription needs another or none."""
+        channel = self._broker.channels.take_pull_channel()
+        stream = PullStream(limit=self._subscription.limit)
         call = channel.rpc.streaming_pull(self._path)
-        reader = source.reader = asyncio.ensure_future(self._read(call, source))
+        reader = stream.reader = asyncio.ensure_future(self._read(call, stream))
         reader.add_done_callback(lambda _: channel.release())
         try:
-            await call.write(self._first_request(source))
-            await self._watch(call, reader, source)
+            await call.write(self._first_request(stream))
+            await self._watch(call, reader, stream)
         except asyncio.InvalidStateError:  # grpc.aio: the call is over; the reader knows why
             pass
         except BaseException:
@@ -208,30 +220,39 @@ class Puller:
         if not reader.done():
             self._drain(call, reader)
             return
-        if reader.cancelled():  # with its channel, by somebody who found the emulator elsewhere
+        if reader.cancelled():  # with its channel, when the emulator was found elsewhere
             raise BrokerUnavailable(f"{self._path}: the connection was closed")
         reader.result()
         await asyncio.sleep(_FIRST_PAUSE_SECONDS)  # the server ended it: never in a busy loop
 
-    def _first_request(self, source: Source) -> Any:
+    def _first_request(self, stream: PullStream) -> Any:
         return pb.StreamingPullRequest(
             subscription=self._path,
             stream_ack_deadline_seconds=lease_seconds(self._spec.ack_deadline_seconds),
-            client_id=self._session.client_id,
-            max_outstanding_messages=source.limit,
+            client_id=self._client_id,
+            max_outstanding_messages=stream.limit,
             max_outstanding_bytes=self._spec.buffer_bytes,
         )
 
-    async def _watch(self, call: Any, reader: asyncio.Future[None], source: Source) -> None:
+    def _needs_another(self, stream: PullStream) -> bool:
+        """Say whether a stream should end.
+
+        A limit can't be changed on an open stream. So one that is too low is replaced when it
+        binds, or when it has doubled; one that is too high when it has halved.
+        """
+        limit = self._subscription.limit
+        return (
+            not self._subscription.may_pull()
+            or self._subscription.is_exhausted(stream)
+            or limit >= 2 * stream.limit
+            or limit <= stream.limit // 2
+        )
+
+    async def _watch(self, call: Any, reader: asyncio.Future[None], stream: PullStream) -> None:
         """Return when the stream has ended or should end."""
 
         def should_end() -> bool:
-            consumer = self._consumer
-            return (
-                not consumer.may_pull()
-                or consumer.starves(source)
-                or source.limit != consumer.limit
-            )
+            return self._needs_another(stream)
 
         while not reader.done():
             await self._until(should_end, reader, within_seconds=_HEARTBEAT_SECONDS)
@@ -239,13 +260,13 @@ class Puller:
                 return
             await call.write(pb.StreamingPullRequest())
 
-    async def _read(self, call: Any, source: Source) -> None:
+    async def _read(self, call: Any, stream: PullStream) -> None:
         """Hand on what the stream brings, until its end."""
         while (response := await call.read()) is not _EOF:
             if self._reported:
                 self._recovered()
             for message in response.received_messages:
-                self._consumer.receive(message, source)
+                self._subscription.receive(message, stream)
 
     def _drain(self, call: Any, reader: asyncio.Future[None]) -> None:
         """Half-close a stream and see it end, without waiting for it here."""
@@ -266,7 +287,7 @@ async def _end_stream(call: Any, reader: asyncio.Future[None]) -> None:
 
 def _longest_pause(error: Exception) -> float:
     if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNAVAILABLE:
-        return _LAST_PAUSE_AWAY_SECONDS
+        return _LAST_PAUSE_UNAVAILABLE_SECONDS
     return _LAST_PAUSE_SECONDS
 
 

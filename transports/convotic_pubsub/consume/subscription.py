@@ -1,6 +1,7 @@
-"""One consumed queue of this process: what is buffered, running, waiting; and every transition.
+"""One consumed queue of this process: what is buffered, running and waiting here.
 
-Owned by the I/O thread. The states are those of :class:`~convotic_pubsub.consume.delivery.State`.
+Carries out what ``flow.py`` decides. Owned by the I/O thread, but for the methods of
+:class:`~convotic_pubsub.consume.delivery.Owner`, which consumers call from their threads.
 """
 
 from __future__ import annotations
@@ -8,84 +9,132 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from convotic_pubsub.consume.dead_letters import publish_dead_letter, report_missing_topic
-from convotic_pubsub.consume.delivery import Delivery, Source, State
-from convotic_pubsub.consume.guarded_policy import PolicyCalls
-from convotic_pubsub.consume.lease_schedule import LeaseRules
-from convotic_pubsub.consume.ordering import KeyLines
-from convotic_pubsub.limits import lease_seconds
+from convotic_pubsub.consume.delivery import Delivery, PullStream, State
+from convotic_pubsub.consume.flow import Effect, Event, Facts, Signal, incident_of, transition
+from convotic_pubsub.consume.guarded_policy import GuardedPolicy
+from convotic_pubsub.consume.lease_schedule import LeaseSchedule
+from convotic_pubsub.consume.ordering import OrderingQueues
+from convotic_pubsub.consume.supply import Supply
 from convotic_pubsub.queue import (
-    Acknowledge,
     DeadLetter,
-    Decision,
+    Defer,
     Deliver,
     History,
     Incident,
-    PostponeDelivery,
+    Lapse,
     QueueSpec,
+    Return,
+    Settlement,
     read_message,
 )
 
 if TYPE_CHECKING:
-    from convotic_pubsub.session import Session
+    from convotic_pubsub.consume.ports import Dispatch, Ports
 
-__all__ = ["Offer", "QueueConsumer"]
+__all__ = ["Subscription"]
 
 logger = logging.getLogger(__name__)
-
-Offer: TypeAlias = Callable[[Delivery], None]
 
 #: What is given back waits so long at most for the end of the stream that it came on.
 _STREAM_END_SECONDS = 3.0
 
 
-class QueueConsumer:
-    """A queue's messages: at most ``concurrency`` offered, ``buffer_messages`` ready behind."""
+class Subscription:
+    """A queue's messages: at most ``concurrency`` dispatched, some ready behind them."""
 
-    def __init__(self, session: Session, spec: QueueSpec, offer: Offer) -> None:
+    def __init__(self, spec: QueueSpec, ports: Ports, dispatch: Dispatch) -> None:
         self.spec = spec
-        self.session = session
-        self.concurrency = spec.concurrency
-        #: Called when something that a puller may wait for has changed.
-        self.on_change: Callable[[], None] = _nothing
-        self.stopping = False
-        #: A buffered message had to be given back: nothing is pulled until a place is free.
-        self.paused = False
+        self.is_stopping = False
+        #: A buffered message had to be given back: nothing is pulled until a slot is free.
+        self.is_paused = False
+        #: Messages that wait for their retry.
         self.waiting = 0
-        self._offer_to_channel = offer
-        self._acker = session.acker(spec.subscription)
-        self._rules = LeaseRules(spec)
-        self._policy = PolicyCalls(spec)
+        #: Called when something that a puller may wait for has changed.
+        self.on_change: Callable[[], object] = bool
+        self._ports = ports
+        self._dispatch = dispatch
+        self._supply = Supply(spec.concurrency, spec.buffer_messages)
+        self._schedule = LeaseSchedule(spec)
+        self._policy = GuardedPolicy(spec)
+        self._ordering = OrderingQueues()
         self._buffer: deque[Delivery] = deque()
-        self._lines = KeyLines()
-        self._offered = 0
+        self._slots_taken = 0
         self._local = 0
         self._local_bytes = 0
-        self._warned_waiting = False
+        self._is_waiting_reported = False
         self._background: set[asyncio.Task[None]] = set()
+        self._effects: dict[Effect, Callable[[Delivery, Event], object]] = {
+            Effect.WATCH: self._watch,
+            Effect.WATCH_LEASE_END: self._watch_lease_end,
+            Effect.LOAD_HISTORY: self._load_history,
+            Effect.ENQUEUE: self._enqueue,
+            Effect.TAKE_SLOT: self._take_slot,
+            Effect.RECORD_START: self._record_start,
+            Effect.DISPATCH: self._hand_on,
+            Effect.LEAVE: self._leave,
+            Effect.ACKNOWLEDGE: self._acknowledge,
+            Effect.START_WAIT: self._start_wait,
+            Effect.RECORD: self._record,
+            Effect.RECORD_HAND_BACK: self._record_hand_back,
+            Effect.NACK: self._nack,
+            Effect.PUBLISH: self._publish,
+            Effect.COUNT_DEAD_LETTER: self._count_dead_letter,
+            Effect.REPORT_NO_TOPIC: self._report_no_topic,
+            Effect.REPORT_LAPSE: self._report_lapse,
+            Effect.RENEW: self._renew,
+            Effect.SET_LEASE: self._set_lease,
+            Effect.KEEP_LEASE: self._keep_lease,
+            Effect.REMOVE_ACKNOWLEDGED: self._remove_acknowledged,
+            Effect.REMOVE: self._remove,
+        }
+
+    # -- for consumers, from any thread -----------------------------------------------------------
+
+    def settle(self, delivery: Delivery, settlement: Settlement) -> bool:
+        """Settle a delivery; False, and no effect, if it is settled already. Does not block."""
+        if not delivery.take_settlement():
+            return False
+        self._ports.post(self._apply, delivery, settlement)
+        return True
+
+    def start(self, delivery: Delivery, hold_seconds: float) -> None:
+        """A run begins: keep the lease for at most ``hold_seconds`` from now."""
+        self._ports.post_lazily(self._started, delivery, self._ports.clock() + hold_seconds)
+
+    def resume(self) -> None:
+        """Pull again: the consumer has come to what it missed."""
+        self._ports.post(self._resume)
+
+    def abandon(self, delivery: Delivery) -> None:
+        """Give back what nobody can settle any more; a started run lets its lease end."""
+        self._ports.post(self._abandon, delivery)
+
+    def _abandon(self, delivery: Delivery) -> None:
+        if not delivery.hold_until and delivery.take_settlement():
+            delivery.check_out()
+            self._apply(delivery, Return(is_unrun=True))
 
     # -- how much ---------------------------------------------------------------------------------
 
     @property
     def limit(self) -> int:
-        """Messages that may be here at a time, offered and ready."""
-        return self.concurrency + self.spec.buffer_messages
+        """Messages that may be here at a time, dispatched and ready."""
+        return self._supply.limit
 
     def free(self) -> int:
         """Return how many more messages may be pulled now."""
-        if self.stopping or self.paused or self.waiting >= self.spec.max_waiting_retries:
-            return 0
-        if self._local_bytes >= self.spec.buffer_bytes:
+        if not self._may_pull() or self._local_bytes >= self.spec.buffer_bytes:
             return 0
         return max(0, self.limit - self._local)
 
     def may_pull(self) -> bool:
         """Say whether a stream may stay open."""
-        if self.waiting >= self.spec.max_waiting_retries and not self._warned_waiting:
-            self._warned_waiting = True
+        if self.waiting >= self.spec.max_waiting_retries and not self._is_waiting_reported:
+            self._is_waiting_reported = True
             logger.warning(
                 "Queue %s has %d failed messages waiting for their retry; it pulls nothing more "
                 "until some have been retried",
@@ -93,281 +142,288 @@ class QueueConsumer:
                 self.waiting,
                 extra={"action": "waiting_retries_full", "queue": self.spec.queue},
             )
-        return not (self.stopping or self.paused or self.waiting >= self.spec.max_waiting_retries)
+        return self._may_pull()
 
-    def starves(self, source: Source) -> bool:
+    def _may_pull(self) -> bool:
+        is_full = self.waiting >= self.spec.max_waiting_retries
+        return not (self.is_stopping or self.is_paused or is_full)
+
+    def is_exhausted(self, stream: PullStream) -> bool:
         """Say whether the server thinks the stream full, and will, while there is room here."""
-        staying = source.outstanding - source.leaving
-        has_room = self._local < self.limit and self._local_bytes < self.spec.buffer_bytes
-        return staying >= source.limit and has_room
+        max_bytes = self.spec.buffer_bytes
+        has_room = self._local < self.limit and self._local_bytes < max_bytes
+        return has_room and stream.is_full(max_bytes)
 
     def set_concurrency(self, concurrency: int) -> None:
-        """Change how many messages may be offered at a time."""
-        self.concurrency = concurrency
-        self._offer_ready()
+        """Change how many messages may be dispatched at a time."""
+        self._supply.concurrency = concurrency
+        self._dispatch_ready()
         self.on_change()
 
-    def resume(self) -> None:
-        """Pull again: the consumer has come to what it missed."""
-        self.paused = False
+    def _resume(self) -> None:
+        self.is_paused = False
         self.on_change()
 
     # -- arrival ----------------------------------------------------------------------------------
 
-    def receive(self, raw: Any, source: Source) -> None:
+    def receive(self, raw: Any, stream: PullStream) -> None:
         """Take one ``ReceivedMessage`` from the server."""
-        now = self.session.clock()
-        lease_until = now + lease_seconds(self.spec.ack_deadline_seconds)
-        key = (self.spec.subscription, raw.message.message_id)
-        known = self.session.outstanding.get(key)
+        now = self._ports.clock()
+        name, message_id = self.spec.subscription, raw.message.message_id
+        outstanding = self._ports.outstanding
+        known = outstanding.find(name, message_id)
+        lease_until = now + self._schedule.first_seconds
+        owner: Any = known.subscription if known is not None else None  # perhaps a cancelled one
         if known is not None and known.state not in (State.WAITING, State.RETURNING):
-            known.consumer.take_copy(known, raw.ack_id, lease_until)
+            owner.take_copy(known, raw.ack_id, lease_until)
             return
+        is_redelivered = raw.delivery_attempt > 1 or outstanding.was_returned(name, message_id)
         delivery = Delivery(
-            consumer=self,
-            source=source,
-            received=read_message(
-                self.spec.subscription,
-                raw,
-                redelivered=raw.delivery_attempt > 1 or key in self.session.returned,
-            ),
+            subscription=self,
+            source=stream,
+            received=read_message(name, raw, redelivered=is_redelivered),
             ack_id=raw.ack_id,
             received_at=now,
             lease_until=lease_until,
+            has_history=self._policy.may_have_history(raw.delivery_attempt),
         )
+        delivery.is_recorded = delivery.has_history
         if self.spec.enable_message_ordering:
-            self._lines.enter(delivery, instead_of=known)
-        if known is not None:
-            known.consumer.returned(known)
-        self.session.outstanding[key] = delivery
-        source.outstanding += 1
+            self._ordering.enter(delivery, instead_of=known)
+        if owner is not None:
+            owner.supersede(known)
+        outstanding.add(delivery)
+        stream.enter(delivery.size)
         self._local += 1
         self._local_bytes += delivery.size
-        if self._policy.may_remember(raw.delivery_attempt):
-            self._watch(delivery)
-            self._spawn(self._recall(delivery))
-            return
-        self._decide(delivery, None)
-        if delivery.state in (State.BUFFERED, State.OFFERED):
-            self._watch(delivery)  # only now: another thread is waking up to take it
+        if delivery.has_history:
+            self._apply(delivery, Signal.ARRIVED)
+        else:
+            self._decide(delivery, None)
 
     def take_copy(self, delivery: Delivery, ack_id: str, lease_until: float) -> None:
-        """Remember the newest ack id of a message that is still here; the copy is never run."""
+        """Take the newest ack id of a message that is still here; the copy is never run."""
         delivery.ack_id = ack_id
         delivery.lease_until = lease_until
-        if delivery.state is State.SETTLING:
-            self._acker.ack(ack_id, lambda confirmed: self._gone(delivery, acknowledged=confirmed))
-            return
-        self._watch(delivery)
-        if delivery.state is State.OFFERED:
-            # It runs past its deadline: the server counts a delivery that is no lost worker.
-            self._spawn(self._policy.record(delivery, "hand_back"))
+        self._apply(delivery, Signal.COPIED)
 
-    async def _recall(self, delivery: Delivery) -> None:
-        history = await self._policy.recall(delivery)
-        if delivery.state is State.RECALLING:
+    def supersede(self, delivery: Delivery) -> None:
+        """See the end of a delivery that was given back: its message is here again."""
+        self._apply(delivery, Signal.COPIED)
+
+    def _load_history(self, delivery: Delivery, _event: Event) -> None:
+        self._spawn(self._load_and_decide(delivery))
+
+    async def _load_and_decide(self, delivery: Delivery) -> None:
+        history = await self._policy.load_history(delivery.received)
+        if delivery.state is State.LOADING_HISTORY:
             self._decide(delivery, history)
 
     def _decide(self, delivery: Delivery, history: History | None) -> None:
-        decision = self._policy.decide(delivery, history)
-        if self.stopping:
-            self._hand_back(delivery)
-        elif isinstance(decision, Deliver):
+        decision = self._policy.decide(delivery.received, history)
+        if isinstance(decision, Deliver) and not self.is_stopping:
             delivery.payload = decision.payload
             delivery.payload["properties"]["delivery_tag"] = delivery.tag
-            delivery.state = State.BUFFERED
-            if self._lines.is_head(delivery):
-                self._buffer.append(delivery)
-                self._offer_ready()
         else:
-            delivery.take_claim()
+            delivery.check_out()
             delivery.take_settlement()
-            self._apply(delivery, decision)
+        self._apply(delivery, decision)
 
-    def _apply(self, delivery: Delivery, decision: Decision) -> None:
-        if isinstance(decision, Acknowledge):
-            self.ack(delivery)
-        elif isinstance(decision, DeadLetter):
-            self.dead_letter(delivery, decision.attributes)
-        elif isinstance(decision, PostponeDelivery):
-            self.postpone(delivery, decision.delay_seconds)
+    def _enqueue(self, delivery: Delivery, _event: Event) -> None:
+        delivery.buffered_at = self._ports.clock()
+        if self._ordering.is_head(delivery):
+            self._buffer.append(delivery)
+            self._dispatch_ready()
 
-    def _offer_ready(self) -> None:
-        while self._buffer and self._offered < self.concurrency:
-            delivery = self._buffer.popleft()
-            if delivery.state is State.BUFFERED:
-                delivery.state = State.OFFERED
-                self._offered += 1
-                self._offer_to_channel(delivery)
+    def _dispatch_ready(self) -> None:
+        while self._buffer and self._slots_taken < self._supply.concurrency:
+            self._apply(self._buffer.popleft(), Signal.SLOT_FREE)
 
-    # -- settlement -------------------------------------------------------------------------------
+    def _take_slot(self, delivery: Delivery, _event: Event) -> None:
+        delivery.has_slot = True
+        self._slots_taken += 1
+        delivery.dispatched_at = self._ports.clock()
+        self._supply.add_wait(delivery.dispatched_at - delivery.buffered_at)
 
-    def ack(self, delivery: Delivery) -> None:
-        """Acknowledge; state is kept until the server confirms."""
-        self._leave_place(delivery, State.SETTLING)
-        self._acker.ack(
-            delivery.ack_id, lambda confirmed: self._gone(delivery, acknowledged=confirmed)
-        )
+    def _record_start(self, delivery: Delivery, _event: Event) -> None:
+        self._spawn(self._record_and_apply(delivery, "start", Signal.START_RECORDED))
 
-    def nack(self, delivery: Delivery, incident: Incident | None = None) -> None:
-        """Return it for delivery now, to whoever asks first."""
-        self._leave_place(delivery, State.RETURNING)
-        self._spawn(self._release(delivery, incident))
+    def _hand_on(self, delivery: Delivery, _event: Event) -> None:
+        self._dispatch(delivery)
 
-    def lapse(self, delivery: Delivery, delay_seconds: float, *, failure: bool) -> None:
-        """Let the lease end in ``delay_seconds`` and don't acknowledge: that is the redelivery."""
-        self._wait(delivery, delay_seconds, "failure" if failure else None)
+    # -- transitions ------------------------------------------------------------------------------
 
-    def postpone(self, delivery: Delivery, delay_seconds: float) -> None:
-        """Let the lease end as ``lapse`` does; it was not run, so neither failure nor loss."""
-        self._wait(delivery, delay_seconds, "hand_back")
+    def _apply(self, delivery: Delivery, event: Event) -> None:
+        """Make a delivery's transition, and do what it leads to."""
+        before = delivery.state
+        has_topic = bool(self.spec.dead_letter_topic)
+        step = transition(before, event, Facts(self.is_stopping, delivery.has_history, has_topic))
+        delivery.state = step.state
+        if step.state is not before:
+            self.waiting += (step.state is State.WAITING) - (before is State.WAITING)
+        for effect in step.effects:
+            self._effects[effect](delivery, event)
 
-    def _wait(self, delivery: Delivery, delay_seconds: float, incident: Incident | None) -> None:
-        self._leave_place(delivery, State.WAITING)
-        self.waiting += 1
-        now = self.session.clock()
-        delivery.lease_until = now + max(1.0, delay_seconds)
-        delivery.hold_until = now + delay_seconds
-        self._spawn(self._release(delivery, incident))
+    def _leave(self, delivery: Delivery, _event: Event) -> None:
+        """Free the delivery's slot for another."""
+        self._ports.timer.forget(delivery)
+        if delivery.has_slot:
+            delivery.has_slot = False
+            self._slots_taken -= 1
+            self._supply.add_run(self._ports.clock() - delivery.dispatched_at)
+            self.is_paused = False
+        self._local -= 1
+        self._local_bytes -= delivery.size
+        if delivery.state is not State.WAITING:
+            delivery.is_leaving = True
+            delivery.source.start_leaving(delivery.size)
+        delivery.payload = None
+        if delivery.state is State.SETTLING:
+            following = self._ordering.leave(delivery)
+            if following is not None and following.state is State.BUFFERED:
+                self._buffer.append(following)
+        self._dispatch_ready()
+        self._grow_if_starved(delivery.source)
+        self.on_change()
 
-    def dead_letter(self, delivery: Delivery, attributes: Mapping[str, str]) -> None:
-        """Publish it to the dead-letter topic; acknowledge once that is confirmed."""
-        if not self.spec.dead_letter_topic:
-            report_missing_topic(self.spec, delivery.received)
-            self.ack(delivery)
-            return
-        delivery.state = State.BURYING
-        self._watch(delivery)
-        self._spawn(self._bury(delivery, attributes))
+    def _grow_if_starved(self, stream: PullStream) -> None:
+        """Keep more messages ready if a slot is idle and only the limit keeps the server quiet."""
+        is_idle = self._slots_taken < self._supply.concurrency
+        if is_idle and stream.outstanding >= stream.limit and self._may_pull():
+            self._supply.starve()
 
-    async def _bury(self, delivery: Delivery, attributes: Mapping[str, str]) -> None:
-        publisher = self.session.publisher
-        if not await publish_dead_letter(publisher, self.spec, delivery.received, attributes):
-            self._leave_place(delivery, State.WAITING)
-            self.waiting += 1
-            delivery.hold_until = delivery.lease_until
-            self._watch(delivery)
-            return
-        self.session.count_dead_letter(self.spec.queue)
-        delivery.remembered = True
-        self.ack(delivery)
+    def _acknowledge(self, delivery: Delivery, _event: Event) -> None:
+        """Acknowledge; the delivery is kept until the server confirms."""
+        asked_at = self._ports.clock()
 
-    async def _release(self, delivery: Delivery, incident: Incident | None) -> None:
-        """Record why, then let the lease end: at once, or when it has waited."""
+        def answered(confirmed: bool) -> None:
+            if confirmed:
+                self._supply.add_refill(self._ports.clock() - asked_at)
+            self._apply(delivery, Signal.CONFIRMED if confirmed else Signal.REFUSED)
+
+        self._ports.acks.ack(delivery.ack_id, answered)
+
+    def _start_wait(self, delivery: Delivery, event: Event) -> None:
+        assert isinstance(event, Lapse | Defer)
+        now = self._ports.clock()
+        delivery.lease_until = now + max(1.0, event.delay_seconds)
+        delivery.hold_until = now + event.delay_seconds
+
+    def _record(self, delivery: Delivery, event: Event) -> None:
+        self._spawn(self._record_and_apply(delivery, incident_of(event), Signal.RECORDED))
+
+    async def _record_and_apply(
+        self, delivery: Delivery, incident: Incident | None, signal: Signal
+    ) -> None:
+        """Record an incident, and only then let happen what it explains."""
         if incident is not None:
-            await self._policy.record(delivery, incident)
+            delivery.is_recorded = True
+            await self._policy.record(delivery.received, incident)
         reader = delivery.source.reader
         if delivery.state is State.RETURNING and reader is not None and not self.may_pull():
             # Through a stream that is still open it would come straight back.
             await asyncio.wait({reader}, timeout=_STREAM_END_SECONDS)
-        if delivery.state is State.GONE:
-            return  # the lease ended meanwhile and the message has come again
-        if delivery.state is State.WAITING:
-            self._wait_on(delivery)
-        else:
-            self._acker.modify(delivery.ack_id, 0, lambda _: self._released(delivery))
+        self._apply(delivery, signal)
 
-    def _wait_on(self, delivery: Delivery) -> None:
-        """Let the lease of a waiting message end when it should, or be renewed before."""
-        now = self.session.clock()
-        seconds = self._rules.last_lease(delivery, now)
-        delivery.lease_until = now + seconds
-        self._watch(delivery)
-        self._acker.modify(delivery.ack_id, seconds, _ignore)
+    def _record_hand_back(self, delivery: Delivery, _event: Event) -> None:
+        delivery.is_recorded = True
+        self._spawn(self._policy.record(delivery.received, "hand_back"))
 
-    def _released(self, delivery: Delivery) -> None:
-        """The server has answered; if it refused, the lease ends by itself."""
-        if delivery.state is State.RETURNING:
-            self._gone(delivery, acknowledged=False)
+    def _nack(self, delivery: Delivery, _event: Event) -> None:
+        def answered(confirmed: bool) -> None:
+            self._apply(delivery, Signal.CONFIRMED if confirmed else Signal.REFUSED)
 
-    def _leave_place(self, delivery: Delivery, state: State) -> None:
-        """Free the delivery's place for another."""
-        self.session.lease_timer.forget(delivery)
-        if delivery.state is State.OFFERED or (
-            delivery.state is State.BURYING and delivery.payload is not None
-        ):
-            self._offered -= 1
-            self.paused = False
-        self._local -= 1
-        self._local_bytes -= delivery.size
-        delivery.source.leaving += state is not State.WAITING
-        delivery.state = state
-        delivery.payload = None
-        if state is State.SETTLING:
-            following = self._lines.leave(delivery)
-            if following is not None and following.state is State.BUFFERED:
-                self._buffer.append(following)
-        self._offer_ready()
+        self._ports.acks.modify(delivery.ack_id, 0, answered)
+
+    # -- dead letters -----------------------------------------------------------------------------
+
+    def _publish(self, delivery: Delivery, event: Event) -> None:
+        assert isinstance(event, DeadLetter)
+        self._spawn(self._publish_dead_letter(delivery, event))
+
+    async def _publish_dead_letter(self, delivery: Delivery, event: DeadLetter) -> None:
+        is_published = await publish_dead_letter(
+            self._ports.publish, self.spec, delivery.received, event.attributes
+        )
+        self._apply(delivery, Signal.PUBLISHED if is_published else Signal.PUBLISH_FAILED)
+
+    def _count_dead_letter(self, delivery: Delivery, _event: Event) -> None:
+        self._ports.count_dead_letter(self.spec.queue)
+        delivery.is_recorded = True
+
+    def _report_no_topic(self, delivery: Delivery, _event: Event) -> None:
+        report_missing_topic(self.spec, delivery.received)
+
+    # -- the delivery's end -----------------------------------------------------------------------
+
+    def _remove_acknowledged(self, delivery: Delivery, event: Event) -> None:
+        self._remove(delivery, event, is_acknowledged=True)
+        if delivery.is_recorded:
+            self._spawn(self._policy.forget(delivery.received))
+
+    def _remove(self, delivery: Delivery, _event: Event, *, is_acknowledged: bool = False) -> None:
+        self._ports.timer.forget(delivery)
+        for behind in self._ordering.cut(delivery):
+            if behind.check_out():
+                self._return_unrun(behind)
+        delivery.source.leave(delivery.size, was_leaving=delivery.is_leaving)
+        self._ports.outstanding.remove(delivery, is_acknowledged=is_acknowledged)
+        if self.waiting < self.spec.max_waiting_retries:
+            self._is_waiting_reported = False
         self.on_change()
 
-    def _gone(self, delivery: Delivery, *, acknowledged: bool) -> None:
-        if delivery.state is State.GONE:
-            return
-        delivery.source.leaving -= delivery.state is not State.WAITING
-        delivery.state = State.GONE
-        self.session.lease_timer.forget(delivery)
-        for behind in self._lines.cut(delivery):
-            if behind.take_claim():
-                self._hand_back(behind)
-        delivery.source.outstanding -= 1
-        key = (self.spec.subscription, delivery.received.message_id)
-        if self.session.outstanding.get(key) is delivery:
-            del self.session.outstanding[key]
-        if acknowledged:
-            self.session.returned.discard(key)
-        else:
-            self.session.returned.add(key)
-        if acknowledged and delivery.remembered:
-            self._spawn(self._policy.forget(delivery))
-        self.on_change()
-
-    def returned(self, delivery: Delivery) -> None:
-        """The message is the server's again: its lease ended, or it has come again."""
-        if delivery.state is State.WAITING:
-            self.waiting -= 1
-            self._warned_waiting = False
-        self._gone(delivery, acknowledged=False)
+    def _return_unrun(self, delivery: Delivery) -> None:
+        delivery.take_settlement()
+        self._apply(delivery, Return(is_unrun=True))
 
     # -- leases -----------------------------------------------------------------------------------
 
-    def started(self, delivery: Delivery, hold_until: float) -> None:
-        """A run began: keep the lease until then."""
-        if delivery.state is State.OFFERED:
+    def _started(self, delivery: Delivery, hold_until: float) -> None:
+        if delivery.state is State.DISPATCHED:
             delivery.hold_until = hold_until
             self._watch(delivery)
 
-    def _watch(self, delivery: Delivery) -> None:
-        """Ask to be called when the next thing must be done about the lease."""
-        self.session.lease_timer.watch(delivery, self._rules.next_look(delivery))
-
     def lease_due(self, delivery: Delivery, now: float) -> None:
         """Renew the lease, give the message back, or see it lapse."""
-        if delivery.state is State.WAITING:
-            if self._rules.waits_on(delivery, now):
-                self._wait_on(delivery)
-            else:
-                self.returned(delivery)
-        elif self._rules.waited_too_long(delivery, now) and delivery.take_claim():
-            offered = delivery.state is State.OFFERED
-            self._hand_back(delivery)
-            # Its consumer resumes when it gets to what it missed; else a free place does.
-            self.paused = offered or self._offered > 0
-            self.on_change()
-        elif now < self._rules.bound(delivery):
-            self._renew(delivery, now)
-        elif now < delivery.lease_until:  # taken but not started: it can't be given back any more
-            self.session.lease_timer.watch(delivery, delivery.lease_until)
+        signal = self._schedule.look(delivery, now)
+        if signal is not Signal.NOT_TAKEN:
+            self._apply(delivery, signal)
+        elif not delivery.check_out():
+            self._apply(delivery, self._schedule.look_at_taken(delivery, now))
         else:
-            self._see_lapse(delivery)
+            had_slot = delivery.has_slot
+            delivery.take_settlement()
+            self._apply(delivery, signal)
+            # Its consumer resumes when it gets to what it missed; else a free slot does.
+            self.is_paused = had_slot or self._slots_taken > 0
+            self.on_change()
 
-    def _renew(self, delivery: Delivery, now: float) -> None:
-        seconds = self._rules.renewal(delivery, now)
+    def _watch(self, delivery: Delivery, _event: Event | None = None) -> None:
+        self._ports.timer.watch(delivery, self._schedule.next_look(delivery))
+
+    def _watch_lease_end(self, delivery: Delivery, _event: Event) -> None:
+        self._ports.timer.watch(delivery, delivery.lease_until)
+
+    def _renew(self, delivery: Delivery, _event: Event) -> None:
+        now = self._ports.clock()
+        seconds = self._schedule.renewal(delivery, now)
         if seconds:
-            delivery.lease_until = now + seconds
-            self._acker.modify(delivery.ack_id, seconds, _ignore)
+            self._modify_lease(delivery, now, seconds)
+
+    def _set_lease(self, delivery: Delivery, _event: Event) -> None:
+        now = self._ports.clock()
+        self._modify_lease(delivery, now, self._schedule.last_lease(delivery, now))
         self._watch(delivery)
 
-    def _see_lapse(self, delivery: Delivery) -> None:
+    def _modify_lease(self, delivery: Delivery, now: float, seconds: int) -> None:
+        delivery.lease_until = now + seconds
+        self._ports.acks.modify(delivery.ack_id, seconds, _ignore)
+
+    def _keep_lease(self, delivery: Delivery, _event: Event) -> None:
+        delivery.hold_until = delivery.lease_until
+        self._watch(delivery)
+
+    def _report_lapse(self, delivery: Delivery, _event: Event) -> None:
         """Its time is up: the lease ends without us; a run that can't be stopped goes on."""
         if delivery.lapse_seen:
             return
@@ -382,25 +438,15 @@ class QueueConsumer:
 
     # -- the end ----------------------------------------------------------------------------------
 
-    def _hand_back(self, delivery: Delivery) -> None:
-        delivery.take_claim()
-        delivery.take_settlement()
-        self.nack(delivery, "hand_back")
-
-    def hand_back_ready(self) -> None:
-        """Give back all that has not been taken by the consumer."""
-        self.stopping = True
+    def stop(self) -> None:
+        """Pull nothing more, and give back all that the consumer has not taken."""
+        self.is_stopping = True
         self.on_change()
-        for delivery in list(self.session.outstanding.values()):
-            ready = delivery.state in (State.BUFFERED, State.OFFERED)
-            if delivery.consumer is self and ready and delivery.take_claim():
-                self._hand_back(delivery)
+        ready = (State.BUFFERED, State.STARTING, State.DISPATCHED)
+        for delivery in list(self._ports.outstanding.values()):
+            if delivery.subscription is self and delivery.state in ready and delivery.check_out():
+                self._return_unrun(delivery)
         self._buffer.clear()
-
-    def abandon(self, delivery: Delivery) -> None:
-        """Give back what nobody can settle any more; a run that was started lets its lease end."""
-        if not delivery.hold_until and delivery.take_settlement():
-            self._hand_back(delivery)
 
     async def decided(self) -> None:
         """Wait until what arrived has been decided on."""
@@ -408,19 +454,15 @@ class QueueConsumer:
             await asyncio.wait(set(self._background))
 
     async def settled(self) -> None:
-        """Wait until the policy's notes are written and the server has answered everything."""
-        while self._background or not self._acker.idle:
+        """Wait until all incidents are recorded and the server has answered everything."""
+        while self._background or not self._ports.acks.idle:
             await self.decided()
-            await self._acker.wait_idle()
+            await self._ports.acks.wait_idle()
 
-    def _spawn(self, coroutine: Any) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-def _nothing() -> None:
-    """Stand in until there is a puller."""
 
 
 def _ignore(_confirmed: bool) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from convotic_pubsub.consume.delivery import Delivery
-    from convotic_pubsub.consume.subscription import QueueConsumer
+    from convotic_pubsub.consume.subscription import Subscription
     from convotic_pubsub.kombu.inbox import Sink
     from convotic_pubsub.queue import PayloadDict
     from convotic_pubsub.session import Session
@@ -62,7 +62,7 @@ class Channel(virtual.Channel):
         self.session: Session = connection.session
         self._transient = self.session.transient
         self._sink: Sink[Arrival] = connection.sink
-        self._queue_consumers: dict[str, QueueConsumer] = {}
+        self._queue_consumers: dict[str, Subscription] = {}
         self._callbacks: dict[str, tuple[bool, Callable[[Message], Any]]] = {}
         self._inboxes: dict[str, Callable[[Arrival], bool]] = {}
         self._held: deque[Arrival] = deque()
@@ -301,8 +301,8 @@ class Channel(virtual.Channel):
             self._held.append(arrival)
             return False
         delivery = arrival.delivery
-        if delivery is not None and not delivery.take_claim():
-            self.session.post(delivery.consumer.resume)
+        if delivery is not None and not delivery.check_out():
+            delivery.subscription.resume()
             self._resume()
             return False  # given back meanwhile: it waited too long
         message = self._message(arrival.payload, delivery)
@@ -365,7 +365,7 @@ class Channel(virtual.Channel):
             taken: deque[Delivery] = deque()
             self.session.get(self.session.spec(queue), taken.append)
             message = None
-            if taken and taken[0].take_claim():
+            if taken and taken[0].check_out():
                 assert taken[0].payload is not None
                 message = self._message(taken[0].payload, taken[0])
         if message is not None and no_ack:

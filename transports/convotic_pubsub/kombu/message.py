@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kombu.transport import virtual
 
 from convotic_pubsub.names import snippet
+from convotic_pubsub.queue import Acknowledge, DeadLetter, Defer, Lapse, Return
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from convotic_pubsub.consume.delivery import Delivery
-    from convotic_pubsub.queue import PayloadDict, Received
+    from convotic_pubsub.queue import PayloadDict, Received, Settlement
 
 __all__ = ["Message"]
 
@@ -37,8 +37,8 @@ class Message(virtual.Message):
     def __del__(self) -> None:
         # Celery forgets what it holds (ETA, rate limit) when it starts its consumer anew.
         delivery = self._delivery
-        if delivery is not None and delivery.settlement and not delivery.hold_until:
-            self._post(delivery.consumer.abandon, delivery)
+        if delivery is not None and not delivery.is_settled and not delivery.hold_until:
+            delivery.subscription.abandon(delivery)
 
     @property
     def received(self) -> Received | None:
@@ -48,33 +48,31 @@ class Message(virtual.Message):
     def started(self, hold_seconds: float) -> None:
         """The run begins now: keep the lease at most ``hold_seconds`` from now."""
         if self._delivery is not None:
-            consumer = self._delivery.consumer
-            hold_until = consumer.session.clock() + hold_seconds
-            consumer.session.post_lazily(consumer.started, self._delivery, hold_until)
+            self._delivery.subscription.start(self._delivery, hold_seconds)
+
+    def settle(self, settlement: Settlement) -> None:
+        """Settle the message one way or another; see :mod:`convotic_pubsub.queue`."""
+        delivery = self._delivery
+        if delivery is not None and delivery.subscription.settle(delivery, settlement):
+            channel = self.channel
+            if channel is not None:
+                channel.forget(self)
 
     def lapse(self, delay_seconds: float, *, failure: bool = True) -> None:
         """Don't acknowledge; let the lease end in ``delay_seconds`` (at least 1)."""
-        delivery = self._settle()
-        if delivery is not None:
-            self._post(partial(delivery.consumer.lapse, failure=failure), delivery, delay_seconds)
+        self.settle(Lapse(delay_seconds, is_failure=failure))
 
     def postpone(self, delay_seconds: float) -> None:
         """Let the lease end in ``delay_seconds`` (at least 1); unrun, so it costs no attempt."""
-        delivery = self._settle()
-        if delivery is not None:
-            self._post(delivery.consumer.postpone, delivery, delay_seconds)
+        self.settle(Defer(delay_seconds))
 
     def dead_letter(self, attributes: Mapping[str, str]) -> None:
         """Publish to the dead-letter topic with these attributes added, then acknowledge."""
-        delivery = self._settle()
-        if delivery is not None:
-            self._post(delivery.consumer.dead_letter, delivery, dict(attributes))
+        self.settle(DeadLetter(dict(attributes)))
 
     def hand_back(self) -> None:
         """Return it unrun, for delivery now; recorded, so that it costs no attempt."""
-        delivery = self._settle()
-        if delivery is not None:
-            self._post(delivery.consumer.nack, delivery, "hand_back")
+        self.settle(Return(is_unrun=True))
 
     def settle_ack(self) -> None:
         """Acknowledge (what ``ack`` does after kombu's own checks).
@@ -84,10 +82,8 @@ class Message(virtual.Message):
         """
         if self._undecodable is not None:
             self.give_up(self._undecodable)
-            return
-        delivery = self._settle()
-        if delivery is not None:
-            self._post(delivery.consumer.ack, delivery)
+        else:
+            self.settle(Acknowledge())
 
     def give_up(self, error: Exception) -> None:
         """Dead-letter a message that nobody can take, with the reason ``invalid``."""
@@ -109,29 +105,14 @@ class Message(virtual.Message):
 
     def settle_reject(self, *, requeue: bool) -> None:
         """Return it for delivery now, or give it up to the dead-letter topic."""
-        delivery = self._settle()
-        if delivery is None:
+        delivery = self._delivery
+        if requeue or delivery is None:
+            self.settle(Return())
             return
-        if requeue:
-            self._post(delivery.consumer.nack, delivery)
-            return
-        describe = getattr(delivery.consumer.spec.policy, "reject_attributes", None)
-        attributes = (
+        describe = getattr(delivery.subscription.spec.policy, "reject_attributes", None)
+        self.dead_letter(
             describe(delivery.received) if describe else _describe(delivery.received, "rejected")
         )
-        self._post(delivery.consumer.dead_letter, delivery, attributes)
-
-    def _settle(self) -> Delivery | None:
-        delivery = self._delivery
-        if delivery is None or not delivery.take_settlement():
-            return None
-        if self.channel is not None:
-            self.channel.forget(self)
-        return delivery
-
-    def _post(self, function: Callable[..., object], *args: object) -> None:
-        assert self._delivery is not None
-        self._delivery.consumer.session.post(function, *args)
 
 
 def _describe(received: Received, reason: str) -> dict[str, str]:

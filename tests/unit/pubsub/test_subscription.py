@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from convotic_pubsub.consume.delivery import Delivery, Recent, Source, State
-from convotic_pubsub.consume.subscription import QueueConsumer
-from convotic_pubsub.queue import History, PostponeDelivery
+from convotic_pubsub.consume.delivery import Delivery, Outstanding, PullStream, State
+from convotic_pubsub.consume.ports import Ports
+from convotic_pubsub.consume.subscription import Subscription
+from convotic_pubsub.outgoing import OutgoingMessage
+from convotic_pubsub.queue import (
+    Acknowledge,
+    DeadLetter,
+    Defer,
+    History,
+    Lapse,
+    Return,
+    Settlement,
+)
 from tests.support.pubsub import CountingPolicy, make_spec
+
+#: Beyond the ack deadline, for the outcome of a run that was stopped.
+GRACE_SECONDS = 10.0
 
 
 class FakeAcker:
@@ -53,48 +67,55 @@ class FakeTimer:
         self.due.pop(delivery, None)
 
 
-class FakeSession:
-    """What a consumer needs of a session."""
+class Bench:
+    """A subscription, its ports as the test plays them, and what it dispatched."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: CountingPolicy | None = None, **spec: Any) -> None:
         self.now = 1000.0
-        self.outstanding: dict[tuple[str, str], Delivery] = {}
-        self.returned = Recent(100)
-        self.lease_timer = FakeTimer()
-        self.fake_acker = FakeAcker()
+        self.policy = policy or CountingPolicy()
+        self.spec = make_spec(self.policy, **spec)
+        self.dispatched: list[Delivery] = []
         self.dead_lettered: list[str] = []
+        self.published: list[OutgoingMessage] = []
+        self.publish_error: Exception | None = None
+        self.acker = FakeAcker()
+        self.timer = FakeTimer()
+        self.outstanding = Outstanding()
+        ports = Ports(
+            clock=lambda: self.now,
+            post=lambda function, *args: function(*args),
+            post_lazily=lambda function, *args: function(*args),
+            acks=self.acker,
+            timer=self.timer,
+            outstanding=self.outstanding,
+            publish=self._publish,
+            count_dead_letter=self.dead_lettered.append,
+        )
+        self.subscription = Subscription(self.spec, ports, self.dispatched.append)
+        self.source = PullStream(limit=self.subscription.limit)
 
-    def clock(self) -> float:
-        return self.now
+    def _publish(self, message: OutgoingMessage) -> Future[str]:
+        future: Future[str] = Future()
+        self.published.append(message)
+        if self.publish_error is not None:
+            future.set_exception(self.publish_error)
+        else:
+            future.set_result("id")
+        return future
 
-    def acker(self, _subscription: str) -> FakeAcker:
-        return self.fake_acker
-
-    def count_dead_letter(self, queue: str) -> None:
-        self.dead_lettered.append(queue)
+    def settle(self, delivery: Delivery, settlement: Settlement) -> None:
+        """Settle, as a consumer does."""
+        assert self.subscription.settle(delivery, settlement)
 
     def advance(self, seconds: float) -> None:
         """Let time pass, firing what becomes due in its order."""
         end = self.now + seconds
-        while due := [(w, d) for d, w in self.lease_timer.due.items() if w <= end]:
+        while due := [(w, d) for d, w in self.timer.due.items() if w <= end]:
             when, delivery = min(due, key=lambda pair: pair[0])
             self.now = max(self.now, when)
-            del self.lease_timer.due[delivery]
-            delivery.consumer.lease_due(delivery, self.now)
+            del self.timer.due[delivery]
+            self.subscription.lease_due(delivery, self.now)
         self.now = end
-
-
-class Bench:
-    """A consumer, its fakes, and what it offered."""
-
-    def __init__(self, policy: CountingPolicy | None = None, **spec: Any) -> None:
-        self.session = FakeSession()
-        self.policy = policy or CountingPolicy()
-        self.spec = make_spec(self.policy, **spec)
-        self.offered: list[Delivery] = []
-        self.consumer = QueueConsumer(self.session, self.spec, self.offered.append)  # type: ignore[arg-type]
-        self.source = Source(limit=self.consumer.limit)
-        self.acker = self.session.fake_acker
 
     def deliver(
         self, message_id: str = "1", attempt: int = 1, ack_id: str = "", key: str = ""
@@ -111,14 +132,13 @@ class Bench:
             delivery_attempt=attempt,
             ack_id=ack_id or f"ack-{message_id}-{attempt}",
         )
-        self.consumer.receive(raw, self.source)
+        self.subscription.receive(raw, self.source)
 
     def run(self) -> Delivery:
-        """Take the newest offer and start it, as Celery does."""
-        delivery = self.offered[-1]
-        assert delivery.take_claim()
-        held = self.spec.ack_deadline_seconds + self.spec.deadline_grace_seconds
-        self.consumer.started(delivery, self.session.now + held)
+        """Take what was dispatched last and start it, as Celery does."""
+        delivery = self.dispatched[-1]
+        assert delivery.check_out()
+        self.subscription.start(delivery, self.spec.ack_deadline_seconds + GRACE_SECONDS)
         return delivery
 
 
@@ -133,28 +153,28 @@ async def test_offers_up_to_concurrency_and_keeps_the_rest_ready() -> None:
     bench = Bench(concurrency=1, buffer_messages=1)
     bench.deliver("1")
     bench.deliver("2")
-    assert len(bench.offered) == 1
-    assert bench.consumer.free() == 0
+    assert len(bench.dispatched) == 1
+    assert bench.subscription.free() == 0
 
-    bench.consumer.ack(bench.run())
+    bench.settle(bench.run(), Acknowledge())
 
-    assert [each.received.message_id for each in bench.offered] == ["1", "2"]
-    assert bench.consumer.free() == 1
+    assert [each.received.message_id for each in bench.dispatched] == ["1", "2"]
+    assert bench.subscription.free() == 1
 
 
 async def test_state_is_kept_until_the_server_has_confirmed_the_ack() -> None:
     """A copy that arrives before the confirmation is acknowledged too, not run."""
     bench = Bench()
     bench.deliver("1")
-    bench.consumer.ack(bench.run())
-    assert len(bench.session.outstanding) == 1
+    bench.settle(bench.run(), Acknowledge())
+    assert len(bench.outstanding) == 1
 
     bench.deliver("1", attempt=2)
     bench.acker.confirm()
 
     assert bench.acker.acks == ["ack-1-1", "ack-1-2"]
-    assert len(bench.offered) == 1
-    assert not bench.session.outstanding
+    assert len(bench.dispatched) == 1
+    assert not bench.outstanding
     assert bench.source.outstanding == 0
 
 
@@ -163,7 +183,7 @@ async def test_a_copy_of_what_was_given_back_is_a_new_delivery() -> None:
     bench = Bench(concurrency=2)
     bench.deliver("1")
     delivery = bench.run()
-    bench.consumer.nack(delivery)
+    bench.settle(delivery, Return())
     await turn()
 
     bench.deliver("1", attempt=2)
@@ -171,8 +191,8 @@ async def test_a_copy_of_what_was_given_back_is_a_new_delivery() -> None:
     bench.acker.confirm()
 
     assert bench.acker.acks == []
-    assert len(bench.offered) == 2
-    assert list(bench.session.outstanding.values()) == [bench.offered[1]]
+    assert len(bench.dispatched) == 2
+    assert list(bench.outstanding.values()) == [bench.dispatched[1]]
 
 
 async def test_a_failed_run_lets_its_lease_end_when_asked_and_frees_its_place() -> None:
@@ -180,18 +200,18 @@ async def test_a_failed_run_lets_its_lease_end_when_asked_and_frees_its_place() 
     bench = Bench(ack_deadline_seconds=30)
     bench.deliver("1")
     delivery = bench.run()
-    bench.session.advance(4)
+    bench.advance(4)
 
-    bench.consumer.lapse(delivery, 26.0, failure=True)
+    bench.settle(delivery, Lapse(26.0))
     await turn()
 
     assert bench.acker.deadlines == [("ack-1-1", 26)]
     assert bench.policy.failures == {"1": 1}
-    assert bench.consumer.waiting == 1
-    assert bench.consumer.free() == 2
-    bench.session.advance(26.1)
-    assert bench.consumer.waiting == 0
-    assert not bench.session.outstanding
+    assert bench.subscription.waiting == 1
+    assert bench.subscription.free() == 2
+    bench.advance(26.1)
+    assert bench.subscription.waiting == 0
+    assert not bench.outstanding
 
 
 async def test_no_delay_is_shorter_than_a_second() -> None:
@@ -199,7 +219,7 @@ async def test_no_delay_is_shorter_than_a_second() -> None:
     bench = Bench()
     bench.deliver("1")
 
-    bench.consumer.lapse(bench.run(), 0.0, failure=True)
+    bench.settle(bench.run(), Lapse(0.0))
     await turn()
 
     assert bench.acker.deadlines == [("ack-1-1", 1)]
@@ -211,9 +231,9 @@ async def test_a_short_run_costs_no_renewal() -> None:
     bench.deliver("1")
     delivery = bench.run()
 
-    bench.session.advance(20)
-    bench.consumer.ack(delivery)
-    bench.session.advance(60)
+    bench.advance(20)
+    bench.settle(delivery, Acknowledge())
+    bench.advance(60)
 
     assert bench.acker.deadlines == []
 
@@ -227,13 +247,13 @@ async def test_a_running_message_is_held_until_its_deadline_and_grace_and_no_lon
     bench.deliver("1")
     delivery = bench.run()
 
-    bench.session.advance(ack_deadline)
-    assert delivery.lease_until > bench.session.now
-    bench.session.advance(300)
+    bench.advance(ack_deadline)
+    assert delivery.lease_until > bench.now
+    bench.advance(300)
 
     assert until <= delivery.lease_until - 1000.0 <= until + 1
     assert all(1 <= seconds <= 60 for _, seconds in bench.acker.deadlines)
-    assert delivery.state is State.OFFERED  # its place stays taken: the run can't be stopped
+    assert delivery.state is State.DISPATCHED  # its place stays taken: the run can't be stopped
     assert delivery.lapse_seen
 
 
@@ -242,11 +262,11 @@ async def test_a_copy_of_a_run_past_its_deadline_is_held_and_acknowledged_at_its
     bench = Bench(ack_deadline_seconds=10)
     bench.deliver("1")
     delivery = bench.run()
-    bench.session.advance(25)
+    bench.advance(25)
 
     bench.deliver("1", attempt=2)
-    assert len(bench.offered) == 1
-    bench.consumer.ack(delivery)
+    assert len(bench.dispatched) == 1
+    bench.settle(delivery, Acknowledge())
     await turn()
 
     assert bench.acker.acks == ["ack-1-2"]
@@ -260,14 +280,14 @@ async def test_what_waits_too_long_is_given_back_and_pulling_stops_until_a_place
     running = bench.run()
     bench.deliver("2")
 
-    bench.session.advance(21)
+    bench.advance(21)
     await turn()
 
     assert ("ack-2-1", 0) in bench.acker.deadlines
     assert bench.policy.hand_backs == {"2": 1}
-    assert not bench.consumer.may_pull()
-    bench.consumer.ack(running)
-    assert bench.consumer.may_pull()
+    assert not bench.subscription.may_pull()
+    bench.settle(running, Acknowledge())
+    assert bench.subscription.may_pull()
 
 
 async def test_what_is_given_back_does_not_return_through_the_stream_that_is_ending() -> None:
@@ -278,7 +298,7 @@ async def test_what_is_given_back_does_not_return_through_the_stream_that_is_end
     bench.run()
     bench.deliver("2")
 
-    bench.session.advance(21)
+    bench.advance(21)
     await turn()
     assert ("ack-2-1", 0) not in bench.acker.deadlines
     bench.source.reader.set_result(None)
@@ -291,12 +311,12 @@ async def test_an_ordinary_message_is_held_as_long_as_it_is_unsettled() -> None:
     """An ETA task waits for an hour; its lease is renewed all the while."""
     bench = Bench(ack_deadline_seconds=60, max_lease_seconds=7 * 24 * 3600.0)
     bench.deliver("1")
-    assert bench.offered[0].take_claim()
+    assert bench.dispatched[0].check_out()
 
-    bench.session.advance(3600)
+    bench.advance(3600)
 
-    assert bench.offered[0].lease_until > bench.session.now
-    assert not bench.offered[0].lapse_seen
+    assert bench.dispatched[0].lease_until > bench.now
+    assert not bench.dispatched[0].lapse_seen
 
 
 async def test_a_redelivery_asks_the_store_and_a_first_delivery_does_not() -> None:
@@ -304,7 +324,7 @@ async def test_a_redelivery_asks_the_store_and_a_first_delivery_does_not() -> No
     asked: list[str] = []
 
     class Policy(CountingPolicy):
-        async def recall(self, received: Any) -> History | None:
+        async def load_history(self, received: Any) -> History | None:
             asked.append(received.message_id)
             return History(failures=3)
 
@@ -315,7 +335,7 @@ async def test_a_redelivery_asks_the_store_and_a_first_delivery_does_not() -> No
     await turn()
 
     assert asked == ["2", "3"]
-    payloads = [each.payload for each in bench.offered]
+    payloads = [each.payload for each in bench.dispatched]
     assert [payload and payload["headers"]["attempt"] for payload in payloads] == [1, 4, 4]
 
 
@@ -327,42 +347,28 @@ async def test_a_policy_that_raises_costs_no_worker_and_no_silent_loss() -> None
             raise RuntimeError("bug")
 
     bench = Bench(Policy())
-    bench.session.publisher = SimpleNamespace(publish=lambda *_: done_future())  # type: ignore[attr-defined]
     bench.deliver("1")
     await turn()
     await asyncio.sleep(0.01)
 
-    assert bench.session.dead_lettered == [bench.spec.queue]
+    assert bench.dead_lettered == [bench.spec.queue]
     assert bench.acker.acks == ["ack-1-1"]
-
-
-def done_future() -> Any:
-    """A publish that was confirmed."""
-    import concurrent.futures  # noqa: PLC0415
-
-    future: concurrent.futures.Future[str] = concurrent.futures.Future()
-    future.set_result("id")
-    return future
 
 
 async def test_a_dead_letter_that_is_not_confirmed_is_not_acknowledged() -> None:
     """The message's lease ends by itself; Pub/Sub brings it again."""
-    import concurrent.futures  # noqa: PLC0415
-
-    future: concurrent.futures.Future[str] = concurrent.futures.Future()
-    future.set_exception(ConnectionError("refused for good"))
     bench = Bench()
-    bench.session.publisher = SimpleNamespace(publish=lambda *_: future)  # type: ignore[attr-defined]
+    bench.publish_error = ConnectionError("refused for good")
     bench.deliver("1")
 
-    bench.consumer.dead_letter(bench.run(), {"convotic-dead-letter-reason": "rejected"})
+    bench.settle(bench.run(), DeadLetter({"convotic-dead-letter-reason": "rejected"}))
     await turn()
     await asyncio.sleep(0.01)
 
     assert bench.acker.acks == []
-    assert bench.consumer.waiting == 1
-    bench.session.advance(60)
-    assert not bench.session.outstanding
+    assert bench.subscription.waiting == 1
+    bench.advance(60)
+    assert not bench.outstanding
 
 
 async def test_starves_only_when_the_server_counts_more_than_is_here() -> None:
@@ -370,12 +376,12 @@ async def test_starves_only_when_the_server_counts_more_than_is_here() -> None:
     bench = Bench(concurrency=1, buffer_messages=1)
     bench.deliver("1")
     bench.deliver("2")
-    assert not bench.consumer.starves(bench.source)
+    assert not bench.subscription.is_exhausted(bench.source)
 
-    bench.consumer.lapse(bench.run(), 30, failure=True)
+    bench.settle(bench.run(), Lapse(30))
     await turn()
 
-    assert bench.consumer.starves(bench.source)
+    assert bench.subscription.is_exhausted(bench.source)
 
 
 async def test_stopping_gives_back_what_was_not_taken() -> None:
@@ -383,13 +389,13 @@ async def test_stopping_gives_back_what_was_not_taken() -> None:
     bench = Bench(concurrency=2, buffer_messages=2)
     for number in "1234":
         bench.deliver(number)
-    assert bench.offered[0].take_claim()
+    assert bench.dispatched[0].check_out()
 
-    bench.consumer.hand_back_ready()
+    bench.subscription.stop()
     await turn()
 
     assert bench.policy.hand_backs == {"2": 1, "3": 1, "4": 1}
-    assert not bench.consumer.may_pull()
+    assert not bench.subscription.may_pull()
     bench.deliver("5")
     await turn()
     assert bench.policy.hand_backs["5"] == 1
@@ -399,25 +405,30 @@ async def test_what_was_given_back_is_known_when_it_comes_again() -> None:
     """Without counts of the service, a returned message is still told as redelivered."""
     bench = Bench(max_delivery_attempts=0)
     bench.deliver(attempt=0)
-    bench.consumer.nack(bench.offered[0])
-    await bench.consumer.decided()
+    bench.settle(bench.dispatched[0], Return())
+    await bench.subscription.decided()
     bench.acker.confirm()
 
     bench.deliver(attempt=0, ack_id="again")
-    await bench.consumer.decided()
+    await bench.subscription.decided()
     bench.deliver("2", attempt=0)
-    await bench.consumer.decided()
+    await bench.subscription.decided()
 
-    assert [each.received.redelivered for each in bench.offered[:2]] == [False, True]
+    assert [each.received.redelivered for each in bench.dispatched[:2]] == [False, True]
 
 
-def test_a_bounded_memory_forgets_the_oldest() -> None:
+async def test_a_bounded_memory_forgets_the_oldest() -> None:
     """Ten thousand messages given back cost no more memory than that."""
-    recent = Recent(2)
-    for name in ("a", "b", "a", "c"):
-        recent.add(("queue", name))
+    bench = Bench(concurrency=3)
+    for name in "abc":
+        bench.deliver(name)
+    outstanding = Outstanding(max_returned=2)
 
-    assert [("queue", name) in recent for name in "abc"] == [True, False, True]
+    for index in (0, 1, 0, 2):
+        outstanding.remove(bench.dispatched[index], is_acknowledged=False)
+
+    name = bench.spec.subscription
+    assert [outstanding.was_returned(name, each) for each in "abc"] == [True, False, True]
 
 
 async def test_a_postponed_message_waits_and_counts_as_handed_back() -> None:
@@ -425,7 +436,7 @@ async def test_a_postponed_message_waits_and_counts_as_handed_back() -> None:
     bench = Bench()
     bench.deliver("1")
 
-    bench.consumer.postpone(bench.run(), 20.0)
+    bench.settle(bench.run(), Defer(20.0))
     await turn()
 
     assert bench.acker.deadlines == [("ack-1-1", 20)]
@@ -435,11 +446,32 @@ async def test_a_postponed_message_waits_and_counts_as_handed_back() -> None:
 async def test_a_policy_may_postpone() -> None:
     """The decision costs no attempt either, and frees the place."""
     bench = Bench()
-    bench.policy.decisions[b"1"] = PostponeDelivery(20.0)
+    bench.policy.decisions[b"1"] = Defer(20.0)
 
     bench.deliver("1")
     await turn()
 
-    assert bench.offered == []
+    assert bench.dispatched == []
     assert bench.policy.hand_backs == {"1": 1}
-    assert bench.consumer.free() == bench.consumer.limit
+    assert bench.subscription.free() == bench.subscription.limit
+
+
+async def test_a_redelivered_message_is_dispatched_once_its_start_is_recorded() -> None:
+    """A process that the run kills at once has left its trace; a first delivery needs none."""
+    recorded = asyncio.Event()
+
+    class Policy(CountingPolicy):
+        async def record(self, received: Any, incident: Any) -> None:
+            await super().record(received, incident)
+            await recorded.wait()
+
+    bench = Bench(Policy(), concurrency=2)
+    bench.deliver("1")
+    bench.deliver("2", attempt=2)
+    await turn()
+    assert [each.received.message_id for each in bench.dispatched] == ["1"]
+    recorded.set()
+    await turn()
+
+    assert [each.received.message_id for each in bench.dispatched] == ["1", "2"]
+    assert bench.policy.starts == {"2": 1}
