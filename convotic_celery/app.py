@@ -20,11 +20,12 @@ from convotic_celery.context.attempts import AttemptLog
 from convotic_celery.context.services import Services, ServicesHook
 from convotic_celery.context.store import Store
 from convotic_celery.errors import ConfigurationError
-from convotic_celery.hooks import plug_in_services
 from convotic_celery.modules import load_modules
+from convotic_celery.plugins import plug_in_services
 from convotic_celery.runtime.delivery.payload import SERIALIZER, register_serializer
 from convotic_celery.runtime.delivery.policy import HandlerPolicy
 from convotic_celery.runtime.execution.canvas import CeleryCanvas
+from convotic_celery.runtime.execution.lifespans import Lifespans, begin_all
 from convotic_celery.runtime.execution.task import HandlerTask
 from convotic_celery.runtime.locks.key_lock import KeyStore
 from convotic_celery.runtime.publish import HandlerPublisher, SessionPublisher
@@ -34,7 +35,6 @@ from convotic_celery.runtime.worker.binding import (
     make_task,
     queue_spec,
 )
-from convotic_celery.runtime.worker.lifespans import Lifespans, begin_all
 from convotic_celery.runtime.worker.pauses import Pauses
 from convotic_celery.sdk.workflow import CanvasStarter
 from convotic_celery.settings import Settings

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from convotic_celery.discovery import explain_errors, find_modules
 from convotic_celery.errors import ConfigurationError, DuplicateHandler, DuplicateRoute, ModuleError
-from convotic_celery.hooks import find_middleware
+from convotic_celery.plugins import find_middleware
 from convotic_celery.sdk.middleware import RouteMiddleware, WorkerMiddleware
 from convotic_celery.sdk.module import describe_options
 

@@ -23,7 +23,7 @@ from convotic_celery.errors import (
     PublishNotConfirmed,
     PublishRefused,
 )
-from convotic_celery.sdk.names import topic_problem
+from convotic_celery.names import topic_problem
 from convotic_pubsub.limits import (
     MAX_ATTRIBUTE_KEY_BYTES,
     MAX_ATTRIBUTE_VALUE_BYTES,

@@ -24,7 +24,7 @@ from convotic_celery.app import ConvoticApp, create_app
 from convotic_celery.routes.api_route import make_routes
 from convotic_celery.routes.caller import Caller
 from convotic_celery.routes.problems import describe_error, problem_response
-from convotic_celery.runtime.worker.lifespans import one_of_each
+from convotic_celery.runtime.execution.lifespans import one_of_each
 from convotic_celery.sdk.http import Problem
 from convotic_pubsub.errors import BrokerUnavailable
 

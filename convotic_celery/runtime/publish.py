@@ -14,8 +14,8 @@ from convotic_celery.context.publishing import (
     publish_sync,
 )
 from convotic_celery.errors import TopicHasNoSubscription
+from convotic_celery.names import prefixed
 from convotic_celery.runtime.delivery.attributes import TARGET_ATTRIBUTE
-from convotic_celery.sdk.names import prefixed
 from convotic_pubsub.outgoing import FAIL_IF_MISSING, IfMissing, OutgoingMessage, Sending
 from convotic_pubsub.registry import session_for
 

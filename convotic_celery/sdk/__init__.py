@@ -1,5 +1,6 @@
 """What a module's author imports: registration, options, messages and outcomes."""
 
+from convotic_celery.names import TARGET_ATTRIBUTE
 from convotic_celery.sdk.backoff import Backoff, ConstantBackoff, ExponentialBackoff
 from convotic_celery.sdk.dead_lettered import DeadLettered
 from convotic_celery.sdk.event import CloudEvent
@@ -9,7 +10,6 @@ from convotic_celery.sdk.lifespan import Lifespan
 from convotic_celery.sdk.message import WorkerMessage
 from convotic_celery.sdk.middleware import RouteMiddleware, WorkerMiddleware
 from convotic_celery.sdk.module import ConvoticModule, Sdk
-from convotic_celery.sdk.names import TARGET_ATTRIBUTE
 from convotic_celery.sdk.options import WorkerOptions, WorkerOptionsDict
 from convotic_celery.sdk.outcomes import DeadLetter, Drop, Outcome, Retry
 from convotic_celery.sdk.route import RouteDefinition

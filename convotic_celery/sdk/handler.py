@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from convotic_celery.errors import HandlerSignatureError, InvalidMessage, ModuleError
+from convotic_celery.names import (
+    build_filter,
+    check_handler_name,
+    check_resource_name,
+    dead_letter_topic_of,
+    queue_of,
+)
 from convotic_celery.sdk.compression import decompress, looks_compressed
 from convotic_celery.sdk.event import read_event
 from convotic_celery.sdk.message import decode_json, find_schema_problem, validate_json
@@ -18,13 +25,6 @@ from convotic_celery.sdk.middleware import (
     check_middleware,
     compose_async,
     compose_sync,
-)
-from convotic_celery.sdk.names import (
-    build_filter,
-    check_handler_name,
-    check_resource_name,
-    dead_letter_topic_of,
-    queue_of,
 )
 from convotic_celery.sdk.selector import find_misfit
 from convotic_celery.sdk.signature import inspect_handler

@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
 from convotic_celery.errors import ModuleError
+from convotic_celery.names import check_handler_name
 from convotic_celery.sdk.message import WorkerMessage  # noqa: TC001 - read when it registers
-from convotic_celery.sdk.names import check_handler_name
 from convotic_celery.sdk.outcomes import DeadLetter
 from convotic_celery.sdk.signature import inspect_step
 

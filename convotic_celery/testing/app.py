@@ -18,8 +18,8 @@ from convotic_celery.runtime.delivery.attributes import (
     REPLAY_COUNT_ATTRIBUTE,
     TARGET_ATTRIBUTE,
 )
+from convotic_celery.runtime.execution.lifespans import one_of_each
 from convotic_celery.runtime.publish import HandlerPublisher
-from convotic_celery.runtime.worker.lifespans import one_of_each
 from convotic_celery.sdk.workflow import CanvasStarter
 from convotic_celery.settings import Settings
 from convotic_celery.testing.broker import DeadLetterSeen, MemoryBroker, PublishedMessage, RunSeen

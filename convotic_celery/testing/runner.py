@@ -18,7 +18,7 @@ from convotic_celery.runtime.delivery.attributes import (
 from convotic_celery.runtime.delivery.outcome import Duplicate, Postponed, error_type, reason_of
 from convotic_celery.runtime.delivery.payload import first_message_id
 from convotic_celery.runtime.delivery.policy import HandlerPolicy
-from convotic_celery.runtime.pool.suspend import run_suspendable
+from convotic_celery.runtime.execution.suspend import run_suspendable
 from convotic_celery.testing.broker import DeadLetterSeen, RunSeen, parse_data
 from convotic_pubsub.queue import Acknowledge, DeadLetter, Deliver, History
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
-from convotic_celery.sdk.names import TARGET_ATTRIBUTE
+from convotic_celery.names import TARGET_ATTRIBUTE
 from convotic_pubsub.limits import cut_utf8
 
 __all__ = [

@@ -24,13 +24,13 @@ from convotic_celery.runtime.delivery.outcome import (
     Later,
     judge,
 )
+from convotic_celery.runtime.execution.coroutine import explain_cancellation
 from convotic_celery.runtime.execution.dead_letter_hook import (
     tell_dead_letter_async,
     tell_dead_letter_sync,
 )
 from convotic_celery.runtime.execution.deadline import RunControl, hold_lease
 from convotic_celery.runtime.execution.invoke import build_message, run_async, run_sync
-from convotic_celery.runtime.pool.coroutine import explain_cancellation
 
 if TYPE_CHECKING:
     from numbers import Real

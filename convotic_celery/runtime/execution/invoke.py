@@ -25,8 +25,8 @@ from convotic_celery.sdk.returned import check_returned
 if TYPE_CHECKING:
     from convotic_celery.runtime.delivery.payload import MessageFacts
     from convotic_celery.runtime.execution.deadline import RunControl
+    from convotic_celery.runtime.execution.lifespans import Lifespans
     from convotic_celery.runtime.locks.key_lock import KeyGuard, KeyStore
-    from convotic_celery.runtime.worker.lifespans import Lifespans
     from convotic_celery.sdk.handler import HandlerDefinition
 
 __all__ = ["ContextSource", "Execution", "build_delivery", "build_message", "run_async", "run_sync"]

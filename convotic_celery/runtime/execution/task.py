@@ -19,8 +19,8 @@ from convotic_celery.errors import InvalidMessage, PublishRefused
 from convotic_celery.runtime.delivery.outcome import GivenUp
 from convotic_celery.runtime.delivery.payload import MessageFacts, task_id_of
 from convotic_celery.runtime.execution.attempt import attempt_async, attempt_sync, make_control
+from convotic_celery.runtime.execution.coroutine import explain_cancellation, run_coroutine
 from convotic_celery.runtime.execution.invoke import Execution, build_message, run_async, run_sync
-from convotic_celery.runtime.pool.coroutine import explain_cancellation, run_coroutine
 from convotic_celery.sdk.outcomes import DeadLetter
 
 if TYPE_CHECKING:

@@ -25,15 +25,15 @@ from celery.exceptions import Terminated, WorkerLostError
 from celery.worker import state as worker_state
 from kombu.asynchronous import get_event_loop
 
+from convotic_celery.runtime.execution.loop import LoopThread
+from convotic_celery.runtime.execution.suspend import run_suspendable
 from convotic_celery.runtime.pool.job import CURRENT_JOB, Job
-from convotic_celery.runtime.pool.loop import LoopThread
-from convotic_celery.runtime.pool.suspend import run_suspendable
 from convotic_celery.runtime.pool.threads import WorkerThreads
 from convotic_celery.runtime.pool.tracer import LoopTracer, key_tasks_by_run, loop_tracer
 from convotic_celery.runtime.pool.watchdog import LoopWatchdog
 
 if TYPE_CHECKING:
-    from convotic_celery.runtime.worker.lifespans import Lifespans
+    from convotic_celery.runtime.execution.lifespans import Lifespans
 
 __all__ = ["TaskPool"]
 

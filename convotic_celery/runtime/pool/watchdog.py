@@ -18,7 +18,7 @@ from convotic_celery.runtime.pool.job import Job
 if TYPE_CHECKING:
     from types import FrameType
 
-    from convotic_celery.runtime.pool.loop import LoopThread
+    from convotic_celery.runtime.execution.loop import LoopThread
 
 __all__ = ["LoopWatchdog"]
 

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 from kombu import Exchange, Queue
 
+from convotic_celery.names import prefixed
 from convotic_celery.runtime.execution.invoke import Execution
 from convotic_celery.runtime.execution.task import HandlerTask
 from convotic_celery.runtime.locks.key_lock import KeyGuard
-from convotic_celery.sdk.names import prefixed
 from convotic_celery.sdk.rate import parse_rate
 from convotic_pubsub.limits import MAX_RETENTION_SECONDS
 from convotic_pubsub.queue import DeliveryPolicy, QueueSpec
 
 if TYPE_CHECKING:
     from convotic_celery.runtime.execution.invoke import ContextSource
+    from convotic_celery.runtime.execution.lifespans import Lifespans
     from convotic_celery.runtime.locks.key_lock import KeyStore
     from convotic_celery.runtime.publish import HandlerPublisher
-    from convotic_celery.runtime.worker.lifespans import Lifespans
     from convotic_celery.sdk.handler import HandlerDefinition
 
 __all__ = ["kombu_queue", "make_execution", "make_task", "queue_spec"]

@@ -11,7 +11,7 @@ from celery.exceptions import WorkerShutdown
 from celery.platforms import EX_FAILURE
 from celery.worker import state
 
-from convotic_celery.runtime.worker.lifespans import one_of_each, report_failure
+from convotic_celery.runtime.execution.lifespans import one_of_each, report_failure
 
 __all__ = ["OpenLifespans"]
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from convotic_celery.runtime.worker.lifespans import Lifespans
+from convotic_celery.runtime.execution.lifespans import Lifespans
 from convotic_celery.sdk.handler import HandlerDefinition
 from convotic_celery.sdk.lifespan import Lifespan
 from tests.unit.runtime.support import define

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from convotic_celery.runtime.pool.loop import LoopThread, process_loop
+from convotic_celery.runtime.execution.loop import LoopThread, process_loop
 from tests.support.waiting import wait_until
 
 NAME: ContextVar[str] = ContextVar("name", default="nobody")

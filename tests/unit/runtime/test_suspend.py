@@ -7,7 +7,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from convotic_celery.runtime.pool.suspend import can_suspend, run_suspendable, wait_for
+from convotic_celery.runtime.execution.suspend import can_suspend, run_suspendable, wait_for
 
 NAME: ContextVar[str] = ContextVar("name", default="nobody")
 

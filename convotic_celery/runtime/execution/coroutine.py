@@ -15,9 +15,9 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from convotic_celery.errors import ConvoticError
 from convotic_celery.runtime.delivery.outcome import HandlerExited
+from convotic_celery.runtime.execution.loop import process_loop
+from convotic_celery.runtime.execution.suspend import can_suspend, run_suspendable, wait_for
 from convotic_celery.runtime.pool.job import CURRENT_JOB
-from convotic_celery.runtime.pool.loop import process_loop
-from convotic_celery.runtime.pool.suspend import can_suspend, run_suspendable, wait_for
 
 if TYPE_CHECKING:
     from celery import Task

@@ -14,7 +14,7 @@ import pytest
 from convotic_celery.app import create_app
 from convotic_celery.context import AsyncContactService, Delivery, Services, Store
 from convotic_celery.errors import ConfigurationError, ServiceNotProvided
-from convotic_celery.hooks import plug_in_services
+from convotic_celery.plugins import plug_in_services
 from convotic_celery.settings import Settings
 
 DELIVERY = Delivery(handler="t.m", topic="t", message_id="1", module="m")
@@ -83,7 +83,7 @@ def test_setting_names_the_function(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ("text", "said"),
     [
         ("no_such_package.file:plug_in", "no Python module 'no_such_package'"),
-        ("convotic_celery.hooks:nothing", "has no function 'nothing'"),
+        ("convotic_celery.plugins:nothing", "has no function 'nothing'"),
     ],
 )
 def test_wrong_name_is_told(services: Services, text: str, said: str) -> None:

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from convotic_celery.runtime.pool.loop import process_loop
+from convotic_celery.runtime.execution.loop import process_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
