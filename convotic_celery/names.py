@@ -28,6 +28,7 @@ __all__ = [
     "queue_of",
     "resource_name_problem",
     "topic_problem",
+    "workflow_topic",
 ]
 
 DEAD_LETTER_SUFFIX = "dead-letter"
@@ -114,6 +115,11 @@ def queue_of(topic: str, module: str, name: str | None = None) -> str:
     """Return the name shared by queue, task and subscription: ``T.M`` or ``T.M.NAME``."""
     topic = topic.rpartition("/")[2]  # of a full path, the topic's own name
     return f"{topic}.{module}" if name is None else f"{topic}.{module}.{name}"
+
+
+def workflow_topic(name: str) -> str:
+    """Return the topic of a workflow's steps; raises ModuleError for an invalid name."""
+    return f"workflow.{check_handler_name(name, 'workflow')}"
 
 
 def dead_letter_topic_of(queue: str) -> str:

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, Protocol, TypeAlias, TypeVar, overload
 
@@ -133,5 +132,7 @@ async def _adelay(
 
 
 def _facade() -> Any:
-    # By name: the sdk imports nothing that runs handlers.
-    return importlib.import_module("convotic_celery.pubsub")
+    # The one import upwards in the framework: importing the SDK loads nothing that runs handlers.
+    from convotic_celery import pubsub  # noqa: PLC0415 - see above
+
+    return pubsub

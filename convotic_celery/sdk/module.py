@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 from pydantic import ValidationError
 
 from convotic_celery.errors import DuplicateHandler, DuplicateRoute, ModuleError
-from convotic_celery.names import check_module_name
+from convotic_celery.names import check_module_name, workflow_topic
 from convotic_celery.sdk.decorated import make_callable
 from convotic_celery.sdk.handler import HandlerDefinition, define_handler
 from convotic_celery.sdk.middleware import RouteMiddleware, WorkerMiddleware, check_middleware
 from convotic_celery.sdk.options import WorkerOptions, WorkerOptionsDict
 from convotic_celery.sdk.route import RouteDefinition, define_route
-from convotic_celery.sdk.workflow import build_workflow, workflow_topic
+from convotic_celery.sdk.workflow import build_workflow
 
 if TYPE_CHECKING:
     from convotic_celery.sdk.decorated import HandlerDecorator, RouteHandler, WorkerHandler

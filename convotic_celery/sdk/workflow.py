@@ -20,7 +20,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
 from convotic_celery.errors import ModuleError
-from convotic_celery.names import check_handler_name
 from convotic_celery.sdk.message import WorkerMessage  # noqa: TC001 - read when it registers
 from convotic_celery.sdk.outcomes import DeadLetter
 from convotic_celery.sdk.signature import inspect_step
@@ -43,7 +42,6 @@ __all__ = [
     "StepMessage",
     "build_workflow",
     "describe_failure",
-    "workflow_topic",
 ]
 
 #: What the workflow itself needs of its handler.
@@ -126,11 +124,6 @@ class _Steps:
             name=step.name,
             is_last=self.is_last(run.step),
         )
-
-
-def workflow_topic(name: str) -> str:
-    """Return the topic of the workflow's steps; raises ModuleError for a name that is none."""
-    return f"workflow.{check_handler_name(name, 'workflow')}"
 
 
 def build_workflow(

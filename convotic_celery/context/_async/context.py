@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from convotic_celery.context.logger import build_logger
 from convotic_celery.errors import DeadlineNotExtendable, ResourceNotProvided
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from convotic_celery.context._async.protocols import (
         AsyncContactService,
         AsyncConversationService,
@@ -20,11 +22,27 @@ if TYPE_CHECKING:
     from convotic_celery.context._async.pubsub import AsyncPubsub
     from convotic_celery.context.delivery import Delivery
     from convotic_celery.context.logger import HandlerLogger
-    from convotic_celery.context.services import Services
 
 __all__ = ["ConvoticContext"]
 
 ServiceT = TypeVar("ServiceT")
+
+
+class _Services(Protocol):
+    """What this needs of :class:`convotic_celery.context.services.Services`."""
+
+    @property
+    def async_contacts(self) -> AsyncContactService: ...
+    @property
+    def async_conversations(self) -> AsyncConversationService: ...
+    @property
+    def async_messages(self) -> AsyncMessageService: ...
+    @property
+    def async_storage(self) -> Callable[[str], AsyncStorageService]: ...
+    @property
+    def async_workflows(self) -> Callable[[AsyncPubsub], AsyncWorkflowService]: ...
+    def async_pubsub(self, trace: Mapping[str, str] | None = None) -> AsyncPubsub: ...
+    def find(self, kind: type[ServiceT]) -> ServiceT: ...
 
 
 class ConvoticContext:
@@ -34,7 +52,7 @@ class ConvoticContext:
     storage is the module's. Not to be kept beyond the handler.
     """
 
-    def __init__(self, services: Services, delivery: Delivery) -> None:
+    def __init__(self, services: _Services, delivery: Delivery) -> None:
         self._delivery = delivery
         self._services = services
         self.contacts: AsyncContactService = services.async_contacts

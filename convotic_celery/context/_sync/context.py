@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from convotic_celery.context.logger import build_logger
 from convotic_celery.errors import DeadlineNotExtendable, ResourceNotProvided
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from convotic_celery.context._sync.protocols import (
         SyncContactService,
         SyncConversationService,
@@ -22,11 +24,27 @@ if TYPE_CHECKING:
     from convotic_celery.context._sync.pubsub import SyncPubsub
     from convotic_celery.context.delivery import Delivery
     from convotic_celery.context.logger import HandlerLogger
-    from convotic_celery.context.services import Services
 
 __all__ = ["SyncConvoticContext"]
 
 ServiceT = TypeVar("ServiceT")
+
+
+class _Services(Protocol):
+    """What this needs of :class:`convotic_celery.context.services.Services`."""
+
+    @property
+    def sync_contacts(self) -> SyncContactService: ...
+    @property
+    def sync_conversations(self) -> SyncConversationService: ...
+    @property
+    def sync_messages(self) -> SyncMessageService: ...
+    @property
+    def sync_storage(self) -> Callable[[str], SyncStorageService]: ...
+    @property
+    def sync_workflows(self) -> Callable[[SyncPubsub], SyncWorkflowService]: ...
+    def sync_pubsub(self, trace: Mapping[str, str] | None = None) -> SyncPubsub: ...
+    def find(self, kind: type[ServiceT]) -> ServiceT: ...
 
 
 class SyncConvoticContext:
@@ -36,7 +54,7 @@ class SyncConvoticContext:
     storage is the module's. Not to be kept beyond the handler.
     """
 
-    def __init__(self, services: Services, delivery: Delivery) -> None:
+    def __init__(self, services: _Services, delivery: Delivery) -> None:
         self._delivery = delivery
         self._services = services
         self.contacts: SyncContactService = services.sync_contacts

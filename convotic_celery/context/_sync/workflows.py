@@ -14,7 +14,7 @@ from convotic_celery.errors import (
     WorkflowNotRegistered,
     WorkflowRunNotFound,
 )
-from convotic_celery.sdk.workflow import workflow_topic
+from convotic_celery.names import workflow_topic
 
 if TYPE_CHECKING:
     from convotic_celery.context._sync.pubsub import SyncPubsub

@@ -1,1 +1,5 @@
-"""Placeholder: what lives here, and who may import whom."""
+"""What a message means, before and after its run. Pure; knows nothing else of the runtime.
+
+``payload`` is how a raw message looks to Celery, ``policy`` what becomes of a delivery, ``outcome`` of a
+run, ``attributes`` the framework's own, ``counters`` how many ended how.
+"""

@@ -7,8 +7,9 @@ coroutine runs on the process's own loop and the tracer's thread waits for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 from celery._state import _task_stack  # type: ignore[attr-defined]  # not in celery-types
 from celery.exceptions import SoftTimeLimitExceeded
@@ -17,14 +18,39 @@ from convotic_celery.errors import ConvoticError
 from convotic_celery.runtime.delivery.outcome import HandlerExited
 from convotic_celery.runtime.execution.loop import process_loop
 from convotic_celery.runtime.execution.suspend import can_suspend, run_suspendable, wait_for
-from convotic_celery.runtime.pool.job import CURRENT_JOB
 
 if TYPE_CHECKING:
     from celery import Task
 
-__all__ = ["HandlerCancelled", "explain_cancellation", "run_coroutine"]
+__all__ = [
+    "CURRENT_RUN",
+    "HandlerCancelled",
+    "Run",
+    "StopReason",
+    "explain_cancellation",
+    "run_coroutine",
+]
 
 T = TypeVar("T")
+
+
+#: Why the pool stops a run.
+StopReason: TypeAlias = Literal["terminated", "soft_limit", "hard_limit"]
+
+
+class Run(Protocol):
+    """What is known here of the pool's job: :class:`convotic_celery.runtime.pool.job.Job`."""
+
+    stop_reason: StopReason | None
+    soft_limit_seconds: float | None
+    #: The thread of the loop that runs it; None for jobs in threads.
+    thread_id: int | None
+    #: What there is still to do before Celery's stacks are read; see ``pool/tracer.py``.
+    enter: Callable[[], None] | None
+
+
+#: The run of the current code; set for async jobs of the default pool and whatever they start.
+CURRENT_RUN: ContextVar[Run | None] = ContextVar("convotic_run", default=None)
 
 
 class HandlerCancelled(ConvoticError):
@@ -53,7 +79,7 @@ async def explain_cancellation(coroutine: Coroutine[Any, Any, T]) -> T:
         HandlerExited: It called ``sys.exit()``.
         asyncio.CancelledError: The pool stopped it (revoked, hard limit, shutdown).
     """
-    job = CURRENT_JOB.get()
+    job = CURRENT_RUN.get()
     try:
         return await coroutine
     except asyncio.CancelledError as exc:

@@ -69,8 +69,6 @@ class HandlerTask(Task[Any, Any]):
     """A registered handler. Made by ``registry.py``; one class and one instance each."""
 
     abstract = True
-    Request = "convotic_celery.runtime.worker.request:HandlerRequest"
-    Strategy = "convotic_celery.runtime.worker.strategy:handler_strategy"
     acks_late = True
     acks_on_failure = False
     acks_on_timeout = False

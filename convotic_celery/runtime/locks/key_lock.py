@@ -14,7 +14,7 @@ import logging
 import threading
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from celery.worker import state
 
@@ -29,7 +29,6 @@ from convotic_celery.sdk.selector import select_key
 if TYPE_CHECKING:
     from convotic_celery.context.scripts import Script
     from convotic_celery.context.store import Store
-    from convotic_celery.runtime.execution.deadline import RunControl
     from convotic_celery.sdk.handler import HandlerDefinition
     from convotic_celery.sdk.message import WorkerMessage
 
@@ -41,6 +40,25 @@ T = TypeVar("T")
 
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.05, 1.0
 _STOPPING_DELAY_SECONDS = 1.0
+
+
+class RunDeadline(Protocol):
+    """What this needs of :class:`convotic_celery.runtime.execution.deadline.RunControl`."""
+
+    fencing_token: int | None
+
+    @property
+    def time_left(self) -> float:
+        """Seconds until the run is stopped."""
+        ...
+
+    def restart(self, limit_seconds: float) -> bool:
+        """Restart the run's clock; False if the lease can't be held from here."""
+        ...
+
+    def lose(self) -> None:
+        """Stop the run: another one may have its key. Thread-safe."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +133,7 @@ class KeyGuard:
         self._place_prefix = f"{keys.prefix}concurrency:{definition.subscription}:"
         self._lease = str(int(LEASE_SECONDS * 1000))
 
-    def acquire(self, message: WorkerMessage[Any], control: RunControl) -> Steps[Claim]:
+    def acquire(self, message: WorkerMessage[Any], control: RunDeadline) -> Steps[Claim]:
         """Take the message's keys.
 
         Raises:
@@ -138,7 +156,7 @@ class KeyGuard:
             raise
         return claim
 
-    def complete(self, claim: Claim, control: RunControl) -> Steps[None]:
+    def complete(self, claim: Claim, control: RunDeadline) -> Steps[None]:
         """Remember that the run succeeded, and free what it has."""
         self._drop_leases(claim)
         if claim.dedup_key:
@@ -176,7 +194,7 @@ class KeyGuard:
                 except StoreUnavailable as error:
                     logger.warning("The key %s is freed only with its lease: %s", key, error)
 
-    def _claim(self, claim: Claim, key: str, control: RunControl) -> Steps[None]:
+    def _claim(self, claim: Claim, key: str, control: RunDeadline) -> Steps[None]:
         question = Ask(lease_scripts.CLAIM, (key, self._fence), (claim.token, self._lease))
         waiting = _Waiting(control, "its key is busy", self._patience.busy, self._delay)
         while True:
@@ -198,7 +216,7 @@ class KeyGuard:
         )
         self._keep(claim, lease)
 
-    def _enter(self, claim: Claim, key: str, control: RunControl) -> Steps[None]:
+    def _enter(self, claim: Claim, key: str, control: RunDeadline) -> Steps[None]:
         arguments = (claim.token, self._lease, self._limit)
         question = Ask(lease_scripts.ENTER, (key,), arguments)
         waiting = _Waiting(
@@ -218,7 +236,7 @@ class KeyGuard:
         self._keep(claim, lease)
 
     def _ask(
-        self, question: Ask, control: RunControl, *, patience: float | None = None
+        self, question: Ask, control: RunDeadline, *, patience: float | None = None
     ) -> Steps[Any]:
         """Ask until the store answers; raises StoreUnavailable if the handler shall not wait."""
         seconds = self._patience.store if patience is None else patience
@@ -244,7 +262,7 @@ class KeyGuard:
 class _Waiting:
     """One wait of one run: longer pauses, up to its patience; then the message is postponed."""
 
-    def __init__(self, control: RunControl, reason: str, patience: float, delay: float) -> None:
+    def __init__(self, control: RunDeadline, reason: str, patience: float, delay: float) -> None:
         self._control = control
         self._reason = reason
         self._patience = patience

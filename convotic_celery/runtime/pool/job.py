@@ -11,19 +11,18 @@ import logging
 import time
 from asyncio import Task
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from billiard.common import TERM_SIGNAME
 from billiard.einfo import ExceptionInfo
 from celery.exceptions import Terminated
 
-__all__ = ["CURRENT_JOB", "Job", "StopReason"]
+if TYPE_CHECKING:
+    from convotic_celery.runtime.execution.coroutine import StopReason
+
+__all__ = ["Job"]
 
 logger = logging.getLogger(__name__)
-
-#: Why a running job was told to stop.
-StopReason: TypeAlias = Literal["terminated", "soft_limit", "hard_limit"]
 
 Callback: TypeAlias = Callable[..., Any]
 
@@ -173,7 +172,3 @@ def _exception_info(error: BaseException) -> ExceptionInfo:
         raise error  # noqa: TRY301 - only that gives it a traceback
     except BaseException as raised:  # noqa: BLE001 - recorded, not handled
         return ExceptionInfo((type(raised), raised, raised.__traceback__))
-
-
-#: The job that runs the current code; set for async jobs and whatever they start.
-CURRENT_JOB: ContextVar[Job | None] = ContextVar("convotic_job", default=None)

@@ -25,9 +25,10 @@ from celery.exceptions import Terminated, WorkerLostError
 from celery.worker import state as worker_state
 from kombu.asynchronous import get_event_loop
 
+from convotic_celery.runtime.execution.coroutine import CURRENT_RUN
 from convotic_celery.runtime.execution.loop import LoopThread
 from convotic_celery.runtime.execution.suspend import run_suspendable
-from convotic_celery.runtime.pool.job import CURRENT_JOB, Job
+from convotic_celery.runtime.pool.job import Job
 from convotic_celery.runtime.pool.threads import WorkerThreads
 from convotic_celery.runtime.pool.tracer import LoopTracer, key_tasks_by_run, loop_tracer
 from convotic_celery.runtime.pool.watchdog import LoopWatchdog
@@ -247,7 +248,7 @@ class TaskPool(BasePool):
 
     async def _run_async(self, job: Job) -> None:
         """Run one async job. Nothing it raises leaves here: SystemExit would end the loop."""
-        CURRENT_JOB.set(job)
+        CURRENT_RUN.set(job)
         job.thread_id = self._loop_thread.thread_id
         try:
             job.accept()

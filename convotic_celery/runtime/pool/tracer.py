@@ -25,8 +25,8 @@ from celery.exceptions import Ignore, Retry
 from celery.utils.nodenames import gethostname
 from greenlet import getcurrent  # type: ignore[import-untyped]  # has no py.typed
 
+from convotic_celery.runtime.execution.coroutine import CURRENT_RUN
 from convotic_celery.runtime.execution.task import HandlerTask
-from convotic_celery.runtime.pool.job import CURRENT_JOB
 
 __all__ = ["LoopTracer", "current_run", "key_tasks_by_run", "loop_tracer"]
 
@@ -53,7 +53,7 @@ def current_run() -> object:
     With it ``current_task`` is right in whatever a handler starts on the loop. For a handler's
     threads the stacks are empty, as for all threads of Celery's.
     """
-    job = CURRENT_JOB.get()
+    job = CURRENT_RUN.get()
     if job is None or job.thread_id != threading.get_ident():
         return getcurrent()
     enter, job.enter = job.enter, None
@@ -116,7 +116,7 @@ class LoopTracer:
         task = self._task
         args, kwargs, _ = body
         began = time.monotonic()
-        job = CURRENT_JOB.get()
+        job = CURRENT_RUN.get()
         assert job is not None
         # Celery's stacks are expensive, and hardly a handler asks for its task or request.
         job.enter = partial(self._enter, request, args, kwargs)

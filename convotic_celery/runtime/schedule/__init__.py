@@ -1,1 +1,1 @@
-"""Placeholder: what lives here, and who may import whom."""
+"""Publishes delayed messages (``delay=``) when they are due. Used by ``worker``; knows the context alone."""

@@ -54,6 +54,9 @@ def make_task(execution: Execution, publisher: HandlerPublisher) -> HandlerTask:
         "max_retries": definition.options.max_retries,
         "rate_limit": _celery_rate(definition.options.rate_limit),
         "run": staticmethod(handler),
+        # By name, as Celery has them: only workers import these.
+        "Request": "convotic_celery.runtime.worker.request:HandlerRequest",
+        "Strategy": "convotic_celery.runtime.worker.strategy:handler_strategy",
         "__doc__": handler.__doc__,
         "__module__": handler.__module__,
     }

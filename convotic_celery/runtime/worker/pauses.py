@@ -14,7 +14,6 @@ from convotic_celery.context.scripts import Script
 from convotic_celery.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from convotic_celery.app import ConvoticApp
     from convotic_celery.context.store import Store
 
 __all__ = ["ALREADY_PAUSED", "NOT_CONSUMED", "NOT_PAUSED", "PAUSED", "RESUMED", "Pauses"]
@@ -55,10 +54,10 @@ class Pauses:
         """Return the queues that are paused."""
         return set(self._database.run(_READ, [self._key]))
 
-    def deselect(self, app: ConvoticApp) -> None:
-        """Before a worker connects: leave out what is paused."""
-        for queue in self._read_or_warn() & set(app.amqp.queues.consume_from):
-            app.amqp.queues.deselect([queue])
+    def deselect(self, queues: Any) -> None:
+        """Before a worker connects: leave out of Celery's ``app.amqp.queues`` what is paused."""
+        for queue in self._read_or_warn() & set(queues.consume_from):
+            queues.deselect([queue])
             self.here.add(queue)
 
     def catch_up(self, consumer: Any) -> None:

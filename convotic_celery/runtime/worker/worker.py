@@ -6,7 +6,7 @@ import logging
 import signal
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 from billiard import cpu_count
@@ -40,7 +40,11 @@ from convotic_celery.runtime.worker.banner import handler_table
 from convotic_pubsub.errors import PubsubTransportError
 
 if TYPE_CHECKING:
-    from convotic_celery.app import ConvoticApp
+    from convotic_celery.context.services import Services
+    from convotic_celery.runtime.execution.lifespans import Lifespans
+    from convotic_celery.runtime.worker.pauses import Pauses
+    from convotic_celery.sdk.handler import HandlerDefinition
+    from convotic_celery.settings import Settings
 
 __all__ = ["HandlerWorker"]
 
@@ -53,6 +57,27 @@ _COMMANDS = pause_commands
 _SAME_SIGNAL_SECONDS = 1.0
 
 _GIVEN = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
+
+
+class HandlerApp(Protocol):
+    """What this needs of :class:`convotic_celery.app.ConvoticApp`."""
+
+    settings: Settings
+    services: Services
+    definitions: tuple[HandlerDefinition, ...]
+    pauses: Pauses
+    lifespans: Lifespans
+    amqp: Any
+    tasks: Any
+
+    @property
+    def total_concurrency(self) -> int:
+        """How many messages one worker process runs at once."""
+        ...
+
+    def limit_concurrency(self, limit: int) -> None:
+        """Pull at most ``limit`` messages of each handler."""
+        ...
 
 
 class HandlerWorker(Worker):
@@ -78,7 +103,7 @@ class HandlerWorker(Worker):
                 logger.debug("Where that was", exc_info=True)
                 raise SystemExit(1) from error
 
-    app: ConvoticApp
+    app: HandlerApp
     concurrency: Any
     consumer: Any
     pool_cls: type[Any]
@@ -116,7 +141,7 @@ class HandlerWorker(Worker):
             known = ", ".join(sorted(self.app.amqp.queues))
             text = f"{str(error).splitlines()[0]} The queues are: {known}."
             raise click.UsageError(text) from None
-        self.app.pauses.deselect(self.app)
+        self.app.pauses.deselect(self.app.amqp.queues)
 
     def extra_info(self) -> str:
         """Return what stands below Celery's banner: the handlers, and Celery's tasks."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from convotic_celery import names
 from convotic_celery.errors import ModuleError
-from convotic_celery.sdk import names
 
 
 def test_one_name_for_queue_task_and_subscription() -> None:
