@@ -1,1 +1,4 @@
-"""Publishes delayed messages (``delay=``) when they are due. Used by ``worker``; knows the context alone."""
+"""Publishes delayed messages (``delay=``) when they are due.
+
+Used by ``worker``; knows the context alone.
+"""
