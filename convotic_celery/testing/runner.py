@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from celery.app.task import Context
 from celery.exceptions import Ignore, Retry
 from celery.worker import state
 
@@ -18,7 +19,8 @@ from convotic_celery.runtime.delivery.attributes import (
 from convotic_celery.runtime.delivery.outcome import Duplicate, Postponed, error_type, reason_of
 from convotic_celery.runtime.delivery.payload import first_message_id
 from convotic_celery.runtime.delivery.policy import HandlerPolicy
-from convotic_celery.runtime.execution.suspend import run_suspendable
+from convotic_celery.runtime.execution.coroutine import drive
+from convotic_celery.runtime.execution.current_run import Run
 from convotic_celery.testing.broker import DeadLetterSeen, RunSeen, parse_data
 from convotic_pubsub.queue import Acknowledge, DeadLetter, Deliver, History
 
@@ -65,18 +67,20 @@ class Runner:
     async def _call(self, pending: Pending, payload: dict[str, Any]) -> None:
         task: Any = self._app.tasks[pending.definition.queue]
         headers: dict[str, Any] = payload["headers"]
+        context = Context(headers, called_directly=False, is_eager=False)
 
         def call() -> None:
-            task.push_request(**headers, called_directly=False, is_eager=False)
+            task.request_stack.push(context)
             try:
                 task(payload["body"])
             finally:
-                task.pop_request()
+                task.request_stack.pop()
 
         state.requests[headers["id"]] = _Request()
         try:
             if task.runs_on_loop:
-                await run_suspendable(call)
+                coroutine = task.run_on_loop(headers["id"], headers, payload["body"])
+                await asyncio.create_task(drive(Run(), task, context, coroutine))
             else:
                 await asyncio.to_thread(call)
         except Exception as error:  # noqa: BLE001 - the outcome of the run

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 __all__ = ["LoopThread", "process_loop"]
@@ -31,6 +32,7 @@ class LoopThread:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = threading.Event()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -62,8 +64,9 @@ class LoopThread:
             loop.set_exception_handler(_handle_loop_exception)
             started = threading.Event()
             loop.call_soon(started.set)
+            self._stopping = threading.Event()
             self._thread = threading.Thread(
-                target=_run_loop, args=(loop,), name=self._name, daemon=True
+                target=_run_loop, args=(loop, self._stopping), name=self._name, daemon=True
             )
             self._thread.start()
             started.wait()
@@ -77,10 +80,18 @@ class LoopThread:
 
         Raises:
             TimeoutError: It took longer than ``seconds``.
+            asyncio.CancelledError: It was cancelled on the loop.
+            RuntimeError: The loop is not running.
         """
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        except RuntimeError:
+            coroutine.close()
+            raise
         try:
             return future.result(seconds)
+        except CancelledError:
+            raise asyncio.CancelledError from None
         except BaseException:
             future.cancel()
             raise
@@ -92,34 +103,34 @@ class LoopThread:
             thread, self._thread = self._thread, None
         if loop is None or thread is None:
             return
-        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).add_done_callback(
-            lambda _: loop.call_soon_threadsafe(loop.stop)
-        )
+        stopping = self._stopping
+
+        def end(_: object) -> None:
+            stopping.set()
+            loop.call_soon_threadsafe(loop.stop)
+
+        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).add_done_callback(end)
         thread.join(STOP_SECONDS + 1)
         if thread.is_alive():
             logger.warning("The event loop %s does not stop: a coroutine blocks it", self._name)
 
 
-def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+def _run_loop(loop: asyncio.AbstractEventLoop, stopping: threading.Event) -> None:
+    """Run the loop until it is stopped by its owner.
+
+    A handler can end it too: by ``loop.stop()``, or by a background task that raises SystemExit or
+    KeyboardInterrupt, which asyncio lets through. Every other handler would then wait for ever.
+    """
     asyncio.set_event_loop(loop)
-    while not _runs_until_stopped(loop):
-        pass
+    while not stopping.is_set():
+        try:
+            loop.run_forever()
+            if not stopping.is_set():
+                logger.error("A handler stopped the event loop; it runs again")
+        except BaseException:
+            logger.exception("A background task of a handler tried to end the process; it goes on")
     asyncio.set_event_loop(None)
     loop.close()
-
-
-def _runs_until_stopped(loop: asyncio.AbstractEventLoop) -> bool:
-    """Run the loop; False if something in it tried to end the process.
-
-    asyncio lets SystemExit and KeyboardInterrupt through: one background task of one handler would
-    end the loop for all others, which would then wait for ever.
-    """
-    try:
-        loop.run_forever()
-    except BaseException:
-        logger.exception("A background task of a handler tried to end the process; it goes on")
-        return False
-    return True
 
 
 async def _cancel_all() -> None:

@@ -50,12 +50,8 @@ class ConvoticTask(Task[Any, Any]):
 
     @property
     def runs_on_loop(self) -> bool:
-        """True if the default pool may run it on the event loop.
-
-        An async task whose result is stored runs in a thread, its coroutine on the process's loop:
-        result backends block.
-        """
-        return bool(inspect.iscoroutinefunction(self.run) and self.ignore_result)
+        """True for an ``async def`` task: its coroutine runs on the event loop."""
+        return inspect.iscoroutinefunction(self.run)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task; a coroutine is run to its end."""
@@ -91,7 +87,7 @@ class HandlerTask(Task[Any, Any]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the handler on a message (in a worker), or on data (called directly, for tests)."""
-        request: Any = self.request  # Celery looks it up by greenlet each time
+        request: Any = self.request  # Celery looks it up each time
         facts: MessageFacts | None = request.get("convotic")
         if facts is None:
             self._call_directly(*args, **kwargs)

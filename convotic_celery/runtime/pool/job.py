@@ -6,19 +6,18 @@ once, and no exception of a callback reaches the loop or thread that runs it.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import time
-from asyncio import Task
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from billiard.common import TERM_SIGNAME
 from billiard.einfo import ExceptionInfo
 from celery.exceptions import Terminated
 
-if TYPE_CHECKING:
-    from convotic_celery.runtime.execution.coroutine import StopReason
+from convotic_celery.runtime.execution.current_run import Run
 
 __all__ = ["Job"]
 
@@ -29,7 +28,7 @@ Callback: TypeAlias = Callable[..., Any]
 _numbers = itertools.count(1)
 
 
-class Job:
+class Job(Run):
     """A target with its arguments and Celery's callbacks.
 
     It is also what ``pool.apply_async`` returns, so Celery keeps a weak reference to it.
@@ -43,17 +42,15 @@ class Job:
         "_on_result",
         "_on_timeout",
         "_target",
+        "_timers",
         "_untold",
         "args",
         "correlation_id",
-        "enter",
         "hard_limit_seconds",
         "number",
-        "soft_limit_seconds",
         "started",
-        "stop_reason",
+        "stopped_at",
         "task",
-        "thread_id",
     )
 
     def __init__(
@@ -70,19 +67,18 @@ class Job:
         hard_limit_seconds: float | None = None,
         correlation_id: str | None = None,
     ) -> None:
+        super().__init__()
         #: Stands where other pools have a process id; unique in this process.
         self.number = next(_numbers)
         self.soft_limit_seconds = soft_limit_seconds
         self.hard_limit_seconds = hard_limit_seconds
         self.correlation_id = correlation_id
-        #: The coroutine's task; None before it starts and for jobs in threads.
-        self.task: Task[None] | None = None
+        #: The task of its coroutine, while that runs.
+        self.task: asyncio.Task[Any] | None = None
+        self._timers: list[asyncio.TimerHandle] = []
         self.started = False
-        self.stop_reason: StopReason | None = None
-        #: The thread of the loop that runs it; None for jobs in threads.
-        self.thread_id: int | None = None
-        #: What there is still to do before Celery's stacks are looked at; see ``tracer.py``.
-        self.enter: Callable[[], None] | None = None
+        #: When it was last cancelled, by the monotonic clock.
+        self.stopped_at = 0.0
         #: Of a task: name, id, request, body, content type and encoding of the body.
         self.args = args
         self._target = target
@@ -102,6 +98,37 @@ class Job:
         """The task's name, which Celery's tracer takes first; what it calls, for anything else."""
         first = self.args[0] if self.args else None
         return first if isinstance(first, str) else repr(self._target)
+
+    def begin(self, push: Callable[[], None]) -> None:
+        """Note that this task of the running loop is the job's, and set its limits to it."""
+        super().begin(push)
+        self.task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        if self.soft_limit_seconds:
+            self._timers.append(loop.call_later(self.soft_limit_seconds, self._stop_softly))
+        if self.hard_limit_seconds:
+            self._timers.append(loop.call_later(self.hard_limit_seconds, self._stop_hard))
+        if self.stop_reason is not None:
+            self.stop()
+
+    def end(self, requests: Any) -> None:
+        """Forget the task: its context refers to the job.
+
+        A ring of references would keep all of a message's objects until the collector comes.
+        """
+        super().end(requests)
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self.task = None
+
+    def stop(self) -> bool:
+        """Cancel the coroutine; False if there is none. Thread-safe."""
+        self.stopped_at = time.monotonic()
+        task = self.task  # read once: the loop's thread forgets it when the run ends
+        if task is not None:
+            task.get_loop().call_soon_threadsafe(task.cancel)
+        return task is not None
 
     def accept(self) -> None:
         """Tell that the run begins."""
@@ -127,15 +154,6 @@ class Job:
         if self._tell_once():
             self._call(self._on_error, _exception_info(error))
 
-    def exceed_soft_limit(self) -> None:
-        """Tell that the soft limit has passed; the outcome is still to come."""
-        self._call(self._on_timeout, True, self.soft_limit_seconds)
-
-    def exceed_hard_limit(self) -> None:
-        """Tell that the job was given up at its hard limit: that is its outcome."""
-        if self._tell_once():
-            self._call(self._on_timeout, False, self.hard_limit_seconds)
-
     def hand_back(self) -> None:
         """Return a job that never began, so that its message is delivered to somebody else."""
         if not self._tell_once():
@@ -150,6 +168,22 @@ class Job:
 
     def terminate(self, signal: int | None = None) -> None:
         """Do nothing: Celery calls this beside ``pool.terminate_job``, which does it."""
+
+    def _stop_softly(self) -> None:
+        """Report that the soft limit has passed; the outcome is still to come."""
+        if self.stop_reason is None and self.task is not None:
+            self.stop_reason = "soft_limit"
+            self._call(self._on_timeout, True, self.soft_limit_seconds)
+            self.task.cancel()
+
+    def _stop_hard(self) -> None:
+        """Report that the job was given up at its hard limit: that is its outcome."""
+        if self.task is not None:
+            self.stop_reason = "hard_limit"
+            self.stopped_at = time.monotonic()
+            if self._tell_once():
+                self._call(self._on_timeout, False, self.hard_limit_seconds)
+            self.task.cancel()
 
     def _tell_once(self) -> bool:
         try:

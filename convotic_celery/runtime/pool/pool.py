@@ -1,9 +1,10 @@
 """The default worker pool: coroutines on one event loop, plain functions in threads beside it.
 
-An async handler's job is traced by ``tracer.py``, another async task's by Celery's own tracer in a
-greenlet (``suspend.py``); signals, states and ``self.request`` are Celery's in both. There is no
-queue and no semaphore for async jobs: how many messages of a handler run at once is the transport's
-business (``QueueSpec.concurrency``), and a second bound here would only hold leased messages idle.
+An async handler's job is a task of the loop, traced by ``tracer.py``. Any other async task is
+traced by Celery's own tracer in a thread that waits while its coroutine runs on the loop. Signals,
+states and ``self.request`` are Celery's in both. Async jobs have no bound here: how many messages
+of a queue run at once is the transport's business (``QueueSpec.concurrency``), and a second bound
+would only hold leased messages idle.
 """
 
 from __future__ import annotations
@@ -11,26 +12,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from billiard.common import TERM_SIGNAME
 from celery.concurrency.base import BasePool
-from celery.concurrency.prefork import (  # type: ignore[attr-defined]  # not in celery-types
-    _run_ready_callbacks,
-)
 from celery.exceptions import Terminated, WorkerLostError
 from celery.worker import state as worker_state
 from kombu.asynchronous import get_event_loop
 
-from convotic_celery.runtime.execution.coroutine import CURRENT_RUN
+from convotic_celery.runtime.celery_internals import run_ready_callbacks
+from convotic_celery.runtime.execution.current_run import CURRENT_RUN
 from convotic_celery.runtime.execution.loop import LoopThread
-from convotic_celery.runtime.execution.suspend import run_suspendable
 from convotic_celery.runtime.pool.job import Job
 from convotic_celery.runtime.pool.threads import WorkerThreads
-from convotic_celery.runtime.pool.tracer import LoopTracer, key_tasks_by_run, loop_tracer
+from convotic_celery.runtime.pool.tracer import LoopTracer, loop_tracer
 from convotic_celery.runtime.pool.watchdog import LoopWatchdog
 
 if TYPE_CHECKING:
@@ -44,12 +43,20 @@ logger = logging.getLogger(__name__)
 #: hub.
 STOP_TICK_SECONDS = 0.2
 
+#: How long a stopping pool waits for a coroutine that has been cancelled. One that swallows its
+#: cancellation is left behind: its message is delivered again.
+CANCEL_SECONDS = 5.0
+
+#: Threads that wait for the coroutines of async tasks other than handlers. The transport hands out
+#: fewer (``default_max_outstanding``).
+MAX_WAITING_THREADS = 1_000
+
 
 class TaskPool(BasePool):
     """Runs async tasks on an event loop of its own thread, and all others in threads.
 
     A task is async when it says so (``runs_on_loop``, see ``task.py``). ``limit`` is the number of
-    threads, and what ``inspect stats`` shows as max-concurrency.
+    threads for the others, and what ``inspect stats`` shows as max-concurrency.
     """
 
     signal_safe = False
@@ -65,6 +72,9 @@ class TaskPool(BasePool):
         self._threads: WorkerThreads[Job] = WorkerThreads(
             self._run_in_thread, limit=self.limit, name="convotic-thread"
         )
+        self._waiting_threads: WorkerThreads[Job] = WorkerThreads(
+            self._run_in_thread, limit=MAX_WAITING_THREADS, name="convotic-waiting"
+        )
         self._watchdog = LoopWatchdog(
             self._loop_thread,
             blocked_seconds=self.blocked_seconds,
@@ -77,15 +87,13 @@ class TaskPool(BasePool):
         self._loop_woken = False
         self._stopping = False
         self._changed = threading.Condition()
-        self._runs_on_loop: dict[str, bool] = {}
-        #: By task's name; None for those that Celery's own tracer runs.
-        self._tracers: dict[str, LoopTracer | None] = {}
+        #: By task's name: what runs its coroutine, or the threads for its jobs.
+        self._runners: dict[str, LoopTracer | WorkerThreads[Job]] = {}
 
     # -- what Celery calls ---------------------------------------------------------------------
 
     def on_start(self) -> None:
         """Start the loop; threads start when there is work for them."""
-        key_tasks_by_run()
         self._loop_thread.start()
         self._watchdog.start()
         if self._lifespans is not None:
@@ -120,10 +128,11 @@ class TaskPool(BasePool):
         )
         self._jobs[job.number] = job
         try:
-            if self._is_async(args):
-                self._submit(job)
+            runner = self._find_runner(args)
+            if isinstance(runner, LoopTracer):
+                self._submit(job, runner)
             else:
-                self._threads.submit(job)
+                runner.submit(job)
         except RuntimeError:  # a message that arrived while the pool was stopping
             self._forget(job)
             job.hand_back()
@@ -140,10 +149,7 @@ class TaskPool(BasePool):
         if job is None:
             return
         job.stop_reason = "terminated"
-        task = job.task  # read once: the loop's thread forgets it when the job ends
-        if task is not None:
-            self._loop_thread.loop.call_soon_threadsafe(task.cancel)
-        elif job.started:
+        if not job.stop() and job.started and job.home is None:
             logger.warning("%r runs in a thread and can't be stopped; its outcome is ignored", job)
         with self._changed:
             self._changed.notify_all()
@@ -165,10 +171,10 @@ class TaskPool(BasePool):
         :meth:`terminate_job` for each).
         """
         self._stopping = True
-        for job in self._threads.take_back():
+        for job in (*self._threads.take_back(), *self._waiting_threads.take_back()):
             self._forget(job)
             job.hand_back()
-        while self._is_waited_for():
+        while any(_is_waited_for(job) for job in list(self._jobs.values())):
             with self._changed:
                 self._changed.wait(STOP_TICK_SECONDS)
             _turn_hub()
@@ -187,7 +193,7 @@ class TaskPool(BasePool):
             {
                 "max-concurrency": self.limit,
                 "coroutines": sum(job.task is not None for job in jobs),
-                "threads": self._threads.count,
+                "threads": self._threads.count + self._waiting_threads.count,
                 "running": len(jobs),
             }
         )
@@ -195,21 +201,26 @@ class TaskPool(BasePool):
 
     # -- on the loop ---------------------------------------------------------------------------
 
-    def _is_async(self, args: Sequence[Any]) -> bool:
-        """Say whether a job is an async task's; a tracer's first argument is its name."""
+    def _find_runner(self, args: Sequence[Any]) -> LoopTracer | WorkerThreads[Job]:
+        """Return what runs a job; a tracer's arguments are name, id, request, body, its type, …."""
         name = args[0] if args else None
         if not isinstance(name, str) or self.app is None:
-            return False
-        if name not in self._runs_on_loop:
+            return self._threads
+        runner = self._runners.get(name)
+        if runner is None:
             task = self.app.tasks.get(name)
-            self._runs_on_loop[name] = bool(getattr(task, "runs_on_loop", False))
-        return self._runs_on_loop[name]
+            is_async = getattr(task, "runs_on_loop", False)
+            runner = loop_tracer(task) or (self._waiting_threads if is_async else self._threads)
+            self._runners[name] = runner
+        if isinstance(runner, LoopTracer) and args[4]:  # a body that is to be decoded
+            return self._waiting_threads
+        return runner
 
-    def _submit(self, job: Job) -> None:
+    def _submit(self, job: Job, tracer: LoopTracer) -> None:
         if self.is_this_thread:
-            self._begin(job)
+            self._begin(job, tracer)
         else:
-            self.call_soon(partial(self._begin, job))
+            self.call_soon(partial(self._begin, job, tracer))
 
     @property
     def is_this_thread(self) -> bool:
@@ -243,56 +254,30 @@ class TaskPool(BasePool):
             except Exception:
                 logger.exception("The pool could not begin something")
 
-    def _begin(self, job: Job) -> None:
-        job.task = self._loop_thread.loop.create_task(self._run_async(job))
+    def _begin(self, job: Job, tracer: LoopTracer) -> None:
+        job.task = self._loop_thread.loop.create_task(self._run_async(job, tracer))
 
-    async def _run_async(self, job: Job) -> None:
+    async def _run_async(self, job: Job, tracer: LoopTracer) -> None:
         """Run one async job. Nothing it raises leaves here: SystemExit would end the loop."""
         CURRENT_RUN.set(job)
-        job.thread_id = self._loop_thread.thread_id
         try:
             job.accept()
             job.check_not_stopped()
-            if job.soft_limit_seconds or job.hard_limit_seconds:
-                result = await self._run_limited(job)
-            else:
-                result = await self._call(job)
+            _, task_id, request, body, *_ = job.args
+            result = await tracer.run(task_id, request, body)
         except BaseException as exc:  # noqa: BLE001 - a thread's top: told to the worker
             job.fail(_explain(job, exc))
         else:
             job.succeed(result)
         finally:
             self._forget(job)
-            # The task's context refers to the job; a ring would keep all of a message's objects
-            # until the garbage collector comes.
             job.task = None
-
-    def _call(self, job: Job) -> Coroutine[Any, Any, Any]:
-        name, task_id, request, body, content_type, *_ = job.args
-        try:
-            tracer = self._tracers[name]
-        except KeyError:
-            tracer = self._tracers[name] = loop_tracer(self.app.tasks[name])
-        if tracer is None or content_type:  # a body that is to be decoded
-            return run_suspendable(job.call)
-        return tracer.run(task_id, request, body)
-
-    async def _run_limited(self, job: Job) -> Any:
-        loop = self._loop_thread.loop
-        timers = []
-        if job.soft_limit_seconds:
-            timers.append(loop.call_later(job.soft_limit_seconds, _stop_softly, job))
-        if job.hard_limit_seconds:
-            timers.append(loop.call_later(job.hard_limit_seconds, _stop_hard, job))
-        try:
-            return await self._call(job)
-        finally:
-            for timer in timers:
-                timer.cancel()
 
     # -- in threads ----------------------------------------------------------------------------
 
     def _run_in_thread(self, job: Job) -> None:
+        job.home = self._loop_thread if self._find_runner(job.args) is not self._threads else None
+        CURRENT_RUN.set(job)
         try:
             job.accept()
             job.check_not_stopped()
@@ -302,6 +287,7 @@ class TaskPool(BasePool):
         else:
             job.succeed(result)
         finally:
+            CURRENT_RUN.set(None)
             self._forget(job)
 
     # -- both ----------------------------------------------------------------------------------
@@ -311,12 +297,6 @@ class TaskPool(BasePool):
         if self._stopping:
             with self._changed:
                 self._changed.notify_all()
-
-    def _is_waited_for(self) -> bool:
-        """Say whether a stopping pool must wait: not for threads that nobody can stop any more."""
-        return any(
-            job.task is not None or job.stop_reason is None for job in list(self._jobs.values())
-        )
 
     @property
     def _lifespans(self) -> Lifespans | None:
@@ -329,21 +309,15 @@ class TaskPool(BasePool):
             self._lifespans.close()
         self._watchdog.stop()
         self._threads.stop()
+        self._waiting_threads.stop()
         self._loop_thread.stop()
 
 
-def _stop_softly(job: Job) -> None:
-    if job.stop_reason is None and job.task is not None:
-        job.stop_reason = "soft_limit"
-        job.exceed_soft_limit()
-        job.task.cancel()
-
-
-def _stop_hard(job: Job) -> None:
-    if job.task is not None:
-        job.stop_reason = "hard_limit"
-        job.exceed_hard_limit()
-        job.task.cancel()
+def _is_waited_for(job: Job) -> bool:
+    """Say whether a stopping pool must wait: not for what nobody can stop any more."""
+    if job.stop_reason in {None, "soft_limit"}:
+        return True
+    return job.task is not None and time.monotonic() < job.stopped_at + CANCEL_SECONDS
 
 
 def _explain(job: Job, error: BaseException) -> BaseException:
@@ -364,6 +338,6 @@ def _turn_hub() -> None:
         return
     try:
         hub.fire_timers()
-        _run_ready_callbacks(hub)
+        run_ready_callbacks(hub)
     except Exception:
         logger.warning("The worker's event loop failed while the pool was stopping", exc_info=True)

@@ -1,7 +1,7 @@
 """Celery's tracer as a coroutine: for the runs of ``async def`` handlers in the default pool.
 
-Celery's own is a plain function, which can only wait in a greenlet (``suspend.py``), and does much
-that no handler's message asks for: results, callbacks, chains, chords. This one does for a message
+Celery's own is a plain function, for whose coroutine a thread has to wait, and does much that no
+handler's message asks for: results, callbacks, chains, chords. This one does for a message
 what is left of that: the same signals with the same arguments, the same lines in the log, the same
 ``current_task`` and ``task.request``, and the same outcome for the request's callbacks. It costs a
 third of the time. Where somebody has put something of their own into Celery's tracer, that is used
@@ -11,24 +11,22 @@ third of the time. Where somebody has put something of their own into Celery's t
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from functools import partial
 from typing import Any, TypeAlias
 
 from billiard.einfo import ExceptionInfo
 from celery import signals, states
-from celery._state import _task_stack  # type: ignore[attr-defined]  # not in celery-types
 from celery.app import trace
 from celery.app.task import Context
 from celery.exceptions import Ignore, Retry
 from celery.utils.nodenames import gethostname
-from greenlet import getcurrent  # type: ignore[import-untyped]  # has no py.typed
 
-from convotic_celery.runtime.execution.coroutine import CURRENT_RUN
+from convotic_celery.runtime.celery_internals import TASKS, is_celerys_tracer, worker_hostname
+from convotic_celery.runtime.execution.current_run import CURRENT_RUN, key_stacks_by_run
 from convotic_celery.runtime.execution.task import HandlerTask
 
-__all__ = ["LoopTracer", "current_run", "key_tasks_by_run", "loop_tracer"]
+__all__ = ["LoopTracer", "loop_tracer"]
 
 logger = logging.getLogger(trace.logger.name)
 
@@ -39,33 +37,6 @@ Traced: TypeAlias = tuple[bool, Any, float | None]
 #: Celery calls these, so that a task that has them needs Celery's tracer. ``on_failure`` and
 #: ``on_retry`` are called by what both tracers use.
 _HOOKS = ("before_start", "on_success", "after_return")
-
-#: Of Celery's ``build_tracer``, as it was when this was imported, and of what it returns.
-_BUILD = trace.build_tracer.__code__
-_CELERYS_CODE = frozenset(
-    {_BUILD, *(constant for constant in _BUILD.co_consts if hasattr(constant, "co_code"))}
-)
-
-
-def current_run() -> object:
-    """Return what Celery's stacks of tasks and requests are kept by: the run, else the greenlet.
-
-    With it ``current_task`` is right in whatever a handler starts on the loop. For a handler's
-    threads the stacks are empty, as for all threads of Celery's.
-    """
-    job = CURRENT_RUN.get()
-    if job is None or job.thread_id != threading.get_ident():
-        return getcurrent()
-    enter, job.enter = job.enter, None
-    if enter is not None:
-        enter()
-    return job
-
-
-def key_tasks_by_run() -> None:
-    """Have Celery's stack of current tasks kept by :func:`current_run`; call before any run."""
-    stack: Any = _task_stack
-    stack.__ident_func__ = current_run
 
 
 def loop_tracer(task: Any) -> LoopTracer | None:
@@ -79,8 +50,7 @@ def loop_tracer(task: Any) -> LoopTracer | None:
     # Not built yet: where there is no worker, whose consumer does that.
     celerys: Any = task.__trace__ or trace.build_tracer
     is_plain = (
-        getattr(celerys, "__code__", None) in _CELERYS_CODE
-        and not hasattr(celerys, "__wrapped__")
+        is_celerys_tracer(celerys)
         and type(task).__call__ is HandlerTask.__call__
         and not {"__call__", "run"} & vars(task).keys()
     )
@@ -96,12 +66,9 @@ class LoopTracer:
     def __init__(self, task: HandlerTask) -> None:
         self._task = task
         #: The worker's: what Celery has set for its own tracer.
-        localized = trace._localized  # type: ignore[attr-defined]  # not in celery-types
-        self._hostname = localized[2] if localized else gethostname()
-        self._tasks: Any = _task_stack
-        requests: Any = task.request_stack
-        requests.__ident_func__ = current_run
-        self._requests = requests
+        self._hostname = worker_hostname() or gethostname()
+        self._requests: Any = task.request_stack
+        key_stacks_by_run(self._requests)
         loader = task.app.loader
         self._on_task_init = loader.on_task_init
         self._cleanups = (task.backend.process_cleanup, loader.on_process_cleanup)
@@ -116,10 +83,9 @@ class LoopTracer:
         task = self._task
         args, kwargs, _ = body
         began = time.monotonic()
-        job = CURRENT_RUN.get()
-        assert job is not None
-        # Celery's stacks are expensive, and hardly a handler asks for its task or request.
-        job.enter = partial(self._enter, request, args, kwargs)
+        run = CURRENT_RUN.get()
+        assert run is not None
+        run.begin(partial(self._push, request, args, kwargs))
         state, returned = None, None
         try:
             if signals.task_prerun.receivers:
@@ -148,13 +114,10 @@ class LoopTracer:
                         state=state,
                     )
             finally:
-                if job.enter is None:
-                    self._tasks.pop()
-                    self._requests.pop()
-                job.enter = None
+                run.end(self._requests)
                 self._clean_up()
 
-    def _enter(self, request: dict[str, Any], args: Any, kwargs: Any) -> None:
+    def _push(self, request: dict[str, Any], args: Any, kwargs: Any) -> None:
         """Make ``current_task`` and ``task.request`` what they should be in this run."""
         context = Context(
             request,
@@ -164,7 +127,7 @@ class LoopTracer:
             called_directly=False,
             is_eager=False,
         )
-        self._tasks.push(self._task)
+        TASKS.push(self._task)
         self._requests.push(context)
 
     def _note_success(self, task_id: str, request: dict[str, Any], seconds: float) -> None:

@@ -13,7 +13,8 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from convotic_celery.runtime.pool.job import Job
+from convotic_celery.runtime.execution.coroutine import drive
+from convotic_celery.runtime.pool.tracer import LoopTracer
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -79,10 +80,10 @@ class LoopWatchdog:
 
 
 def _find_task(frame: FrameType | None) -> str | None:
-    """Return the name of the task whose job this is; None for what a task has only started."""
+    """Return the name of the task that runs here; None for what a task has only started."""
     while frame is not None:
-        if frame.f_code is Job.call.__code__:
-            job: Job = frame.f_locals["self"]
-            return job.task_name
+        if frame.f_code is LoopTracer.run.__code__ or frame.f_code is drive.__code__:
+            name: str = frame.f_locals["task"].name
+            return name
         frame = frame.f_back
     return None

@@ -14,10 +14,8 @@ from typing import Any, TypeAlias
 from celery import signals
 from celery.app import trace
 from celery.worker import state, strategy
-from celery.worker.request import (  # type: ignore[attr-defined]  # not in celery-types
-    create_request_cls,
-)
 
+from convotic_celery.runtime.celery_internals import make_request_class
 from convotic_celery.runtime.delivery.payload import CONTENT_TYPE, as_task_body
 from convotic_celery.runtime.worker.request import HandlerRequest
 
@@ -37,8 +35,8 @@ def handler_strategy(task: Any, app: Any, consumer: Any) -> Strategy:
         consumer.connection_errors,
         consumer.event_dispatcher,
     )
-    request_class: type[HandlerRequest] = create_request_cls(
-        HandlerRequest, task, consumer.pool, hostname, eventer, app=app
+    request_class: type[HandlerRequest] = make_request_class(
+        HandlerRequest, task, consumer.pool, hostname, eventer
     )
     sends_events = bool(eventer and eventer.enabled and task.send_events)
     logs = logger.isEnabledFor(logging.INFO)

@@ -9,11 +9,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from celery.worker.request import (  # type: ignore[attr-defined]  # not in celery-types
-    create_request_cls,
-)
-
 from convotic_celery.app import ConvoticApp
+from convotic_celery.runtime.celery_internals import make_request_class
 from convotic_celery.runtime.delivery.attributes import DeadLetterReason
 from convotic_celery.runtime.delivery.payload import PayloadBuilder, as_task_body
 from convotic_celery.runtime.worker.request import HandlerRequest
@@ -159,7 +156,7 @@ def make_request(
     payload = builder.build(received or receive(), attempt=attempt, losses=losses, give_up=give_up)
     message, eventer = RecordingMessage(payload), RecordingEventer()
     task = app.tasks[definition.queue]
-    request_class = create_request_cls(HandlerRequest, task, pool, "unit", eventer, app=app)
+    request_class = make_request_class(HandlerRequest, task, pool, "unit", eventer)
     request = request_class(
         message,
         app=app,

@@ -113,3 +113,19 @@ def test_grpcs_wake_up_race_is_not_logged(
         thread.run(complain())
 
     assert bool(caplog.records) == logged
+
+
+def test_a_handler_that_stops_the_loop_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """loop.stop() from inside is logged, and the loop runs again."""
+    thread = LoopThread("unit")
+    thread.start()
+
+    async def stop() -> None:
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0)
+
+    thread.run(stop())
+
+    assert thread.run(asyncio.sleep(0, "still here")) == "still here"
+    thread.stop()
+    assert "A handler stopped the event loop" in caplog.text

@@ -18,10 +18,10 @@ from celery._state import _task_stack  # type: ignore[attr-defined]  # not in ce
 from celery.app import trace
 from celery.app.task import Context
 from celery.exceptions import Reject
-from greenlet import getcurrent  # type: ignore[import-untyped]  # has no py.typed
 
+from convotic_celery.runtime.celery_internals import key_by_thread
 from convotic_celery.runtime.pool.pool import TaskPool
-from convotic_celery.runtime.pool.tracer import loop_tracer
+from convotic_celery.runtime.pool.tracer import LoopTracer, loop_tracer
 from convotic_celery.sdk.outcomes import DeadLetter, Drop, Retry
 from tests.support.waiting import wait_until
 from tests.unit.runtime.support import define, do_nothing, forever, make_app, make_request
@@ -121,7 +121,7 @@ def observe(
             request.execute_using_pool(pool)
             wait_until(message.settled.is_set)
             wait_until(lambda: len(eventer.events) >= 2)
-        is_ours = pool._tracers[task.name] is not None
+        is_ours = isinstance(pool._runners[task.name], LoopTracer)
     finally:
         pool.stop()
     assert is_ours is not with_celerys
@@ -226,7 +226,7 @@ def test_each_run_has_its_own_current_task(pool: TaskPool) -> None:
 def test_an_async_task_beside_it_keeps_its_own() -> None:
     """Celery's tracer runs that one, and has begun before ours is used for the first time."""
     stack: Any = _task_stack
-    stack.__ident_func__ = getcurrent  # as in a new process
+    key_by_thread(stack)  # as in a new process
     gate = asyncio.Event()
     seen: list[Any] = []
 

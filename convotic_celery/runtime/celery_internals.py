@@ -1,0 +1,104 @@
+"""The parts of Celery that are no public API and that the runtime uses: here alone, each with why.
+
+``tests/unit/runtime/test_celery_internals.py`` fails by a part's name when Celery changes it. What
+only a worker needs is imported when it is called, so that a web server does not load it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from celery._state import _task_stack  # type: ignore[attr-defined]  # not in celery-types
+from celery.utils.threads import get_ident
+
+__all__ = [
+    "OVERRIDDEN",
+    "TASKS",
+    "is_celerys_tracer",
+    "key_by",
+    "key_by_thread",
+    "make_request_class",
+    "run_ready_callbacks",
+    "thread_or_greenlet",
+    "worker_hostname",
+]
+
+#: Celery's stack of current tasks, behind ``celery.current_task``. Our tracer and our driver of
+#: coroutines push to it, as Celery's tracer does.
+TASKS: Any = _task_stack
+
+#: What Celery keys its stacks by. Returns the thread's id, or the greenlet with gevent or eventlet.
+thread_or_greenlet: Callable[[], object] = get_ident
+
+#: Methods that our subclasses override although Celery does not document them, with the reason.
+OVERRIDDEN = {
+    "celery.app.base:Celery._get_backend": "the result backend is the store's server, which the "
+    "first use may have to start",
+    "celery.app.log:Logging._is_configured": "handlers that the application has set up are kept",
+    "celery.concurrency.base:BasePool._get_info": "`inspect stats` shows coroutines and threads",
+    "celery.worker.consumer:Consumer._limit_task": "the lease of what waits for its turn is held",
+    "celery.worker.request:Request._announce_revoked": "a revoked message is acknowledged and "
+    "counted",
+}
+
+
+def key_by(stack: Any, ident: Callable[[], object]) -> None:
+    """Have one of Celery's stacks (tasks, or a task's requests) kept by ``ident()``. Idempotent.
+
+    The stacks are kept by thread, and a loop's thread runs many tasks at once. There is no hook for
+    it but the attribute. Safe at any time while ``ident`` falls back to
+    :func:`thread_or_greenlet`.
+    """
+    stack.__ident_func__ = ident
+
+
+def key_by_thread(stack: Any) -> None:
+    """Undo :func:`key_by`; call when no coroutine runs."""
+    stack.__ident_func__ = get_ident
+
+
+def worker_hostname() -> str | None:
+    """Return the name of this process's worker; None where there is none.
+
+    ``setup_worker_optimizations`` leaves it for Celery's tracer in ``trace._localized``.
+    """
+    from celery.app import trace  # noqa: PLC0415 - see above
+
+    localized = trace._localized  # type: ignore[attr-defined]  # not in celery-types
+    hostname: str | None = localized[2] if localized else None
+    return hostname
+
+
+def is_celerys_tracer(tracer: object) -> bool:
+    """Say whether ``task.__trace__`` or ``build_tracer`` is Celery's own, wrapped by nobody.
+
+    Agents of monitors (Sentry's, New Relic's) wrap either, and copy its name: only the file that
+    its code comes from can't be copied.
+    """
+    from celery.app import trace  # noqa: PLC0415 - see above
+
+    code = getattr(tracer, "__code__", None)
+    celerys = trace.TraceInfo.handle_ignore.__code__.co_filename
+    return code is not None and code.co_filename == celerys and not hasattr(tracer, "__wrapped__")
+
+
+def make_request_class(base: type[Any], task: Any, pool: Any, hostname: str, eventer: Any) -> Any:
+    """Return Celery's request class for a task, derived from ``base``, as its strategy does."""
+    from celery.worker.request import (  # type: ignore[attr-defined]  # noqa: PLC0415 - not in celery-types; see above
+        create_request_cls,
+    )
+
+    return create_request_cls(base, task, pool, hostname, eventer, app=task.app)
+
+
+def run_ready_callbacks(hub: Any) -> None:
+    """Run the acknowledgements that wait for a hub which no longer turns, and nothing else of it.
+
+    Celery's prefork pool does this while it is being joined; ours has to as well.
+    """
+    from celery.concurrency.prefork import (  # type: ignore[attr-defined]  # noqa: PLC0415 - as above
+        _run_ready_callbacks,
+    )
+
+    _run_ready_callbacks(hub)

@@ -1,0 +1,124 @@
+"""What we use of Celery beside its public API is still there and means what it meant, by name."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from functools import wraps
+from typing import Any
+
+import pytest
+from celery import Celery, _state, current_task
+from celery.app import trace
+from celery.concurrency import prefork
+from celery.utils import threads
+from celery.worker import request as worker_request
+from kombu.asynchronous import Hub
+from kombu.utils.imports import symbol_by_name
+
+from convotic_celery.runtime import celery_internals
+from tests.unit.runtime.support import define, make_app
+
+#: The arguments that our calls and overrides pass on.
+_SIGNATURES = {
+    "celery.app.base:Celery._get_backend": ["self"],
+    "celery.app.log:Logging._is_configured": ["self", "logger"],
+    "celery.concurrency.base:BasePool._get_info": ["self"],
+    "celery.worker.consumer:Consumer._limit_task": ["self", "request", "bucket", "tokens"],
+    "celery.worker.request:Request._announce_revoked": [
+        "self",
+        "reason",
+        "terminated",
+        "signum",
+        "expired",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", sorted(celery_internals.OVERRIDDEN))
+def test_what_we_override_takes_the_same_arguments(name: str) -> None:
+    """A method that Celery renames or calls otherwise would silently not be ours any more."""
+    path, _, method = name.rpartition(".")
+    function = getattr(symbol_by_name(path), method)
+
+    assert list(inspect.signature(function).parameters) == _SIGNATURES[name]
+
+
+def test_task_stack_is_what_current_task_reads() -> None:
+    """``celery._state._task_stack``, which our tracer pushes to."""
+    stack: Any = _state._task_stack  # type: ignore[attr-defined]  # not in celery-types
+    assert celery_internals.TASKS is stack
+    task = make_app(define()).tasks["orders.new.shop"]
+    stack.push(task)
+    try:
+        assert current_task.name == task.name
+    finally:
+        stack.pop()
+
+
+def test_ident_func_is_what_stacks_are_kept_by_and_can_be_put_back() -> None:
+    """``Local.__ident_func__``, for the stack of tasks and for each task's requests."""
+    app: Celery[Any] = Celery("unit", set_as_current=False)
+
+    @app.task(shared=False)
+    def some_task() -> None:
+        """Do nothing."""
+
+    stack: Any = some_task.request_stack
+    celery_internals.key_by(stack, lambda: "one")
+    stack.push("its request")
+    celery_internals.key_by(stack, lambda: "another")
+    assert stack.top is None
+    celery_internals.key_by(stack, lambda: "one")
+    assert stack.pop() == "its request"
+
+    celery_internals.key_by_thread(stack)
+
+    assert stack.__ident_func__ is threads.get_ident is celery_internals.thread_or_greenlet
+
+
+def test_localized_has_the_workers_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``trace._localized``: the third is the host name that ``setup_worker_optimizations`` got."""
+    source = inspect.getsource(trace.setup_worker_optimizations)
+    assert "_localized[:] = [" in source
+    monkeypatch.setattr(trace, "_localized", [object(), object(), "worker@here"])
+    assert celery_internals.worker_hostname() == "worker@here"
+    monkeypatch.setattr(trace, "_localized", [])
+    assert celery_internals.worker_hostname() is None
+
+
+def test_build_tracer_is_told_from_what_wraps_it() -> None:
+    """``trace.build_tracer`` and the ``task.__trace__`` that it makes come from Celery's file."""
+    app = make_app(define())
+    task = app.tasks["orders.new.shop"]
+    tracer = trace.build_tracer(task.name, task, app=app)
+
+    @wraps(tracer)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return tracer(*args, **kwargs)
+
+    assert celery_internals.is_celerys_tracer(trace.build_tracer)
+    assert celery_internals.is_celerys_tracer(tracer)
+    assert not celery_internals.is_celerys_tracer(wrapped)
+    assert not celery_internals.is_celerys_tracer(test_build_tracer_is_told_from_what_wraps_it)
+
+
+def test_create_request_cls_takes_what_we_give() -> None:
+    """``celery.worker.request.create_request_cls``, which Celery's own strategy calls."""
+    create: Any = worker_request.create_request_cls  # type: ignore[attr-defined]  # not in celery-types
+    parameters = list(inspect.signature(create).parameters)
+    assert parameters[:5] == ["base", "task", "pool", "hostname", "eventer"]
+    assert "app" in parameters
+
+
+def test_run_ready_callbacks_leaves_all_but_acknowledgements() -> None:
+    """``celery.concurrency.prefork._run_ready_callbacks`` puts a transport's reader back."""
+    assert callable(prefork._run_ready_callbacks)  # type: ignore[attr-defined]  # not in celery-types
+    hub, called = Hub(), threading.Event()
+    hub.call_soon(called.set)
+    celery_internals.run_ready_callbacks(hub)
+
+    assert not called.is_set()
+    left: Any = hub._pop_ready()
+    assert len(left) == 1
+    hub.close()
