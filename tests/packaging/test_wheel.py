@@ -13,6 +13,7 @@ PACKAGES = {
     "convotic_celery",
     "convotic_pubsub",
     "convotic_emulator",
+    "convotic_local",
     "convotic_protos",
     "convotic_order_processor",
 }

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import logging.handlers
+import os
 import sqlite3
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from convotic_emulator import daemon
 from convotic_emulator.errors import StoreError
+from convotic_local import FolderInUse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,13 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server until SIGTERM, SIGINT, or nobody has been connected for a while."""
     options = _parse(arguments)
     try:
-        daemon.prepare_folder(options.data_dir)
-        with daemon.hold_server_lock(options.data_dir):
+        os.umask(0o077)  # the folder may be one that others can read
+        with daemon.local_server(options.data_dir).hold():
             _start_logging(options.data_dir)
             from convotic_emulator.process import serve  # noqa: PLC0415  # gRPC after the lock
 
             asyncio.run(serve(options))
-    except (StoreError, OSError) as error:
+    except (StoreError, FolderInUse, OSError) as error:
         print(error, file=sys.stderr)  # noqa: T201  # a command's error; a daemon's log has stderr
         return 1
     except sqlite3.Error as error:

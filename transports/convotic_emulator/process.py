@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
-import os
 import signal
 import sys
 import time
@@ -18,7 +16,9 @@ from convotic_emulator.services.page import Page
 
 if TYPE_CHECKING:
     import argparse
-    from pathlib import Path
+
+    from convotic_local import LocalServer
+    from convotic_local.server import Record
 
 __all__ = ["serve"]
 
@@ -35,15 +35,15 @@ _COLLECTIONS = (10_000, 20, 20)
 
 async def serve(options: argparse.Namespace) -> None:
     """Serve ``options.data_dir`` until a signal, the end of the last client, or a failure."""
-    server = await _listen(options)
+    own = daemon.local_server(options.data_dir)
+    last = own.last() or {}
+    server = await _listen(options, last)
     page = Page(server.engine)
-    last = daemon.read_info(options.data_dir) or {}
     port = last.get("page_port")
     await page.start(port if isinstance(port, int) else 0)
     gc.freeze()
     gc.set_threshold(*_COLLECTIONS)
-    info = {
-        "pid": os.getpid(),
+    facts = {
         "address": server.address,
         "host": server.host,
         "port": server.port,
@@ -57,7 +57,7 @@ async def serve(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ends.set)
-    daemon.write_info(options.data_dir, info)
+    own.announce(facts)
     logger.info("Serving %s on %s.", options.data_dir, server.address)
     if server.is_exposed:
         print(f"Warning: {EXPOSED}", file=sys.stderr)  # noqa: T201  # the log has it too
@@ -65,11 +65,11 @@ async def serve(options: argparse.Namespace) -> None:
     print(f"In a browser: {page.url}", flush=True)  # noqa: T201  # as above
     waits = [asyncio.create_task(ends.wait()), asyncio.create_task(server.wait_failed())]
     if options.idle_seconds > 0:
-        waits.append(asyncio.create_task(_wait_idle(server, page, options)))
+        waits.append(asyncio.create_task(_wait_idle(server, page, own, options.idle_seconds)))
     done, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
         task.cancel()
-    daemon.write_info(options.data_dir, info | {"pid": None})
+    own.withdraw()
     await page.stop()
     await server.stop()
     logger.info("Stopped.")
@@ -77,13 +77,10 @@ async def serve(options: argparse.Namespace) -> None:
         task.result()
 
 
-async def _listen(options: argparse.Namespace) -> EmulatorServer:
+async def _listen(options: argparse.Namespace, last: Record) -> EmulatorServer:
     """Start on the given port, on that of the last run, or on any free one."""
     ports: list[int] = [options.port]
-    last = daemon.read_info(options.data_dir)
-    if last is not None:
-        daemon.write_info(options.data_dir, last | {"pid": None})  # a killed run left it behind
-    if not options.port and last is not None and last.get("host") == options.host:
+    if not options.port and last.get("host") == options.host and isinstance(last.get("port"), int):
         ports.insert(0, last["port"])
     for port in ports:
         server = EmulatorServer(
@@ -102,22 +99,18 @@ async def _listen(options: argparse.Namespace) -> EmulatorServer:
     raise AssertionError("one of the ports was tried last")
 
 
-async def _wait_idle(server: EmulatorServer, page: Page, options: argparse.Namespace) -> None:
-    """Return when nobody has been connected for ``options.idle_seconds``."""
-    data_dir: Path = options.data_dir
-    idle_seconds: float = options.idle_seconds
+async def _wait_idle(
+    server: EmulatorServer, page: Page, own: LocalServer, idle_seconds: float
+) -> None:
+    """Return when nobody has been connected for ``idle_seconds``, and nobody can find us."""
     interval = min(max(idle_seconds / 4, _MIN_CHECK_SECONDS), _MAX_CHECK_SECONDS)
     last_seen = time.monotonic()
-    while time.monotonic() - last_seen < idle_seconds:
+    while True:
         await asyncio.sleep(interval)
-        if server.has_clients or _asked_for(data_dir) < idle_seconds:
+        if server.has_clients or own.asked_seconds_ago() < idle_seconds:
             last_seen = time.monotonic()
         last_seen = max(last_seen, page.used_at)
+        is_idle = time.monotonic() - last_seen >= idle_seconds
+        if is_idle and own.withdraw(unless_asked_for_seconds=idle_seconds):
+            break
     logger.info("No client for %s s.", idle_seconds)
-
-
-def _asked_for(data_dir: Path) -> float:
-    """Return how long ago somebody was given the server's address."""
-    with contextlib.suppress(OSError):
-        return time.time() - daemon.info_time(data_dir)
-    return float("inf")

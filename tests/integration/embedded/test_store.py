@@ -15,7 +15,6 @@ import pytest
 import redis
 
 from convotic_celery.embedded import store
-from convotic_celery.embedded.lock import FileLock
 from convotic_celery.embedded.paths import MAX_SOCKET_PATH_BYTES, StorePaths
 from convotic_celery.errors import ConfigurationError, StoreUnavailable
 from tests.support.waiting import wait_until
@@ -98,9 +97,7 @@ def test_a_killed_supervisor_is_replaced_and_valkey_goes_on(data_dir: Path) -> N
     with connect(socket) as client:
         client.set("key", "value")
         os.kill(before.supervisor_pid, signal.SIGKILL)
-        wait_until(
-            lambda: not FileLock(StorePaths.of(data_dir).supervisor_lock).is_held_elsewhere()
-        )
+        wait_until(lambda: not StorePaths(data_dir).server.lock.is_held())
 
         assert store.ensure_running(data_dir) == socket
 
@@ -115,7 +112,7 @@ def test_stop_ends_a_valkey_whose_supervisor_was_killed(data_dir: Path) -> None:
     store.ensure_running(data_dir)
     status = running_status(data_dir)
     os.kill(status.supervisor_pid, signal.SIGKILL)
-    wait_until(lambda: not FileLock(StorePaths.of(data_dir).supervisor_lock).is_held_elsewhere())
+    wait_until(lambda: not StorePaths(data_dir).server.lock.is_held())
 
     assert store.stop(data_dir)
 
@@ -178,7 +175,7 @@ def test_a_second_supervisor_is_refused(data_dir: Path) -> None:
         check=False,
     )
 
-    assert "is running already" in second.stdout
+    assert "Another server runs" in second.stderr
     assert running_status(data_dir).server_pid == before.server_pid
 
 

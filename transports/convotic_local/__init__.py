@@ -1,0 +1,22 @@
+"""A server of one's own for a data folder: one process, found by all, ended when nobody needs it.
+
+The emulator and the embedded store run this way. lock.py has the file lock that makes "one server a
+folder" true, folder.py says which folders may be used, server.py finds, starts and ends the server
+and keeps the record of it. Imports the standard library alone, so that the emulator can be
+installed alone; convotic_emulator, convotic_pubsub and convotic_celery import it.
+"""
+
+from convotic_local.folder import FolderRefused, prepare_folder, private_folder, runtime_folder
+from convotic_local.lock import FileLock
+from convotic_local.server import FolderInUse, LocalServer, StartError
+
+__all__ = [
+    "FileLock",
+    "FolderInUse",
+    "FolderRefused",
+    "LocalServer",
+    "StartError",
+    "prepare_folder",
+    "private_folder",
+    "runtime_folder",
+]
