@@ -56,15 +56,10 @@ def private_folder(folder: Path) -> Path:
 
 
 def runtime_folder() -> Path:
-    """Return this user's private folder for locks: in XDG_RUNTIME_DIR, or where temporary files go.
-
-    The same for all processes of the user on this host.
+    """Return this user's private folder for locks, the same for all its processes on this host.
 
     Raises:
         FolderRefused: Somebody else has made it.
-        OSError: No such place is writable.
+        OSError: There is no writable folder for temporary files.
     """
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    if base and os.access(base, os.W_OK | os.X_OK) and Path(base).stat().st_uid == os.geteuid():
-        return private_folder(Path(base) / "convotic")
     return private_folder(Path(tempfile.gettempdir()) / f"convotic-{os.geteuid()}")

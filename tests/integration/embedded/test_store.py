@@ -14,9 +14,11 @@ import psutil
 import pytest
 import redis
 
+from convotic_celery import embedded
 from convotic_celery.embedded import store
 from convotic_celery.embedded.paths import MAX_SOCKET_PATH_BYTES, StorePaths
 from convotic_celery.errors import ConfigurationError, StoreUnavailable
+from convotic_celery.settings import Settings
 from tests.support.waiting import wait_until
 
 
@@ -207,6 +209,21 @@ def test_a_folder_that_cannot_be_used_is_named(data_dir: Path) -> None:
 
     with pytest.raises(ConfigurationError, match=r"file.*CONVOTIC_DATA_DIR"):
         store.ensure_running(in_the_way)
+
+
+def test_a_shared_folder_is_refused(data_dir: Path) -> None:
+    """By emulator and store alike: it is named, with the variable, and its mode stays."""
+    shared = data_dir / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    settings = Settings(data_dir=shared)
+
+    for ensure in (embedded.store_url, embedded.broker_address):
+        with pytest.raises(ConfigurationError, match=r"others can write.*CONVOTIC_DATA_DIR"):
+            ensure(settings)
+
+    assert shared.stat().st_mode & 0o7777 == 0o1777
+    assert list(shared.iterdir()) == []
 
 
 def test_valkeys_last_words_are_in_the_error(data_dir: Path) -> None:

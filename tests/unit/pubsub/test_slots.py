@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from convotic_pubsub.celery.process_slots import Slot
+from convotic_pubsub.celery.process_slots import Slot, host_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,3 +116,32 @@ def test_a_forked_child_lets_the_parents_slot_be(folder: Path) -> None:
 
     assert done.stdout == "None\n"
     assert len(list(folder.glob("*.slot"))) == 1
+
+
+@pytest.mark.parametrize("harm", ["a link", "others may enter", "a file", "read-only"])
+def test_a_folder_that_is_not_ours_alone_is_not_used(
+    folder: Path, harm: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is made behind a link; slots go on without, of this process alone, with a warning."""
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    match harm:
+        case "a link":
+            folder.symlink_to(elsewhere)
+        case "others may enter":
+            folder.mkdir()
+            folder.chmod(0o777)
+        case "a file":
+            folder.write_text("")
+        case _:
+            monkeypatch.setattr(tempfile, "tempdir", "/proc")
+
+    first, second = Slot.take_first("scope"), Slot.take_first("scope")
+
+    assert first.number != second.number
+    assert Slot.take("scope", first.number) is None
+    assert str(os.getpid()) in host_name()
+    assert list(elsewhere.iterdir()) == []
+    assert caplog.text.count("TMPDIR") == 1
+    first.release()
+    second.release()
