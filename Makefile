@@ -52,6 +52,10 @@ format: $(READY) ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+.PHONY: chaos
+chaos: $(READY) ## Ten minutes of broken parts; fails when a message is lost or given up unrun (ARGS="--seconds 60")
+	$(BIN)/python -m tests.chaos $(ARGS)
+
 .PHONY: soak
 soak: $(READY) ## Ten minutes of mixed load; fails when the process has grown (ARGS="--seconds 60")
 	$(BIN)/python -m tests.soak $(ARGS)

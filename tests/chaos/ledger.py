@@ -1,0 +1,95 @@
+"""What is counted, outside of the system: what was confirmed, run, and given up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+
+__all__ = ["Ledger", "Verdict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a run of chaos ended, in messages."""
+
+    confirmed: int
+    processed: int
+    dead_lettered: int
+    #: Finished more than once without a key: at least once is what Pub/Sub promises.
+    run_twice: int
+    #: Finished more than once with a key; a crash between the end of a run and its record does it.
+    run_twice_with_key: int
+    lost: int
+    #: The rule above all others.
+    dead_lettered_without_a_run: int
+    #: Of the keyed messages, what the contact's total says beyond or below those processed;
+    #: None where the store's data was taken away.
+    effect_difference: int | None
+    workers_that_ended: int
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing happened that must never happen."""
+        return not (
+            self.lost
+            or self.dead_lettered_without_a_run
+            or self.effect_difference
+            or self.workers_that_ended
+        )
+
+    def show(self) -> str:
+        """Return one figure a line."""
+        return "\n".join(f"{name.replace('_', ' '):<30}{v}" for name, v in asdict(self).items())
+
+
+class Ledger:
+    """Ids of messages, as the publisher, the handlers and the dead-letter topics know them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.confirmed: set[str] = set()
+        #: By id: the reasons of its dead letters.
+        self.dead: dict[str, list[str]] = {}
+
+    def read(self) -> tuple[Counter[str], Counter[str]]:
+        """Return how often each message was begun and finished."""
+        counts: dict[str, Counter[str]] = {"start": Counter(), "end": Counter()}
+        if self._path.exists():
+            for line in self._path.read_text().splitlines():
+                what, number, _ = line.split()
+                counts[what][number] += 1
+        return counts["start"], counts["end"]
+
+    def settled(self) -> bool:
+        """Say whether each confirmed message was finished or given up."""
+        _, ended = self.read()
+        return self.confirmed <= ended.keys() | self.dead.keys()
+
+    def judge(self, *, total: int | None, workers_that_ended: int) -> Verdict:
+        """Count; ``total`` is what the effects with a key add up to, if that is known."""
+        started, ended = self.read()
+        twice = {number for number, times in ended.items() if times > 1}
+        keyed = {number for number in ended if number.startswith("keyed")}
+        return Verdict(
+            confirmed=len(self.confirmed),
+            processed=len(self.confirmed & ended.keys()),
+            dead_lettered=len(self.dead),
+            run_twice=len(twice - keyed),
+            run_twice_with_key=len(twice & keyed),
+            lost=len(self.confirmed - ended.keys() - self.dead.keys()),
+            dead_lettered_without_a_run=len(self.dead.keys() - started.keys()),
+            effect_difference=None if total is None else self._beyond(total, started, ended),
+            workers_that_ended=workers_that_ended,
+            reasons=dict(Counter(chain.from_iterable(self.dead.values()))),
+        )
+
+    @staticmethod
+    def _beyond(total: int, started: Counter[str], ended: Counter[str]) -> int:
+        """The total is at least what was finished, at most what was begun, and never more."""
+        least = sum(number.startswith("keyed") for number in ended)
+        most = sum(number.startswith("keyed") for number in started)
+        return min(0, total - least) + max(0, total - most)

@@ -1,0 +1,77 @@
+"""The ledger of chaos finds what must never happen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.ledger import Ledger, Verdict
+
+LINES = """\
+start keyed-1 1
+end keyed-1 1
+start plain-2 1
+start plain-2 2
+end plain-2 2
+end plain-2 2
+start failing-3 1
+"""
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """Three messages, confirmed and settled: two done, one given up after a run."""
+    path = tmp_path / "ledger.txt"
+    path.write_text(LINES)
+    ledger = Ledger(path)
+    ledger.confirmed = {"keyed-1", "plain-2", "failing-3"}
+    ledger.dead = {"failing-3": ["max-retries-exceeded"]}
+    return ledger
+
+
+def judge(ledger: Ledger, total: int | None = 1, ended: int = 0) -> Verdict:
+    return ledger.judge(total=total, workers_that_ended=ended)
+
+
+def test_what_may_happen_holds(ledger: Ledger) -> None:
+    """A message done twice without a key, and one given up after a run, are within the promise."""
+    verdict = judge(ledger)
+
+    assert ledger.settled()
+    assert verdict.holds
+    assert (verdict.processed, verdict.run_twice, verdict.dead_lettered) == (2, 1, 1)
+    assert verdict.reasons == {"max-retries-exceeded": 1}
+
+
+def test_a_lost_message_does_not_hold(ledger: Ledger) -> None:
+    """Confirmed, and neither finished nor given up."""
+    ledger.confirmed.add("keyed-9")
+
+    assert not ledger.settled()
+    assert judge(ledger).lost == 1
+    assert not judge(ledger).holds
+
+
+def test_a_message_given_up_without_a_run_does_not_hold(ledger: Ledger) -> None:
+    """Whatever the reason on it."""
+    ledger.dead["plain-7"] = ["worker-lost"]
+
+    assert judge(ledger).dead_lettered_without_a_run == 1
+    assert not judge(ledger).holds
+
+
+@pytest.mark.parametrize(("total", "difference"), [(0, -1), (1, 0), (2, 1), (None, None)])
+def test_effects_with_a_key_count_once(
+    ledger: Ledger, total: int | None, difference: int | None
+) -> None:
+    """The total lies between what was finished and what was begun; unknown without the store."""
+    verdict = judge(ledger, total)
+
+    assert verdict.effect_difference == difference
+    assert verdict.holds is not bool(difference)
+
+
+def test_a_worker_that_ended_does_not_hold(ledger: Ledger) -> None:
+    """No fault of a part may end a worker."""
+    assert not judge(ledger, ended=1).holds
