@@ -16,12 +16,12 @@ from celery.signals import worker_process_init, worker_process_shutdown
 from kombu import Queue
 from kombu.transport import get_transport_cls
 
-from convotic_celery.context.attempts import AttemptLog
 from convotic_celery.context.services import Services, ServicesHook
 from convotic_celery.context.store import Store
 from convotic_celery.errors import ConfigurationError
 from convotic_celery.modules import load_modules
 from convotic_celery.plugins import plug_in_services
+from convotic_celery.runtime.delivery.attempts import AttemptLog
 from convotic_celery.runtime.delivery.payload import SERIALIZER, register_serializer
 from convotic_celery.runtime.delivery.policy import HandlerPolicy
 from convotic_celery.runtime.execution.canvas import CeleryCanvas
@@ -115,8 +115,8 @@ class ConvoticApp(Celery):
         self.keys = KeyStore(self.store, key_prefix=settings.store_prefix)
         self.pauses = Pauses(self.store, key_prefix=settings.store_prefix)
         self.lifespans = Lifespans()
-        memory = AttemptLog(self.store, key_prefix=settings.store_prefix)
-        self._policies = {d.queue: HandlerPolicy(d, memory) for d in self.definitions}
+        self.attempts = AttemptLog(self.store, key_prefix=settings.store_prefix)
+        self._policies = {d.queue: HandlerPolicy(d, self.attempts) for d in self.definitions}
         super().__init__("convotic", **kwargs)
         self.conf.update(self._configuration())
         _check_broker(*self._broker_parameters())
@@ -140,7 +140,9 @@ class ConvoticApp(Celery):
         plug_in_services(self.services, settings.services, services_hook)
         publisher = HandlerPublisher(self.publisher, settings.publish_timeout)
         for definition in self.definitions:
-            execution = make_execution(definition, self.services, self.keys, self.lifespans)
+            execution = make_execution(
+                definition, self.services, self.keys, self.attempts, self.lifespans
+            )
             self._tasks[definition.queue] = make_task(execution, publisher)
         if any(definition.lifespan for definition in self.definitions):
             worker_process_init.connect(self._begin_lifespans)

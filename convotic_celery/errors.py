@@ -34,6 +34,7 @@
         │   └── ResourceNotProvided      the module's lifespan yields no such thing
         ├── StorageValueTooLarge         a value exceeds the storage's limit
         ├── StoreUnavailable             the store does not answer; try again
+        │   └── StoreRefused             it answers, but not to this client: a wrong password
         └── WorkflowRunNotFound
 
 Each error's constructor takes exactly its ``args``, all plain values, and composes the text in
@@ -75,6 +76,7 @@ __all__ = [
     "ResourceNotProvided",
     "ServiceNotProvided",
     "StorageValueTooLarge",
+    "StoreRefused",
     "StoreUnavailable",
     "TopicHasNoSubscription",
     "WorkflowNotRegistered",
@@ -375,6 +377,10 @@ class StorageValueTooLarge(ContextError):
 
 class StoreUnavailable(ContextError):
     """The store did not answer within its retries; whether a write took place is unknown."""
+
+
+class StoreRefused(StoreUnavailable):
+    """The store does not take this client's password, or does not allow what it asks."""
 
 
 class WorkflowRunNotFound(ContextError):

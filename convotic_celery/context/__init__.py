@@ -28,7 +28,6 @@ from convotic_celery.context._sync.protocols import (
 from convotic_celery.context._sync.pubsub import SyncPubsub
 from convotic_celery.context._sync.storage import SyncStorage
 from convotic_celery.context._sync.workflows import SyncWorkflows
-from convotic_celery.context.attempts import AttemptLog, Attempts
 from convotic_celery.context.delivery import Delivery, RouteCall
 from convotic_celery.context.logger import HandlerLogger
 from convotic_celery.context.models import Contact, Conversation, Message, Page
@@ -50,8 +49,6 @@ __all__ = [
     "AsyncStorageService",
     "AsyncWorkflowService",
     "AsyncWorkflows",
-    "AttemptLog",
-    "Attempts",
     "Contact",
     "Conversation",
     "ConvoticContext",

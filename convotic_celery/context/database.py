@@ -1,22 +1,33 @@
 """Runs the scripts on the store, for async and for plain code, with one meaning of failure.
 
-A call is repeated on connection errors, and anew if the store could be found again; then it is
-StoreUnavailable. Scripts are written to be repeated.
+A call is repeated while the store can't be reached or can't serve, and again if the store could be
+found elsewhere; then it is StoreUnavailable. Scripts are written to be repeated.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    MasterDownError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from convotic_celery.errors import StoreUnavailable
+from convotic_celery.errors import StoreRefused, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +37,24 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncDatabase", "SyncDatabase"]
 
-#: What redis-py raises when the server is away. Anything else is a bug or a refusal, and passes.
-_AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
+#: What redis-py raises when the server does not answer.
+_NO_ANSWER = (RedisConnectionError, RedisTimeoutError, OSError)
+
+#: The server answers, but can't serve anybody now (a failover, no memory, a script that does not
+#: end, no disk); Redis before 7 puts the code into the text of the script's own error. Any other
+#: answer is a bug or a wrong type, and passes.
+_CODES = {
+    ReadOnlyError: "READONLY",
+    OutOfMemoryError: "OOM",
+    MasterDownError: "MASTERDOWN",
+    TryAgainError: "TRYAGAIN",
+}
+_CODE = re.compile(
+    r"(?:^|[\s-])(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b"
+)
+
+#: The server answers, but not to us: somebody must act.
+_REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)
 
 #: Five more with 0.05 to 1 s between them bridge a restart of the server. None is begun after the
 #: time that one answer may take: a server that stands still is reported after that.
@@ -42,12 +69,28 @@ class _Tries:
         self._ends_at = time.monotonic() + seconds
         self._failures = 0
 
-    def pause_after(self, error: BaseException) -> float:
-        """Return the seconds until the next try; raises StoreUnavailable if there is none."""
+    def pause_after(self, error: Exception) -> float:
+        """Return the seconds until the next try; raises StoreUnavailable if there is none.
+
+        An error that is no outage is raised again.
+        """
+        if isinstance(error, _REFUSALS):
+            what = "NOPERM" if isinstance(error, NoPermissionError) else "NOAUTH"
+            raise StoreRefused(f"The store refuses this client ({what}): {error}") from error
+        code = _code_of(error)
+        if not code and not isinstance(error, _NO_ANSWER):
+            raise error
         self._failures += 1
         if self._failures > _RETRIES or time.monotonic() >= self._ends_at:
-            raise StoreUnavailable(f"The store does not answer: {error}") from error
+            what = f"can't serve ({code})" if code else "does not answer"
+            raise StoreUnavailable(f"The store {what}: {error}") from error
         return _BACKOFF.compute(self._failures)
+
+
+def _code_of(error: Exception) -> str:
+    known = next((code for kind, code in _CODES.items() if isinstance(error, kind)), "")
+    found = _CODE.search(str(error)) if isinstance(error, ResponseError) else None
+    return known or (found[1] if found else "")
 
 
 class AsyncDatabase:
@@ -70,7 +113,7 @@ class AsyncDatabase:
         while True:
             try:
                 return await self._run(script, keys, arguments)
-            except _AWAY as error:
+            except (*_NO_ANSWER, ResponseError) as error:
                 pause = tries.pause_after(error)
             await asyncio.sleep(pause)
 
@@ -104,7 +147,7 @@ class SyncDatabase:
         while True:
             try:
                 return self._run(script, keys, arguments)
-            except _AWAY as error:
+            except (*_NO_ANSWER, ResponseError) as error:
                 pause = tries.pause_after(error)
             never.wait(pause)
 

@@ -43,7 +43,7 @@ class RunSeen:
     handler: str
     message_id: str
     attempt: int
-    #: ``succeeded``, ``retried``, ``dropped``, ``duplicate``, ``postponed``, ``dead_lettered``, or
+    #: ``succeeded``, ``retried``, ``dropped``, ``duplicate``, ``deferred``, ``dead_lettered``, or
     #: the reason for which it was acknowledged unrun (``expired``, ``other-target``).
     outcome: str
     error: BaseException | None = None
@@ -74,8 +74,6 @@ class Pending:
     definition: HandlerDefinition
     received: Received
     due_at: datetime
-    failures: int = 0
-    hand_backs: int = 0
     deliveries: int = 0
 
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from convotic_celery.names import TARGET_ATTRIBUTE
 from convotic_pubsub.limits import cut_utf8
+
+if TYPE_CHECKING:
+    from convotic_celery.runtime.delivery.outcome import Fail
 
 __all__ = [
     "MESSAGE_ID_ATTRIBUTE",
     "REPLAY_COUNT_ATTRIBUTE",
     "TARGET_ATTRIBUTE",
-    "DeadLetterReason",
-    "Failure",
+    "Origin",
     "cut_utf8",
     "dead_letter_attributes",
     "replay_count",
@@ -38,24 +40,15 @@ REPLAY_COUNT_ATTRIBUTE = "convotic-replay-count"
 _OWN_PREFIXES = ("convotic-", "googclient_")
 _TRACE_NAMES = frozenset({"traceparent", "tracestate"})
 
-DeadLetterReason: TypeAlias = Literal[
-    "max-retries-exceeded", "invalid", "rejected", "ack-deadline-exceeded", "worker-lost"
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """Why a message is given up, and where it came from."""
+class Origin:
+    """Where a dead letter came from."""
 
-    reason: DeadLetterReason
     #: The id of the first publish, see :data:`MESSAGE_ID_ATTRIBUTE`.
     message_id: str
-    #: Runs that the message had.
-    attempts: int
     subscription: str
     topic: str
-    error_type: str = ""
-    error_message: str = ""
     #: Timezone-aware.
     published_at: datetime
     replay_count: int = 0
@@ -86,22 +79,24 @@ def replay_count(attributes: Mapping[str, str]) -> int:
     return int(value) if value.isascii() and value.isdigit() else 0
 
 
-def dead_letter_attributes(failure: Failure, *, now: datetime | None = None) -> dict[str, str]:
+def dead_letter_attributes(
+    fail: Fail, origin: Origin, *, now: datetime | None = None
+) -> dict[str, str]:
     """Return what a dead letter has beside its data and attributes, the most important first.
 
     The transport leaves off from the end what exceeds Pub/Sub's limits. Empty values are left out.
     """
     prefix = "convotic-dead-letter-"
     values: dict[str, Any] = {
-        f"{prefix}reason": failure.reason,
-        f"{prefix}message-id": failure.message_id,
-        f"{prefix}attempts": failure.attempts,
-        f"{prefix}subscription": failure.subscription,
-        f"{prefix}topic": failure.topic,
-        f"{prefix}error-type": failure.error_type,
-        f"{prefix}error-message": failure.error_message,
-        f"{prefix}published-at": failure.published_at.astimezone(UTC).isoformat(),
+        f"{prefix}reason": fail.reason,
+        f"{prefix}message-id": origin.message_id,
+        f"{prefix}attempts": fail.attempts,
+        f"{prefix}subscription": origin.subscription,
+        f"{prefix}topic": origin.topic,
+        f"{prefix}error-type": fail.error_type,
+        f"{prefix}error-message": fail.error_message,
+        f"{prefix}published-at": origin.published_at.astimezone(UTC).isoformat(),
         f"{prefix}at": (now or datetime.now(UTC)).isoformat(),
-        REPLAY_COUNT_ATTRIBUTE: failure.replay_count,
+        REPLAY_COUNT_ATTRIBUTE: origin.replay_count,
     }
     return {name: cut_utf8(str(value)) for name, value in values.items() if value != ""}

@@ -1,53 +1,78 @@
-"""What a run's error means for its message. Pure: the table of ``docs/delivery.md`` §3 as code."""
+"""What becomes of a message: the table of ``docs/delivery.md`` §Outcomes as one pure function.
+
+:func:`settle` takes what happened and returns what to do, as values. Handler runs, Celery's worker,
+the transport's policy and ``convotic_celery.testing`` all ask it; nobody else compares attempts.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 
-from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
+from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery import exceptions as celery_exceptions
 
 from convotic_celery.errors import AckDeadlineExceeded, ConvoticError, InvalidMessage
-from convotic_celery.sdk.error_types import dotted_name
+from convotic_celery.runtime.delivery.error_text import error_text, error_type
 from convotic_celery.sdk.outcomes import DeadLetter, Drop, Retry
 
 if TYPE_CHECKING:
-    from convotic_celery.runtime.delivery.attributes import DeadLetterReason
     from convotic_celery.sdk.options import WorkerOptions
 
 __all__ = [
-    "Again",
-    "Dropped",
-    "Duplicate",
-    "GiveUp",
-    "GivenUp",
+    "Ack",
+    "AckOutcome",
+    "AlreadyFailed",
+    "Arrived",
+    "Began",
+    "DeadLetterReason",
+    "Defer",
+    "Deferred",
+    "Event",
+    "Fail",
     "HandlerExited",
-    "Later",
-    "Postponed",
-    "Verdict",
-    "count_hook_losses",
-    "error_type",
-    "judge",
-    "reason_of",
+    "HardLimit",
+    "KeySucceeded",
+    "Raised",
+    "Refused",
+    "RetryRun",
+    "ReturnUnrun",
+    "Returned",
+    "Revoked",
+    "Run",
+    "Settlement",
+    "Stopped",
+    "WorkerLost",
+    "final_error",
+    "settle",
 ]
 
-#: A lapse can't be shorter.
+DeadLetterReason: TypeAlias = Literal[
+    "max-retries-exceeded", "invalid", "rejected", "ack-deadline-exceeded", "worker-lost"
+]
+
+#: A lease can't end sooner.
 MIN_DELAY_SECONDS = 1.0
 
-#: A message whose ``on_dead_letter`` takes so many processes down is given up without it.
+#: A message whose ``on_dead_letter`` kills so many processes is dead-lettered without it.
 _MAX_HOOK_LOSSES = 3
 
+#: Characters of an error's text that are kept.
+_MAX_TEXT = 1024
+
 _DEADLINE_ERRORS = (AckDeadlineExceeded, SoftTimeLimitExceeded, TimeLimitExceeded)
+
+
+# -- errors that have a row of their own ----------------------------------------------------------
 
 
 class HandlerExited(ConvoticError):
     """A handler raised SystemExit, KeyboardInterrupt or the like; the worker goes on."""
 
 
-class Postponed(ConvoticError):
-    """The message was not run: its key is busy, or the store away. Counts as no attempt."""
+class Deferred(ConvoticError):
+    """The handler was not called: its key is busy, or the store is unavailable. No attempt."""
 
     def __init__(self, reason: str, delay_seconds: float) -> None:
         super().__init__(reason, delay_seconds)
@@ -58,23 +83,11 @@ class Postponed(ConvoticError):
         return f"not run, {self.reason}; again in {self.delay_seconds:g} s"
 
 
-class GivenUp(ConvoticError):
-    """The message is given up without another run: what became of the earlier ones says so."""
-
-    def __init__(self, reason: DeadLetterReason, attempts: int) -> None:
-        super().__init__(reason, attempts)
-        self.reason = reason
-        self.attempts = attempts
-
-    def __str__(self) -> str:
-        return f"given up after {self.attempts} deliveries: {self.reason}"
+class KeySucceeded(celery_exceptions.Ignore):
+    """A message with this key has succeeded already."""
 
 
-class Duplicate(celery_exceptions.Ignore):
-    """A message with this key has succeeded already; this one is acknowledged and counted."""
-
-
-#: What ``retry_on`` is not asked about.
+#: ``retry_on`` is not asked about these.
 _ALWAYS_RETRIED = (
     *_DEADLINE_ERRORS,
     HandlerExited,
@@ -85,74 +98,290 @@ _ALWAYS_RETRIED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
-    """The message is delivered again after ``delay_seconds``; one failure is counted."""
-
-    delay_seconds: float
+# -- what can happen ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class GiveUp:
-    """``error`` is final: the message goes to the dead-letter topic."""
+class Arrived:
+    """Pub/Sub delivered the message."""
+
+    #: False if its attribute ``convotic-target`` names another handler.
+    is_for_us: bool
+    #: Since its publish; only needed where the handler has a ``max_message_age``.
+    age_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """A redelivered message's run begins; the store says what became of the earlier ones."""
+
+    #: Runs that raised or were stopped.
+    failures: int
+    #: Runs that began and did not end: their process died.
+    losses: int
+    #: What the last failure was.
+    last_reason: DeadLetterReason = "max-retries-exceeded"
+    error_type: str = ""
+    error_message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The handler returned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The run raised, Celery's control flow exceptions included."""
 
     error: Exception
+    #: Since the handler was called.
+    elapsed_seconds: float = 0.0
+    #: 0..1, for a back-off's jitter.
+    random: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
-    """The message is acknowledged without having been done."""
-
-    reason: str
+class HardLimit:
+    """The pool killed the run after its deadline and grace."""
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
-    """The message is delivered again after ``delay_seconds``; nothing is counted."""
+class WorkerLost:
+    """A child process died with the message."""
+
+    elapsed_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The message can't be run at all: undecodable, or Celery rejected it."""
+
+    reason: Literal["invalid", "rejected"]
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Somebody revoked the task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The worker shuts down."""
+
+
+Event: TypeAlias = (
+    Arrived | Began | Returned | Raised | HardLimit | WorkerLost | Refused | Revoked | Stopped
+)
+
+
+# -- what to do -----------------------------------------------------------------------------------
+
+AckOutcome: TypeAlias = Literal[
+    "succeeded", "dropped", "duplicate", "expired", "other_target", "revoked"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Call the handler."""
+
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Acknowledge."""
+
+    outcome: AckOutcome
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRun:
+    """Don't acknowledge; let the lease end after ``delay_seconds``: that is the redelivery."""
 
     delay_seconds: float
+    #: The budget that this is held against.
+    counts_as: Literal["failure", "loss"] = "failure"
+    #: What a dead letter says if this was the last run, and its process dies before that is out.
+    reason: DeadLetterReason = "max-retries-exceeded"
+    error_type: str = ""
+    error_message: str = ""
+    #: False if the worker still has to write it to the store.
+    recorded: bool = False
 
 
-Verdict: TypeAlias = Again | GiveUp | Dropped | Later
+@dataclass(frozen=True, slots=True)
+class Defer:
+    """Let the lease end after ``delay_seconds``; the handler was not called."""
+
+    delay_seconds: float
+    reason: str = ""
+    recorded: bool = False
 
 
-def judge(
-    error: Exception,
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Publish to the dead-letter topic, acknowledge when that is confirmed."""
+
+    reason: DeadLetterReason
+    #: Runs that the message had.
+    attempts: int
+    error_type: str = ""
+    error_message: str = ""
+    #: False if ``on_dead_letter`` has killed its process too often.
+    calls_hook: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnUnrun:
+    """Nack: another worker gets it now."""
+
+
+Settlement: TypeAlias = Ack | RetryRun | Defer | Fail | ReturnUnrun
+
+
+class AlreadyFailed(ConvoticError):
+    """The message fails without another run: earlier runs have used up one of its budgets."""
+
+    def __init__(self, fail: Fail) -> None:
+        super().__init__(fail)
+        self.fail = fail
+
+    def __str__(self) -> str:
+        return f"given up after {self.fail.attempts} runs: {self.fail.reason}"
+
+
+# -- the table ------------------------------------------------------------------------------------
+
+
+@overload
+def settle(event: Arrived, options: WorkerOptions) -> Run | Ack: ...
+@overload
+def settle(event: Began, options: WorkerOptions) -> Run | Fail: ...
+@overload
+def settle(event: Refused, options: WorkerOptions) -> Fail: ...
+@overload
+def settle(
+    event: Returned | Raised | HardLimit | WorkerLost | Revoked | Stopped,
     options: WorkerOptions,
     *,
-    attempt: int,
-    elapsed_seconds: float,
-    random: float,
-) -> Verdict:
-    """Say what follows from a run that raised.
+    attempt: int = 1,
+) -> Settlement: ...
+@overload
+def settle(event: Event, options: WorkerOptions, *, attempt: int = 1) -> Run | Settlement: ...
+
+
+def settle(  # noqa: PLR0911 - a table: a row each
+    event: Event, options: WorkerOptions, *, attempt: int = 1
+) -> Run | Settlement:
+    """Return what becomes of a message.
 
     Args:
-        error: What it raised; Celery's own control flow exceptions included.
-        options: The handler's.
-        attempt: 1 on the first run.
-        elapsed_seconds: Since the run began.
-        random: 0..1, for a back-off's jitter.
+        event: What happened to it.
+        options: Its handler's.
+        attempt: Of the current run; 1 on the first.
     """
-    if isinstance(error, Postponed):
-        return Later(error.delay_seconds)
-    if isinstance(error, Drop | celery_exceptions.Ignore):
-        return Dropped(str(error) or "ignored by the handler")
-    if isinstance(error, celery_exceptions.Reject):
-        reason, requeue = error.args
-        if not requeue:
-            return GiveUp(DeadLetter(str(reason or "")))
-    is_invalid = isinstance(error, InvalidMessage) and options.on_invalid == "dead_letter"
-    if is_invalid or isinstance(error, DeadLetter):
-        return GiveUp(error)
-    if attempt > options.max_retries or not is_worth_retrying(error, options):
-        return GiveUp(_final(error))
-    return Again(_delay(error, options, attempt, elapsed_seconds, random))
+    match event:
+        case Arrived():
+            return _arrived(event, options)
+        case Began():
+            return _began(event, options)
+        case Returned():
+            return Ack("succeeded")
+        case Raised():
+            return _raised(event, options, attempt)
+        case HardLimit():
+            return _hard_limit(options, attempt)
+        case WorkerLost():
+            delay = max(MIN_DELAY_SECONDS, options.ack_deadline - event.elapsed_seconds)
+            return RetryRun(delay, "loss", "worker-lost")
+        case Refused():
+            return _fail(event.reason, 0, event.error)
+        case Revoked():
+            return Ack("revoked")
+        case Stopped():
+            return ReturnUnrun()
 
 
-def is_worth_retrying(error: BaseException, options: WorkerOptions) -> bool:
+def _arrived(event: Arrived, options: WorkerOptions) -> Run | Ack:
+    if not event.is_for_us:
+        return Ack("other_target")
+    age = options.max_message_age
+    return Ack("expired") if age is not None and event.age_seconds > age else Run()
+
+
+def _began(event: Began, options: WorkerOptions) -> Run | Fail:
+    lost = event.losses - options.max_worker_losses
+    calls_hook = lost < _MAX_HOOK_LOSSES
+    if _is_used_up(event.failures, options):  # its dead letter is not out, or its hook not called
+        error = event.error_type, event.error_message
+        return Fail(event.last_reason, event.failures, *error, calls_hook)
+    if lost >= 0:
+        runs = event.failures + event.losses
+        error = "WorkerLostError", f"{event.losses} processes died while they ran it"
+        return Fail("worker-lost", runs, *error, calls_hook)
+    return Run(event.failures + 1)
+
+
+def _raised(  # noqa: PLR0911 - rows as well
+    event: Raised, options: WorkerOptions, attempt: int
+) -> Settlement:
+    error = event.error
+    match error:
+        case KeySucceeded():
+            return Ack("duplicate", error_text(error))
+        case Drop() | celery_exceptions.Ignore():
+            return Ack("dropped", error_text(error) or "ignored by the handler")
+        case Deferred():
+            return Defer(error.delay_seconds, error.reason)
+        case AlreadyFailed():
+            return error.fail
+    reason = _final_reason(error, options)
+    if reason is not None:
+        return _fail(reason, 0 if reason == "invalid" else attempt, final_error(error))
+    used_up: DeadLetterReason = (
+        "ack-deadline-exceeded" if _is_deadline(error) else "max-retries-exceeded"
+    )
+    if isinstance(error, InvalidMessage):
+        used_up = "invalid"
+    if _is_used_up(attempt, options):
+        return _fail(used_up, attempt, final_error(error))
+    delay = _delay(error, options, attempt, event.elapsed_seconds, event.random)
+    return RetryRun(delay, "failure", used_up, error_type(error), error_text(error)[:_MAX_TEXT])
+
+
+def _hard_limit(options: WorkerOptions, attempt: int) -> RetryRun | Fail:
+    error = TimeLimitExceeded(options.run_limit)
+    if _is_used_up(attempt, options) and options.on_dead_letter is None:
+        return _fail("ack-deadline-exceeded", attempt, error)
+    # With a hook the next delivery fails it: nobody here can call the hook.
+    return RetryRun(0.0, "failure", "ack-deadline-exceeded", error_type(error), str(error))
+
+
+def _is_used_up(failures: int, options: WorkerOptions) -> bool:
+    """Say whether after so many failed runs there is no retry left."""
+    return failures > options.max_retries
+
+
+def _final_reason(error: Exception, options: WorkerOptions) -> DeadLetterReason | None:
+    """Return why an error is final whatever the attempt; None if it may be retried."""
+    if isinstance(error, InvalidMessage) and options.on_invalid == "dead_letter":
+        return "invalid"
+    is_rejected = isinstance(error, celery_exceptions.Reject) and not _requeues(error)
+    if is_rejected or isinstance(error, DeadLetter):
+        return "rejected"
+    if _is_worth_retrying(error, options):
+        return None
+    return "ack-deadline-exceeded" if _is_deadline(error) else "rejected"
+
+
+def _is_worth_retrying(error: BaseException, options: WorkerOptions) -> bool:
     """Say whether ``retry_on`` and ``no_retry_on`` allow a retry.
 
-    ``retry_on`` is about what the handler's own code raises: who asks for a retry gets it, and a
+    ``retry_on`` is about what the handler's own code raises: an explicit ``Retry`` is obeyed, and a
     run that was stopped at its deadline is retried.
     """
     if isinstance(error, options.no_retry_on):
@@ -162,48 +391,33 @@ def is_worth_retrying(error: BaseException, options: WorkerOptions) -> bool:
     return isinstance(error, _ALWAYS_RETRIED)
 
 
-def reason_of(error: BaseException, options: WorkerOptions | None = None) -> DeadLetterReason:
-    """Return the ``convotic-dead-letter-reason`` of a final error."""
-    match error:
-        case DeadLetter() | celery_exceptions.Reject():
-            return "rejected"
-        case InvalidMessage():
-            return "invalid"
-        case WorkerLostError():
-            return "worker-lost"
-        case GivenUp():
-            return error.reason
-    if is_deadline(error):
-        return "ack-deadline-exceeded"
-    is_refused = options is not None and not is_worth_retrying(error, options)
-    return "rejected" if is_refused else "max-retries-exceeded"
-
-
-def is_deadline(error: BaseException) -> bool:
-    """Say whether a run was stopped for having taken too long."""
+def _is_deadline(error: BaseException) -> bool:
     return isinstance(error, _DEADLINE_ERRORS)
 
 
-def count_hook_losses(options: WorkerOptions) -> int:
-    """Return how many processes a message may take down while its hook is told; 0: no hook."""
-    return 0 if options.on_dead_letter is None else _MAX_HOOK_LOSSES
+def _requeues(reject: celery_exceptions.Reject) -> bool:
+    return bool(reject.args[1])
 
 
-def error_type(error: BaseException) -> str:
-    """Return the dotted name of an error's class; builtins without their module."""
-    return dotted_name(type(error))
+def _fail(reason: DeadLetterReason, attempts: int, error: BaseException | None) -> Fail:
+    if error is None:
+        return Fail(reason, attempts)
+    return Fail(reason, attempts, error_type(error), error_text(error)[:_MAX_TEXT])
 
 
-def _final(error: Exception) -> Exception:
-    """Return what is stored and shown for the last attempt.
+def final_error(error: Exception) -> Exception:
+    """Return what is stored and shown for a message that fails.
 
     Celery's own control flow exceptions can't be left: its tracer would take them for what they
     mean to Celery. Nor MemoryError: Celery's worker ends itself on it.
     """
-    if isinstance(error, celery_exceptions.Retry):
-        return error.exc if isinstance(error.exc, Exception) else RuntimeError(str(error))
-    if isinstance(error, celery_exceptions.TaskPredicate | MemoryError):
-        return RuntimeError(f"{type(error).__name__}: {error}")
+    match error:
+        case celery_exceptions.Reject() if not _requeues(error):
+            return DeadLetter(str(error.args[0] or ""))
+        case celery_exceptions.Retry():
+            return error.exc if isinstance(error.exc, Exception) else RuntimeError(str(error))
+        case celery_exceptions.TaskPredicate() | MemoryError():
+            return RuntimeError(f"{type(error).__name__}: {error_text(error)}")
     return error
 
 
@@ -219,7 +433,7 @@ def _delay(
             return MIN_DELAY_SECONDS
     if options.backoff is not None:
         return options.backoff.delay_seconds(attempt, random)
-    if is_deadline(error):
+    if _is_deadline(error):
         return 0.0  # it has waited already
     return max(MIN_DELAY_SECONDS, options.ack_deadline - elapsed)
 

@@ -5,9 +5,9 @@ Example of what a worker's Celery gets for one message::
     body              b'{"id": 1, "customer_id": "c-1"}'     (b"null" stands for "no data")
     content-type      application/x-convotic
     headers           task, id, root_id, parent_id, retries, argsrepr, … as Celery's protocol 2 has
-    them headers.convotic  {"message_id": "11", "attributes": {"source": "api"}, "ordering_key": "",
-                       "published_at": "2026-11-23T20:00:00+00:00", "attempt": 1, "losses": 0,
-                       "replay_count": 0, "empty": False, "trace": {}}
+    them headers.convotic  {"message_id": "11", "pubsub_id": "11", "attributes": {"source": "api"},
+                       "ordering_key": "", "published_at": "2026-11-23T20:00:00+00:00",
+                       "attempt": 1, "replay_count": 0, "empty": False, "trace": {}}
 
 The data is *not* parsed here, nor by the worker's main loop: a message that is not JSON must fail
 as a task does, in the pool, with its own dead letter and state.
@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
@@ -33,7 +32,6 @@ from convotic_celery.runtime.delivery.attributes import (
 )
 
 if TYPE_CHECKING:
-    from convotic_celery.runtime.delivery.attributes import DeadLetterReason
     from convotic_pubsub.queue import PayloadDict, Received
 
 __all__ = [
@@ -66,20 +64,21 @@ class MessageFacts(TypedDict):
     """The header ``convotic``: what Pub/Sub said about a message. It crosses processes."""
 
     message_id: str
+    #: Of this publish; a replay has another than ``message_id``.
+    pubsub_id: str
     attributes: dict[str, str]
     ordering_key: str
     #: ISO 8601.
     published_at: str
+    #: As far as it is known; a redelivery's run asks the store and corrects it.
     attempt: int
-    #: Processes that the message has taken down so far, approximately.
-    losses: int
     replay_count: int
     #: True if there was no data at all.
     empty: bool
     #: W3C trace context of the publisher, if it sent one.
     trace: dict[str, str]
-    #: The reason, if this run is only to call ``on_dead_letter``: the message is given up.
-    give_up: NotRequired[DeadLetterReason]
+    #: The run's name in the store; only a redelivery has one.
+    run: NotRequired[str]
 
 
 def register_serializer() -> None:
@@ -126,37 +125,30 @@ class PayloadBuilder:
         """Return a builder that names this process as the origin."""
         return cls(queue, subscription, f"pubsub{os.getpid()}@{socket.gethostname()}")
 
-    def build(
-        self,
-        received: Received,
-        *,
-        attempt: int,
-        losses: int,
-        give_up: DeadLetterReason | None = None,
-    ) -> PayloadDict:
-        """Return the kombu payload of a delivery; ``give_up``: for its dead-letter hook alone."""
+    def build(self, received: Received, *, attempt: int = 1, run: str = "") -> PayloadDict:
+        """Return the kombu payload of a delivery; a redelivery's ``run`` has a name."""
         replays = replay_count(received.attributes) if received.attributes else 0
         message_id = first_message_id(received)
         task_id = task_id_of(self.subscription, message_id, replays)
         root_id = task_id_of(self.subscription, message_id) if replays else task_id
         facts: MessageFacts = {
             "message_id": message_id,
+            "pubsub_id": received.message_id,
             "attributes": user_attributes(received.attributes) if received.attributes else {},
             "ordering_key": received.ordering_key,
             "published_at": received.published_at.isoformat(),
             "attempt": attempt,
-            "losses": losses,
             "replay_count": replays,
             "empty": not received.data,
             "trace": trace_attributes(received.attributes) if received.attributes else {},
         }
-        if give_up is not None:
-            facts["give_up"] = give_up
+        if run:
+            facts["run"] = run
         return {
             "body": received.data or _NO_DATA,
             "content-type": CONTENT_TYPE,
             "content-encoding": "binary",
-            "headers": self._headers(received, task_id, root_id, attempt, facts),
+            "headers": self._headers(received, task_id, root_id, facts),
             "properties": {
                 "delivery_info": {
                     "exchange": "",
@@ -175,8 +167,7 @@ class PayloadBuilder:
         received: Received,
         task_id: str,
         root_id: str,
-        attempt: int,
-        facts: Mapping[str, Any],
+        facts: MessageFacts,
     ) -> dict[str, Any]:
         return {
             "lang": "py",
@@ -185,7 +176,8 @@ class PayloadBuilder:
             "root_id": root_id,
             "parent_id": None if root_id == task_id else root_id,
             "group": None,
-            "retries": attempt - 1,
+            # What monitors show before the run has asked the store.
+            "retries": max(facts["attempt"], received.delivery_attempt) - 1,
             "eta": None,
             "expires": None,
             "timelimit": [None, None],

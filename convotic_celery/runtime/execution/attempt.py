@@ -1,147 +1,183 @@
-"""One attempt at a message: run the handler, and raise what tells Celery the meaning of its end.
+"""One attempt at a message, from its data to the settlement: :func:`attempt`.
 
-That is Celery's ``Retry`` for a failed run with attempts left (it publishes nothing when it is
-*raised*, only ``Task.retry`` does), ``Ignore`` for what the handler declined, and the error itself
-for the last one, after ``on_dead_letter`` was told of it.
+Written once for async and plain handlers, as steps (``delivery/steps.py``). It ends with an
+:class:`Ended`, whose error tells Celery what became of the run and carries the settlement to the
+worker's side (``delivery/carriers.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from celery.exceptions import Ignore, Retry, WorkerShutdown, WorkerTerminate
+from celery.exceptions import WorkerShutdown, WorkerTerminate
 
+from convotic_celery.context.records import new_token
+from convotic_celery.runtime.delivery.attempts import RunName, describe_failure
+from convotic_celery.runtime.delivery.carriers import RunIgnored, RunRetried
+from convotic_celery.runtime.delivery.error_text import error_text, error_type
 from convotic_celery.runtime.delivery.outcome import (
-    Again,
-    Dropped,
-    Duplicate,
-    GivenUp,
-    GiveUp,
+    Ack,
+    AlreadyFailed,
+    Began,
+    Defer,
+    Fail,
     HandlerExited,
-    Later,
-    judge,
+    Raised,
+    RetryRun,
+    Run,
+    Settlement,
+    final_error,
+    settle,
 )
-from convotic_celery.runtime.execution.coroutine import explain_cancellation
-from convotic_celery.runtime.execution.dead_letter_hook import (
-    tell_dead_letter_async,
-    tell_dead_letter_sync,
-)
-from convotic_celery.runtime.execution.deadline import RunControl, hold_lease
-from convotic_celery.runtime.execution.invoke import build_message, run_async, run_sync
+from convotic_celery.runtime.execution.invoke import CallHandler, CallHook, build_message
 
 if TYPE_CHECKING:
-    from numbers import Real
-
+    from convotic_celery.runtime.delivery.attempts import End
     from convotic_celery.runtime.delivery.payload import MessageFacts
-    from convotic_celery.runtime.execution.deadline import HoldLease
+    from convotic_celery.runtime.delivery.steps import Steps
+    from convotic_celery.runtime.execution.deadline import RunDeadline
     from convotic_celery.runtime.execution.invoke import Execution
-    from convotic_celery.sdk.handler import HandlerDefinition
     from convotic_celery.sdk.message import WorkerMessage
 
-__all__ = ["attempt_async", "attempt_sync", "make_control"]
+__all__ = ["Ended", "attempt", "run_handler"]
 
-#: Passed through untouched: the worker is being told to stop.
+#: Passed through untouched: the worker is told to stop.
 _WORKER_STOPS = (WorkerShutdown, WorkerTerminate, GeneratorExit, asyncio.CancelledError)
 
 
-class _End(NamedTuple):
-    #: What is to be raised.
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run that did not return: what becomes of its message, and what Celery is shown."""
+
+    settlement: Settlement
+    #: To be raised; for a failed message, what its last run raised.
     error: Exception
-    #: Whether the message is given up with it.
-    is_final: bool
 
 
-async def attempt_async(
-    execution: Execution, raw: bytes, facts: MessageFacts, task_id: str
-) -> None:
-    """Run an ``async def`` handler on a message's data.
+def attempt(
+    execution: Execution, raw: bytes, facts: MessageFacts, deadline: RunDeadline
+) -> Steps[Ended | None]:
+    """Run a handler on a message's data; None if it returned.
 
     Raises:
-        Retry: The message shall come again.
-        Ignore: It shall be acknowledged, though it was not done.
-        Exception: This was its last attempt; ``on_dead_letter`` has been called.
         asyncio.CancelledError: The pool stopped the run.
+        WorkerShutdown, WorkerTerminate: Celery's, out of the handler.
     """
-    control = make_control(execution.definition, partial(hold_lease, task_id))
     try:
-        message = _open(execution, raw, facts)
-        await explain_cancellation(run_async(execution, message, facts, control))
+        yield from _begin(execution, facts)
+        message = build_message(execution.definition, raw, facts)
+        yield from run_handler(execution, message, facts, deadline)
     except _WORKER_STOPS:
         raise
-    except BaseException as exc:  # noqa: BLE001 - whatever a handler raises has a meaning
-        end = _conclude(exc, execution, facts, control.handler_seconds)
+    except BaseException as raised:  # noqa: BLE001 - whatever a handler raises has a meaning
+        error = raised if isinstance(raised, Exception) else _exited(raised)
     else:
+        if "run" in facts and execution.attempts is not None:
+            yield from execution.attempts.forget(_name(execution, facts))
+        return None
+    settlement = _settle(error, execution, facts, deadline.handler_seconds)
+    if isinstance(settlement, Fail) and settlement.calls_hook:
+        yield CallHook(settlement, final_error(error), raw, facts)
+    settlement = yield from _record(execution, facts, settlement)
+    return Ended(settlement, _show(error, settlement))
+
+
+def run_handler(
+    execution: Execution,
+    message: WorkerMessage[Any],
+    facts: MessageFacts,
+    deadline: RunDeadline,
+) -> Steps[None]:
+    """Call the handler, with its keys held if it has any; raises what it does."""
+    locks = execution.guard
+    if locks is None:
+        yield CallHandler(message, facts, deadline)
         return
-    if end.is_final and execution.definition.options.on_dead_letter is not None:
-        await explain_cancellation(tell_dead_letter_async(execution, end.error, raw, facts))
-    raise end.error
-
-
-def attempt_sync(execution: Execution, raw: bytes, facts: MessageFacts, task_id: str) -> None:
-    """Run a plain ``def`` handler; raises what :func:`attempt_async` does."""
-    control = make_control(execution.definition, partial(hold_lease, task_id))
+    yield from _end(execution, facts, "unrun")  # what waits for its key has not begun
+    held = yield from locks.acquire(message, deadline)
     try:
-        message = _open(execution, raw, facts)
-        run_sync(execution, message, facts, control)
-    except _WORKER_STOPS:
+        yield from _begin(execution, facts)
+        yield CallHandler(message, facts, deadline)
+    except GeneratorExit:
         raise
-    except BaseException as exc:  # noqa: BLE001 - as above
-        end = _conclude(exc, execution, facts, control.handler_seconds)
-    else:
+    except BaseException:
+        yield from locks.release(held)
+        raise
+    yield from locks.complete(held, deadline)
+
+
+def _begin(execution: Execution, facts: MessageFacts) -> Steps[None]:
+    """Note that a redelivery's run begins, and correct its attempt; raise AlreadyFailed."""
+    if "run" not in facts or execution.attempts is None:
         return
-    if end.is_final and execution.definition.options.on_dead_letter is not None:
-        tell_dead_letter_sync(execution, end.error, raw, facts)
-    raise end.error
+    earlier = yield from execution.attempts.begin(_name(execution, facts))
+    if earlier is None:
+        return
+    failures = max(earlier.failures, facts["attempt"] - 1)
+    decided = settle(Began(failures, earlier.losses, *earlier.last), execution.definition.options)
+    facts["attempt"] = decided.attempt if isinstance(decided, Run) else max(1, decided.attempts)
+    if isinstance(decided, Fail):
+        raise AlreadyFailed(decided)
 
 
-def make_control(definition: HandlerDefinition, hold: HoldLease) -> RunControl:
-    """Return the clock of a run that begins now."""
-    options = definition.options
-    return RunControl(options.run_limit, hold, bound_seconds=options.max_lease_duration)
+def _settle(
+    error: Exception, execution: Execution, facts: MessageFacts, elapsed_seconds: float
+) -> Settlement:
+    jitter = random.random()  # noqa: S311 - of a back-off
+    event = Raised(error, elapsed_seconds, jitter)
+    return settle(event, execution.definition.options, attempt=facts["attempt"])
 
 
-def _open(execution: Execution, raw: bytes, facts: MessageFacts) -> WorkerMessage[Any]:
-    """Return the handler's message; raise GivenUp if only ``on_dead_letter`` is to be told."""
-    if "give_up" in facts:
-        raise GivenUp(facts["give_up"], facts["attempt"])
-    return build_message(execution.definition, raw, facts)
+def _record(execution: Execution, facts: MessageFacts, settlement: Settlement) -> Steps[Settlement]:
+    """Write to the store how the run ended; if that fails, the worker's side has to."""
+    match settlement:
+        case RetryRun():
+            last = describe_failure(settlement)
+            recorded = yield from _end(execution, facts, settlement.counts_as, last)
+            return replace(settlement, recorded=recorded)
+        case Defer():
+            return replace(settlement, recorded=(yield from _end(execution, facts, "unrun")))
+        case Fail() if "run" in facts:
+            yield from _end(execution, facts, "unrun")
+    return settlement
 
 
-def _conclude(
-    raised: BaseException, execution: Execution, facts: MessageFacts, elapsed_seconds: float
-) -> _End:
-    if "give_up" in facts and isinstance(raised, GivenUp):
-        return _End(raised, is_final=True)
-    error = raised if isinstance(raised, Exception) else _exited(raised)
-    verdict = judge(
-        error,
-        execution.definition.options,
-        attempt=facts["attempt"],
-        elapsed_seconds=elapsed_seconds,
-        random=random.random(),  # noqa: S311 - a back-off's jitter
+def _end(execution: Execution, facts: MessageFacts, end: End, last: str = "") -> Steps[bool]:
+    """Note how the run ended; True if there is nothing left to note."""
+    if execution.attempts is None or (end == "unrun" and "run" not in facts):
+        return True
+    return (yield from execution.attempts.end(_name(execution, facts), end, last))
+
+
+def _name(execution: Execution, facts: MessageFacts) -> RunName:
+    definition = execution.definition
+    return RunName(
+        definition.subscription,
+        facts["pubsub_id"],
+        facts.get("run") or new_token(),
+        definition.options.retention,
     )
-    match verdict:
-        case Again(delay_seconds=delay):
-            retry = Retry(exc=error, when=cast("Real", round(delay, 3)))
-            retry.__cause__ = error
-            return _End(retry, is_final=False)
-        case Later(delay_seconds=delay):
-            return _End(Retry(exc=error, when=cast("Real", round(delay, 3))), is_final=False)
-        case Dropped(reason=reason):
-            ignore = Duplicate(reason) if isinstance(error, Duplicate) else Ignore(reason)
-            ignore.__cause__ = error
-            return _End(ignore, is_final=False)
-        case GiveUp(error=final):
-            if final is not error:
-                final = final.with_traceback(error.__traceback__)
-            return _End(final, is_final=True)
+
+
+def _show(error: Exception, settlement: Settlement) -> Exception:
+    """Return what the task raises, so that Celery reports the settlement as what it is."""
+    match settlement:
+        case Ack():
+            shown: Exception = RunIgnored(settlement)
+        case RetryRun() | Defer():
+            shown = RunRetried(error, settlement)
+        case _:
+            final = final_error(error)
+            return final if final is error else final.with_traceback(error.__traceback__)
+    shown.__cause__ = error
+    return shown
 
 
 def _exited(raised: BaseException) -> HandlerExited:
     """sys.exit() in a handler must not end the worker."""
-    exited = HandlerExited(f"the handler raised {raised!r}")
+    exited = HandlerExited(f"the handler raised {error_type(raised)}({error_text(raised)})")
     exited.__cause__ = raised
     return exited

@@ -1,4 +1,4 @@
-"""Calls ``on_dead_letter`` for a message whose run was its last. Its failure changes nothing."""
+"""Calls ``on_dead_letter`` for a message that fails. Whatever the hook raises changes nothing."""
 
 from __future__ import annotations
 
@@ -8,59 +8,54 @@ import logging
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from convotic_celery.runtime.delivery.outcome import reason_of
-from convotic_celery.runtime.execution.invoke import build_delivery
 from convotic_celery.sdk.dead_lettered import DeadLettered
 
 if TYPE_CHECKING:
+    from convotic_celery.runtime.delivery.outcome import Fail
     from convotic_celery.runtime.delivery.payload import MessageFacts
-    from convotic_celery.runtime.execution.invoke import Execution
+    from convotic_celery.sdk.handler import HandlerDefinition
 
-__all__ = ["tell_dead_letter_async", "tell_dead_letter_sync"]
+__all__ = ["call_hook_async", "call_hook_sync", "describe"]
 
 logger = logging.getLogger(__name__)
 
 
-async def tell_dead_letter_async(
-    execution: Execution, error: Exception, raw: bytes, facts: MessageFacts
-) -> None:
+async def call_hook_async(definition: HandlerDefinition, dead: DeadLettered, ctx: object) -> None:
     """Call the hook, which has half of ``deadline_grace``, and await it if it is async."""
-    options = execution.definition.options
-    assert options.on_dead_letter is not None
-    ctx = execution.contexts.async_context(build_delivery(execution.definition, facts))
+    hook = definition.options.on_dead_letter
+    if hook is None:
+        return
     try:
-        async with asyncio.timeout(max(1.0, options.deadline_grace / 2)):
-            result = options.on_dead_letter(_describe(execution, error, raw, facts), ctx)
+        async with asyncio.timeout(max(1.0, definition.options.deadline_grace / 2)):
+            result = hook(dead, ctx)
             if inspect.isawaitable(result):
                 await result
-    except Exception:
-        logger.exception("on_dead_letter of %s failed", execution.definition.queue)
+    except (Exception, SystemExit, KeyboardInterrupt):
+        logger.exception("on_dead_letter of %s failed", definition.queue)
 
 
-def tell_dead_letter_sync(
-    execution: Execution, error: Exception, raw: bytes, facts: MessageFacts
-) -> None:
+def call_hook_sync(definition: HandlerDefinition, dead: DeadLettered, ctx: object) -> None:
     """Call a plain hook."""
-    hook = execution.definition.options.on_dead_letter
-    assert hook is not None
-    ctx = execution.contexts.sync_context(build_delivery(execution.definition, facts))
+    hook = definition.options.on_dead_letter
+    if hook is None:
+        return
     try:
-        hook(_describe(execution, error, raw, facts), ctx)
-    except Exception:
-        logger.exception("on_dead_letter of %s failed", execution.definition.queue)
+        hook(dead, ctx)
+    except (Exception, SystemExit, KeyboardInterrupt):
+        logger.exception("on_dead_letter of %s failed", definition.queue)
 
 
-def _describe(
-    execution: Execution, error: Exception, raw: bytes, facts: MessageFacts
+def describe(
+    definition: HandlerDefinition, fail: Fail, error: Exception, raw: bytes, facts: MessageFacts
 ) -> DeadLettered:
-    reason = reason_of(error, execution.definition.options)
+    """Return what the hook is given."""
     return DeadLettered(
         message_id=facts["message_id"],
-        topic=execution.definition.topic,
+        topic=definition.topic,
         data=b"" if facts["empty"] else raw,
         attributes=facts["attributes"],
         published_at=datetime.fromisoformat(facts["published_at"]),
-        attempts=0 if reason == "invalid" else facts["attempt"],
-        reason=reason,
+        attempts=fail.attempts,
+        reason=fail.reason,
         error=error,
     )

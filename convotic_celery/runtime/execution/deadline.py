@@ -1,4 +1,4 @@
-"""How long a run may still go on: :class:`RunControl`, behind ``ctx.extend_ack_deadline``.
+"""How long a run may still go on: :class:`RunDeadline`, behind ``ctx.extend_ack_deadline``.
 
 A run's time is counted here, in the process that runs it; the lease is kept by the worker, which is
 the same process in every pool but prefork.
@@ -15,7 +15,7 @@ from celery.worker import state
 
 from convotic_celery.errors import DeadlineNotExtendable
 
-__all__ = ["MAX_RUN_SECONDS", "HoldLease", "RunControl", "hold_lease"]
+__all__ = ["MAX_RUN_SECONDS", "HoldLease", "RunDeadline", "hold_lease"]
 
 #: However often it asks, a run gets no more; as the largest ``ack_deadline``.
 MAX_RUN_SECONDS = 86_400.0
@@ -33,7 +33,7 @@ def hold_lease(task_id: str, seconds: float) -> bool:
     return True
 
 
-class RunControl:
+class RunDeadline:
     """The clock of one run. Made for each; used by that run, and by what it calls."""
 
     __slots__ = (

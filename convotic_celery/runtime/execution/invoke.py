@@ -16,20 +16,35 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 from convotic_celery.context.delivery import Delivery
 from convotic_celery.errors import AckDeadlineExceeded
-from convotic_celery.runtime.delivery.outcome import Postponed
-from convotic_celery.runtime.locks.key_lock import drive_async, drive_sync
+from convotic_celery.runtime.delivery.outcome import Deferred
+from convotic_celery.runtime.delivery.steps import Ask, Pause
+from convotic_celery.runtime.execution.coroutine import explain_cancellation
+from convotic_celery.runtime.execution.dead_letter_hook import (
+    call_hook_async,
+    call_hook_sync,
+    describe,
+)
 from convotic_celery.sdk.message import WorkerMessage
 from convotic_celery.sdk.middleware import tell_error_async, tell_error_sync
 from convotic_celery.sdk.returned import check_returned
 
 if TYPE_CHECKING:
+    from convotic_celery.runtime.delivery.attempts import AttemptLog
+    from convotic_celery.runtime.delivery.outcome import Fail
     from convotic_celery.runtime.delivery.payload import MessageFacts
-    from convotic_celery.runtime.execution.deadline import RunControl
+    from convotic_celery.runtime.execution.deadline import RunDeadline
     from convotic_celery.runtime.execution.lifespans import Lifespans
     from convotic_celery.runtime.locks.key_lock import KeyGuard, KeyStore
     from convotic_celery.sdk.handler import HandlerDefinition
 
-__all__ = ["ContextSource", "Execution", "build_delivery", "build_message", "run_async", "run_sync"]
+__all__ = [
+    "CallHandler",
+    "CallHook",
+    "ContextSource",
+    "Execution",
+    "build_delivery",
+    "build_message",
+]
 
 T = TypeVar("T")
 
@@ -69,7 +84,7 @@ def build_message(
 def build_delivery(
     definition: HandlerDefinition,
     facts: MessageFacts,
-    control: RunControl | None = None,
+    control: RunDeadline | None = None,
     resource: object = None,
 ) -> Delivery:
     """Return what the context knows about the run."""
@@ -92,54 +107,81 @@ class Execution:
 
     definition: HandlerDefinition
     contexts: ContextSource
-    keys: KeyStore | None = None
+    store: KeyStore
+    attempts: AttemptLog | None = None
     guard: KeyGuard | None = None
     lifespans: Lifespans | None = None
 
+    async def do_async(self, step: object) -> Any:
+        """Do one step of a run of an ``async def`` handler."""
+        match step:
+            case CallHandler():
+                return await explain_cancellation(_call_async(self, step))
+            case CallHook():
+                dead = describe(self.definition, step.fail, step.error, step.raw, step.facts)
+                ctx = self.contexts.async_context(build_delivery(self.definition, step.facts))
+                return await explain_cancellation(call_hook_async(self.definition, dead, ctx))
+            case Ask() | Pause():
+                return await explain_cancellation(self.store.do_async(step))
+        raise TypeError(step)
 
-async def run_async(
-    execution: Execution, message: WorkerMessage[Any], facts: MessageFacts, control: RunControl
-) -> None:
-    """Run an ``async def`` handler; it is cancelled at its ack deadline.
+    def do_sync(self, step: object) -> Any:
+        """Do one step of a run of a plain ``def`` handler."""
+        match step:
+            case CallHandler():
+                return _call_sync(self, step)
+            case CallHook():
+                dead = describe(self.definition, step.fail, step.error, step.raw, step.facts)
+                ctx = self.contexts.sync_context(build_delivery(self.definition, step.facts))
+                return call_hook_sync(self.definition, dead, ctx)
+            case Ask() | Pause():
+                return self.store.do_sync(step)
+        raise TypeError(step)
 
-    Raises:
-        AckDeadlineExceeded: It was.
-        Duplicate: The message's key has succeeded already; the handler was not called.
-        Postponed: Its key is busy, or the store away; the handler was not called, or it lost it.
+
+@dataclass(frozen=True, slots=True)
+class CallHandler:
+    """A step of a run: call the handler, with its middleware, until its deadline.
+
+    In a prefork child plain code is stopped at the child's soft time limit. In a thread nobody can
+    stop it: the lease lapses, which the transport warns of. Raises AckDeadlineExceeded where it was
+    stopped, and Deferred if it has lost its key.
     """
-    guard, keys = execution.guard, execution.keys
-    if guard is None or keys is None:
-        await _call_async(execution, message, facts, control)
-        return
-    claim = await drive_async(guard.acquire(message, control), keys)
-    try:
-        await _call_async(execution, message, facts, control)
-    except BaseException:
-        await drive_async(guard.release(claim), keys)
-        raise
-    await drive_async(guard.complete(claim, control), keys)
+
+    message: WorkerMessage[Any]
+    facts: MessageFacts
+    deadline: RunDeadline
 
 
-async def _call_async(
-    execution: Execution, message: WorkerMessage[Any], facts: MessageFacts, control: RunControl
-) -> None:
+@dataclass(frozen=True, slots=True)
+class CallHook:
+    """A step of a run: call ``on_dead_letter``, if there is one."""
+
+    fail: Fail
+    error: Exception
+    raw: bytes
+    facts: MessageFacts
+
+
+async def _call_async(execution: Execution, step: CallHandler) -> None:
     definition, resource = execution.definition, None
     if execution.lifespans is not None:
         resource = await execution.lifespans.enter(definition)
-    ctx = execution.contexts.async_context(build_delivery(definition, facts, control, resource))
+    delivery = build_delivery(definition, step.facts, step.deadline, resource)
+    ctx = execution.contexts.async_context(delivery)
     if not definition.middleware:
-        await _call_until_deadline(definition, message, ctx, control)
+        await _call_until_deadline(definition, step.message, ctx, step.deadline)
         return
     try:
-        await _call_until_deadline(definition, message, ctx, control)
+        await _call_until_deadline(definition, step.message, ctx, step.deadline)
     except Exception as error:
         async with asyncio.timeout(max(1.0, definition.options.deadline_grace / 2)):
-            await tell_error_async(definition.middleware, message, ctx, error)
+            await tell_error_async(definition.middleware, step.message, ctx, error)
         raise
 
 
 async def _call_until_deadline(
-    definition: HandlerDefinition, message: WorkerMessage[Any], ctx: object, control: RunControl
+    definition: HandlerDefinition, message: WorkerMessage[Any], ctx: object, control: RunDeadline
 ) -> None:
     coroutine = definition.call(message, ctx)
     try:
@@ -155,7 +197,7 @@ async def _call_until_deadline(
         if not deadline.expired():
             raise  # the handler's own
         if control.is_lost:
-            raise Postponed("another run has taken its key", 1.0) from error
+            raise Deferred("another run has taken its key", 1.0) from error
         # Chained: the traceback shows where the handler stood.
         raise AckDeadlineExceeded(definition.queue, control.granted_seconds) from error
 
@@ -176,40 +218,18 @@ def _go_on(coroutine: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, 
         return result
 
 
-def run_sync(
-    execution: Execution, message: WorkerMessage[Any], facts: MessageFacts, control: RunControl
-) -> None:
-    """Run a plain ``def`` handler; raises what :func:`run_async` does.
-
-    In a prefork child it is stopped at its ack deadline, which is the child's soft time limit. In a
-    thread nobody can stop it: the lease lapses, which the transport warns of.
-    """
-    guard, keys = execution.guard, execution.keys
-    if guard is None or keys is None:
-        _call_sync(execution, message, facts, control)
-        return
-    claim = drive_sync(guard.acquire(message, control), keys)
-    try:
-        _call_sync(execution, message, facts, control)
-    except BaseException:
-        drive_sync(guard.release(claim), keys)
-        raise
-    drive_sync(guard.complete(claim, control), keys)
-
-
-def _call_sync(
-    execution: Execution, message: WorkerMessage[Any], facts: MessageFacts, control: RunControl
-) -> None:
+def _call_sync(execution: Execution, step: CallHandler) -> None:
     definition, resource = execution.definition, None
     if execution.lifespans is not None:
         resource = execution.lifespans.enter_sync(definition)
-    ctx = execution.contexts.sync_context(build_delivery(definition, facts, control, resource))
+    delivery = build_delivery(definition, step.facts, step.deadline, resource)
+    ctx = execution.contexts.sync_context(delivery)
     try:
-        check_returned(definition.call(message, ctx))
+        check_returned(definition.call(step.message, ctx))
     except SoftTimeLimitExceeded as stopped:
-        error = AckDeadlineExceeded(definition.queue, control.granted_seconds)
-        tell_error_sync(definition.middleware, message, ctx, error)
+        error = AckDeadlineExceeded(definition.queue, step.deadline.granted_seconds)
+        tell_error_sync(definition.middleware, step.message, ctx, error)
         raise error from stopped
     except Exception as error:
-        tell_error_sync(definition.middleware, message, ctx, error)
+        tell_error_sync(definition.middleware, step.message, ctx, error)
         raise

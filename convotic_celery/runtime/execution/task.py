@@ -10,17 +10,21 @@ import inspect
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from celery.app.task import Task
 
 from convotic_celery.context.publishing import encode_json
 from convotic_celery.errors import InvalidMessage, PublishRefused
-from convotic_celery.runtime.delivery.outcome import GivenUp
+from convotic_celery.runtime.delivery.carriers import mark
+from convotic_celery.runtime.delivery.outcome import AlreadyFailed
 from convotic_celery.runtime.delivery.payload import MessageFacts, task_id_of
-from convotic_celery.runtime.execution.attempt import attempt_async, attempt_sync, make_control
+from convotic_celery.runtime.delivery.steps import drive_async, drive_sync
+from convotic_celery.runtime.execution.attempt import Ended, attempt, run_handler
 from convotic_celery.runtime.execution.coroutine import explain_cancellation, run_coroutine
-from convotic_celery.runtime.execution.invoke import Execution, build_message, run_async, run_sync
+from convotic_celery.runtime.execution.deadline import RunDeadline, hold_lease
+from convotic_celery.runtime.execution.invoke import Execution, build_message
 from convotic_celery.sdk.outcomes import DeadLetter
 
 if TYPE_CHECKING:
@@ -74,7 +78,7 @@ class HandlerTask(Task[Any, Any]):
     ignore_result = True
     typing = False
     #: Expected: no traceback in the log.
-    throws = (DeadLetter, GivenUp, InvalidMessage)
+    throws = (AlreadyFailed, DeadLetter, InvalidMessage)
 
     definition: ClassVar[HandlerDefinition]
     execution: ClassVar[Execution]
@@ -91,22 +95,42 @@ class HandlerTask(Task[Any, Any]):
         facts: MessageFacts | None = request.get("convotic")
         if facts is None:
             self._call_directly(*args, **kwargs)
-        elif self.definition.is_async:
-            run_coroutine(self, attempt_async(self.execution, args[0], facts, str(request.id)))
+            return
+        run = attempt(self.execution, args[0], facts, self._start_deadline(str(request.id)))
+        if self.definition.is_async:
+            ended = run_coroutine(self, drive_async(run, self.execution))
         else:
-            attempt_sync(self.execution, args[0], facts, str(request.id))
+            ended = drive_sync(run, self.execution)
+        self._raise(ended)
 
     async def run_on_loop(self, task_id: str, request: Mapping[str, Any], raw: Any) -> None:
         """Do what :meth:`__call__` does, for an ``async def`` handler on the running loop.
 
         Raises:
             InvalidMessage: The message came in Celery's own envelope.
-            Exception: As :func:`attempt_async`.
+            Exception: What tells Celery how the run ended (``delivery/carriers.py``).
         """
         facts: MessageFacts | None = request.get("convotic")
         if facts is None:
             raise self._not_raw()
-        await attempt_async(self.execution, raw, facts, task_id)
+        run = attempt(self.execution, raw, facts, self._start_deadline(task_id))
+        self._raise(await drive_async(run, self.execution))
+
+    def _start_deadline(self, task_id: str) -> RunDeadline:
+        options = self.definition.options
+        hold = partial(hold_lease, task_id)
+        return RunDeadline(options.run_limit, hold, bound_seconds=options.max_lease_duration)
+
+    def _raise(self, ended: Ended | None) -> None:
+        if ended is not None:
+            request: Any = self.request
+            request.settlement = ended.settlement  # for on_failure, which Celery calls next
+            raise ended.error
+
+    def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Have Celery's record of the failure carry what becomes of the message."""
+        del exc, task_id, args, kwargs
+        mark(einfo, getattr(self.request, "settlement", None))
 
     def retry(self, *_: Any, **__: Any) -> NoReturn:
         """Refuse: Celery's retry publishes anew, to every subscriber of the topic.
@@ -157,24 +181,28 @@ class HandlerTask(Task[Any, Any]):
         if not (self.request.called_directly or self.request.is_eager):
             raise self._not_raw()
         data, attributes, ordering_key = _call_arguments(self.name, args, kwargs)
+        message_id = str(uuid.uuid4())
         facts: MessageFacts = {
-            "message_id": str(uuid.uuid4()),
+            "message_id": message_id,
+            "pubsub_id": message_id,
             "attributes": dict(attributes),
             "ordering_key": ordering_key,
             "published_at": datetime.now(UTC).isoformat(),
             "attempt": 1,
-            "losses": 0,
             "replay_count": 0,
             "empty": data is None,
             "trace": {},
         }
-        control = make_control(self.definition, lambda _: True)
         message = build_message(self.definition, b"" if data is None else encode_json(data), facts)
+        options = self.definition.options
+        deadline = RunDeadline(
+            options.run_limit, lambda _: True, bound_seconds=options.max_lease_duration
+        )
+        run = run_handler(self.execution, message, facts, deadline)
         if self.definition.is_async:
-            run = run_async(self.execution, message, facts, control)
-            run_coroutine(self, explain_cancellation(run))
+            run_coroutine(self, drive_async(run, self.execution))
         else:
-            run_sync(self.execution, message, facts, control)
+            drive_sync(run, self.execution)
 
     def _not_raw(self) -> InvalidMessage:
         return InvalidMessage(

@@ -1,10 +1,10 @@
 """Runs a key once: the options ``deduplicate`` and ``concurrency_key``, before and after a run.
 
 Written once for coroutines and plain code: the steps are generators that yield what they need, a
-question to the store or a pause, and :func:`drive_async` or :func:`drive_sync` does it.
+question to the store or a pause (``runtime/delivery/steps.py``).
 
 While a key is busy or the store away the run waits in its place with its lease held, so that
-Pub/Sub counts no delivery; only after a while is the message postponed.
+Pub/Sub counts no delivery; only after a while is the message deferred.
 """
 
 from __future__ import annotations
@@ -12,38 +12,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from celery.worker import state
 
 from convotic_celery.context.database import AsyncDatabase, SyncDatabase
 from convotic_celery.context.records import new_token
 from convotic_celery.errors import StoreUnavailable
-from convotic_celery.runtime.delivery.outcome import Duplicate, Postponed
+from convotic_celery.runtime.delivery.outcome import Deferred, KeySucceeded
+from convotic_celery.runtime.delivery.steps import Ask, Pause, Steps
 from convotic_celery.runtime.locks import scripts as lease_scripts
 from convotic_celery.runtime.locks.renewer import LEASE_SECONDS, KeptLease, LeaseKeeper
 from convotic_celery.sdk.selector import select_key
 
 if TYPE_CHECKING:
-    from convotic_celery.context.scripts import Script
     from convotic_celery.context.store import Store
     from convotic_celery.sdk.handler import HandlerDefinition
     from convotic_celery.sdk.message import WorkerMessage
 
-__all__ = ["Claim", "KeyGuard", "KeyStore", "Patience", "drive_async", "drive_sync"]
+__all__ = ["Claim", "KeyGuard", "KeyStore", "Patience"]
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.05, 1.0
 _STOPPING_DELAY_SECONDS = 1.0
 
 
 class RunDeadline(Protocol):
-    """What this needs of :class:`convotic_celery.runtime.execution.deadline.RunControl`."""
+    """What this needs of :class:`convotic_celery.runtime.execution.deadline.RunDeadline`."""
 
     fencing_token: int | None
 
@@ -63,7 +60,7 @@ class RunDeadline(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How many seconds a run waits in its place before its message is postponed."""
+    """How many seconds a run waits in its place before its message is deferred."""
 
     #: For the run that has its key: most have ended by then.
     busy: float = 2.0
@@ -71,25 +68,6 @@ class Patience:
     place: float = 60.0
     #: A store that is away for minutes makes a pause of minutes.
     store: float = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Run this script on the store."""
-
-    script: Script
-    keys: tuple[str, ...]
-    arguments: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Wait so long."""
-
-    seconds: float
-
-
-Steps: TypeAlias = Generator[Ask | Pause, Any, T]
 
 
 class KeyStore:
@@ -100,6 +78,20 @@ class KeyStore:
         self.synchronous = SyncDatabase(store)
         self.keeper = LeaseKeeper(self.synchronous)
         self.prefix = key_prefix
+
+    async def do_async(self, step: Ask | Pause) -> Any:
+        """Do a run's step on the running loop."""
+        if isinstance(step, Ask):
+            return await self.asynchronous.run(step.script, step.keys, *step.arguments)
+        await asyncio.sleep(step.seconds)
+        return None
+
+    def do_sync(self, step: Ask | Pause) -> Any:
+        """Do a run's step in this thread."""
+        if isinstance(step, Ask):
+            return self.synchronous.run(step.script, step.keys, *step.arguments)
+        threading.Event().wait(step.seconds)
+        return None
 
 
 @dataclass(eq=False, slots=True)
@@ -137,8 +129,8 @@ class KeyGuard:
         """Take the message's keys.
 
         Raises:
-            Duplicate: It has succeeded already.
-            Postponed: A key is busy, or the store away, for long.
+            KeySucceeded: It has succeeded already.
+            Deferred: A key is busy, or the store away, for long.
             InvalidMessage: It has no key.
         """
         claim = Claim()
@@ -167,7 +159,7 @@ class KeyGuard:
                     control,
                     patience=control.time_left,
                 )
-            except (StoreUnavailable, Postponed) as error:
+            except (StoreUnavailable, Deferred) as error:
                 logger.error(  # noqa: TRY400 - the text is the store's, no traceback of ours helps
                     "The success of %s could not be recorded, a duplicate would run: %s",
                     claim.dedup_key,
@@ -200,7 +192,7 @@ class KeyGuard:
         while True:
             answer, detail = yield from self._ask(question, control)
             if answer == "done":
-                raise Duplicate("a message with its key has succeeded")
+                raise KeySucceeded("a message with its key has succeeded")
             if answer == "claimed":
                 break
             yield from waiting.pause(self._run_limit)
@@ -260,7 +252,7 @@ class KeyGuard:
 
 
 class _Waiting:
-    """One wait of one run: longer pauses, up to its patience; then the message is postponed."""
+    """One wait of one run: longer pauses, up to its patience; then the message is deferred."""
 
     def __init__(self, control: RunDeadline, reason: str, patience: float, delay: float) -> None:
         self._control = control
@@ -271,58 +263,14 @@ class _Waiting:
         self._next = _FIRST_PAUSE_SECONDS
 
     def pause(self, run_limit: float) -> Steps[None]:
-        """Wait a little, with the lease held for a whole run from then on; raises Postponed."""
+        """Wait a little, with the lease held for a whole run from then on; raises Deferred."""
         if state.should_stop not in (None, False):
-            raise Postponed(self._reason, _STOPPING_DELAY_SECONDS)
+            raise Deferred(self._reason, _STOPPING_DELAY_SECONDS)
         if self._waited >= self._patience:
-            raise Postponed(self._reason, self._delay)
+            raise Deferred(self._reason, self._delay)
         yield Pause(self._next)
         self._waited += self._next
         self._next = min(_LAST_PAUSE_SECONDS, 2 * self._next)
         if not self._control.restart(run_limit):
             # A prefork child: its parent stops it at the deadline, however long it has waited.
             self._patience = min(self._patience, run_limit / 4)
-
-
-async def drive_async(steps: Steps[T], keys: KeyStore) -> T:
-    """Do the steps on the running loop."""
-    try:
-        step = next(steps)
-        while True:
-            try:
-                answer = await _do_async(step, keys.asynchronous)
-            except BaseException as error:  # noqa: BLE001 - also a cancellation: it frees what it has
-                step = steps.throw(error)
-            else:
-                step = steps.send(answer)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-
-
-async def _do_async(step: Ask | Pause, database: AsyncDatabase) -> Any:
-    if isinstance(step, Ask):
-        return await database.run(step.script, step.keys, *step.arguments)
-    await asyncio.sleep(step.seconds)
-    return None
-
-
-def drive_sync(steps: Steps[T], keys: KeyStore) -> T:
-    """Do the steps in this thread."""
-    never = threading.Event()
-    try:
-        step = next(steps)
-        while True:
-            try:
-                answer: Any = None
-                if isinstance(step, Ask):
-                    answer = keys.synchronous.run(step.script, step.keys, *step.arguments)
-                else:
-                    never.wait(step.seconds)
-            except BaseException as error:  # noqa: BLE001 - belongs to the steps, as in drive_async
-                step = steps.throw(error)
-            else:
-                step = steps.send(answer)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result

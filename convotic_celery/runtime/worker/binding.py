@@ -18,6 +18,7 @@ from convotic_pubsub.limits import MAX_RETENTION_SECONDS
 from convotic_pubsub.queue import DeliveryPolicy, QueueSpec
 
 if TYPE_CHECKING:
+    from convotic_celery.runtime.delivery.attempts import AttemptLog
     from convotic_celery.runtime.execution.invoke import ContextSource
     from convotic_celery.runtime.execution.lifespans import Lifespans
     from convotic_celery.runtime.locks.key_lock import KeyStore
@@ -28,16 +29,19 @@ __all__ = ["kombu_queue", "make_execution", "make_task", "queue_spec"]
 
 
 def make_execution(
-    definition: HandlerDefinition, contexts: ContextSource, keys: KeyStore, lifespans: Lifespans
+    definition: HandlerDefinition,
+    contexts: ContextSource,
+    store: KeyStore,
+    attempts: AttemptLog,
+    lifespans: Lifespans,
 ) -> Execution:
     """Return what the handler's runs need, and nothing that its options don't ask for."""
-    if not definition.options.needs_store:
-        return Execution(definition, contexts, lifespans=lifespans if definition.lifespan else None)
     return Execution(
         definition,
         contexts,
-        keys=keys,
-        guard=KeyGuard(definition, keys),
+        store,
+        attempts,
+        guard=KeyGuard(definition, store) if definition.options.needs_store else None,
         lifespans=lifespans if definition.lifespan else None,
     )
 

@@ -1,10 +1,10 @@
 """How a handler's run ends for its message: Celery's ``Request``, settling on Pub/Sub.
 
 Celery knows one thing to do with a message, to acknowledge it; here a failed run must *not* be
-acknowledged, and a final one has to reach the dead-letter topic first. So each of Celery's outcomes
-is mapped to exactly one settlement of the message (see ``docs/architecture.md``), with the events
-that monitors expect: ``task-retried`` for every attempt but the last, ``task-failed`` only for
-that.
+acknowledged, and a final one has to reach the dead-letter topic first. So each of Celery's
+callbacks gets the settlement that came with the run (``delivery/carriers.py``), or asks the table
+(``delivery/outcome.py``) for what no run decided, and :meth:`HandlerRequest._apply` does it, once,
+with the event that monitors expect.
 
 ``on_success`` and ``execute_using_pool`` are not overridden: Celery replaces both in a subclass of
 this class (``celery.worker.request.create_request_cls``).
@@ -15,34 +15,44 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from billiard.einfo import (  # type: ignore[attr-defined]  # not in celery-types
-    ExceptionInfo,
-    ExceptionWithTraceback,
-)
+from billiard.einfo import ExceptionInfo
 from celery import signals
-from celery.exceptions import Ignore, Retry, Terminated, TimeLimitExceeded, WorkerLostError
+from celery.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.utils.serialization import get_pickled_exception
 from celery.worker import state
 from celery.worker.request import Request
 from kombu.utils.encoding import safe_repr, safe_str
 
-from convotic_celery.runtime.delivery.attributes import Failure, cut_utf8, dead_letter_attributes
+from convotic_celery.context.records import new_token
+from convotic_celery.runtime.delivery.attempts import RunName, describe_failure
+from convotic_celery.runtime.delivery.attributes import Origin, dead_letter_attributes
+from convotic_celery.runtime.delivery.carriers import carried, error_of
 from convotic_celery.runtime.delivery.counters import Outcome, outcomes
 from convotic_celery.runtime.delivery.outcome import (
-    Duplicate,
-    Postponed,
-    count_hook_losses,
-    error_type,
-    reason_of,
+    Ack,
+    Defer,
+    Fail,
+    HardLimit,
+    Raised,
+    Refused,
+    RetryRun,
+    Returned,
+    ReturnUnrun,
+    Revoked,
+    Settlement,
+    Stopped,
+    WorkerLost,
+    settle,
 )
 
 if TYPE_CHECKING:
-    from convotic_celery.runtime.delivery.attributes import DeadLetterReason
+    from convotic_celery.runtime.delivery.attempts import End
     from convotic_celery.runtime.delivery.payload import MessageFacts
+    from convotic_celery.runtime.execution.invoke import Execution
     from convotic_celery.sdk.handler import HandlerDefinition
 
 __all__ = ["HandlerRequest", "SettledMessage"]
@@ -56,7 +66,7 @@ class SettledMessage(Protocol):
     def started(self, hold_seconds: float) -> None:
         """Keep the lease at most so long from now."""
 
-    def lapse(self, delay_seconds: float, *, failure: bool = True) -> None:
+    def lapse(self, delay_seconds: float) -> None:
         """Let the lease end."""
 
     def postpone(self, delay_seconds: float) -> None:
@@ -108,31 +118,24 @@ class HandlerRequest(Request):
         return not self.acknowledged and time.monotonic() > self._held_until
 
     def acknowledge(self) -> None:
-        """Acknowledge: the handler returned, or the message was revoked or has expired."""
-        if not self.acknowledged:
-            self._settle("succeeded", self._delivery.ack)
+        """Acknowledge: the handler returned."""
+        self._apply(settle(Returned(), self._definition.options))
 
     def reject(self, requeue: bool = False) -> None:
         """Give the message up, or back: what Celery does with a request that it can't run."""
-        if self.acknowledged:
-            return
         if requeue:
             self.hand_back()
         else:
-            self._dead_letter(ValueError("Celery rejected the request"), "rejected")
+            self._apply(settle(Refused("rejected"), self._definition.options))
 
     def hand_back(self) -> None:
         """Return the message unrun; this counts as no attempt."""
         state.task_ready(self)
-        self._settle("handed_back", self._delivery.hand_back)
+        self._apply(settle(Stopped(), self._definition.options))
 
     def on_retry(self, exc_info: ExceptionInfo) -> None:
-        """Let the lease lapse after the delay that the task chose; that is the redelivery."""
-        retry = _unwrap(exc_info.exception)
-        if isinstance(retry.exc, Postponed):
-            self._postpone(retry.exc)
-            return
-        self._retry(exc_info, retry.exc or retry, float(retry.when or 0.0), failure=True)
+        """Let the lease lapse after the delay that the run chose; that is the redelivery."""
+        self._end(exc_info)
 
     def on_failure(
         self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False
@@ -144,20 +147,7 @@ class HandlerRequest(Request):
             send_failed_event: False keeps monitors out of it.
             return_ok: True if the tracer has recorded the failure; else nobody has.
         """
-        error = _unwrap(exc_info.exception)
-        if isinstance(error, Retry):
-            state.task_ready(self)
-            self.on_retry(exc_info)
-        elif isinstance(error, Ignore):
-            self._drop(str(error), "duplicate" if isinstance(error, Duplicate) else "dropped")
-        elif self._was_stopped_by_us(error):
-            self.hand_back()
-        elif isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt):
-            self._on_worker_lost(exc_info, error)
-        elif isinstance(error, TimeLimitExceeded):
-            self._on_hard_limit(exc_info, error)
-        else:
-            self._fail(exc_info, error, recorded=return_ok, announced=send_failed_event)
+        self._end(exc_info, recorded=return_ok, announced=send_failed_event)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """Settle a run that the pool gave up at its hard limit.
@@ -168,103 +158,137 @@ class HandlerRequest(Request):
             super().on_timeout(soft, timeout)
         elif not self.acknowledged:
             error = TimeLimitExceeded(timeout)
-            try:
-                raise error
-            except TimeLimitExceeded:
-                self._on_hard_limit(ExceptionInfo(), error)
+            self._end(ExceptionInfo((type(error), error, None)))
 
     def info(self, safe: bool = False) -> Any:  # noqa: ARG002 - it is always safe
         """Return what ``inspect active`` shows; the data as (shortened) text, it is bytes."""
         shown = super().info(safe=True)
         return {**shown, "attempt": self._facts["attempt"]} if self._facts else shown
 
-    # -- outcomes --------------------------------------------------------------------------------
+    # -- settling --------------------------------------------------------------------------------
 
-    def _retry(
-        self, exc_info: ExceptionInfo, error: BaseException, delay: float, *, failure: bool
+    def _end(
+        self, exc_info: ExceptionInfo, *, recorded: bool = False, announced: bool = True
     ) -> None:
+        """Settle a run that did not return."""
+        state.task_ready(self)
         if self.acknowledged:
             return
-        self._settle("retried", lambda: self._delivery.lapse(delay, failure=failure))
-        self.send_event(
-            "task-retried", exception=safe_repr(error), traceback=safe_str(exc_info.traceback)
-        )
+        try:
+            settlement = carried(exc_info) or self._decide(error_of(exc_info))
+            self._apply(settlement, exc_info, recorded=recorded, announced=announced)
+        except Exception:
+            logger.exception("%s[%s] could not be settled as it ended", self.name, self.id)
+        if not self.acknowledged:  # never keep its slot: let Pub/Sub deliver it again
+            self._apply(RetryRun(self._definition.options.ack_deadline))
 
-    def _postpone(self, postponed: Postponed) -> None:
-        """Let the message come again later; the handler was not called, so nothing is counted."""
-        state.task_ready(self)
-        delay = postponed.delay_seconds
-        self._settle("postponed", lambda: self._delivery.postpone(delay))
-        self.send_event("task-retried", exception=safe_repr(postponed), traceback="")
-
-    def _drop(self, reason: str, outcome: Outcome = "dropped") -> None:
-        """Acknowledge what the handler declined; monitors see a success with that result."""
-        state.task_ready(self, successful=True)
-        if self.acknowledged:
-            return
-        self._settle(outcome, self._delivery.ack)
-        result = repr({"dropped": reason})
-        self.send_event("task-succeeded", result=result, runtime=self._elapsed_seconds)
-
-    def _on_worker_lost(self, exc_info: ExceptionInfo, error: BaseException) -> None:
-        """A child died with the message: that is a loss, not a failure, and has its own budget."""
-        lost = error
-        if not isinstance(error, WorkerLostError):
-            lost = WorkerLostError(f"Worker exited prematurely: {error!r}.")
-        state.task_ready(self)
+    def _decide(self, error: BaseException) -> Settlement:
+        """Ask the table about an end that comes from no run of ours."""
         options = self._definition.options
-        losses = self._facts["losses"] + 1 if self._facts else 1
-        if losses >= options.max_worker_losses + count_hook_losses(options):
-            self._fail(exc_info, lost, recorded=False)
-            return
-        logger.error(
-            "%s[%s] took its process down (%d of %d times): %s",
-            self.name,
-            self.id,
-            losses,
-            options.max_worker_losses,
-            lost,
-        )
-        delay = max(1.0, options.ack_deadline - self._elapsed_seconds)
-        self._retry(exc_info, lost, delay, failure=False)
+        if self._was_stopped_by_us(error):
+            return settle(Stopped(), options)
+        if self._facts is None:  # in Celery's own envelope
+            return settle(Refused("invalid", error), options)
+        if isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt):
+            logger.error("%s[%s] took its process down: %r", self.name, self.id, error)
+            return settle(WorkerLost(self._elapsed_seconds), options)
+        if isinstance(error, TimeLimitExceeded):
+            logger.error("Hard time limit exceeded for %s[%s]: %s", self.name, self.id, error)
+            return settle(HardLimit(), options, attempt=self._facts["attempt"])
+        raised = error if isinstance(error, Exception) else RuntimeError(safe_repr(error))
+        event = Raised(raised, self._elapsed_seconds)
+        return settle(event, options, attempt=self._facts["attempt"])
 
-    def _on_hard_limit(self, exc_info: ExceptionInfo, error: TimeLimitExceeded) -> None:
-        state.task_ready(self)
-        options = self._definition.options
-        is_last = self._attempt > options.max_retries and options.on_dead_letter is None
-        if is_last or self._gives_up:
-            self._fail(exc_info, error, recorded=False)
-            return
-        logger.error("Hard time limit exceeded for %s[%s]: %s", self.name, self.id, error)
-        self._retry(exc_info, error, 0.0, failure=True)
-
-    def _fail(
+    def _apply(
         self,
-        exc_info: ExceptionInfo,
-        error: BaseException,
+        settlement: Settlement,
+        exc_info: ExceptionInfo | None = None,
         *,
-        recorded: bool,
+        recorded: bool = True,
         announced: bool = True,
     ) -> None:
-        """Give the message up, and tell so: this was its last attempt."""
-        state.task_ready(self)
+        """Do what was decided, and report it; only the first settlement counts."""
         if self.acknowledged:
             return
-        # A run that was only to call the hook has its reason already, however it ended.
-        reason = self._gives_up or reason_of(error, self._definition.options)
-        self._dead_letter(error, reason)
+        attributes = (
+            dead_letter_attributes(settlement, self._origin) if isinstance(settlement, Fail) else {}
+        )
+        self.acknowledged = True
+        self._note(settlement)
+        match settlement:
+            case Ack():
+                self._delivery.ack()
+                self._report_ack(settlement)
+            case RetryRun():
+                self._delivery.lapse(settlement.delay_seconds)
+                self._report_retry("retried", exc_info)
+            case Defer():
+                self._delivery.postpone(settlement.delay_seconds)
+                self._report_retry("deferred", exc_info)
+            case Fail():
+                self._delivery.dead_letter(attributes)
+                self._report_failure(exc_info, recorded=recorded, announced=announced)
+            case ReturnUnrun():
+                self._delivery.hand_back()
+                outcomes.count(self.name, "returned_unrun")
+
+    def _note(self, settlement: Settlement) -> None:
+        """Write to the store how the run ended, where the run itself could not."""
+        attempts, facts = self._execution.attempts, self._facts
+        if attempts is None or facts is None:
+            return
+        end: End
+        match settlement:
+            case RetryRun(recorded=False):
+                end, last = settlement.counts_as, describe_failure(settlement)
+            case Defer(recorded=False) | ReturnUnrun() if "run" in facts:
+                end, last = "unrun", ""
+            case _:
+                return
+        subscription, ttl = self._definition.subscription, self._definition.options.retention
+        run = facts.get("run") or new_token()
+        attempts.end_later(RunName(subscription, facts["pubsub_id"], run, ttl), end, last)
+
+    # -- reporting -------------------------------------------------------------------------------
+
+    def _report_ack(self, ack: Ack) -> None:
+        """Monitors see a message that its handler declined as a success with that result."""
+        outcomes.count(self.name, ack.outcome)
+        if ack.outcome in {"succeeded", "revoked"}:  # Celery reports these
+            return
+        state.task_ready(self, successful=True)
+        result = repr({"dropped": ack.reason})
+        self.send_event("task-succeeded", result=result, runtime=self._elapsed_seconds)
+
+    def _report_retry(self, outcome: Outcome, exc_info: ExceptionInfo | None) -> None:
+        outcomes.count(self.name, outcome)
+        if exc_info is not None:
+            error = error_of(exc_info)
+            self.send_event(
+                "task-retried",
+                exception=safe_repr(getattr(error, "exc", None) or error),
+                traceback=safe_str(exc_info.traceback),
+            )
+
+    def _report_failure(
+        self, exc_info: ExceptionInfo | None, *, recorded: bool, announced: bool
+    ) -> None:
+        outcomes.count(self.name, "dead_lettered")
+        if exc_info is None:
+            return
+        error = error_of(exc_info)
         if not recorded:
             self._record_failure(exc_info, error)
         if announced:
             self.send_event(
                 "task-failed",
-                exception=safe_repr(get_pickled_exception(_unwrap(exc_info.exception))),
+                exception=safe_repr(get_pickled_exception(error)),
                 traceback=safe_str(exc_info.traceback),
             )
 
     def _record_failure(self, exc_info: ExceptionInfo, error: BaseException) -> None:
         """Do what Celery's tracer does for a failure, for one that the tracer did not see."""
-        logger.error("%s[%s] failed: %r", self.name, self.id, error)
+        logger.error("%s[%s] failed: %s", self.name, self.id, safe_repr(error))
         backend: Any = self.task.backend
         backend.mark_as_failure(
             self.id, error, request=self._context, store_result=self.store_errors
@@ -279,38 +303,12 @@ class HandlerRequest(Request):
             einfo=exc_info,
         )
 
-    def _dead_letter(self, error: BaseException, reason: Any) -> None:
-        facts = self._facts
-        failure = Failure(
-            reason=reason,
-            message_id=facts["message_id"] if facts else self.id,
-            attempts=0 if reason == "invalid" else self._attempt,
-            subscription=self._definition.subscription,
-            topic=self._definition.topic,
-            error_type=error_type(error),
-            error_message=cut_utf8(str(error)),
-            published_at=(
-                datetime.fromisoformat(facts["published_at"]) if facts else datetime.now(UTC)
-            ),
-            replay_count=facts["replay_count"] if facts else 0,
-        )
-        attributes = dead_letter_attributes(failure)
-        self._settle("dead_lettered", lambda: self._delivery.dead_letter(attributes))
-
     # -- state -----------------------------------------------------------------------------------
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         """Acknowledge a revoked or expired message, and count it as that."""
-        if not self.acknowledged:
-            self._settle("revoked", self._delivery.ack)
+        self._apply(settle(Revoked(), self._definition.options))
         super()._announce_revoked(reason, terminated, signum, expired)  # type: ignore[misc]  # untyped
-
-    def _settle(self, outcome: Outcome, settle: Callable[[], None]) -> None:
-        if self.acknowledged:
-            return
-        self.acknowledged = True
-        settle()
-        outcomes.count(self.name, outcome)
 
     def _was_stopped_by_us(self, error: BaseException) -> bool:
         """Say whether a shutdown stopped the run: then it is nobody's failure.
@@ -328,9 +326,13 @@ class HandlerRequest(Request):
         return message
 
     @property
+    def _execution(self) -> Execution:
+        execution: Execution = self.task.execution  # type: ignore[attr-defined]  # HandlerTask's
+        return execution
+
+    @property
     def _definition(self) -> HandlerDefinition:
-        definition: HandlerDefinition = self.task.definition  # type: ignore[attr-defined]  # HandlerTask's
-        return definition
+        return self._execution.definition
 
     @property
     def _facts(self) -> MessageFacts | None:
@@ -339,19 +341,18 @@ class HandlerRequest(Request):
         return facts
 
     @property
-    def _gives_up(self) -> DeadLetterReason | None:
-        """Why the message is given up, if this run only calls ``on_dead_letter``."""
-        return self._facts.get("give_up") if self._facts else None
+    def _origin(self) -> Origin:
+        facts, definition = self._facts, self._definition
+        published = datetime.fromisoformat(facts["published_at"]) if facts else datetime.now(UTC)
+        return Origin(
+            message_id=facts["message_id"] if facts else self.id,
+            subscription=definition.subscription,
+            topic=definition.topic,
+            published_at=published,
+            replay_count=facts["replay_count"] if facts else 0,
+        )
 
     @property
     def _elapsed_seconds(self) -> float:
         """Time since the run began; 0 before."""
         return 0.0 if self.time_start is None else max(0.0, time.time() - self.time_start)
-
-    @property
-    def _attempt(self) -> int:
-        return self._facts["attempt"] if self._facts else 1
-
-
-def _unwrap(error: Any) -> Any:
-    return error.exc if isinstance(error, ExceptionWithTraceback) else error

@@ -90,17 +90,22 @@ def test_prefork_tells_it_in_another_child(stage: Stage) -> None:
         stopped = stage.pull_dead_letter(queue="probe.stubborn.probe", timeout=40)
 
     told = {run["data"]: run["reason"] for run in stage.read_runs("told")}
-    assert told == {"7": "worker-lost", "8": "max-retries-exceeded"}
+    assert told == {"7": "worker-lost", "8": "ack-deadline-exceeded"}
     assert killed.attributes[REASON] == told["7"]
     assert stopped.attributes[REASON] == told["8"]
     assert len(stage.read_runs("killing")) == len(stage.read_runs("stubborn")) == 1
 
 
 def test_the_next_worker_tells_it_for_a_killed_one(stage: Stage) -> None:
-    """Here a workflow's: its run has failed, and says why. The step is not run again."""
+    """Here a workflow's: its run has failed, and says why. The step is not run again.
+
+    max_worker_losses=1: the first run left no note that it began, the second did.
+    """
     with stage.worker() as first:
         stage.publish_json({}, topic="probe.start")
         assert first.child.wait(20) == 9
+    with stage.worker(ready=False) as second:
+        assert second.child.wait(40) == 9
     with stage.worker():
         dead_letter = stage.pull_dead_letter(queue="workflow.falling.probe", timeout=40)
         stage.publish_json({}, topic="probe.look")
@@ -109,4 +114,4 @@ def test_the_next_worker_tells_it_for_a_killed_one(stage: Stage) -> None:
     assert dead_letter.attributes[REASON] == "worker-lost"
     assert looked["status"] == "failed"
     assert "worker-lost" in looked["error"]
-    assert len(stage.read_runs("falling")) == 1
+    assert len(stage.read_runs("falling")) == 2

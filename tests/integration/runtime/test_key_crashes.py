@@ -10,9 +10,10 @@ from typing import Any, TypeAlias
 import pytest
 
 from convotic_celery.context import Store
-from convotic_celery.runtime.delivery.outcome import Duplicate, Postponed
-from convotic_celery.runtime.execution.deadline import RunControl
-from convotic_celery.runtime.locks.key_lock import Claim, KeyGuard, KeyStore, Patience, drive_async
+from convotic_celery.runtime.delivery.outcome import Deferred, KeySucceeded
+from convotic_celery.runtime.delivery.steps import drive_async
+from convotic_celery.runtime.execution.deadline import RunDeadline
+from convotic_celery.runtime.locks.key_lock import Claim, KeyGuard, KeyStore, Patience
 from convotic_celery.sdk.message import WorkerMessage
 from tests.support.valkey import run_valkey
 from tests.unit.runtime.support import define
@@ -51,15 +52,15 @@ class World:
         """Have a worker take the message; say why it does not run if it does not."""
         definition = define(deduplicate=self._deduplicate)
         guard = KeyGuard(definition, self._keys, Patience(busy=0))
-        self._guard, self._control = guard, RunControl(30.0, lambda _: True)
+        self._guard, self._control = guard, RunDeadline(30.0, lambda _: True)
         message = WorkerMessage(
             id=message_id, data={"id": 7}, attributes={}, published_at=datetime.now(UTC)
         )
         try:
             claim = await drive_async(guard.acquire(message, self._control), self._keys)
-        except Duplicate:
+        except KeySucceeded:
             return "skipped"
-        except Postponed:
+        except Deferred:
             return "postponed"
         self._claims.append(claim)
         return claim

@@ -14,15 +14,14 @@ import pytest_asyncio
 
 from convotic_celery.context import Store
 from convotic_celery.errors import InvalidMessage
-from convotic_celery.runtime.delivery.outcome import Duplicate, Postponed
-from convotic_celery.runtime.execution.deadline import RunControl
+from convotic_celery.runtime.delivery.outcome import Deferred, KeySucceeded
+from convotic_celery.runtime.delivery.steps import drive_async, drive_sync
+from convotic_celery.runtime.execution.deadline import RunDeadline
 from convotic_celery.runtime.locks.key_lock import (
     Claim,
     KeyGuard,
     KeyStore,
     Patience,
-    drive_async,
-    drive_sync,
 )
 from convotic_celery.runtime.locks.renewer import KeptLease, LeaseKeeper
 from convotic_celery.runtime.locks.scripts import CLAIM, RELEASE, RENEW
@@ -76,8 +75,8 @@ def make_message(data: object = None, **fields: Any) -> WorkerMessage[Any]:
     )
 
 
-def make_control() -> RunControl:
-    return RunControl(30.0, lambda _: True)
+def make_control() -> RunDeadline:
+    return RunDeadline(30.0, lambda _: True)
 
 
 def make_guard(keys: KeyStore, patience: Patience | None = None, **options: Any) -> KeyGuard:
@@ -90,7 +89,7 @@ async def test_what_has_succeeded_is_skipped(keys: KeyStore) -> None:
     claim = await drive_async(guard.acquire(make_message(), control), keys)
     await drive_async(guard.complete(claim, control), keys)
 
-    with pytest.raises(Duplicate):
+    with pytest.raises(KeySucceeded):
         await drive_async(guard.acquire(make_message(id="m-2"), control), keys)
     await drive_async(guard.acquire(make_message({"id": 8}), control), keys)
 
@@ -112,7 +111,7 @@ async def test_a_busy_key_is_postponed(keys: KeyStore) -> None:
     guard = make_guard(keys, IMPATIENT, ack_deadline=20)
     await drive_async(guard.acquire(make_message(), make_control()), keys)
 
-    with pytest.raises(Postponed) as caught:
+    with pytest.raises(Deferred) as caught:
         await drive_async(guard.acquire(make_message(), make_control()), keys)
 
     assert caught.value.delay_seconds == 20
@@ -129,7 +128,7 @@ async def test_a_duplicate_waits_for_the_run_that_has_its_key(keys: KeyStore) ->
 
     await drive_async(guard.complete(claim, control), keys)
 
-    with pytest.raises(Duplicate):
+    with pytest.raises(KeySucceeded):
         await waiting
 
 
@@ -142,7 +141,7 @@ async def test_of_many_at_once_one_runs(keys: KeyStore) -> None:
         control = make_control()
         try:
             claim = drive_sync(guard.acquire(make_message(id=f"m-{number}"), control), keys)
-        except Duplicate:
+        except KeySucceeded:
             return
         runs.append("begin")
         runs.append("end")
@@ -194,7 +193,7 @@ async def test_a_concurrency_key_has_so_many_places(
     claim = await acquire(here)
     await acquire(there)
     for each in (here, there):
-        with pytest.raises(Postponed):
+        with pytest.raises(Deferred):
             await acquire(each)
 
     await drive_async(guards[here].release(claim), here)
@@ -313,8 +312,8 @@ def test_while_the_store_is_away_a_message_is_not_run(away: KeyStore) -> None:
 
     guard = make_guard(away, Patience(store=0.05), ack_deadline=30)
 
-    with pytest.raises(Postponed, match="the store is away"):
-        drive_sync(guard.acquire(make_message(), RunControl(30.0, hold)), away)
+    with pytest.raises(Deferred, match="the store is away"):
+        drive_sync(guard.acquire(make_message(), RunDeadline(30.0, hold)), away)
 
     assert held == [30.0]
 

@@ -6,12 +6,12 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from convotic_celery.app import ConvoticApp
 from convotic_celery.runtime.celery_internals import make_request_class
-from convotic_celery.runtime.delivery.attributes import DeadLetterReason
 from convotic_celery.runtime.delivery.payload import PayloadBuilder, as_task_body
 from convotic_celery.runtime.worker.request import HandlerRequest
 from convotic_celery.sdk.handler import HandlerDefinition, define_handler
@@ -61,6 +61,9 @@ def make_app(*definitions: HandlerDefinition) -> ConvoticApp:
     app = ConvoticApp(make_settings(), definitions)
     app.set_default()
     app.finalize()
+    for definition in definitions:
+        task: Any = app.tasks[definition.queue]
+        task.execution = replace(task.execution, attempts=None)  # there is no store
     return app
 
 
@@ -101,8 +104,8 @@ class RecordingMessage:
     def ack(self) -> None:
         self._settle("ack")
 
-    def lapse(self, delay_seconds: float, *, failure: bool = True) -> None:
-        self._settle("lapse", delay_seconds, failure)
+    def lapse(self, delay_seconds: float) -> None:
+        self._settle("lapse", delay_seconds)
 
     def postpone(self, delay_seconds: float) -> None:
         self._settle("postpone", delay_seconds)
@@ -148,12 +151,16 @@ def make_request(
     received: Received | None = None,
     *,
     attempt: int = 1,
-    losses: int = 0,
-    give_up: DeadLetterReason | None = None,
 ) -> tuple[Any, RecordingMessage, RecordingEventer]:
     """Return Celery's request for a delivery, with its message and events."""
     builder = PayloadBuilder.for_queue(definition.queue, definition.subscription)
-    payload = builder.build(received or receive(), attempt=attempt, losses=losses, give_up=give_up)
+    return request_of(app, definition, pool, builder.build(received or receive(), attempt=attempt))
+
+
+def request_of(
+    app: ConvoticApp, definition: HandlerDefinition, pool: Any, payload: Mapping[str, Any]
+) -> tuple[Any, RecordingMessage, RecordingEventer]:
+    """Return Celery's request for a payload, with its message and events."""
     message, eventer = RecordingMessage(payload), RecordingEventer()
     task = app.tasks[definition.queue]
     request_class = make_request_class(HandlerRequest, task, pool, "unit", eventer)

@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 import pytest
 
 from convotic_celery.runtime.delivery.attributes import (
-    Failure,
+    Origin,
     cut_utf8,
     dead_letter_attributes,
     replay_count,
     trace_attributes,
     user_attributes,
 )
+from convotic_celery.runtime.delivery.outcome import Fail
 from tests.unit.runtime.support import PUBLISHED_AT
 
 NOW = datetime(2026, 11, 23, 21, 0, tzinfo=UTC)
@@ -53,14 +54,11 @@ def test_the_replay_count_is_a_number(attributes: dict[str, str], count: int) ->
 def test_a_dead_letters_attributes_stand_in_order_of_importance() -> None:
     """The transport leaves off from the end; delivery.md fixes the order."""
     attributes = dead_letter_attributes(
-        Failure(
-            reason="max-retries-exceeded",
+        Fail("max-retries-exceeded", 3, "ValueError", "no"),
+        Origin(
             message_id="m-1",
-            attempts=3,
             subscription="orders.new.shop",
             topic="orders.new",
-            error_type="ValueError",
-            error_message="no",
             published_at=PUBLISHED_AT,
         ),
         now=NOW,

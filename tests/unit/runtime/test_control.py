@@ -11,10 +11,12 @@ import pytest
 
 from convotic_celery.context.delivery import RouteCall
 from convotic_celery.errors import AckDeadlineExceeded, DeadlineNotExtendable
-from convotic_celery.runtime.delivery.outcome import Postponed
+from convotic_celery.runtime.delivery.outcome import Deferred
 from convotic_celery.runtime.delivery.payload import PayloadBuilder
-from convotic_celery.runtime.execution.deadline import RunControl, hold_lease
-from convotic_celery.runtime.execution.invoke import Execution, build_message, run_async
+from convotic_celery.runtime.delivery.steps import drive_async
+from convotic_celery.runtime.execution.attempt import run_handler
+from convotic_celery.runtime.execution.deadline import RunDeadline, hold_lease
+from convotic_celery.runtime.execution.invoke import Execution, build_message
 from tests.unit.runtime.support import define, forever, make_app, receive
 
 
@@ -30,9 +32,9 @@ class Lease:
         return self._is_here
 
 
-def make_control(limit: float = 30.0, **values: Any) -> tuple[RunControl, Lease]:
+def make_control(limit: float = 30.0, **values: Any) -> tuple[RunDeadline, Lease]:
     lease = Lease()
-    return RunControl(limit, lease, **values), lease
+    return RunDeadline(limit, lease, **values), lease
 
 
 def test_extending_moves_the_end_and_holds_the_lease() -> None:
@@ -67,7 +69,7 @@ def test_an_extension_has_a_bound(seconds: float) -> None:
 
 def test_a_prefork_child_is_told_what_to_do() -> None:
     """Its parent holds the lease and stops it."""
-    control = RunControl(30, Lease(is_here=False))
+    control = RunDeadline(30, Lease(is_here=False))
 
     with pytest.raises(DeadlineNotExtendable, match="max_lease_duration"):
         control.extend(60)
@@ -79,13 +81,14 @@ def test_the_lease_of_an_unknown_task_is_not_held() -> None:
     assert hold_lease("no-such-task", 10) is False
 
 
-def run(handler: Any, control: RunControl, **options: Any) -> None:
+def run(handler: Any, control: RunDeadline, **options: Any) -> None:
     definition = define(handler, **options)
     app = make_app(definition)
     builder = PayloadBuilder.for_queue(definition.queue, definition.subscription)
-    facts = builder.build(receive(), attempt=1, losses=0)["headers"]["convotic"]
+    facts = builder.build(receive(), attempt=1)["headers"]["convotic"]
     message = build_message(definition, b"1", facts)
-    asyncio.run(run_async(Execution(definition, app.services), message, facts, control))
+    execution = Execution(definition, app.services, app.keys)
+    asyncio.run(drive_async(run_handler(execution, message, facts, control), execution))
 
 
 def test_an_extended_run_is_not_stopped_at_its_first_deadline() -> None:
@@ -124,7 +127,7 @@ def test_a_run_that_lost_its_key_before_it_first_waits_is_stopped_there() -> Non
         control.lose()
         await forever()
 
-    with pytest.raises(Postponed):
+    with pytest.raises(Deferred):
         run(handler, control)
 
 

@@ -16,17 +16,18 @@ from celery.worker.consumer import Consumer
 
 from convotic_celery.errors import AckDeadlineExceeded, InvalidMessage
 from convotic_celery.runtime.delivery.outcome import (
-    Again,
-    Duplicate,
-    GiveUp,
-    Later,
-    Postponed,
-    judge,
-    reason_of,
+    Defer,
+    Deferred,
+    Fail,
+    KeySucceeded,
+    Raised,
+    RetryRun,
+    settle,
 )
 from convotic_celery.runtime.delivery.policy import HandlerPolicy
-from convotic_celery.runtime.execution.deadline import RunControl
-from convotic_celery.runtime.locks.key_lock import Claim, Pause, Steps
+from convotic_celery.runtime.delivery.steps import Pause, Steps
+from convotic_celery.runtime.execution.deadline import RunDeadline
+from convotic_celery.runtime.locks.key_lock import Claim
 from convotic_celery.runtime.pool.pool import TaskPool
 from convotic_celery.runtime.worker.consumer import HandlerConsumer
 from convotic_celery.sdk.options import WorkerOptions
@@ -43,8 +44,8 @@ from tests.unit.runtime.support import (
 )
 
 
-def verdict(error: Exception, **options: Any) -> object:
-    return judge(error, WorkerOptions(**options), attempt=1, elapsed_seconds=0, random=0.5)
+def decide(error: Exception, **options: Any) -> object:
+    return settle(Raised(error), WorkerOptions(**options))
 
 
 @pytest.mark.parametrize(
@@ -65,25 +66,28 @@ def test_which_errors_are_worth_a_retry(
     options: dict[str, Any], error: Exception, is_retried: bool
 ) -> None:
     """no_retry_on is the stronger; outcomes and deadlines are not retry_on's business."""
-    assert isinstance(verdict(error, **options), Again if is_retried else GiveUp)
+    assert isinstance(decide(error, **options), RetryRun if is_retried else Fail)
 
 
 def test_what_is_not_retried_is_rejected() -> None:
     """A deadline keeps its own reason."""
-    options = WorkerOptions(no_retry_on=[ValueError, AckDeadlineExceeded])
+    options = {"no_retry_on": [ValueError, AckDeadlineExceeded], "max_retries": 0}
 
-    assert reason_of(ValueError(), options) == "rejected"
-    assert reason_of(AckDeadlineExceeded("orders", 30), options) == "ack-deadline-exceeded"
-    assert reason_of(KeyError(), options) == "max-retries-exceeded"
+    reasons = [
+        getattr(decide(error, **options), "reason", None)
+        for error in (ValueError(), AckDeadlineExceeded("orders", 30), KeyError())
+    ]
+
+    assert reasons == ["rejected", "ack-deadline-exceeded", "max-retries-exceeded"]
 
 
-def test_a_postponement_is_no_attempt() -> None:
+def test_a_deferral_is_no_attempt() -> None:
     """Whatever attempt it is."""
-    postponed = Postponed("its key is busy", 20.0)
+    deferred = Deferred("its key is busy", 20.0)
 
-    found = judge(postponed, WorkerOptions(max_retries=0), attempt=9, elapsed_seconds=0, random=0)
+    found = settle(Raised(deferred), WorkerOptions(max_retries=0), attempt=9)
 
-    assert found == Later(20.0)
+    assert found == Defer(20.0, "its key is busy")
 
 
 def run(pool: Any, error: Exception, *, guard: Any = None, **options: Any) -> RecordingMessage:
@@ -97,8 +101,7 @@ def run(pool: Any, error: Exception, *, guard: Any = None, **options: Any) -> Re
     pool.app = app
     if guard is not None:
         task: Any = app.tasks[definition.queue]
-        keys = SimpleNamespace(asynchronous=None)
-        task.execution = replace(task.execution, guard=guard, keys=keys)
+        task.execution = replace(task.execution, guard=guard)
     request, message, eventer = make_request(app, definition, pool, receive())
     request.execute_using_pool(pool)
     wait_until(message.settled.is_set)
@@ -106,9 +109,9 @@ def run(pool: Any, error: Exception, *, guard: Any = None, **options: Any) -> Re
     return message
 
 
-def test_a_postponed_message_comes_again_unfailed(any_pool: Any) -> None:
+def test_a_deferred_message_is_delivered_again_unfailed(any_pool: Any) -> None:
     """Its settlement records neither failure nor loss."""
-    message = run(any_pool, Postponed("its key is busy", 20.0))
+    message = run(any_pool, Deferred("its key is busy", 20.0))
 
     assert message.settlement == ("postpone", 20.0)
 
@@ -118,7 +121,7 @@ class BusyKey:
 
     freed_at = 0.0
 
-    def acquire(self, message: Any, control: RunControl) -> Steps[Claim]:
+    def acquire(self, message: Any, control: RunDeadline) -> Steps[Claim]:
         yield Pause(0.3)
         self.freed_at = time.monotonic()
         control.restart(10.0)
@@ -135,14 +138,14 @@ def test_the_wait_for_a_key_is_not_the_handler_s_time(any_pool: Any) -> None:
     message = run(any_pool, ValueError(), guard=guard, ack_deadline=10)
 
     assert guard.freed_at > 0
-    _, delay, _ = message.settlement
+    _, delay = message.settlement
     rounding = 0.001
     assert delay + rounding >= 10 - (message.settled_at - guard.freed_at)
 
 
 def test_a_duplicate_is_acknowledged(any_pool: Any) -> None:
     """And counted as that."""
-    message = run(any_pool, Duplicate("it has succeeded"))
+    message = run(any_pool, KeySucceeded("it has succeeded"))
 
     assert message.settlement == ("ack",)
 
@@ -152,8 +155,8 @@ def test_a_longer_lease_is_held_longer(any_pool: Any) -> None:
     message = run(any_pool, ValueError(), max_lease_duration=90, deadline_grace=5)
 
     assert message.held_seconds == 95
-    kind, delay, failure = message.settlement
-    assert (kind, failure) == ("lapse", True)
+    kind, delay = message.settlement
+    assert kind == "lapse"
     assert 29 < delay <= 30
 
 
@@ -163,7 +166,7 @@ def test_old_messages_are_acknowledged_unrun(age: float, runs: bool) -> None:
     now = PUBLISHED_AT + timedelta(seconds=age)
     policy = HandlerPolicy(define(max_message_age=60), None, now=lambda: now)
 
-    decision = policy.decide(receive(), None)
+    decision = policy.decide(receive())
 
     assert isinstance(decision, Deliver) if runs else decision == Acknowledge("expired")
 
@@ -174,7 +177,7 @@ def test_without_a_maximum_nobody_asks_for_the_time() -> None:
     def now() -> datetime:
         raise AssertionError(datetime.now(UTC))
 
-    decision = HandlerPolicy(define(), None, now=now).decide(receive(), None)
+    decision = HandlerPolicy(define(), None, now=now).decide(receive())
 
     assert isinstance(decision, Deliver)
 

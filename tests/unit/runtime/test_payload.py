@@ -21,7 +21,7 @@ BUILDER = PayloadBuilder.for_queue("orders.new.shop", "orders.new.shop")
 
 
 def build(**values: Any) -> PayloadDict:
-    return BUILDER.build(receive(**values), attempt=1, losses=0)
+    return BUILDER.build(receive(**values), attempt=1)
 
 
 def test_celery_gets_the_data_untouched() -> None:
@@ -41,7 +41,6 @@ def test_headers_are_celerys_and_the_facts_are_ours() -> None:
     payload = BUILDER.build(
         receive(attributes={"source": "api", "convotic-target": "x"}, ordering_key="k"),
         attempt=3,
-        losses=1,
     )
 
     headers = payload["headers"]
@@ -50,11 +49,11 @@ def test_headers_are_celerys_and_the_facts_are_ours() -> None:
     assert headers["id"] == headers["root_id"] == payload["properties"]["correlation_id"]
     assert headers["convotic"] == {
         "message_id": "m-1",
+        "pubsub_id": "m-1",
         "attributes": {"source": "api"},
         "ordering_key": "k",
         "published_at": "2026-11-23T20:00:00+00:00",
         "attempt": 3,
-        "losses": 1,
         "replay_count": 0,
         "empty": False,
         "trace": {},

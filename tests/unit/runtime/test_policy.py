@@ -1,4 +1,4 @@
-"""What becomes of a delivery, by the two budgets of delivery.md."""
+"""What becomes of a delivery before it is run: its attempt as far as it is known, and its run."""
 
 from __future__ import annotations
 
@@ -7,123 +7,71 @@ from typing import Any
 import pytest
 
 from convotic_celery.runtime.delivery.policy import HandlerPolicy
-from convotic_pubsub.queue import Acknowledge, DeadLetter, Decision, Deliver, History, Incident
+from convotic_pubsub.queue import Acknowledge, Decision, Deliver
 from tests.unit.runtime.support import define, receive
 
 
-def decide(
-    delivery_attempt: int,
-    history: History | None = None,
-    *,
-    max_retries: int = 2,
-    max_worker_losses: int = 3,
-    **received: Any,
-) -> Decision:
-    policy = HandlerPolicy(
-        define(max_retries=max_retries, max_worker_losses=max_worker_losses), None
+class Known:
+    """Stands for the attempt log: failures that are not written yet."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures
+
+    def known_failures(self, subscription: str, message_id: str) -> int:
+        assert (subscription, message_id) == ("orders.new.shop", "m-1")
+        return self.failures
+
+
+def decide(delivery_attempt: int, known: Known | None = None, **received: Any) -> Decision:
+    return HandlerPolicy(define(), known).decide(
+        receive(delivery_attempt=delivery_attempt, **received)
     )
-    return policy.decide(receive(delivery_attempt=delivery_attempt, **received), history)
 
 
-def facts(decision: Decision) -> tuple[int, int]:
-    """Return (attempt, losses) of a message that is delivered."""
+def facts(decision: Decision) -> dict[str, Any]:
+    """Return the header of a message that is delivered."""
     assert isinstance(decision, Deliver), decision
-    header = decision.payload["headers"]["convotic"]
-    assert decision.payload["headers"]["retries"] == header["attempt"] - 1
-    return header["attempt"], header["losses"]
+    header: dict[str, Any] = decision.payload["headers"]["convotic"]
+    return header
 
 
-def reason(decision: Decision) -> tuple[str, str]:
-    """Return reason and attempts of a message that is given up."""
-    assert isinstance(decision, DeadLetter), decision
-    return (
-        decision.attributes["convotic-dead-letter-reason"],
-        decision.attributes["convotic-dead-letter-attempts"],
-    )
+def test_a_first_delivery_has_no_run_to_look_up() -> None:
+    """It costs the store nothing."""
+    header = facts(decide(1, Known(3)))
+
+    assert header["attempt"] == 1
+    assert "run" not in header
 
 
-@pytest.mark.parametrize("delivery_attempt", [0, 1])
-def test_a_first_delivery_is_run(delivery_attempt: int) -> None:
-    """Also where the service does not count (0)."""
-    assert facts(decide(delivery_attempt)) == (1, 0)
+@pytest.mark.parametrize("delivery_attempt", [0, 2, 99])
+def test_a_redelivery_has_a_run_of_its_own(delivery_attempt: int) -> None:
+    """How often Pub/Sub has delivered it says nothing; 0 is a subscription that does not count."""
+    one, other = (facts(decide(delivery_attempt, Known())) for _ in range(2))
+
+    assert one["attempt"] == 1
+    assert one["run"] != other["run"]
 
 
-def test_failures_decide_the_attempt() -> None:
-    """One failure in the store: the second attempt, whatever Pub/Sub counts."""
-    assert facts(decide(2, History(failures=1))) == (2, 0)
-    assert facts(decide(9, History(failures=1, hand_backs=7))) == (2, 0)
+def test_what_is_not_written_yet_counts() -> None:
+    """While the store is unavailable this process's failures are all that is known."""
+    assert facts(decide(9, Known(2)))["attempt"] == 3
 
 
-def test_deliveries_beyond_failures_and_hand_backs_are_losses() -> None:
-    """A killed process costs a loss and no attempt."""
-    assert facts(decide(4, History(failures=1, hand_backs=1))) == (2, 1)
-
-
-def test_losses_are_never_negative() -> None:
-    """Pub/Sub's count is approximate and can be behind."""
-    assert facts(decide(2, History(failures=1, hand_backs=5))) == (2, 0)
-
-
-def test_the_budget_of_losses_ends_in_the_dead_letter_topic() -> None:
-    """After max_worker_losses the message takes no further process down."""
-    assert facts(decide(3, History())) == (1, 2)
-    assert reason(decide(4, History())) == ("worker-lost", "3")
-
-
-def test_failures_that_are_used_up_end_there_too() -> None:
-    """The process died between the last failure's record and its dead letter."""
-    assert facts(decide(3, History(failures=2))) == (3, 0)
-    assert reason(decide(4, History(failures=3))) == ("max-retries-exceeded", "3")
-
-
-def test_without_a_store_the_service_counts() -> None:
-    """attempt = delivery_attempt; both budgets together end it."""
-    assert facts(decide(2)) == (2, 0)
-    assert facts(decide(6)) == (6, 0)
-    assert reason(decide(7)) == ("worker-lost", "6")
-
-
-def tell(dead: Any, ctx: Any) -> None:
-    """Stand for a hook."""
-
-
-def decide_with_hook(delivery_attempt: int, history: History | None) -> Decision:
-    definition = define(max_retries=2, max_worker_losses=3, on_dead_letter=tell)
-    return HandlerPolicy(definition, None).decide(
-        receive(delivery_attempt=delivery_attempt), history
-    )
-
-
-@pytest.mark.parametrize(
-    ("delivery_attempt", "history", "reason", "attempts"),
-    [
-        (4, History(), "worker-lost", 3),
-        (6, History(), "worker-lost", 5),
-        (7, None, "worker-lost", 6),
-        (4, History(failures=3), "max-retries-exceeded", 3),
-        (9, History(failures=3, hand_backs=1), "max-retries-exceeded", 3),
-    ],
-)
-def test_with_a_hook_there_is_one_more_run_that_calls_it(
-    delivery_attempt: int, history: History | None, reason: str, attempts: int
-) -> None:
-    """Whoever gives up a message that no run decided on has its hook told in the pool."""
-    decision = decide_with_hook(delivery_attempt, history)
+def test_monitors_see_the_services_count_at_first() -> None:
+    """The run asks the store later."""
+    decision = decide(4, Known())
 
     assert isinstance(decision, Deliver)
-    header = decision.payload["headers"]["convotic"]
-    assert (header["give_up"], header["attempt"]) == (reason, attempts)
+    assert decision.payload["headers"]["retries"] == 3
 
 
-@pytest.mark.parametrize(
-    ("delivery_attempt", "history"),
-    [(7, History()), (10, None), (10, History(failures=3))],
-)
-def test_a_hook_that_takes_processes_down_is_left_out(
-    delivery_attempt: int, history: History | None
-) -> None:
-    """After three of them: nothing keeps a message from its dead-letter topic."""
-    assert isinstance(decide_with_hook(delivery_attempt, history), DeadLetter)
+@pytest.mark.parametrize(("delivery_attempt", "attempt"), [(0, 1), (1, 1), (6, 6)])
+def test_without_a_store_the_service_counts(delivery_attempt: int, attempt: int) -> None:
+    """attempt = delivery_attempt."""
+    header = facts(decide(delivery_attempt))
+
+    assert header["attempt"] == attempt
+    assert "run" not in header
 
 
 @pytest.mark.parametrize(("target", "runs"), [("orders.new.shop", True), ("orders.new.crm", False)])
@@ -143,40 +91,3 @@ def test_what_celery_refuses_has_a_dead_letters_attributes() -> None:
 
     assert attributes["convotic-dead-letter-reason"] == "rejected"
     assert attributes["convotic-dead-letter-message-id"] == "m-1"
-
-
-class Memory:
-    """Stands for the attempt log."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[object, ...]] = []
-
-    async def recall(self, subscription: str, message_id: str) -> tuple[int, int]:
-        self.calls.append(("recall", subscription, message_id))
-        return 2, 1
-
-    async def record(
-        self, subscription: str, message_id: str, incident: Incident, ttl_seconds: float
-    ) -> None:
-        self.calls.append(("record", subscription, message_id, incident, ttl_seconds))
-
-    async def forget(self, subscription: str, message_id: str) -> None:
-        self.calls.append(("forget", subscription, message_id))
-
-
-async def test_counts_are_kept_as_long_as_the_message() -> None:
-    """Recall, record and forget go to the log, by Pub/Sub's own message id."""
-    memory = Memory()
-    policy = HandlerPolicy(define(retention=3600), memory)
-    received = receive(attributes={"convotic-message-id": "first"})
-
-    history = await policy.load_history(received)
-    await policy.record(received, "failure")
-    await policy.forget(received)
-
-    assert history == History(failures=2, hand_backs=1)
-    assert memory.calls == [
-        ("recall", "orders.new.shop", "m-1"),
-        ("record", "orders.new.shop", "m-1", "failure", 3600),
-        ("forget", "orders.new.shop", "m-1"),
-    ]

@@ -67,11 +67,10 @@ def run(
     received: Received | None = None,
     *,
     attempt: int = 1,
-    losses: int = 0,
     **options: Any,
 ) -> Run:
     """Run a handler on a message, as a worker does."""
-    request = prepare(pool, handler, received, attempt=attempt, losses=losses, **options)
+    request = prepare(pool, handler, received, attempt=attempt, **options)
     request.request.execute_using_pool(pool)
     return request
 
@@ -82,14 +81,13 @@ def prepare(
     received: Received | None = None,
     *,
     attempt: int = 1,
-    losses: int = 0,
     **options: Any,
 ) -> Run:
     """Return a request that has not begun."""
     definition = define(handler, **{"max_retries": 2, **options})
     app = make_app(definition)
     pool.app = app
-    return Run(*make_request(app, definition, pool, received, attempt=attempt, losses=losses))
+    return Run(*make_request(app, definition, pool, received, attempt=attempt))
 
 
 def raising(error: BaseException) -> Callable[..., Any]:
@@ -135,11 +133,10 @@ def test_a_failed_run_is_not_acknowledged(any_pool: Any, make: Any) -> None:
     """The lease lapses at the ack deadline, one failure is counted, monitors see the exception."""
     failed = run(any_pool, make(ValueError("no")), ack_deadline=20)
 
-    kind, delay, failure = failed.settled()
+    kind, delay = failed.settled()
 
     assert kind == "lapse"
     assert 18 < delay <= 20
-    assert failure is True
     assert failed.eventer.kinds == ["task-started", "task-retried"]
     assert "ValueError('no')" in failed.eventer.events[1][1]["exception"]
 
@@ -159,14 +156,14 @@ def test_the_last_failure_is_dead_lettered(any_pool: Any, make: Any) -> None:
 
 def test_a_handlers_own_delay_counts_as_an_attempt(any_pool: Any) -> None:
     """raise Retry(delay=7)."""
-    assert run(any_pool, raising(Retry(delay=7))).settled() == ("lapse", 7.0, True)
+    assert run(any_pool, raising(Retry(delay=7))).settled() == ("lapse", 7.0)
 
 
 def test_celerys_retry_means_the_same(any_pool: Any) -> None:
     """raise celery.exceptions.Retry(when=7)."""
     error = celery_exceptions.Retry(when=7)  # type: ignore[arg-type]  # numbers.Real
 
-    assert run(any_pool, raising(error)).settled() == ("lapse", 7.0, True)
+    assert run(any_pool, raising(error)).settled() == ("lapse", 7.0)
 
 
 @pytest.mark.parametrize("error", [DeadLetter("bad"), celery_exceptions.Reject("bad")])
@@ -225,7 +222,7 @@ def test_a_run_past_its_deadline_is_cancelled(any_pool: Any) -> None:
 
     stopped = run(any_pool, handler, ack_deadline=1)
 
-    assert stopped.settled() == ("lapse", 0.0, True)
+    assert stopped.settled() == ("lapse", 0.0)
     assert "AckDeadlineExceeded" in stopped.eventer.events[1][1]["exception"]
 
 
@@ -242,7 +239,7 @@ def test_the_last_run_past_its_deadline_is_dead_lettered(any_pool: Any) -> None:
 
 def test_the_handlers_own_timeout_is_an_ordinary_failure(any_pool: Any) -> None:
     """A TimeoutError that is not the ack deadline's waits as any error does."""
-    kind, delay, _ = run(any_pool, raising(TimeoutError()), ack_deadline=20).settled()
+    kind, delay = run(any_pool, raising(TimeoutError()), ack_deadline=20).settled()
 
     assert (kind, delay > 18) == ("lapse", True)
 
@@ -319,7 +316,7 @@ def test_a_hard_limit_with_attempts_left_is_a_retry(pool: TaskPool) -> None:
     waiting.request.on_failure(info(celery_exceptions.TimeLimitExceeded(30)))
     waiting.request.on_timeout(soft=False, timeout=30)
 
-    assert waiting.message.settlement == ("lapse", 0.0, True)
+    assert waiting.message.settlement == ("lapse", 0.0)
     assert waiting.eventer.kinds == ["task-retried"]
 
 
@@ -338,17 +335,8 @@ def test_a_lost_child_is_a_loss_and_no_failure(pool: TaskPool) -> None:
     waiting = prepare(pool, raising(ValueError()), ack_deadline=20)
     waiting.request.on_failure(info(celery_exceptions.WorkerLostError("killed")))
 
-    assert waiting.message.settlement == ("lapse", 20.0, False)
+    assert waiting.message.settlement == ("lapse", 20.0)
     assert waiting.eventer.kinds == ["task-retried"]
-
-
-def test_the_last_loss_is_a_dead_letter(pool: TaskPool) -> None:
-    """max_worker_losses=3: the third child that dies ends it."""
-    waiting = prepare(pool, raising(ValueError()), losses=2, max_worker_losses=3)
-    waiting.request.on_failure(info(celery_exceptions.WorkerLostError("killed")))
-
-    assert waiting.attributes_now()["convotic-dead-letter-reason"] == "worker-lost"
-    assert waiting.eventer.kinds == ["task-failed"]
 
 
 def test_a_child_killed_by_our_own_shutdown_is_handed_back(

@@ -62,7 +62,7 @@ def take(
     app.uses_utc_timezone()
     task: Any = app.tasks[definition.queue]
     builder = PayloadBuilder.for_queue(definition.queue, definition.subscription)
-    raw = {**builder.build(receive(), attempt=2, losses=0), **payload}
+    raw = {**builder.build(receive(), attempt=2), **payload}
     raw["properties"]["delivery_tag"] = "1"
     channel: Any = SimpleNamespace(decode_body=lambda body, _encoding: body)
     message: Any = Message(raw, channel=channel)
@@ -115,7 +115,7 @@ def test_what_becomes_of_a_message_is_the_same(
 def test_a_revoked_message_is_not_run(caplog: pytest.LogCaptureFixture) -> None:
     """Its request is told, and acknowledges it."""
     builder = PayloadBuilder.for_queue("orders.new.shop", "orders.new.shop")
-    task_id = builder.build(receive(), attempt=1, losses=0)["headers"]["id"]
+    task_id = builder.build(receive(), attempt=1)["headers"]["id"]
     revoked = SimpleNamespace(state=SimpleNamespace(revoked={task_id}))
     asked: list[Any] = []
 

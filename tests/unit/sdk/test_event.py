@@ -57,11 +57,11 @@ def receive(
     (definition,) = module.collect_handlers()
     facts: MessageFacts = {
         "message_id": "17",
+        "pubsub_id": "17",
         "attributes": attributes or {},
         "ordering_key": "",
         "published_at": "2026-11-23T20:00:00+00:00",
         "attempt": 1,
-        "losses": 0,
         "replay_count": 0,
         "empty": not raw,
         "trace": {},
