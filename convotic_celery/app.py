@@ -287,7 +287,10 @@ def _check_broker(url: str, transport_options: Mapping[str, Any]) -> None:
         if scheme == "pubsub":  # ours is there: no need to load it, and gRPC's streams with it
             parse_options(url, transport_options)
         else:
-            get_transport_cls(scheme)
+            get_transport_cls(scheme)  # raises for what is misspelt
+            raise ConfigurationError(
+                f"CONVOTIC_BROKER_URL: handlers run on pubsub://PROJECT, not on {scheme}://."
+            )
     except (KeyError, ImportError, OptionError) as error:
         raise ConfigurationError(f"CONVOTIC_BROKER_URL: {error.args[0]}") from None
 

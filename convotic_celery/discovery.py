@@ -77,7 +77,7 @@ def _load_named(text: str) -> Iterator[tuple[ConvoticModule, str]]:
 def _load_folder(folder: Path) -> Iterator[tuple[ConvoticModule, str]]:
     for name, file in _list_candidates(folder):
         _refuse_taken(name, file)
-        _warn_of_shadowed(name, file)
+        _check_shadowed(name, file)
         with explain_errors(str(file), file):
             python_module = importlib.import_module(name)
         _refuse_taken(name, file)  # a copy that stands earlier on the path was imported instead
@@ -120,13 +120,29 @@ def _refuse_taken(name: str, file: Path) -> None:
         raise ModuleError(f"{file}: {name!r} is already imported from {other}; rename one of them.")
 
 
-def _warn_of_shadowed(name: str, file: Path) -> None:
+def _check_shadowed(name: str, file: Path) -> None:
+    """Refuse a module that would hide an installed package from the whole process.
+
+    An installed copy of a module may be hidden, and that is logged: whoever works on one has both.
+    """
     elsewhere = [
         entry for entry in sys.path if Path(entry) not in (file.parent, file.parent.parent)
     ]
     other = PathFinder.find_spec(name, elsewhere)
-    if other is not None and other.origin and not _is_same_file(Path(other.origin), file):
-        logger.warning("%s is used instead of the installed %s.", file, other.origin)
+    if other is None or not other.origin or _is_same_file(Path(other.origin), file):
+        return
+    if not _is_for_convotic(Path(other.origin)):
+        raise ModuleError(
+            f"{file}: {name!r} is installed, at {other.origin}, and whatever imports it would get "
+            "this file; rename it."
+        )
+    logger.warning("%s is used instead of the installed %s.", file, other.origin)
+
+
+def _is_for_convotic(origin: Path) -> bool:
+    """Tell whether an installed file or package has a module, by its text: nothing is imported."""
+    files = origin.parent.glob("*.py") if origin.name == "__init__.py" else [origin]
+    return any(b"convotic_celery" in file.read_bytes() for file in files)
 
 
 def _is_same_file(one: Path, other: Path) -> bool:

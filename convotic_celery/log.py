@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 import sys
+import traceback
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -52,6 +54,9 @@ _SECRET_FIELDS = frozenset(
 
 _AS_PAIRS = structlog.processors.KeyValueRenderer()
 
+#: What a terminal would obey, or show as another line: messages and errors may be a stranger's.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+
 
 @contextmanager
 def log_fields(**fields: Any) -> Iterator[None]:
@@ -86,11 +91,14 @@ class FieldsFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and the traceback below it."""
         fields = {**(_current.get() or {}), **getattr(record, FIELDS_ATTRIBUTE, {})}
+        record = copy.copy(record)
+        text = record.getMessage()
         if fields:
-            record = copy.copy(record)
-            record.msg = f"{record.getMessage()} {_AS_PAIRS(None, '', _mask(fields))}"
-            record.args = ()
-        return self._other.format(record)
+            text = f"{text} {_AS_PAIRS(None, '', _mask(fields))}"
+        record.msg, record.args = _escape(text), ()
+        if record.exc_info:
+            record.exc_text = _escape(self._other.formatException(record.exc_info))
+        return _indent(None, "", self._other.format(record))
 
 
 def format_handlers(logger: logging.Logger, settings: Settings) -> None:
@@ -108,9 +116,9 @@ def build_formatter(
     if log_format == "text" or (log_format == "auto" and is_terminal):
         time = structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S.%f", utc=False)
         last: list[Any] = [
-            structlog.dev.ConsoleRenderer(
-                colors=is_terminal, exception_formatter=structlog.dev.plain_traceback
-            )
+            _escape_all,
+            structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=_write_traceback),
+            _indent,
         ]
     else:
         time = structlog.processors.TimeStamper(fmt="iso", utc=True)
@@ -140,3 +148,25 @@ def _add_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
 
 def _mask(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: "***" if name.lower() in _SECRET_FIELDS else v for name, v in fields.items()}
+
+
+def _escape_all(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    for name, value in event.items():
+        if isinstance(value, str):
+            text = _escape(value)
+            event[name] = text if name == "event" else text.replace("\n", "\\n")
+    return event
+
+
+def _write_traceback(stream: TextIO, exc_info: Any) -> None:
+    stream.write(_escape("".join(traceback.format_exception(*exc_info))).rstrip("\n"))
+
+
+def _escape(text: str) -> str:
+    """Return the text with control characters, except newlines and tabs, as Python writes them."""
+    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def _indent(_logger: WrappedLogger | None, _method: str, text: str) -> str:
+    """Return the lines of one record with all but the first indented: none can pass for another."""
+    return text.replace("\n", "\n  ")

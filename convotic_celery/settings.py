@@ -9,10 +9,18 @@ import difflib
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator
+from pydantic import (
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    field_serializer,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from convotic_celery.errors import ConfigurationError
@@ -284,6 +292,14 @@ class Settings(BaseSettings):
         if value is not None and "://" not in value:
             raise ValueError("a broker URL has a scheme, e.g. pubsub://my-project")
         return value
+
+    @field_serializer("broker_url", when_used="json")
+    def _hide_password(self, value: str | None) -> str | None:
+        """Write what is shown without what stands before the ``@``, which may be a password."""
+        return None if value is None else re.sub(r"//.*@", "//***@", value)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        return self.model_dump(mode="json").items()
 
     @field_validator("redis_url")
     @classmethod

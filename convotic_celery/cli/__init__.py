@@ -75,7 +75,7 @@ def _exit_code_of(error: Exception) -> int | None:
 
     if isinstance(error, ConfigurationError | ModuleError):
         return EXIT_USAGE
-    if isinstance(error, ConvoticError):
+    if isinstance(error, ConvoticError | PermissionError):  # another user's folder
         return EXIT_FAILURE
     # Only who has used the transport can have raised its errors: don't import it to find out.
     for package, name in (

@@ -16,7 +16,13 @@ __all__ = ["command"]
     help="Folder of the data. Default: CONVOTIC_DATA_DIR, else .convotic.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8085, show_default=True, help="Port to listen on; 0: a free one.")
+@click.option(
+    "--port",
+    default=8085,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0: a free one.",
+)
 @click.option("--fsync", is_flag=True, help="Survive power loss too, not only killed processes.")
 @click.pass_context
 def command(

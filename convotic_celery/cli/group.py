@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -25,9 +26,12 @@ class LazyGroup(click.Group):
         """Return the names, sorted."""
         return sorted(self._commands_in)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one command, or None for an unknown name."""
         if cmd_name not in self._commands_in:
+            near = get_close_matches(cmd_name, self._commands_in, n=1)
+            if near and not ctx.resilient_parsing:
+                ctx.fail(f"No such command {cmd_name!r}. Did you mean {near[0]}?")
             return None
         command = import_module(self._commands_in[cmd_name][0]).command
         assert isinstance(command, click.Command)

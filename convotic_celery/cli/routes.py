@@ -11,7 +11,13 @@ __all__ = ["command"]
 
 @click.command("routes")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8000, show_default=True, help="Port to listen on.")
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on.",
+)
 @click.option("--list", "only_list", is_flag=True, help="List the routes and end.")
 @click.option(
     "--openapi", "only_document", is_flag=True, help="Print the OpenAPI document and end."
@@ -27,12 +33,15 @@ def command(host: str, port: int, only_list: bool, only_document: bool) -> None:
     if only_list or only_document:
         _print(settings, as_document=only_document)
         return
+    from convotic_celery.embedded import broker_address
     from convotic_celery.log import configure_logging
     from convotic_celery.routes import create_asgi_app
     from convotic_celery.routes.server import serve
 
     configure_logging(settings)
     settings.refuse_embedded_where_wrong()
+    if settings.broker_is_embedded:
+        broker_address(settings)  # here what is wrong is one line, in the server a traceback
     serve(create_asgi_app(settings), host=host, port=port)
 
 

@@ -14,7 +14,7 @@ from convotic_celery.errors import ConfigurationError
 if TYPE_CHECKING:
     from convotic_celery.settings import Settings
 
-__all__ = ["broker_address", "result_backend_url", "store_url"]
+__all__ = ["broker_address", "store_url"]
 
 
 def broker_address(settings: Settings) -> str:
@@ -53,19 +53,11 @@ def store_url(settings: Settings) -> str:
         ConfigurationError: An embedded server would be a mistake here (production), or can't run.
         StoreUnavailable: Valkey does not start.
     """
-    return f"unix://{_socket(settings)}"
-
-
-def result_backend_url(settings: Settings) -> str:
-    """As :func:`store_url`, in the form that Celery's Redis result backend takes."""
-    return f"redis+socket://{_socket(settings)}"
-
-
-def _socket(settings: Settings) -> str:
     from convotic_celery.embedded import store  # noqa: PLC0415 - as above: only who starts it pays
 
     settings.refuse_embedded_where_wrong()
-    return str(store.ensure_running(settings.data_dir, idle_seconds=_idle_seconds(settings)))
+    socket = store.ensure_running(settings.data_dir, idle_seconds=_idle_seconds(settings))
+    return f"unix://{socket}"
 
 
 def _idle_seconds(settings: Settings) -> float:

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from convotic_celery.context.delivery import RouteCall
 from convotic_celery.context.logger import build_logger
+from convotic_celery.context.publishing import TRACE_ATTRIBUTES
 from convotic_celery.errors import ModuleError
 from convotic_celery.routes.answers import encode_answer
 from convotic_celery.routes.body import (
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["make_routes"]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-_TRACE_HEADERS = ("traceparent", "tracestate")
 #: Of an attribute's value: a longer header can't travel with what is published.
 _MAX_TRACE = 1024
 #: Of any route, in its document; the schema is application.py's.
@@ -172,7 +172,7 @@ def _answered_type(annotation: Any) -> Any:
 
 def _describe_call(route: RouteDefinition, request: Request) -> RouteCall:
     request_id = request.headers.get("x-request-id", "")
-    headers = {name: request.headers.get(name, "") for name in _TRACE_HEADERS}
+    headers = {name: request.headers.get(name, "") for name in TRACE_ATTRIBUTES}
     return RouteCall(
         handler=route.name,
         module=route.module,

@@ -245,6 +245,11 @@ class ConvoticModule:
         self._decorated = Sdk(name, version)
         for each in middleware:
             self._decorated.use(each)
+        if inspect.isasyncgenfunction(lifespan) or inspect.iscoroutinefunction(lifespan):
+            raise ModuleError(
+                f"module {name!r}: the lifespan {lifespan.__name__} is no context manager yet: put "
+                "@contextlib.asynccontextmanager above it, and yield once."
+            )
         self._lifespan = lifespan
 
     def __repr__(self) -> str:

@@ -259,10 +259,12 @@ class WorkerOptions(BaseModel):
         if not isinstance(values, dict):
             return values
         accepted: dict[str, Any] = {}
+        known = list(cls.model_fields)
+        unknown = [str(n) for n in values if n not in known and to_snake(str(n)) not in known]
+        if unknown:
+            raise ValueError("; ".join(_describe_unknown(name, known) for name in unknown))
         for name, value in values.items():
-            option = name if name in cls.model_fields else to_snake(str(name))
-            if option not in cls.model_fields:
-                raise ValueError(_describe_unknown(str(name), list(cls.model_fields)))
+            option = name if name in known else to_snake(str(name))
             if option in accepted:
                 raise ValueError(f"option {option!r} is given twice, as {option} and in camelCase")
             accepted[option] = value

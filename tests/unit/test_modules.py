@@ -245,6 +245,15 @@ def test_folder_wins_over_an_installed_copy(
     assert f"{file} is used instead of the installed {tmp_path}/site/m_one.py" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["requests", "celery"])
+def test_a_module_that_would_hide_a_package_is_refused(name: str) -> None:
+    """By every command alike, whether the package is imported already or not."""
+    write_module(f"modules/{name}.py", "mine")
+
+    with pytest.raises(ModuleError, match=rf"{name}\.py: '{name}' is .*; rename"):
+        queues()
+
+
 def test_copy_that_stands_before_the_folder_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from convotic_celery.cli import main
+from convotic_celery.settings import Settings
 
 
 def test_it_shows_values_and_where_they_come_from(
@@ -28,14 +29,17 @@ def test_it_shows_values_and_where_they_come_from(
 def test_it_hides_secrets(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The password in the store's URL is shown nowhere."""
+    """A password in the URL of store or broker is shown nowhere."""
     monkeypatch.setenv("CONVOTIC_REDIS_URL", "redis://:hunter2@store:6379/0")
+    monkeypatch.setenv("CONVOTIC_BROKER_URL", "amqp://me:hunter2/x@broker:5672")
 
     assert main(["settings"]) == 0
     assert main(["settings", "--json"]) == 0
 
     output = capsys.readouterr().out
     assert "hunter2" not in output
+    assert "hunter2" not in repr(Settings())
+    assert "amqp://***@broker:5672" in output
     assert "CONVOTIC_REDIS_URL" in output
 
 

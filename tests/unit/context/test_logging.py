@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +14,14 @@ import pytest
 import structlog
 
 from convotic_celery.context.logger import HandlerLogger, build_logger
-from convotic_celery.log import build_formatter, configure_logging, format_handlers, log_fields
+from convotic_celery.log import (
+    FIELDS_ATTRIBUTE,
+    FieldsFormatter,
+    build_formatter,
+    configure_logging,
+    format_handlers,
+    log_fields,
+)
 from convotic_celery.settings import Settings
 
 
@@ -167,3 +176,28 @@ def test_structlog_of_others_is_left_alone(stream: io.StringIO, logger: HandlerL
 
     assert not structlog.is_configured()
     assert stream.getvalue()
+
+
+@pytest.mark.parametrize("is_celerys", [True, False], ids=["Celery's format", "ours"])
+def test_what_a_stranger_wrote_can_t_pass_for_a_line(is_celerys: bool) -> None:
+    """Escape codes are shown, not obeyed; further lines of a record are indented."""
+    forged = "bad\x1b[2J\x9b31m\r\n2026-11-27 12:00:00 [info     ] Paid"
+    try:
+        raise ValueError(forged)  # noqa: TRY301 - its traceback is wanted
+    except ValueError:
+        error = sys.exc_info()
+    record = logging.LogRecord("x", logging.ERROR, "x.py", 1, "Failed: %s", (forged,), error)
+    setattr(record, FIELDS_ATTRIBUTE, {"order": forged})
+    formatter = (
+        FieldsFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        if is_celerys
+        else build_formatter("text", None)
+    )
+
+    text = formatter.format(record)
+
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
+    assert "\\x1b[2J" in text
+    _, *others = text.splitlines()
+    assert "ValueError: bad" in text
+    assert all(line.startswith("  ") for line in others)

@@ -87,6 +87,8 @@ def test_the_broker_s_address_comes_from_the_settings(
     ("url", "reason"),
     [
         ("nope://host", "No such transport: nope"),
+        ("redis://:secret@host", "pubsub://PROJECT, not on redis://"),
+        ("amqp://host", "pubsub://PROJECT, not on amqp://"),
         ("pubsub://", "names no project"),
         ("pubsub://project/more", "nothing after the project"),
     ],

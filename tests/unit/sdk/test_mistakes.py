@@ -144,11 +144,17 @@ def test_pydantics_other_complaints_are_module_errors(module: Any) -> None:
             module.worker("custom.orders.new")(typed_dict_of_old)
 
 
+async def bare_lifespan() -> AsyncIterator[None]:
+    """Lack the decorator."""
+    yield
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
         ({"register": register_async}, "register is a plain def"),
         ({"lifespan": object()}, "give it itself, without calling it"),
+        ({"lifespan": bare_lifespan}, "put @contextlib.asynccontextmanager above it"),
     ],
 )
 def test_module_that_could_not_load_is_refused(given: dict[str, Any], reason: str) -> None:

@@ -92,6 +92,7 @@ def test_existing_resources_can_be_named() -> None:
         ("custom.a", {"filter": "x" * 200}, "shorten the filter option"),
         ("custom.a", {"max_retries": 100}, "max_retries: "),
         ("custom.a", {"max_retires": 1}, "did you mean 'max_retries'"),
+        ("custom.a", {"max_retires": 1, "ackDeadlin": 1}, "'max_retries'.*'ack_deadline'"),
         ("custom.a", {"ack_deadline": timedelta(days=2)}, "ack_deadline: "),
     ],
 )
