@@ -6,7 +6,7 @@ import pytest
 
 from tests.acceptance.stage import QUEUE, TOPIC, Stage
 from tests.conftest import end_servers
-from tests.support.waiting import wait_until
+from tests.support.waiting import never, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -135,3 +135,40 @@ def test_it_starts_without_any_configuration(embedded_stage: Stage) -> None:
             wait_until(lambda: embedded_stage.read_runs("end"), timeout=15)
     finally:
         end_servers(default)
+
+
+#: A handler that can't be stopped by its cancellation.
+_STUBBORN = '''
+import asyncio
+from convotic_celery import ConvoticModule
+
+module = ConvoticModule(name="stubborn", version="1.0.0")
+
+
+@module.worker("custom.stubborn", ack_deadline=600)
+async def refuse_to_stop(message, ctx):
+    print("it runs", flush=True)
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            print("it does not stop", flush=True)
+'''
+
+
+@pytest.mark.parametrize("pool", ["default", "solo", "threads", "prefork"])
+def test_a_coroutine_that_swallows_its_cancellation_keeps_no_worker(
+    embedded_stage: Stage, pool: str
+) -> None:
+    """A second SIGTERM ends the worker nevertheless."""
+    (embedded_stage.folder / "modules" / "stubborn.py").write_text(_STUBBORN)
+    arguments = () if pool == "default" else ("-P", pool, "-c", "1")
+    with embedded_stage.worker(*arguments) as worker:
+        embedded_stage.publish_json({}, topic="custom.stubborn")
+        wait_until(lambda: "it runs" in worker.read_log(), timeout=20)
+        worker.child.terminate()
+        wait_until(lambda: "Warm shutdown" in worker.read_log(), timeout=20)
+        never(lambda: not worker.child.is_running, for_=1.5)
+        worker.child.terminate()
+
+        assert worker.child.wait(20) is not None
