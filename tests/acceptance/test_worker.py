@@ -138,7 +138,7 @@ def test_it_starts_without_any_configuration(embedded_stage: Stage) -> None:
 
 
 #: A handler that can't be stopped by its cancellation.
-_STUBBORN = '''
+_STUBBORN = """
 import asyncio
 from convotic_celery import ConvoticModule
 
@@ -153,7 +153,7 @@ async def refuse_to_stop(message, ctx):
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             print("it does not stop", flush=True)
-'''
+"""
 
 
 @pytest.mark.parametrize("pool", ["default", "solo", "threads", "prefork"])

@@ -107,6 +107,8 @@ class HandlerWorker(Worker):
     concurrency: Any
     consumer: Any
     pool_cls: type[Any]
+    #: Celery's: frees one of the pool's slots; None for a pool without any.
+    _quick_release: Any = None
     prefetch_multiplier: int
 
     def setup_defaults(  # type: ignore[override]  # Celery's options pass through
@@ -156,6 +158,15 @@ class HandlerWorker(Worker):
             options = stats["broker"].get("transport_options") or {}
             stats["broker"] = {**stats["broker"], "transport_options": describe_options(options)}
         return stats
+
+    def _process_task(self, req: Any) -> None:
+        """Give a request to the pool; one that raises on its way there gives its slot back."""
+        try:
+            super()._process_task(req)  # type: ignore[misc]  # not in celery-types
+        except Exception:
+            if self._quick_release is not None:
+                self._quick_release()
+            raise
 
     def install_platform_tweaks(self, worker: Any) -> None:
         """Install Celery's signal handlers, and have a second SIGTERM stop the worker now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from convotic_pubsub.celery.codec import decode_envelope
+from convotic_pubsub.celery.task_headers import check_task
 from convotic_pubsub.names import resource_id, snippet
 from convotic_pubsub.queue import (
     DeadLetter,
@@ -30,6 +31,7 @@ class EnvelopePolicy:
         del history
         try:
             payload = decode_envelope(received.data)
+            check_task(payload["headers"], payload["properties"])
         except ValueError as error:
             return DeadLetter(
                 {
@@ -39,7 +41,8 @@ class EnvelopePolicy:
                     "convotic-dead-letter-error-message": snippet(str(error), 200),
                 }
             )
-        info = payload["properties"].setdefault("delivery_info", {})
+        info = payload["properties"].get("delivery_info") or {}
+        payload["properties"]["delivery_info"] = info
         if received.redelivered:
             info["redelivered"] = True
         return Deliver(payload)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.transport import virtual
 
+from convotic_pubsub.celery.task_headers import check_body
 from convotic_pubsub.names import snippet
 from convotic_pubsub.queue import Acknowledge, DeadLetter, Defer, Lapse, Return
 
@@ -98,10 +99,13 @@ class Message(virtual.Message):
 
     def _decode(self) -> Any:
         try:
-            return super()._decode()
+            body = super()._decode()
+            if "task" in self.headers:
+                check_body(body)
         except Exception as error:
             self._undecodable = error
             raise
+        return body
 
     def settle_reject(self, *, requeue: bool) -> None:
         """Return it for delivery now, or give it up to the dead-letter topic."""

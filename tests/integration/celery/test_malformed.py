@@ -1,0 +1,80 @@
+"""Envelopes that no Celery sends: each is dead-lettered or runs, and takes nothing from others."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from convotic_pubsub.outgoing import OutgoingMessage
+from tests.support.pubsub import pull, unique
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.integration.celery.conftest import Plain
+
+pytestmark = pytest.mark.timeout(180)
+
+_HEADERS = (
+    *("lang", "task", "id", "root_id", "parent_id", "group", "group_index", "retries", "eta"),
+    *("expires", "timelimit", "argsrepr", "kwargsrepr", "origin", "ignore_result", "shadow"),
+    *("stamped_headers", "stamps", "replaced_task_nesting", "meth", "delivery_info"),
+)
+_PROPERTIES = (
+    *("correlation_id", "reply_to", "priority", "delivery_mode", "delivery_info"),
+    "body_encoding",
+)
+_EMBEDDED = ["callbacks", "errbacks", "chain", "chord"]
+_VALUES: tuple[Any, ...] = (
+    5, -1, 10**40, 1.5, True, "x", "", [], [1], ["a", 2], {}, {"a": 1}, {"task": "plain.add"}, [[]],
+    "9999-12-31T23:59:59Z",
+)  # fmt: skip
+
+
+def envelope(
+    headers: dict[str, Any] | None = None,
+    properties: dict[str, Any] | None = None,
+    embedded: dict[str, Any] | None = None,
+    **changes: Any,
+) -> bytes:
+    """Return what would be ``plain.add(1, 2)``, but for the changes."""
+    identity = unique("malformed")
+    message = {
+        "body": json.dumps([[1, 2], {}, embedded or {}]),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"lang": "py", "task": "plain.add", "id": identity, **(headers or {})},
+        "properties": {"correlation_id": identity, "delivery_info": {}, **(properties or {})},
+    }
+    return json.dumps({**message, **changes}).encode()
+
+
+def malformed() -> list[bytes]:
+    """Return one envelope for each field and each value that does not belong there."""
+    made = [envelope({name: value}) for name, value in product(_HEADERS, _VALUES)]
+    made += [envelope(None, {name: value}) for name, value in product(_PROPERTIES, _VALUES)]
+    made += [envelope(None, None, {name: value}) for name, value in product(_EMBEDDED, _VALUES)]
+    bodies = ["", "x", "5", "[]", "[[],{}]", "[5,{},{}]", "[[],5,{}]", "[[],{},5]", '{"a":1}', None]
+    made += [envelope(body=body) for body in (*bodies, 5, {"a": 1})]
+    for name, value in product(("content-type", "content-encoding"), ("x", "binary", 5)):
+        changes: dict[str, Any] = {name: value}
+        made.append(envelope(**changes))
+    return made
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_malformed_envelope_takes_no_slot(plain: Plain, pool: str) -> None:
+    """After hundreds of them good tasks run, in each slot of the pool."""
+    with plain.worker(f"malformed-{pool}", "-P", pool):
+        session = plain.session
+        futures = [
+            session.publish(OutgoingMessage(f"{plain.prefix}celery", m)) for m in malformed()
+        ]
+        for future in futures:
+            future.result(30)
+        good = [plain.send("add", 1, number) for number in range(10)]
+
+        assert [result.get(timeout=60) for result in good] == list(range(1, 11))
+        wait_until(lambda: not list(pull(session, f"{plain.prefix}celery")), timeout=60)
