@@ -53,6 +53,10 @@ class Waiter:
         """
         raise NotImplementedError
 
+    def steps_aside(self) -> bool:
+        """Return whether it can take nothing now; it leaves the line and rejoins by itself."""
+        return False
+
     def refuse(self, error: Exception) -> None:
         """Hear that there will be nothing."""
         if not self.result.done():
@@ -155,7 +159,7 @@ class Dispatcher:
             if not state.backlog.is_deliverable():
                 return
             waiter = queue[0]
-            if waiter.result.done():
+            if waiter.result.done() or waiter.steps_aside():
                 queue.popleft()
                 continue
             messages: list[Message] = []

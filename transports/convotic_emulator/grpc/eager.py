@@ -42,7 +42,12 @@ class EagerCoroutine(Coroutine[Any, Any, None]):
         """Raise at the await: the task was cancelled, perhaps before its first turn."""
         self._is_in_task = True
         self._waits_for = None
-        return self._coroutine.throw(*error)
+        try:
+            return self._coroutine.throw(*error)
+        finally:
+            # The error's traceback holds this frame: with the error in it, that would be a cycle,
+            # and all that the coroutine held would stay until the collector runs.
+            del error
 
     def close(self) -> None:
         """Close the coroutine."""

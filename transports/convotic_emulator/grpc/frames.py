@@ -1,4 +1,4 @@
-"""HTTP/2 frames: a head of nine bytes and a payload (RFC 9113, section 4)."""
+"""HTTP/2 frames as bytes: a head of nine bytes and a payload (RFC 9113, sections 4 and 6)."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ __all__ = [
     "HEAD_BYTES",
     "MAX_WINDOW",
     "PREFACE",
+    "SETTING_BYTES",
     "ErrorCode",
     "Kind",
     "ProtocolError",
-    "ReceiveWindow",
     "Setting",
+    "StreamError",
     "data_frames",
     "frame",
+    "goaway_frame",
+    "header_frames",
     "parse_settings",
     "payload_of",
+    "priority_of",
     "reset_frame",
     "settings_frame",
     "window_update",
 ]
 
-#: What a client sends first.
+#: The client's first bytes.
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 #: Length (8 + 16 bits), type, flags, stream.
@@ -41,17 +45,21 @@ END_HEADERS = 0x04
 _PADDED = 0x08
 _PRIORITY = 0x20
 
-#: Until the other side's settings say otherwise.
+#: Until the peer's settings say otherwise.
 DEFAULT_FRAME_BYTES = 16_384
 DEFAULT_WINDOW = 65_535
+#: Also the largest stream identifier.
 MAX_WINDOW = 2**31 - 1
 
 _SETTING = struct.Struct("!HI")
+SETTING_BYTES = _SETTING.size
 _LARGEST_FRAME_BYTES = 2**24 - 1
 _PRIORITY_BYTES = 5
+#: Error texts of ours travel in frames that every peer accepts.
+_MAX_REASON_BYTES = 1000
 
 
-class Kind:
+class Kind(IntEnum):
     """Types of frames."""
 
     DATA = 0
@@ -66,10 +74,11 @@ class Kind:
     CONTINUATION = 9
 
 
-class Setting:
-    """Settings that matter here."""
+class Setting(IntEnum):
+    """The settings that this server sends or reads."""
 
     ENABLE_PUSH = 2
+    MAX_CONCURRENT_STREAMS = 3
     INITIAL_WINDOW_SIZE = 4
     MAX_FRAME_SIZE = 5
     MAX_HEADER_LIST_SIZE = 6
@@ -91,10 +100,19 @@ class ErrorCode(IntEnum):
 
 
 class ProtocolError(Exception):
-    """The other side broke a rule: the connection ends with ``code``, and says why."""
+    """The peer broke a rule; the connection ends with ``code`` and the reason."""
 
     def __init__(self, code: ErrorCode, reason: str) -> None:
         super().__init__(reason)
+        self.code = code
+
+
+class StreamError(Exception):
+    """The peer broke a rule that concerns one stream; only that stream ends."""
+
+    def __init__(self, stream: int, code: ErrorCode, reason: str) -> None:
+        super().__init__(reason)
+        self.stream = stream
         self.code = code
 
 
@@ -114,45 +132,32 @@ def data_frames(stream: int, data: bytes, max_frame_bytes: int) -> bytes:
     )
 
 
+def header_frames(stream: int, flags: int, block: bytes, max_frame_bytes: int) -> bytes:
+    """Return a header block as HEADERS with ``flags``, and as many CONTINUATION as it takes."""
+    if len(block) <= max_frame_bytes:
+        return frame(Kind.HEADERS, flags | END_HEADERS, stream, block)
+    frames = [frame(Kind.HEADERS, flags, stream, block[:max_frame_bytes])]
+    for start in range(max_frame_bytes, len(block), max_frame_bytes):
+        end = start + max_frame_bytes
+        last = END_HEADERS if end >= len(block) else 0
+        frames.append(frame(Kind.CONTINUATION, last, stream, block[start:end]))
+    return b"".join(frames)
+
+
 def window_update(stream: int, size: int) -> bytes:
-    """Return a frame that lets the other side send ``size`` bytes more; 0 is the connection."""
+    """Return a frame that lets the peer send ``size`` bytes more; stream 0 is the connection."""
     return frame(Kind.WINDOW_UPDATE, 0, stream, size.to_bytes(4, "big"))
 
 
 def reset_frame(stream: int, code: ErrorCode) -> bytes:
-    """Return a frame that ends a call without an answer, or the rest of its request."""
+    """Return a RST_STREAM frame."""
     return frame(Kind.RST_STREAM, 0, stream, code.to_bytes(4, "big"))
 
 
-class ReceiveWindow:
-    """How much the other side may send of a stream; 0 is the connection."""
-
-    __slots__ = ("_credit", "_left", "_size", "_stream")
-
-    def __init__(self, stream: int, size: int) -> None:
-        self._stream = stream
-        self._size = self._left = size
-        #: What has come and was not granted again.
-        self._credit = 0
-
-    def take(self, size: int) -> None:
-        """Count what has come.
-
-        Raises:
-            ProtocolError: it is more than was granted.
-        """
-        self._left -= size
-        self._credit += size
-        if self._left < 0:
-            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "more data than the window allows")
-
-    def grant(self) -> bytes:
-        """Return a frame that grants what has come again, b"" while that is less than half."""
-        if self._credit < self._size // 2:
-            return b""
-        credit, self._credit = self._credit, 0
-        self._left += credit
-        return window_update(self._stream, credit)
+def goaway_frame(last_stream: int, code: ErrorCode, reason: str = "") -> bytes:
+    """Return a GOAWAY frame."""
+    text = reason.encode(errors="replace")[:_MAX_REASON_BYTES]
+    return frame(Kind.GOAWAY, 0, 0, last_stream.to_bytes(4, "big") + code.to_bytes(4, "big") + text)
 
 
 def settings_frame(settings: dict[int, int]) -> bytes:
@@ -161,20 +166,22 @@ def settings_frame(settings: dict[int, int]) -> bytes:
     return frame(Kind.SETTINGS, 0, 0, payload)
 
 
-def parse_settings(payload: bytes) -> dict[int, int]:
-    """Return the settings of a frame.
+def parse_settings(payload: bytes) -> list[tuple[int, int]]:
+    """Return a frame's settings in their order, in which they take effect (section 6.5.3).
 
     Raises:
-        ProtocolError: not whole, or a value that may not be.
+        ProtocolError: a value is out of its range (section 6.5.2).
     """
-    if len(payload) % _SETTING.size:
-        raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a broken length")
-    settings = dict(_SETTING.iter_unpack(payload))
-    if settings.get(Setting.INITIAL_WINDOW_SIZE, 0) > MAX_WINDOW:
-        raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE is too large")
-    frame_bytes = settings.get(Setting.MAX_FRAME_SIZE, DEFAULT_FRAME_BYTES)
-    if not DEFAULT_FRAME_BYTES <= frame_bytes <= _LARGEST_FRAME_BYTES:
-        raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "MAX_FRAME_SIZE is out of its range")
+    settings = list(_SETTING.iter_unpack(payload))
+    for key, value in settings:
+        if key == Setting.ENABLE_PUSH and value > 1:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH is {value}")
+        if key == Setting.INITIAL_WINDOW_SIZE and value > MAX_WINDOW:
+            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE is {value}")
+        if key == Setting.MAX_FRAME_SIZE and not (
+            DEFAULT_FRAME_BYTES <= value <= _LARGEST_FRAME_BYTES
+        ):
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"MAX_FRAME_SIZE is {value}")
     return settings
 
 
@@ -193,3 +200,11 @@ def payload_of(flags: int, payload: bytes, *, may_have_priority: bool = False) -
     if start > end:
         raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a frame is shorter than its padding")
     return payload[start:end]
+
+
+def priority_of(flags: int, payload: bytes) -> int | None:
+    """Return the stream that the priority fields of HEADERS depend on, None without such."""
+    if not flags & _PRIORITY:
+        return None
+    start = 1 if flags & _PADDED else 0
+    return int.from_bytes(payload[start : start + 4], "big") & MAX_WINDOW

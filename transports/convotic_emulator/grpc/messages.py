@@ -1,4 +1,4 @@
-"""Messages in a stream of bytes: a flag, a length of four bytes, and the message."""
+"""gRPC messages in a stream of bytes: a flag, a length of four bytes, and the message."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TypeAlias
 
 from convotic_emulator.grpc.status import CallError, Status
 
-__all__ = ["ENCODINGS", "PREFIX_BYTES", "MessageReader", "Metadata", "framed"]
+__all__ = ["ENCODINGS", "PREFIX_BYTES", "MessageReader", "Metadata", "RawMessage", "framed"]
 
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+#: Whether it is compressed, and its bytes.
+RawMessage: TypeAlias = tuple[int, bytes]
 
 #: What clients may compress with; for ``grpc-accept-encoding``.
 ENCODINGS = "identity,deflate,gzip"
@@ -26,7 +28,7 @@ def framed(message: bytes) -> bytes:
 
 
 class MessageReader:
-    """Cuts what comes into messages, and decompresses them."""
+    """Cuts a call's data into messages. They stay compressed until a handler reads them."""
 
     __slots__ = ("_buffer", "_encoding", "_max_bytes")
 
@@ -36,22 +38,22 @@ class MessageReader:
         self._max_bytes = max_bytes
 
     @property
-    def is_between(self) -> bool:
-        """Whether no message has begun that is not whole."""
-        return not self._buffer
+    def buffered_bytes(self) -> int:
+        """The bytes of a message that is not complete."""
+        return len(self._buffer)
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the messages that are whole now.
+    def feed(self, data: bytes) -> list[RawMessage]:
+        """Return the messages that ``data`` completes.
 
         Raises:
-            CallError: one is too large, or can't be decompressed.
+            CallError: one is too large.
         """
         size = int.from_bytes(data[1:PREFIX_BYTES], "big") + PREFIX_BYTES
         if not self._buffer and len(data) == size > PREFIX_BYTES and size <= self._max_bytes:
-            return [self._plain(data[0], data[PREFIX_BYTES:])]
+            return [(data[0], data[PREFIX_BYTES:])]
         buffer = self._buffer
         buffer += data
-        found: list[bytes] = []
+        found: list[RawMessage] = []
         start = 0
         while len(buffer) - start >= PREFIX_BYTES:
             body = start + PREFIX_BYTES
@@ -60,23 +62,29 @@ class MessageReader:
                 raise self._too_large(length)
             if len(buffer) - body < length:
                 break
-            found.append(self._plain(buffer[start], bytes(buffer[body : body + length])))
+            found.append((buffer[start], bytes(buffer[body : body + length])))
             start = body + length
         del buffer[:start]
         return found
 
-    def _plain(self, is_compressed: int, message: bytes) -> bytes:
+    def plain(self, message: RawMessage) -> bytes:
+        """Return a message's bytes, decompressed.
+
+        Raises:
+            CallError: it can't be decompressed, or is too large then.
+        """
+        is_compressed, data = message
         if not is_compressed:
-            return message
+            return data
         window_bits = _WINDOW_BITS.get(self._encoding)
         if window_bits is None:
             raise CallError(
                 Status.UNIMPLEMENTED if self._encoding != "identity" else Status.INTERNAL,
-                f"Can't decompress grpc-encoding {self._encoding!r}: {ENCODINGS} are known.",
+                f"Can't decompress grpc-encoding {self._encoding!r}: use one of {ENCODINGS}.",
             )
         inflater = zlib.decompressobj(window_bits)
         try:
-            plain = inflater.decompress(message, self._max_bytes + 1)
+            plain = inflater.decompress(data, self._max_bytes + 1)
         except zlib.error as error:
             raise CallError(Status.INTERNAL, f"Can't decompress a message: {error}.") from error
         if len(plain) > self._max_bytes:

@@ -1,4 +1,4 @@
-"""The listening side: sockets, all connections, and the end with grace."""
+"""The listening side: sockets, all connections, and the graceful stop."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import errno
 import socket
 from typing import TYPE_CHECKING
 
-from convotic_emulator.grpc.connection import Connection
+from convotic_emulator.grpc.connection import Connection, Http1
 from convotic_emulator.grpc.headers import answer_headers
+from convotic_emulator.grpc.http2 import Service
 from convotic_emulator.grpc.messages import ENCODINGS, Metadata
 from convotic_emulator.grpc.status import CallError, Status
 
@@ -27,15 +28,17 @@ _CLOSE_SECONDS = 1.0
 
 
 class GrpcServer:
-    """Serves methods to any client of gRPC, without TLS. Belongs to one event loop.
+    """Serves methods to any gRPC client, without TLS. Belongs to one event loop.
 
     Args:
         methods: by path, ``/package.Service/Method``.
-        name: who refuses an unknown method.
-        metadata: goes ahead of each answer.
-        max_request_bytes: of one message; a larger one is RESOURCE_EXHAUSTED.
-        on_handled: called when all requests that came together have been handled, as far as they go
-            without waiting.
+        name: the server's name, in the error for an unknown method.
+        metadata: initial metadata of every answer.
+        max_request_bytes: the limit of one message; a larger one is RESOURCE_EXHAUSTED.
+        on_handled: called when the requests that came together have been handled, each to its
+            first wait.
+        http1: serves clients that speak HTTP/1.1; without it they are refused.
+        stuck_seconds: how long a client may send requests and read no answers.
     """
 
     def __init__(
@@ -46,16 +49,22 @@ class GrpcServer:
         metadata: Metadata = (),
         max_request_bytes: int = 4 << 20,
         on_handled: Callable[[], None] = lambda: None,
+        http1: Http1 | None = None,
+        stuck_seconds: float = 30.0,
     ) -> None:
-        self.methods = methods
-        self.name = name
-        self.answer_headers = answer_headers(metadata, ENCODINGS)
-        self.max_request_bytes = max_request_bytes
+        self.service = Service(
+            methods,
+            name,
+            answer_headers(metadata, ENCODINGS),
+            max_request_bytes,
+            stuck_seconds,
+        )
         self.on_handled = on_handled
+        self.http1 = http1
         self._listeners: list[asyncio.Server] = []
         self._connections: set[Connection] = set()
         self._is_stopping = False
-        self._nobody: asyncio.Future[None] | None = None
+        self._all_closed: asyncio.Future[None] | None = None
 
     async def listen(self, host: str, port: int) -> int:
         """Listen on all addresses of a host, on one port (0: a free one), and return it.
@@ -88,23 +97,16 @@ class GrpcServer:
         return port
 
     async def stop(self, grace_seconds: float) -> None:
-        """Take no more calls, give those that run some time, and end them with UNAVAILABLE."""
+        """Take no more calls, give running ones ``grace_seconds``, then end them as UNAVAILABLE."""
         self._is_stopping = True
         for listener in self._listeners:
             listener.close()
-        for connection in self._connections:
-            connection.leave()
-        tasks = [
-            call.task
-            for connection in self._connections
-            for call in connection.calls.values()
-            if call.task is not None
-        ]
+        self.send_goaway()
+        tasks = [task for connection in self._connections for task in connection.tasks]
         if tasks:
             await asyncio.wait(tasks, timeout=grace_seconds)
-        for connection in self._connections:
-            for call in list(connection.calls.values()):
-                call.end(CallError(Status.UNAVAILABLE, "The server is shutting down."))
+        for connection in list(self._connections):
+            connection.end_calls(CallError(Status.UNAVAILABLE, "The server is shutting down."))
             connection.close()
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
@@ -114,28 +116,33 @@ class GrpcServer:
             connection.abort()
         await self._gone()
 
+    def send_goaway(self) -> None:
+        """Ask all clients to connect again for new calls; running ones go on."""
+        for connection in list(self._connections):
+            connection.leave()
+
     @property
     def has_clients(self) -> bool:
-        """Whether anybody is connected."""
+        """Whether a client is connected."""
         return bool(self._connections)
 
     def add(self, connection: Connection) -> None:
-        """Note a connection that is open; one that was accepted while stopping is closed."""
+        """Note an open connection; one that was accepted while stopping is closed."""
         self._connections.add(connection)
         if self._is_stopping:
             connection.abort()
 
     def remove(self, connection: Connection) -> None:
-        """Forget one that is closed."""
+        """Forget a closed connection."""
         self._connections.discard(connection)
-        if not self._connections and self._nobody is not None and not self._nobody.done():
-            self._nobody.set_result(None)
+        if not self._connections and self._all_closed is not None and not self._all_closed.done():
+            self._all_closed.set_result(None)
 
     async def _gone(self) -> None:
         """Wait until no connection is open."""
         if self._connections:
-            self._nobody = asyncio.get_running_loop().create_future()
-            await self._nobody
+            self._all_closed = asyncio.get_running_loop().create_future()
+            await self._all_closed
 
 
 def _bound(family: int, address: tuple[str, int]) -> socket.socket:

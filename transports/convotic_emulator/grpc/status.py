@@ -1,10 +1,14 @@
-"""Status codes of gRPC, and the exception that ends a call with one."""
+"""gRPC's status codes, and the exception that ends a call with one."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["CallError", "Status"]
+__all__ = ["MAX_MESSAGE_CHARACTERS", "CallError", "Status"]
+
+#: Error texts quote what the client sent. Its own limit for all headers may be 8 KiB, and a
+#: character may take nine bytes as percent-encoded UTF-8.
+MAX_MESSAGE_CHARACTERS = 800
 
 
 class Status(IntEnum):
@@ -33,15 +37,24 @@ class CallError(Exception):
     """Ends the call with a status other than OK.
 
     Args:
-        status: which.
-        message: for the client; any text.
+        status: the code.
+        message: any text for the client. A long one loses its middle, so that both its beginning
+            and the rule at its end are kept.
         trailers: metadata to send with it; values of keys that end in ``-bin`` are bytes.
     """
 
     def __init__(
         self, status: Status, message: str, trailers: tuple[tuple[str, str | bytes], ...] = ()
     ) -> None:
+        message = _clipped(message)
         super().__init__(message)
         self.status = status
         self.message = message
         self.trailers = trailers
+
+
+def _clipped(text: str) -> str:
+    if len(text) <= MAX_MESSAGE_CHARACTERS:
+        return text
+    half = MAX_MESSAGE_CHARACTERS // 2
+    return f"{text[:half]} [… {len(text) - 2 * half} characters …] {text[-half:]}"

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["StreamingPull"]
 
 _RESPONSE = pubsub.StreamingPullResponse.pb()
+#: StreamingPullRequest.protocol_version of clients that expect an answer to an empty request.
+_KEEPALIVE_VERSION = 1
 
 
 class StreamingPull:
@@ -80,8 +82,12 @@ class _Stream(Waiter):
         self._reader: asyncio.Task[None] | None = None
         #: A response that waits for its commit, or for a client that does not read.
         self._sending: asyncio.Task[None] | None = None
-        #: What an exactly-once client is still to be told about its acknowledgements.
-        self._confirmations: Proto | None = None
+        #: A response that is due at once: confirmations of an exactly-once client's
+        #: acknowledgements, or the answer to a keepalive.
+        self._due: Proto | None = None
+        #: Current clients send an empty request every 30 s, and replace a stream that has no
+        #: response within 15 s.
+        self._answers_keepalive = first.protocol_version >= _KEEPALIVE_VERSION
 
     async def run(self) -> None:
         """Send until the client has half-closed, or the subscription or the server goes away."""
@@ -93,9 +99,11 @@ class _Stream(Waiter):
             await self.result
         finally:
             self._engine.dispatcher.leave(self)
-            self._reader.cancel()
-            if self._sending is not None:
-                self._sending.cancel()
+            # Cancelled tasks keep their frames, which keep the stream: no cycle, please.
+            reader, sending, self._reader, self._sending = self._reader, self._sending, None, None
+            reader.cancel()
+            if sending is not None:
+                sending.cancel()
             if self.result.done() and not self.result.cancelled():
                 self.result.exception()  # seen: this task may have been cancelled meanwhile
 
@@ -108,6 +116,14 @@ class _Stream(Waiter):
         self._sending.add_done_callback(self._on_sent)
         return False
 
+    def steps_aside(self) -> bool:
+        """Make no response while many wait for a client that does not read."""
+        if self._call.is_drained:
+            return False
+        self._sending = asyncio.create_task(self._call.drained())
+        self._sending.add_done_callback(self._on_sent)
+        return True
+
     def _go_on(self) -> None:
         """Do what there is to do next, unless a response is on its way."""
         if self._sending is not None or self.result.done():
@@ -116,7 +132,7 @@ class _Stream(Waiter):
             if self._reader is not None and self._reader.done():
                 self._reader.result()
                 self.result.set_result(None)
-            elif self._confirmations is None or self.give([]):
+            elif self._due is None or self.give([]):
                 self._engine.check_subscription(self._subscription)
                 self._engine.dispatcher.wait(self)
         except Exception as error:  # noqa: BLE001  # what the stream ends with
@@ -133,8 +149,10 @@ class _Stream(Waiter):
         self._go_on()
 
     async def _respond(self, messages: list[Message]) -> None:
+        size = sum(len(message.body or b"") for message in messages)
+        self._call.reserve(size)
         try:
-            response, self._confirmations = self._confirmations, None
+            response, self._due = self._due, None
             may_leave = response is None and self._engine.store.numbers.are_being_published(
                 messages
             )
@@ -149,11 +167,16 @@ class _Stream(Waiter):
             await self._call.write(response)
         except Exception as error:  # noqa: BLE001  # as above
             self.refuse(error)
+        finally:
+            self._call.reserve(-size)
 
     async def _read(self) -> None:
         while (request := await self._call.read()) is not None:
             _check_later(request)
             self._apply(request)
+            if self._answers_keepalive and not request.ByteSize():
+                self._due = self._due or _RESPONSE()
+                self._send_due()
             await self._engine.commits.committed()
 
     def _apply(self, request: Proto) -> None:
@@ -171,17 +194,20 @@ class _Stream(Waiter):
 
     def _confirm(self, request: Proto, refused: set[str], unchanged: set[str]) -> None:
         """Have the next response say what became of acknowledgements and deadlines."""
-        if self._confirmations is None:
-            self._confirmations = _RESPONSE()
-        acks = self._confirmations.acknowledge_confirmation
+        if self._due is None:
+            self._due = _RESPONSE()
+        acks = self._due.acknowledge_confirmation
         acks.ack_ids.extend(a for a in request.ack_ids if a not in refused)
         acks.invalid_ack_ids.extend(refused)
-        deadlines = self._confirmations.modify_ack_deadline_confirmation
+        deadlines = self._due.modify_ack_deadline_confirmation
         deadlines.ack_ids.extend(a for a in request.modify_deadline_ack_ids if a not in unchanged)
         deadlines.invalid_ack_ids.extend(unchanged)
         if self._reader is not None:  # else the stream is about to begin
-            self._engine.dispatcher.leave(self)
-            self._go_on()
+            self._send_due()
+
+    def _send_due(self) -> None:
+        self._engine.dispatcher.leave(self)
+        self._go_on()
 
 
 def _deadline_changes(request: Proto) -> list[tuple[str, int]]:

@@ -21,6 +21,7 @@ from h2.events import (
 
 from convotic_emulator.grpc.call import Call, Method
 from convotic_emulator.grpc.server import GrpcServer
+from convotic_emulator.grpc.status import CallError, Status
 
 __all__ = ["Answer", "Echo", "Peer", "Text", "framed", "request_headers"]
 
@@ -54,6 +55,8 @@ class Echo:
             "/test.Echo/Large": Method(self.large, Text),
             "/test.Echo/Never": Method(self.never, Text),
             "/test.Echo/Broken": Method(self.broken, Text),
+            "/test.Echo/Refuse": Method(self.refuse, Text),
+            "/test.Echo/Details": Method(self.details, Text),
             "/test.Echo/Stream": Method(self.stream, Text, is_stream=True),
             "/test.Echo/Slow": Method(self.slow, Text, is_stream=True),
             "/test.Echo/Flood": Method(self.flood, Text, is_stream=True),
@@ -79,6 +82,14 @@ class Echo:
     async def broken(self, _request: Text, _call: Call) -> Text:
         """Have a mistake."""
         raise ZeroDivisionError("a mistake")
+
+    async def refuse(self, _request: Text, _call: Call) -> Text:
+        """Fail as methods do."""
+        raise CallError(Status.NOT_FOUND, "There is no such thing. " * 10)
+
+    async def details(self, _request: Text, _call: Call) -> Text:
+        """Fail with more details than a frame holds."""
+        raise CallError(Status.FAILED_PRECONDITION, "no", (("detail-bin", bytes(61_000)),))
 
     async def stream(self, call: Call) -> None:
         """Return each request."""
@@ -178,7 +189,7 @@ class Peer:
 
     async def send(self, stream: int, data: bytes, *, ends: bool = False) -> None:
         """Send data of a call, in parts that the server has room for."""
-        while data:
+        while data and not self.answers[stream].is_over:
             room = min(self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size)
             if not room:
                 await self.receive()

@@ -166,7 +166,7 @@ async def test_a_client_that_does_not_read_holds_the_handler_up(server: Any, ech
         peer.h2.increment_flow_control_window(2**31 - 1 - 65_535)
         await peer.begin("/test.Echo/Flood")
         [connection] = server._connections
-        await wait_until_async(lambda: connection._is_paused)
+        await wait_until_async(lambda: connection.is_paused)
         written = len(echo.read)
         assert 0 < written * 10_000 < 50_000_000
 
@@ -208,7 +208,7 @@ async def test_compressed_requests(peer: Peer, encoding: str, compress: Any) -> 
             "larger than max",
         ),
         ("identity", b"\0\xff\xff\xff\xff", Status.RESOURCE_EXHAUSTED, "larger than max"),
-        ("identity", framed(b"hello")[:-1], Status.INTERNAL, "cut off"),
+        ("identity", framed(b"hello")[:-1], Status.INTERNAL, "ends inside"),
         ("identity", b"", Status.UNIMPLEMENTED, "0 requests"),
         ("identity", framed(b"1") + framed(b"2"), Status.UNIMPLEMENTED, "2 requests"),
     ],
@@ -320,7 +320,7 @@ async def test_nothing_is_kept_of_calls_that_are_over(peer: Peer, server: Any) -
     await peer.call("/test.Echo/Same", b"")
 
     [connection] = server._connections
-    assert connection.calls == {}
+    assert connection.http2.calls == {}
 
 
 async def test_stopping_lets_calls_end_and_then_ends_them(server: Any, echo: Echo) -> None:
@@ -336,7 +336,7 @@ async def test_stopping_lets_calls_end_and_then_ends_them(server: Any, echo: Ech
 
         stopping = asyncio.create_task(server.stop(0.5))
         [connection] = server._connections
-        await wait_until_async(lambda: connection._is_leaving)
+        await wait_until_async(lambda: connection.http2.is_leaving)
         await running.write(b"2")
         await running.done_writing()
 
@@ -433,7 +433,7 @@ async def test_calls_that_wait_for_the_same_thing(peer: Peer, server: Any) -> No
         await future
         return request
 
-    server.methods["/test.Echo/Wait"] = Method(wait, Text)
+    server.service.methods["/test.Echo/Wait"] = Method(wait, Text)
     streams = []
     for number in range(5):
         streams.append(stream := peer.h2.get_next_available_stream_id())
@@ -441,7 +441,7 @@ async def test_calls_that_wait_for_the_same_thing(peer: Peer, server: Any) -> No
         peer.h2.send_data(stream, framed(b"%d" % number), end_stream=True)
     await peer.flush()
     [connection] = server._connections
-    await wait_until_async(lambda: len(connection.calls) == len(streams))
+    await wait_until_async(lambda: len(connection.http2.calls) == len(streams))
     future.set_result(None)
 
     answers = [await peer.end_of(stream) for stream in streams]

@@ -8,7 +8,7 @@ from hpack.exceptions import HPACKError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convotic_emulator.grpc.headers import RequestDecoder, literals
+from convotic_emulator.grpc.headers import HeaderDecoder, literals
 from tests.unit.emulator.grpc.peer import request_headers
 
 _PATHS = st.sampled_from(["/a.B/C", "/a.B/D", "/e.F/" + "g" * 300])
@@ -29,14 +29,14 @@ def test_a_remembered_block_means_what_it_says(
     requests: list[tuple[str, dict[str, str], bool, int | None]],
 ) -> None:
     """Against a decoder that remembers nothing, with tables that grow, overflow and are resized."""
-    encoder, decoder = Encoder(), RequestDecoder(64 * 1024)
+    encoder, decoder = Encoder(), HeaderDecoder(64 * 1024)
     for path, more, is_secret, table_size in requests:
         if table_size is not None:
             encoder.header_table_size = table_size
         kind = NeverIndexedHeaderTuple if is_secret else HeaderTuple
         fields = request_headers(path) + list(more.items())
 
-        request = decoder.decode(encoder.encode([kind(*field) for field in fields]))
+        request = decoder.request(encoder.encode([kind(*field) for field in fields]))
 
         assert request.path == path
         assert request.encoding == more.get("grpc-encoding", "identity")
@@ -48,15 +48,15 @@ def test_a_remembered_block_means_what_it_says(
 
 def test_blocks_are_remembered() -> None:
     """The second of two equal ones is not decoded: its request is the same object."""
-    encoder, decoder = Encoder(), RequestDecoder(1000)
-    first = [decoder.decode(encoder.encode(request_headers("/a.B/C"))) for _ in range(3)]
+    encoder, decoder = Encoder(), HeaderDecoder(1000)
+    first = [decoder.request(encoder.encode(request_headers("/a.B/C"))) for _ in range(3)]
 
     assert first[1] is first[2]
 
 
 def test_a_header_list_that_is_too_large() -> None:
     """However small its block is."""
-    decoder = RequestDecoder(1000)
+    decoder = HeaderDecoder(1000)
     encoder = Encoder()
     encoder.encode([("a", "x" * 500)])
     decoder.decode(Encoder().encode([("a", "x" * 500)]))
