@@ -46,6 +46,10 @@ class Features:
     ordered_redelivery: bool = False
     #: A subscription created later sees retained messages after a seek only.
     topic_retention: bool = False
+    #: A stream gets what follows of its keys before it has acknowledged what it has.
+    ordered_affinity: bool = False
+    #: Ack ids that were given out before a seek acknowledge nothing after it.
+    seek_voids_ack_ids: bool = False
     detach: bool = False
     #: Responses stay below gRPC's default limit of 4 MiB.
     bounded_responses: bool = False
@@ -73,6 +77,8 @@ OURS = Features(
     backoff_of_first=True,
     ordered_redelivery=True,
     topic_retention=True,
+    ordered_affinity=True,
+    seek_voids_ack_ids=True,
     detach=True,
     bounded_responses=True,
     iam=True,

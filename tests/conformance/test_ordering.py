@@ -50,3 +50,18 @@ def test_a_nack_repeats_the_key_from_there(broker: Broker, topic: str) -> None:
 
     again = wait_until(lambda: broker.pull_now(subscription))
     assert bodies(again) == [b"2", b"3"]
+
+
+def test_a_key_does_not_wait_for_acknowledgements_on_its_stream(broker: Broker, topic: str) -> None:
+    """However many streams are open, the one that has a key gets what follows of it, in order."""
+    broker.needs("ordered_affinity", "a stream waits for acknowledgements of the key")
+    subscription = broker.subscription(topic, enable_message_ordering=True)
+    streams = [broker.stream(subscription) for _ in range(5)]
+    sent = [b"%d" % n for n in range(20)]
+    for body in sent:
+        broker.publish(topic, body, ordering_key="k")
+
+    wait_until(lambda: sum(len(stream.received) for stream in streams) == len(sent))
+
+    [holder] = [stream for stream in streams if stream.received]
+    assert bodies(holder.received) == sent

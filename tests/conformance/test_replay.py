@@ -167,3 +167,21 @@ def test_a_snapshot_of_another_topic_is_refused(
             broker.call("Seek", subscription=other, snapshot=snapshot)
         assert refused.value.code() == code
     broker.call("DeleteSnapshot", snapshot=name)
+
+
+def test_ack_ids_of_before_a_seek_have_no_effect(broker: Broker, topic: str) -> None:
+    """What a seek brings back, and what was outstanding, is delivered and acknowledged again."""
+    broker.needs("seek_voids_ack_ids", "an old ack id removes what the seek has restored")
+    subscription = broker.subscription(topic, retain_acked_messages=True)
+    broker.publish(topic, b"acknowledged")
+    old = broker.pull_all(subscription, 1)
+    broker.acknowledge(subscription, old)
+    broker.publish(topic, b"outstanding")
+    old += broker.pull_all(subscription, 1)
+
+    broker.call("Seek", subscription=subscription, time=moment(-60))
+    again = broker.pull_all(subscription, 2)
+    broker.acknowledge(subscription, old)
+    broker.modify(subscription, again, 0)
+
+    assert sorted(bodies(broker.pull_all(subscription, 2))) == [b"acknowledged", b"outstanding"]

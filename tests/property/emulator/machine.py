@@ -53,6 +53,8 @@ class Known:
 
     key: str
     state: str = "live"
+    #: Who got it last.
+    holder: Consumer | None = None
     #: The ack id of the newest delivery; only this may acknowledge.
     newest: str = ""
     attempt: int = 0
@@ -93,6 +95,8 @@ class SubscriptionMachine(RuleBasedStateMachine):
             registry.create("subscription", proto)
         self.known: dict[int, Known] = {}
         self.forwarded = 0
+        #: Two streams; other takes are pulls.
+        self.streams = [Consumer(), Consumer()]
 
     @property
     def state(self) -> Any:
@@ -106,9 +110,19 @@ class SubscriptionMachine(RuleBasedStateMachine):
         for identifier in ids:
             self.known[int(identifier) // 10**12] = Known(key if self.ordered else "")
 
-    @rule(target=deliveries, count=st.integers(1, 4))
-    def take_one(self, count: int) -> Delivery:
-        taken = self.take(count)
+    @rule(target=deliveries, count=st.integers(1, 4), units=st.integers(1, 4))
+    def take_one(self, count: int, units: int) -> Delivery:
+        taken = self.take(Consumer(), count, units)
+        return taken[-1] if taken else Delivery("", 0)
+
+    @rule(
+        target=deliveries,
+        stream=st.integers(0, 1),
+        count=st.integers(1, 4),
+        units=st.integers(1, 4),
+    )
+    def take_for_a_stream(self, stream: int, count: int, units: int) -> Delivery:
+        taken = self.take(self.streams[stream], count, units)
         return taken[-1] if taken else Delivery("", 0)
 
     @rule(delivery=deliveries)
@@ -197,14 +211,15 @@ class SubscriptionMachine(RuleBasedStateMachine):
             self.broker.begin_seek(subscription, time_us=time_us, source=source)
         ):
             pass
+        assert not self.state.outstanding
         rows = self.store.backlogs.existing(self.state.number, self.known)
         dead = {seq for seq, known in self.known.items() if known.state == "dead"}
         assert rows - dead == wanted - dead
         for seq, known in self.known.items():
             if seq in rows:
-                known.state = "live"
+                known.state, known.newest = "live", ""
                 if seq not in before:
-                    known.newest, known.attempt = "", 0
+                    known.attempt = 0
             elif known.state == "live":
                 known.state = "acknowledged"
 
@@ -231,15 +246,16 @@ class SubscriptionMachine(RuleBasedStateMachine):
             set(state.backlog.again),
             set(state.backlog.delayed),
             {m.seq for m in state.backlog.ready},
-            {m.seq for lane in state.backlog.lanes.values() for m in lane.next_up},
+            {m.seq for queue in state.backlog.keys.queues.values() for m in queue.next_up},
         ]
         assert sum(map(len, places)) == len(set().union(*places)), places
         assert not set().union(*places) - rows - dead
         assert self.store.counts.messages(state.number) == len(rows)
 
-    def take(self, count: int) -> list[Delivery]:
+    def take(self, consumer: Consumer, count: int, units: int | None = None) -> list[Delivery]:
         taken = self.state.take(
-            Consumer(),
+            consumer,
+            units=units,
             max_messages=count,
             max_bytes=1_000_000,
             lease_us=LEASE_SECONDS * 1_000_000,
@@ -259,17 +275,19 @@ class SubscriptionMachine(RuleBasedStateMachine):
             assert message.attempts + 1 >= known.attempt, "attempts went down"
             known.deliveries.add(ack_id)
             known.newest, known.attempt = ack_id, message.attempts + 1
-            self.check_order(message.seq, known.key, before)
+            known.holder = consumer
+            self.check_order(message.seq, known, before)
             before.append(message.seq)
             deliveries.append(Delivery(ack_id, message.seq))
         return deliveries
 
-    def check_order(self, seq: int, key: str, before: list[int]) -> None:
-        """No message of a key is delivered while an earlier one of it is not settled."""
-        if key:
+    def check_order(self, seq: int, message: Known, before: list[int]) -> None:
+        """No message is delivered while another consumer has an earlier one of its key."""
+        if message.key:
             for other, known in self.known.items():
-                if known.key == key and other < seq and known.state == "live":
-                    assert other in before, f"{seq} was delivered while {other} is unsettled"
+                if known.key == message.key and other < seq and known.state == "live":
+                    is_here = known.holder is message.holder and other in self.state.outstanding
+                    assert other in before or is_here, f"{seq} was delivered while {other} waits"
 
     def note_dead_letters(self) -> set[int]:
         number = self.broker.registry.subscriptions[KEEP].row.number
@@ -294,7 +312,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
             live = {seq for seq, known in self.known.items() if known.state == "live"}
             if not live and not self.store.counts.messages(self.state.number):
                 break
-            for delivery in self.take(1000):
+            for delivery in self.take(Consumer(), 1000):
                 self.acknowledge(delivery)
             self.clock.advance(LEASE_SECONDS + 30)
             self.broker.fire_due()

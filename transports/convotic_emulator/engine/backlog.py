@@ -1,4 +1,4 @@
-"""Where a subscription's next message comes from: redelivery, lanes of ordering keys, new ones.
+"""Where a subscription's next message comes from: redelivery, ordering keys, new ones.
 
 Memory holds a page of what is new, and all that waits to be redelivered; the rest of a backlog
 stays in its rows. No I/O of its own, like :mod:`convotic_emulator.engine.state`.
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
-from convotic_emulator.engine.ordering import Lane
+from convotic_emulator.engine.ordering import OrderingQueues
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from convotic_emulator.engine.lease import Timers
+    from convotic_emulator.engine.lease import Take, Timers
     from convotic_emulator.engine.rules import Rules
     from convotic_emulator.storage.message import Message
     from convotic_emulator.storage.store import Store
@@ -26,8 +26,6 @@ PAGE_MESSAGES = 1000
 PAGE_BYTES = 4 * 1024 * 1024
 #: While this many wait to be redelivered nothing new is started, so that memory stays bounded.
 MAX_AGAIN = 10_000
-#: Messages of one ordering key that are read at a time.
-LANE_PAGE = 100
 
 
 class Backlog:
@@ -50,9 +48,7 @@ class Backlog:
         self.ready: deque[Message] = deque()
         self.again: OrderedDict[int, Message] = OrderedDict()
         self.delayed: dict[int, Message] = {}
-        self.lanes: dict[str, Lane] = {}
-        #: Lanes with something to deliver and no open run.
-        self.runnable: OrderedDict[str, Lane] = OrderedDict()
+        self.keys = OrderingQueues(number, store.backlogs, timers, wake)
         #: All rows up to here are in memory or were passed over; those beyond are not.
         self.cursor = 0
         #: Whether nothing is beyond the cursor.
@@ -83,11 +79,15 @@ class Backlog:
         """Say whether a consumer with room would probably get something. May read a page."""
         if self.is_held:
             return False
-        return bool(self.again or self.runnable or self.ready or self._read_page())
+        return bool(self.again or self.keys or self.ready or self._read_page())
 
-    def waiting_in_memory(self) -> int:
-        """Return how many messages could be delivered without reading rows again."""
-        return len(self.again) + len(self.runnable) + len(self.ready)
+    def waiting_units(self) -> int:
+        """Return how many new keys, and messages without one, are to be had without reading."""
+        if not self.rules.ordered:
+            return len(self.again) + len(self.ready)
+        keys = {m.key for m in self.ready if m.key and m.key not in self.keys.queues}
+        unkeyed = sum(not m.key for m in self.ready)
+        return len(self.again) + len(self.keys.free) + len(keys) + unkeyed
 
     def forget_ready(self) -> None:
         """Drop what was read ahead; it is read again when somebody asks. For idle subscriptions."""
@@ -101,45 +101,25 @@ class Backlog:
         """Forget everything; it is read again from the rows."""
         self.again.clear()
         self.delayed.clear()
-        self.lanes.clear()
-        self.runnable.clear()
+        self.keys.clear()
         self.ready.clear()
         self._ready_bytes = 0
         self.cursor = 0
         self.caught_up = False
 
-    def renew_kept_back(self) -> None:
-        """Void the ack ids of what was acknowledged behind an unsettled message of its key.
+    def rejoin_queues(self) -> None:
+        """Open the runs of what is leased after a restart, when nothing is read yet."""
+        if self.rules.ordered:
+            self.keys.rejoin(self._outstanding.values())
 
-        After a seek it comes again, unless the seek took it or has given it a new ack id itself.
-        """
-        kept = [lane.run[seq] for lane in self.lanes.values() for seq in lane.acknowledged]
-        renewed: list[Message] = []
-        for message in kept:
-            row = self._rows.find(self._number, message.seq)
-            if row is not None and row.generation == message.generation:
-                row.generation += 1
-                renewed.append(row)
-        self._rows.record_redelivery(self._number, renewed)
-
-    def rejoin_lanes(self) -> None:
-        """Open the runs of what is leased after a restart or a seek, when nothing is read yet.
-
-        All that is older in their lanes counts as passed over: it comes in order with them.
-        """
-        for message in sorted(self._outstanding.values(), key=lambda m: m.seq):
-            self.join_lane(message, None)
-        for lane in self.lanes.values():
-            lane.pass_over(1, max(lane.run))
-
-    def pop_next(self, now_us: int, taker: object, room: int | None) -> Message | None:
-        """Pop the next deliverable message, unless it has more than ``room`` bytes."""
-        oldest_us = now_us - self.rules.retention_us
+    def pop_next(self, take: Take, room: int | None) -> Message | None:
+        """Pop the next message for a consumer, unless it has more than ``room`` bytes."""
+        oldest_us = take.now_us - self.rules.retention_us
         while not self.is_held:
-            fresh = self.ready[0] if self.ready or self._read_page() else None
+            fresh = self._peek_fresh(take)
             message = None
             if fresh is None or self._again_turn or len(self.again) > MAX_AGAIN:
-                message = self._peek_again(now_us, taker)
+                message = self._peek_again(take)
             message = message or fresh
             if message is None or (room is not None and message.size > room):
                 return None
@@ -147,23 +127,34 @@ class Backlog:
             if message is fresh:
                 self.ready.popleft()
                 self._ready_bytes -= message.size
-            else:
-                self._pop_again(message)
+            elif self.again.pop(message.seq, None) is None:
+                self.keys.pop(message)
             if message.published_us < oldest_us:
                 if message is fresh:
                     self._pass_expired(oldest_us)
                 else:
                     self._rows.remove(self._number, [message.seq], retain=False)
-            elif message is not fresh or not self._passes_over(message, now_us, taker):
+            elif message is not fresh or not self._waits(message, take):
                 return message
         return None
+
+    def enter(self, message: Message, take: Take) -> None:
+        """Record that a message has been delivered."""
+        if self.rules.ordered and message.key:
+            self.keys.enter(message, take)
+        else:
+            take.units -= 1
+
+    def leave(self, key: str | None, seq: int, *, drop: bool = False) -> list[int]:
+        """Return what may be removed now that ``seq`` is acknowledged (or gone: ``drop``)."""
+        if not (key and self.rules.ordered):
+            return [seq]
+        return self.keys.leave(key, seq, drop=drop or self.rules.exactly_once)
 
     def queue_again(self, message: Message, now_us: int) -> None:
         """Take back a message that is to be delivered again, now or when it is due."""
         if self.rules.ordered and message.key:
-            lane = self.lanes[message.key]
-            lane.fail(message.seq)
-            self._close_lane(message.key, lane)
+            self.keys.fail(message)
         elif message.due_us > now_us:
             self.delayed[message.seq] = message
             self._timers.push(message.due_us, _Delay(self, message))
@@ -180,37 +171,8 @@ class Backlog:
         if self.ready and self.ready[0].seq <= seq <= self.ready[-1].seq:
             self.ready = deque(m for m in self.ready if m.seq != seq)
             self._ready_bytes = sum(m.size for m in self.ready)
-        lane = self.lanes.get(row.key) if row.key else None
-        if lane is not None:
-            lane.next_up = deque(m for m in lane.next_up if m.seq != seq)
+        self.keys.unqueue(row)
         return row
-
-    def join_lane(self, message: Message, taker: object) -> None:
-        """Note that a message has been delivered."""
-        if self.rules.ordered and message.key:
-            lane = self.lanes.get(message.key)
-            if lane is None:
-                lane = self.lanes[message.key] = Lane()
-            lane.deliver(message, taker)
-
-    def leave_lane(self, key: str | None, seq: int, *, drop: bool = False) -> list[int]:
-        """Return what may be removed now that ``seq`` is acknowledged (or gone: ``drop``)."""
-        lane = self.lanes.get(key) if key and self.rules.ordered else None
-        if lane is None or key is None:
-            return [seq]
-        if drop or self.rules.exactly_once or seq not in lane.run:
-            final = [seq, *lane.drop(seq)]
-        else:
-            final = lane.acknowledge(seq)
-        self._close_lane(key, lane)
-        return final
-
-    def lane_due(self, key: str) -> None:
-        """Let a lane go on whose first message has waited for its back-off."""
-        lane = self.lanes.get(key)
-        if lane is not None and not lane.run:
-            self.runnable[key] = lane
-            self._wake()
 
     def delay_over(self, message: Message) -> None:
         """Let a message be redelivered that has waited for its back-off."""
@@ -219,48 +181,27 @@ class Backlog:
             self.again[message.seq] = message
             self._wake()
 
-    def _passes_over(self, message: Message, now_us: int, taker: object) -> bool:
-        """Leave a fresh message for later: its key is busy, or its back-off is not over."""
-        is_late = message.due_us > now_us
-        if not (self.rules.ordered and message.key):
-            if is_late:
-                self.queue_again(message, now_us)
-            return is_late
-        lane = self.lanes.get(message.key)
-        if lane is None and is_late:
-            lane = self.lanes[message.key] = self.runnable[message.key] = Lane()
-        if lane is None or (lane.is_open_to(taker) and not lane.has_more and not is_late):
-            return False
-        lane.pass_over(message.seq, message.seq)
-        return True
+    def _peek_fresh(self, take: Take) -> Message | None:
+        """Return the next new message, if the consumer may get it or it belongs into a queue."""
+        if not self.ready and not (take.units and self._read_page()):
+            return None
+        fresh = self.ready[0]
+        return fresh if take.units or (self.rules.ordered and fresh.key) else None
 
-    def _peek_again(self, now_us: int, taker: object) -> Message | None:
-        """Return what is to be redelivered, or comes next in a lane."""
-        while self.runnable:
-            key, lane = next(iter(self.runnable.items()))
-            if not lane.next_up and lane.is_open_to(taker):
-                after_seq = lane.passed_from - 1
-                lane.read_ahead(
-                    self._rows.read_key(self._number, key, after_seq, lane.passed_to, LANE_PAGE)
-                )
-            if lane.next_up and lane.is_open_to(taker):
-                message = lane.next_up[0]
-                if message.due_us <= now_us:
-                    return message
-                self._timers.push(message.due_us, _LaneDelay(self, key))
-            elif lane.has_more and lane.is_open_to(taker):
-                continue
-            del self.runnable[key]
-            if not lane.run and not lane.has_more:
-                del self.lanes[key]
-        return next(iter(self.again.values())) if self.again else None
+    def _peek_again(self, take: Take) -> Message | None:
+        """Return what is to be redelivered, or is next of its key."""
+        if self.keys and (message := self.keys.peek(take)) is not None:
+            return message
+        return next(iter(self.again.values())) if self.again and take.units else None
 
-    def _pop_again(self, message: Message) -> None:
-        if self.again.pop(message.seq, None) is None and message.key is not None:
-            lane = self.lanes[message.key]
-            lane.next_up.popleft()
-            if not lane.has_more:
-                self.runnable.pop(message.key, None)
+    def _waits(self, message: Message, take: Take) -> bool:
+        """Leave a new message for later: its key is busy, or its back-off is not over."""
+        if self.rules.ordered and message.key:
+            return self.keys.takes_over(message, take)
+        is_late = message.due_us > take.now_us
+        if is_late:
+            self.queue_again(message, take.now_us)
+        return is_late
 
     def _read_page(self) -> bool:
         """Fill ``ready``, if there is anything to fill it with."""
@@ -281,30 +222,11 @@ class Backlog:
             self.cursor = max(self.cursor, self._rows.last_before(self._number, oldest_us))
 
     def _is_known(self, row: Message) -> bool:
-        """Say whether a row is in memory elsewhere; only so after a restart or a seek."""
+        """Say whether a row is in memory elsewhere; only so after a restart."""
         seq = row.seq
         if seq in self._outstanding or seq in self.again or seq in self.delayed:
             return True
-        lane = self.lanes.get(row.key) if row.key else None
-        return lane is not None and (
-            lane.passed_from <= seq <= lane.passed_to
-            or seq in lane.run
-            or any(m.seq == seq for m in lane.next_up)
-        )
-
-    def _close_lane(self, key: str, lane: Lane) -> None:
-        repeated = lane.close()
-        for message in repeated:
-            message.generation += 1
-        if repeated:
-            self._rows.record_redelivery(self._number, repeated)
-        if lane.run:
-            return
-        if lane.has_more:
-            self.runnable[key] = lane
-        else:
-            self.lanes.pop(key, None)
-            self.runnable.pop(key, None)
+        return self.keys.is_known(row)
 
 
 class _Delay:
@@ -322,20 +244,3 @@ class _Delay:
 
     def fire(self, now_us: int) -> None:  # noqa: ARG002  # Timed's signature
         self._backlog.delay_over(self._message)
-
-
-class _LaneDelay:
-    """The end of the back-off of the first message of a lane."""
-
-    __slots__ = ("_backlog", "_key")
-
-    def __init__(self, backlog: Backlog, key: str) -> None:
-        self._backlog = backlog
-        self._key = key
-
-    @property
-    def live(self) -> int:
-        return int(self._key in self._backlog.lanes)
-
-    def fire(self, now_us: int) -> None:  # noqa: ARG002  # Timed's signature
-        self._backlog.lane_due(self._key)

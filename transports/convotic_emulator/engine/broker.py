@@ -27,9 +27,6 @@ __all__ = ["Broker"]
 
 _MESSAGE = pubsub.PubsubMessage.pb()
 
-#: Generations that one seek leaves room for: ack ids of before it never fit what comes after.
-_GENERATIONS_PER_SEEK = 1 << 20
-
 
 class Broker:
     """All messages of a server.
@@ -129,6 +126,7 @@ class Broker:
             subscription.row.number,
             rules_of(subscription.proto),
             token=self.store.numbers.token,
+            seeks=subscription.row.seeks,
             store=self.store,
             timers=self.timers,
             forward=self._forward,
@@ -161,19 +159,18 @@ class Broker:
     def begin_seek(
         self, subscription: Subscription, *, time_us: int | None, source: Topic | Snapshot | None
     ) -> Seek:
-        """Write down a seek, to a time or to a snapshot, and hold deliveries until it is done."""
+        """Write down a seek to a time or a snapshot; no leases and deliveries until it is done."""
         subscription.row.seeks += 1
         self.registry.save(subscription)
         seek = Seek(
             number=subscription.row.number,
-            generation=subscription.row.seeks * _GENERATIONS_PER_SEEK,
             last_seq=self.store.numbers.last_seq,
             retain=subscription.proto.retain_acked_messages,
             time_us=time_us,
             source=0 if source is None else source.row.number,
         )
         self.store.seeks.begin(seek)
-        subscription.state.hold()
+        subscription.state.begin_seek(subscription.row.seeks)
         return seek
 
     def seek(self, seek: Seek) -> Iterator[None]:
@@ -191,8 +188,7 @@ class Broker:
             if subscription.is_gone:
                 return
         self.store.seeks.end(seek.number)
-        state = subscription.state
-        state.reload(self.store.backlogs.existing(seek.number, state.outstanding))
+        subscription.state.reload()
 
     def copy(self, subscription: Subscription, snapshot: Snapshot) -> Iterator[None]:
         """Fill a new snapshot, a slice at a time; give up if one of the two is gone.

@@ -164,11 +164,11 @@ class Dispatcher:
                 continue
             messages: list[Message] = []
             if waiter.consumer.has_room():
-                waiting = state.backlog.waiting_in_memory()
-                share = max(1, -(-waiting // turn)) if turn > 1 else waiter.max_messages
+                waiting = state.backlog.waiting_units() if turn > 1 else 0
                 messages = state.take(
                     waiter.consumer,
-                    max_messages=min(waiter.max_messages, share),
+                    units=max(1, -(-waiting // turn)) if turn > 1 else None,
+                    max_messages=waiter.max_messages,
                     max_bytes=MAX_RESPONSE_BYTES,
                     lease_us=waiter.lease_seconds * 1_000_000,
                     now_us=now_us,

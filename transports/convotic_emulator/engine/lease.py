@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from convotic_emulator.storage.message import Message
 
-__all__ = ["Consumer", "LeaseBatch", "Timed", "Timers"]
+__all__ = ["Consumer", "LeaseBatch", "Take", "Timed", "Timers"]
 
 #: Rebuild the heap when this many entries, and more than half of all, are dead.
 _MIN_DEAD_TIMERS = 1024
@@ -34,6 +34,20 @@ class Consumer:
         if 0 < self.max_messages <= self.held_messages:
             return False
         return not 0 < self.max_bytes <= self.held_bytes
+
+
+class Take:
+    """One consumer's turn: ``units`` is how many new keys, and messages without one, it may get.
+
+    Messages of a key that the consumer has already cost nothing: nobody else could get them.
+    """
+
+    __slots__ = ("consumer", "now_us", "units")
+
+    def __init__(self, consumer: Consumer, units: int, now_us: int) -> None:
+        self.consumer = consumer
+        self.units = units
+        self.now_us = now_us
 
 
 class Timed(Protocol):

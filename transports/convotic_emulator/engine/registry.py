@@ -189,7 +189,7 @@ class Registry:
         topic = self.topics.get(subscription.proto.topic)
         if topic is not None:
             topic.subscriptions.pop(name, None)
-        subscription.state.reload(())
+        subscription.state.reload()
         self._forget(subscription)
         return subscription
 
@@ -219,7 +219,7 @@ class Registry:
         subscription.proto.detached = True
         self._store.drop_backlog(subscription.row.number)
         self._store.seeks.end(subscription.row.number)
-        subscription.state.reload(())
+        subscription.state.reload()
         subscription.state.hold()
         self.save(subscription)
 

@@ -6,7 +6,7 @@ through the store. A message is in exactly one place:
 - in its row only, beyond ``cursor`` (most of a backlog: memory does not grow with it);
 - ``ready``: read from its row, or just published, not delivered yet;
 - ``outstanding``: leased; ``again``: to be redelivered; ``delayed``: the same, after a back-off;
-- in a lane of its ordering key (:mod:`convotic_emulator.engine.ordering`).
+- in the queue of its ordering key (:mod:`convotic_emulator.engine.ordering`).
 
 Acknowledged and dead-lettered messages are nowhere: their rows are gone.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from convotic_emulator.engine.backlog import Backlog
 from convotic_emulator.engine.clock import SECOND_US
-from convotic_emulator.engine.lease import Consumer, LeaseBatch, Timers
+from convotic_emulator.engine.lease import Consumer, LeaseBatch, Take, Timers
 from convotic_emulator.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -31,12 +31,16 @@ __all__ = ["SubscriptionState"]
 
 #: Ours have about 40 characters.
 MAX_ACK_ID_LENGTH = 100
+#: Neither this nor the next number is the generation of a message.
+_VOID = -2
 
 
 class SubscriptionState:
     """The messages of one subscription. Not thread-safe; one event loop owns it.
 
-    ``forward`` publishes a message to the dead-letter topic and says whether it could.
+    ``seeks`` counts the subscription's seeks: it is part of ack ids, so that those of before a seek
+    have no effect. ``forward`` publishes a message to the dead-letter topic and says whether it
+    could.
     ``wake`` is called whenever something may have become deliverable.
     """
 
@@ -46,13 +50,15 @@ class SubscriptionState:
         rules: Rules,
         *,
         token: str,
+        seeks: int,
         store: Store,
         timers: Timers,
         forward: Callable[[SubscriptionState, Message], bool],
         wake: Callable[[SubscriptionState], None],
     ) -> None:
         self.number = number
-        self.ack_prefix = f"{token}-{number}-"
+        self.seeks = seeks
+        self._ack_prefix = f"{token}-{number}-"
         self.outstanding: dict[int, Message] = {}
         self.backlog = Backlog(
             number,
@@ -86,17 +92,17 @@ class SubscriptionState:
         """Deliver nothing until :meth:`reload`: the rows are about to change."""
         self.backlog.is_held = True
 
-    def reload(self, remaining: Iterable[int]) -> None:
-        """Start over from the rows, after a seek; ``remaining`` leases stay as they are.
+    def begin_seek(self, seeks: int) -> None:
+        """Void all ack ids and leases, and deliver nothing until :meth:`reload`."""
+        self.seeks = seeks
+        self.hold()
+        self._end_leases()
+        self._store.leases.forget(self.number)
 
-        Ends a :meth:`hold`.
-        """
-        keep = set(remaining)
-        for seq in [seq for seq in self.outstanding if seq not in keep]:
-            self._end_lease(self.outstanding.pop(seq))
-        self.backlog.renew_kept_back()
+    def reload(self) -> None:
+        """Start over from the rows, without any lease. Ends a :meth:`hold`."""
+        self._end_leases()
         self.backlog.clear()
-        self.backlog.rejoin_lanes()
         self.backlog.is_held = False
         self._wake(self)
 
@@ -104,13 +110,13 @@ class SubscriptionState:
         """Take back the leases of an earlier run, ``{deadline_us: messages}``; past ones lapse."""
         for messages in leases.values():
             self.outstanding.update((message.seq, message) for message in messages)
-        self.backlog.rejoin_lanes()
+        self.backlog.rejoin_queues()
         for deadline_us, messages in leases.items():
             LeaseBatch(self, self._timers, deadline_us, messages)
 
     def ack_id(self, message: Message) -> str:
-        """Return the name of this delivery, ``TOKEN-SUBSCRIPTION-SEQ-GENERATION``."""
-        return f"{self.ack_prefix}{message.seq}-{message.generation}"
+        """Return the name of this delivery, ``TOKEN-SUBSCRIPTION-SEEKS-SEQ-GENERATION``."""
+        return f"{self._ack_prefix}{self.seeks}-{message.seq}-{message.generation}"
 
     def take(
         self,
@@ -120,17 +126,19 @@ class SubscriptionState:
         max_bytes: int,
         lease_us: int,
         now_us: int,
+        units: int | None = None,
     ) -> list[Message]:
         """Lease messages to a consumer, with their data, in the order of publishing where possible.
 
-        ``max_bytes`` bounds the response; one larger message goes alone. The caller sends the
-        bodies and then drops them.
+        ``max_bytes`` bounds the response; one larger message goes alone. ``units`` is the
+        consumer's share (:class:`Take`), by default all. The caller sends the bodies and then
+        drops them.
         """
         taken: list[Message] = []
         room = max_bytes
-        taker = object()
+        take = Take(consumer, max_messages if units is None else units, now_us)
         while len(taken) < max_messages and consumer.has_room():
-            message = self.backlog.pop_next(now_us, taker, room if taken else None)
+            message = self.backlog.pop_next(take, room if taken else None)
             if message is None:
                 break
             room -= message.size
@@ -139,7 +147,7 @@ class SubscriptionState:
             consumer.held_messages += 1
             consumer.held_bytes += message.size
             self.outstanding[message.seq] = message
-            self.backlog.join_lane(message, taker)
+            self.backlog.enter(message, take)
         if any(message.body is None for message in taken):
             taken = self._load_bodies(taken)
         if taken:
@@ -159,18 +167,18 @@ class SubscriptionState:
             if message is None or message.generation != generation:
                 late.append((ack_id, seq, generation))
             elif self._has_lapsed(message, now_us):
-                late.append((ack_id, seq, -1))
+                late.append((ack_id, seq, _VOID))
             else:
                 del self.outstanding[seq]
                 self._end_lease(message)
-                removed += self.backlog.leave_lane(message.key, seq)
+                removed += self.backlog.leave(message.key, seq)
         self._remove(removed)
         refused: list[str] = []
         for ack_id, seq, generation in late:
             if self.rules.exactly_once:
                 refused.append(ack_id)
             elif (waiting := self.backlog.unqueue(seq, generation)) is not None:
-                self._remove(self.backlog.leave_lane(waiting.key, seq))
+                self._remove(self.backlog.leave(waiting.key, seq))
         self._wake(self)
         return refused
 
@@ -217,7 +225,7 @@ class SubscriptionState:
             message.generation += 1
             limit = self.rules.max_delivery_attempts
             if limit and message.attempts >= limit and self._forward(self, message):
-                gone += self.backlog.leave_lane(message.key, message.seq, drop=True)
+                gone += self.backlog.leave(message.key, message.seq, drop=True)
                 forwarded += 1
                 continue
             message.due_us = now_us + self._backoff_us(message) if self.rules.max_backoff_us else 0
@@ -247,6 +255,11 @@ class SubscriptionState:
             message.holder = None
         message.body = None
 
+    def _end_leases(self) -> None:
+        for message in self.outstanding.values():
+            self._end_lease(message)
+        self.outstanding.clear()
+
     def _load_bodies(self, taken: list[Message]) -> list[Message]:
         """Read missing data; drop messages that are gone."""
         missing = [m.seq for m in taken if m.body is None]
@@ -257,7 +270,7 @@ class SubscriptionState:
             if message.body is None:
                 del self.outstanding[message.seq]
                 self._end_lease(message)
-                self._remove(self.backlog.leave_lane(message.key, message.seq, drop=True))
+                self._remove(self.backlog.leave(message.key, message.seq, drop=True))
         return [m for m in taken if m.body is not None]
 
     def _has_lapsed(self, message: Message, now_us: int) -> bool:
@@ -285,10 +298,12 @@ class SubscriptionState:
         return message
 
     def _parse(self, ack_id: str) -> tuple[int, int]:
-        if ack_id.startswith(self.ack_prefix) and len(ack_id) <= MAX_ACK_ID_LENGTH:
-            seq, _, generation = ack_id[len(self.ack_prefix) :].partition("-")
-            if seq.isdecimal() and generation.isdecimal():
-                return int(seq), int(generation)
+        """Return seq and generation; no message has the generation of an id of before a seek."""
+        if ack_id.startswith(self._ack_prefix) and len(ack_id) <= MAX_ACK_ID_LENGTH:
+            parts = ack_id[len(self._ack_prefix) :].split("-")
+            if len(parts) == 3 and all(map(str.isdecimal, parts)):  # noqa: PLR2004  # see ack_id()
+                seeks, seq, generation = map(int, parts)
+                return seq, generation if seeks == self.seeks else _VOID
         raise InvalidArgument(
             "You have passed an invalid ack ID to the service, or one of another subscription"
             f" (ack_id={ack_id[:MAX_ACK_ID_LENGTH]})."

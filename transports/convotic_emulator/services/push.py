@@ -79,7 +79,6 @@ class _Pusher:
         self._subscription = subscription
         self._config = subscription.proto.push_config
         self._endpoint = urlsplit(self._config.push_endpoint)
-        self._consumer = Consumer()
         self._places = asyncio.Semaphore(MAX_REQUESTS)
         self._pause_seconds = 0.0
         self._resume_us = 0
@@ -112,7 +111,7 @@ class _Pusher:
                 await _Pause(self._engine, self._resume_us).over
             self._waiter = waiter = FutureWaiter(
                 state,
-                self._consumer,
+                Consumer(),  # another for each: the next of a key waits
                 max_messages=1,
                 lease_seconds=self._subscription.proto.ack_deadline_seconds,
             )

@@ -28,7 +28,7 @@ _MASK = (1 << SEQ_BITS) - 1
 _PAGE_MESSAGES = 1000
 _PAGE_BYTES = 4 * 1024 * 1024
 
-_INSERT_MISSING = "INSERT OR IGNORE INTO backlog VALUES (?, ?, 0, ?, 0, ?, ?, ?)"
+_INSERT_MISSING = "INSERT OR IGNORE INTO backlog VALUES (?, ?, 0, 0, 0, ?, ?, ?)"
 _COPY = (
     "INSERT OR IGNORE INTO backlog SELECT id + ?, published_us, 0, 0, 0, key, body, checksum"
     " FROM backlog"
@@ -37,7 +37,7 @@ _COPY = (
 _DELETE = "DELETE FROM backlog WHERE id BETWEEN ? AND ?"
 _RETAIN = "INSERT OR REPLACE INTO acknowledged SELECT * FROM backlog WHERE id BETWEEN ? AND ?"
 _RESTORE = (
-    "INSERT OR IGNORE INTO backlog SELECT id, published_us, 0, ?, 0, key, body, checksum"
+    "INSERT OR IGNORE INTO backlog SELECT id, published_us, 0, 0, 0, key, body, checksum"
     " FROM acknowledged"
     " WHERE id BETWEEN ? AND ?"
 )
@@ -61,8 +61,6 @@ class Seek:
     """A seek that has begun. It concerns messages up to ``last_seq``; later ones just arrive."""
 
     number: int
-    #: Of the messages that it brings back: ack ids of before it don't fit them.
-    generation: int
     last_seq: int
     #: Whether what it acknowledges is kept for a later seek.
     retain: bool
@@ -156,9 +154,7 @@ class Seeks:
         while (
             bounds := self._backlogs.slice("acknowledged", low, base | seek.last_seq)
         ) is not None:
-            self._counts.add(
-                seek.number, self._database.write(_RESTORE, (seek.generation, *bounds))
-            )
+            self._counts.add(seek.number, self._database.write(_RESTORE, bounds))
             self._database.write(_FORGET, bounds)
             yield
 
@@ -171,7 +167,7 @@ class Seeks:
             page, more = self._backlogs.read_page(seek.source, after, _PAGE_MESSAGES, _PAGE_BYTES)
             rows = [
                 (
-                    *(base | m.seq, m.published_us, seek.generation, m.key),
+                    *(base | m.seq, m.published_us, m.key),
                     *(m.body, checksum(m.seq, m.body or b"")),
                 )
                 for m in page

@@ -131,7 +131,7 @@ def test_a_seek_is_finished_after_a_crash(bench: Bench, target: str, died_after:
     state = bench.subscription.state
     assert bench.take() | set(state.outstanding) == expected
     assert bench.store.seeks.unfinished() == []
-    assert state.backlog.waiting_in_memory() == 0
+    assert state.backlog.waiting_units() == 0
 
 
 def test_a_half_made_snapshot_is_gone_after_a_crash(bench: Bench) -> None:
