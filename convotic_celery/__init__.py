@@ -1,4 +1,4 @@
-"""Celery on Google Cloud Pub/Sub: handlers on topics. The public names, each loaded when used.
+"""Celery on Google Cloud Pub/Sub: handlers on topics. All public names, each loaded when used.
 
 Importing this package imports nothing else, reads nothing and starts nothing.
 """

@@ -6,15 +6,15 @@
     ├── ConfigurationError               a setting is missing, unknown or wrong
     ├── ModuleError                      a module can't be used; names file and cause
     │   ├── ModuleNotFound
-    │   ├── DuplicateHandler             two handlers want one queue or subscription
-    │   ├── DuplicateRoute               two routes want one method and path
-    │   ├── HandlerNotLoaded             published to, but its module is not among those loaded
+    │   ├── DuplicateHandler             two handlers have the same queue or subscription
+    │   ├── DuplicateRoute               two routes have the same method and path
+    │   ├── HandlerNotLoaded             published to, but its module is not loaded
     │   └── HandlerSignatureError        a handler can't be called as (message, ctx)
     ├── InvalidMessage                   the data is not JSON or fails the payload model
     ├── AckDeadlineExceeded              a run was stopped at its ack deadline
-    ├── DeadlineNotExtendable            here nobody can extend the ack deadline
-    ├── PublishNotConfirmed              sent, but no confirmation came in time
-    ├── PublishManyFailed                of many messages, not all are published; says which
+    ├── DeadlineNotExtendable            the ack deadline can't be extended here
+    ├── PublishNotConfirmed              sent, but not confirmed in time
+    ├── PublishManyFailed                some of many messages are not published; says which
     ├── PublishRefused                   refused before anything was sent
     │   ├── NotSerializable
     │   ├── MessageTooLarge
@@ -25,13 +25,13 @@
     │   ├── InvalidDelay
     │   └── TopicHasNoSubscription
     │       └── WorkflowNotRegistered
-    └── ContextError                     a context service says no
+    └── ContextError                     a context service refuses
         ├── ContactExists
         ├── ContactNotFound
         ├── ConversationNotFound
         ├── InvalidField                 a value a service can't keep
-        ├── ServiceNotProvided           no such service of the team's own
-        │   └── ResourceNotProvided      the module's lifespan yields no such thing
+        ├── ServiceNotProvided           no custom service of this type
+        │   └── ResourceNotProvided      the module's lifespan does not yield this
         ├── StorageValueTooLarge         a value exceeds the storage's limit
         ├── StoreUnavailable             the store does not answer; try again
         │   └── StoreRefused             it answers, but not to this client: a wrong password
@@ -101,11 +101,11 @@ class ModuleNotFound(ModuleError):
 
 
 class DuplicateHandler(ModuleError):
-    """Two handlers want one queue or one subscription; the text names both."""
+    """Two handlers have the same queue or subscription; the text names both."""
 
 
 class DuplicateRoute(ModuleError):
-    """Two routes want one method and path; the text names both."""
+    """Two routes have the same method and path; the text names both."""
 
 
 class HandlerSignatureError(ModuleError):
@@ -113,7 +113,7 @@ class HandlerSignatureError(ModuleError):
 
 
 class HandlerNotLoaded(ModuleError):
-    """A handler was to be published to, but is not among those of the loaded modules."""
+    """A message was published to a handler whose module is not loaded."""
 
     def __init__(self, queue: str, known: Iterable[str]) -> None:
         super().__init__(queue, [*known])
@@ -122,9 +122,9 @@ class HandlerNotLoaded(ModuleError):
 
     def __str__(self) -> str:
         return (
-            f"{self.queue} is not among the handlers that are loaded here "
-            f"({', '.join(self.known) or 'none'}). Put its module where modules are found: in "
-            "CONVOTIC_MODULES_DIR, or named in CONVOTIC_MODULES."
+            f"{self.queue} is not among the handlers loaded here "
+            f"({', '.join(self.known) or 'none'}). Put its module into CONVOTIC_MODULES_DIR, or "
+            "name it in CONVOTIC_MODULES."
         )
 
 
@@ -153,7 +153,7 @@ class AckDeadlineExceeded(ConvoticError):
     def __str__(self) -> str:
         return (
             f"{self.handler} was stopped after its ack deadline of {self.ack_deadline_seconds:g} "
-            "seconds. Raise ack_deadline, or do less in one message."
+            "seconds. Raise ack_deadline, or do less work per message."
         )
 
 
@@ -172,7 +172,7 @@ class DeadlineNotExtendable(ConvoticError):
 
 
 class PublishNotConfirmed(ConvoticError):
-    """No confirmation came in time: the message may or may not be stored."""
+    """The publish was not confirmed in time: the message may or may not be stored."""
 
     def __init__(self, topic: str, timeout_seconds: float) -> None:
         super().__init__(topic, timeout_seconds)
@@ -187,17 +187,17 @@ class PublishNotConfirmed(ConvoticError):
 
 
 class PublishManyFailed(ConvoticError):
-    """Of several messages, not all are known to be published.
+    """Some of several messages are not known to be published.
 
-    ``message_ids`` has one entry for each message, in order: its id, or None. ``failures`` says why
-    not, by position; a position with neither was not sent.
+    ``message_ids`` has one entry for each message, in order: its id, or None. ``failures`` has the
+    error by position; a position with neither was not sent.
     """
 
     def __init__(
         self, topic: str, message_ids: Sequence[str | None], failures: Mapping[int, str]
     ) -> None:
         message_ids = list(message_ids)
-        # JSON, as Celery's result backend writes it, has text for names.
+        # JSON, which Celery's result backend writes, turns the keys into text.
         failures = {int(position): text for position, text in failures.items()}
         super().__init__(topic, message_ids, failures)
         self.topic = topic
@@ -217,12 +217,12 @@ class PublishManyFailed(ConvoticError):
             f"Of {len(self.message_ids)} messages to {self.topic!r}, {len(self.failures)} failed"
             f"{f' and {unsent} were not sent' if unsent else ''}: {'; '.join(shown)}"
             f"{f' (and {more} more)' if more else ''}. "
-            "Publish again what error.unpublished lists; who was not confirmed may come twice."
+            "Publish error.unpublished again; unconfirmed messages may be delivered twice."
         )
 
 
 class PublishRefused(ConvoticError):
-    """A message was refused before anything was sent; the text says which rule it breaks."""
+    """A message was refused before anything was sent; the text names the rule."""
 
 
 class NotSerializable(PublishRefused):
@@ -250,11 +250,11 @@ class InvalidOrderingKey(PublishRefused):
 
 
 class InvalidDelay(PublishRefused):
-    """The delay is no number of seconds or timedelta, or not within 0 to 365 days."""
+    """The delay is neither a number of seconds nor a timedelta, or not within 0 to 365 days."""
 
 
 class TopicHasNoSubscription(PublishRefused):
-    """The topic would have to be created, and nobody subscribes to it: the message would vanish."""
+    """The topic does not exist and nobody would subscribe to it: the message would be lost."""
 
     def __init__(self, topic: str) -> None:
         super().__init__(topic)
@@ -269,7 +269,7 @@ class TopicHasNoSubscription(PublishRefused):
 
 
 class WorkflowNotRegistered(TopicHasNoSubscription):
-    """No module that is known here registers the workflow, and its topic does not exist."""
+    """No loaded module registers the workflow, and its topic does not exist."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"workflow.{name}")
@@ -278,17 +278,17 @@ class WorkflowNotRegistered(TopicHasNoSubscription):
 
     def __str__(self) -> str:
         return (
-            f"No module that is known here registers a workflow {self.name!r}: register it, "
+            f"No module loaded here registers the workflow {self.name!r}: register it with "
             f"module.workflow({self.name!r}, steps=[...]), and start the run again."
         )
 
 
 class ContextError(ConvoticError):
-    """A context service refused; nothing was changed."""
+    """A context service refused a call; nothing was changed."""
 
 
 class ContactExists(ContextError):
-    """Another contact has this external id; :attr:`contact_id` says which."""
+    """Another contact has this external id; :attr:`contact_id` is its id."""
 
     def __init__(self, external_id: str, contact_id: str) -> None:
         super().__init__(external_id, contact_id)
@@ -310,7 +310,7 @@ class ContactNotFound(ContextError):
         self.contact_id = contact_id
 
     def __str__(self) -> str:
-        return f"There is no contact with the id {self.contact_id!r}."
+        return f"There is no contact with id {self.contact_id!r}."
 
 
 class ConversationNotFound(ContextError):
@@ -321,15 +321,15 @@ class ConversationNotFound(ContextError):
         self.conversation_id = conversation_id
 
     def __str__(self) -> str:
-        return f"There is no conversation with the id {self.conversation_id!r}."
+        return f"There is no conversation with id {self.conversation_id!r}."
 
 
 class InvalidField(ContextError):
-    """A value can't be kept: unknown field, wrong type or beyond a limit; the text names it."""
+    """A value can't be stored: unknown field, wrong type or over a limit; the text names it."""
 
 
 class ServiceNotProvided(ContextError):
-    """Nobody provided a service of this type."""
+    """No service of this type was provided."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
@@ -353,13 +353,14 @@ class ResourceNotProvided(ServiceNotProvided):
     def __str__(self) -> str:
         name = self.kind.rpartition(".")[2]
         return (
-            f"ctx.resource({name}) is what the module's lifespan yields, and that is {self.found}: "
-            f"give it one that yields a {name}, ConvoticModule(..., lifespan=...)."
+            f"ctx.resource({name}) returns what the module's lifespan yields, which is "
+            f"{self.found}: give the module a lifespan that yields a {name}, "
+            "ConvoticModule(..., lifespan=...)."
         )
 
 
 class StorageValueTooLarge(ContextError):
-    """A value exceeds the storage's limit of bytes; nothing was kept."""
+    """A value is larger than the storage allows; nothing was stored."""
 
     def __init__(self, key: str, size_bytes: int, max_bytes: int) -> None:
         super().__init__(key, size_bytes, max_bytes)
@@ -369,14 +370,14 @@ class StorageValueTooLarge(ContextError):
 
     def __str__(self) -> str:
         return (
-            f"The value of {self.key!r} has {self.size_bytes:,} bytes, the storage takes "
-            f"{self.max_bytes:,}: keep it elsewhere and store where it is, or raise "
+            f"The value of {self.key!r} has {self.size_bytes:,} bytes, the storage allows "
+            f"{self.max_bytes:,}: keep it elsewhere and store its location, or raise "
             "CONVOTIC_STORAGE_MAX_VALUE_BYTES."
         )
 
 
 class StoreUnavailable(ContextError):
-    """The store did not answer within its retries; whether a write took place is unknown."""
+    """The store did not answer, retries included; whether a write took place is unknown."""
 
 
 class StoreRefused(StoreUnavailable):
@@ -384,11 +385,11 @@ class StoreRefused(StoreUnavailable):
 
 
 class WorkflowRunNotFound(ContextError):
-    """There is no such run of a workflow, or it ended more than 30 days ago."""
+    """There is no such workflow run, or it ended more than 30 days ago."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(run_id)
         self.run_id = run_id
 
     def __str__(self) -> str:
-        return f"There is no workflow's run {self.run_id!r}, or it ended more than 30 days ago."
+        return f"There is no workflow run {self.run_id!r}, or it ended more than 30 days ago."

@@ -1,6 +1,6 @@
-"""How log records look: text for people, JSON lines for machines, with the fields of the message.
+"""Formats log records, as text or JSON lines, with the fields of the message.
 
-All logging goes through the standard library; this module only formats. A worker's handlers are
+All logging goes through the standard library; this module only formats. A worker's log handlers are
 Celery's, and get our formatter from ``runtime/logs.py``; programs without Celery call
 :func:`configure_logging`. structlog's global configuration is left alone.
 
@@ -42,12 +42,12 @@ __all__ = [
 ]
 
 #: Attribute of a log record that holds a mapping of further fields. One attribute, because
-#: ``extra`` may not name what a record has itself, such as ``name`` or ``message``.
+#: ``extra`` may not contain a record's own attributes, such as ``name`` or ``message``.
 FIELDS_ATTRIBUTE = "convotic_fields"
 
 _current: ContextVar[Mapping[str, Any] | None] = ContextVar("convotic_log_fields", default=None)
 
-#: Fields whose values are never shown, whoever logs them.
+#: Fields whose values are never shown, whichever logger they come from.
 _SECRET_FIELDS = frozenset(
     {"api_key", "authorization", "credentials", "password", "redis_url", "secret", "token"}
 )
@@ -60,7 +60,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 @contextmanager
 def log_fields(**fields: Any) -> Iterator[None]:
-    """Add fields to every record that is logged inside, by this task or thread, by any logger."""
+    """Add fields to every record that this task or thread logs inside, by any logger."""
     reset = _current.set({**(_current.get() or {}), **fields})
     try:
         yield
@@ -71,7 +71,7 @@ def log_fields(**fields: Any) -> Iterator[None]:
 def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
     """Send the root logger's records to ``stream`` (default: stderr), formatted by the settings.
 
-    Replaces the root logger's handlers. For programs whose logging Celery does not set up.
+    Replaces the root logger's handlers. For programs whose logging Celery does not configure.
     """
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
@@ -82,7 +82,7 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
 
 
 class FieldsFormatter(logging.Formatter):
-    """Formats as another formatter does, with the record's fields behind the message."""
+    """Formats with another formatter, and appends the record's fields to the message."""
 
     def __init__(self, other: logging.Formatter) -> None:
         super().__init__()

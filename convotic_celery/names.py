@@ -60,9 +60,9 @@ def resource_name_problem(name: str) -> str | None:
     return f"Pub/Sub's rule is: {_RESOURCE_RULE}"
 
 
-@lru_cache(maxsize=1024)  # each publish asks
+@lru_cache(maxsize=1024)  # called for each publish
 def topic_problem(topic: str) -> str | None:
-    """Return the rule that ``topic`` breaks, or None; ``projects/P/topics/T`` will do too."""
+    """Return the rule that ``topic`` breaks, or None; accepts ``projects/P/topics/T`` too."""
     path = _PATH.fullmatch(topic)
     return resource_name_problem(path[2] if path and path[1] == "topics" else topic)
 
@@ -70,7 +70,7 @@ def topic_problem(topic: str) -> str | None:
 def prefixed(prefix: str, name: str, kind: str) -> str:
     """Return a resource's name with ``prefix`` before it; a full path is returned as it is.
 
-    Raises ModuleError if it is too long then.
+    Raises ModuleError if the result is too long.
     """
     if not prefix or _PATH.fullmatch(name):
         return name
@@ -80,8 +80,8 @@ def prefixed(prefix: str, name: str, kind: str) -> str:
 def check_resource_name(kind: str, name: str) -> str:
     """Return ``name``, or raise ModuleError if Pub/Sub would refuse it as a ``kind``.
 
-    A full path (``projects/P/topics/T``, ``projects/P/subscriptions/S``) names one in another
-    project.
+    A full path (``projects/P/topics/T``, ``projects/P/subscriptions/S``) names a resource of
+    another project.
     """
     path = _PATH.fullmatch(name)
     if path and (path[1] == "subscriptions") is (kind == "subscription"):
@@ -123,12 +123,12 @@ def workflow_topic(name: str) -> str:
 
 
 def dead_letter_topic_of(queue: str) -> str:
-    """Return the name shared by the dead-letter topic and the subscription that keeps it."""
+    """Return the name shared by the dead-letter topic and its subscription."""
     return f"{queue}.{DEAD_LETTER_SUFFIX}"
 
 
 def build_filter(queue: str, user_filter: str = "") -> str:
-    """Return the subscription's filter: the user's, and nothing addressed to another handler.
+    """Return the subscription's filter: the user's, without messages for other handlers.
 
     Example::
 

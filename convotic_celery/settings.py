@@ -1,8 +1,8 @@
 """All configuration, from the environment: :class:`Settings`. Nothing else reads ``os.environ``.
 
-Every variable begins with ``CONVOTIC_``; an unknown one is an error, so that a slip of the pen is
-no silent default. Names beginning with ``CONVOTIC_TEST_`` are left to test suites. A few variables
-that others define (``PUBSUB_EMULATOR_HOST``, and those that tell where we run) are read here too.
+Every variable begins with ``CONVOTIC_``; an unknown one is an error, so typos are never ignored.
+Names beginning with ``CONVOTIC_TEST_`` are left to test suites. A few variables of others are read
+here too: ``PUBSUB_EMULATOR_HOST``, and those that identify the platform.
 """
 
 import difflib
@@ -35,10 +35,10 @@ _LABEL = re.compile(r"[a-z][a-z0-9_-]{0,62}=[a-z0-9_-]{0,63}")
 
 
 class Settings(BaseSettings):
-    """What a process runs with; built once, by the command line or by who calls ``create_app``.
+    """A process's settings; built once, by the command line or by the caller of ``create_app``.
 
-    Keyword arguments win over the environment. Frozen. Raises ConfigurationError that names each
-    variable at fault; values, which may be secrets, are not shown.
+    Keyword arguments take precedence over the environment. Frozen. Raises ConfigurationError, which
+    names each invalid variable but not its value, since that may be a secret.
     """
 
     model_config = SettingsConfigDict(
@@ -68,19 +68,22 @@ class Settings(BaseSettings):
     )
     allow_embedded: bool = Field(
         default=False,
-        description="Let the embedded servers run where they are refused otherwise, e.g. for tests "
+        description="Allow the embedded servers where they are otherwise refused, e.g. for tests "
         "on a Kubernetes runner.",
     )
     data_dir: Path = Field(
         default=Path(".convotic"),
-        description="Folder of the embedded servers' data and sockets; who shares it shares them.",
+        description="Folder of the embedded servers' data and sockets; processes that use the same "
+        "folder share the servers.",
     )
     emulator_idle_timeout: float = Field(
-        default=60.0, ge=0, description="Seconds an embedded server outlives its last client."
+        default=60.0,
+        ge=0,
+        description="Seconds until an embedded server ends after its last client has gone.",
     )
     emulator_fsync: bool = Field(
         default=False,
-        description="Have the embedded emulator survive power loss, not only killed processes.",
+        description="Make the embedded emulator survive power loss, not only killed processes.",
     )
 
     modules: Annotated[list[str] | None, NoDecode] = Field(
@@ -95,7 +98,7 @@ class Settings(BaseSettings):
     services: str | None = Field(
         default=None,
         description="Function that plugs in services of your own, 'package.file:function'; called "
-        "once a process with the Services.",
+        "once per process with the Services.",
     )
     middleware: Annotated[list[str], NoDecode] = Field(
         default_factory=list,
@@ -104,32 +107,33 @@ class Settings(BaseSettings):
     )
     handler_options: Annotated[dict[str, dict[str, Any]], NoDecode] = Field(
         default_factory=dict,
-        description="Worker options by topic or queue, over those in the code; JSON, "
+        description="Worker options by topic or queue, which override those in the code; JSON, "
         'e.g. {"custom.orders.new": {"ack_deadline": 10}}.',
     )
     deadline_grace: float = Field(
         default=10.0,
         ge=0,
         le=600,
-        description="Seconds a lease is kept beyond the ack deadline, unless the handler says.",
+        description="Seconds a lease is kept beyond the ack deadline, unless the handler sets it.",
     )
     max_worker_losses: int = Field(
         default=5,
         ge=1,
         le=100,
-        description="Worker processes a message may take down, unless the handler says.",
+        description="How many worker processes may die running one message, unless the handler "
+        "sets it.",
     )
 
     provision: Literal["create", "verify", "off"] = Field(
         default="create",
-        description="Topics and subscriptions: create what is missing, stop if something is "
-        "missing, or do not look.",
+        description="Topics and subscriptions: create missing ones, stop if one is missing, or "
+        "check nothing.",
     )
     prefix: str = Field(
         default="",
         pattern=r"^([A-Za-z][A-Za-z0-9._~+-]{0,59})?$",
-        description="Put before the names of all topics and subscriptions, the handlers' too, and "
-        "of the store's keys: keeps two apps on one project apart.",
+        description="Prefix of the names of all topics and subscriptions, and of the store's keys: "
+        "keeps two apps on one project apart.",
     )
     pubsub_endpoint: str | None = Field(
         default=None,
@@ -144,42 +148,43 @@ class Settings(BaseSettings):
     impersonate_service_account: str | None = Field(
         default=None,
         pattern=r"^[^@\s]+@[^@\s]+$",
-        description="Address of a service account to act as.",
+        description="Email address of a service account to act as.",
     )
     labels: Annotated[dict[str, str], NoDecode] = Field(
         default_factory=dict,
-        description="Labels of topics and subscriptions that are created; JSON or "
-        "NAME=VALUE,NAME=VALUE.",
+        description="Labels of created topics and subscriptions; JSON or NAME=VALUE,NAME=VALUE.",
     )
     message_storage_regions: Annotated[list[str], NoDecode] = Field(
         default_factory=list,
-        description="Regions that may store messages of topics that are created, e.g. "
+        description="Regions that may store the messages of created topics, e.g. "
         "europe-west1; a JSON list or separated by commas. Empty: the organisation's policy.",
     )
     pull_mode: Literal["auto", "stream", "unary"] = Field(
         default="auto",
-        description="How messages are pulled; auto: by streams, unary from an emulator that "
-        "ignores their limits.",
+        description="How messages are pulled; auto: by streaming, or by unary calls from an "
+        "emulator that ignores the limits of streams.",
     )
     task_visibility_timeout: float = Field(
         default=60.0,
         ge=10,
         le=600,
-        description="Seconds an ordinary Celery task's lease is, renewed while it is held.",
+        description="Length of an ordinary Celery task's lease in seconds; renewed while the task "
+        "is held.",
     )
     task_max_lease: float = Field(
         default=7 * _DAY,
         gt=0,
-        description="Seconds an ordinary Celery task is held at most (ETA, long run).",
+        description="Seconds for which an ordinary Celery task is held at most (ETA, long run).",
     )
     task_max_outstanding: int = Field(
         default=200,
         ge=1,
-        description="Ordinary Celery tasks of one queue that a process holds at most.",
+        description="How many ordinary Celery tasks of one queue a process holds at most.",
     )
     create_missing_topics: bool = Field(
         default=False,
-        description="Create an unknown topic on publish, after the known handlers' subscriptions.",
+        description="Create a missing topic on publish, together with the known handlers' "
+        "subscriptions.",
     )
     dead_letter_retention: float = Field(
         default=31 * _DAY,
@@ -193,39 +198,39 @@ class Settings(BaseSettings):
     sent_messages_topic: str = Field(
         default="messages.sent",
         pattern=r"^[A-Za-z][A-Za-z0-9._~+%-]{2,254}$",
-        description="Topic on which ctx.messages.send announces what was sent, if it exists; "
-        "'off' announces nothing.",
+        description="Topic on which ctx.messages.send announces sent messages, if it exists; "
+        "'off' announces none.",
     )
     result_expires: float = Field(
         default=_DAY, gt=0, description="Seconds that results of Celery tasks are kept."
     )
 
     store_key_prefix: str = Field(
-        default="convotic:", description="First part of every key that we write to the store."
+        default="convotic:", description="Prefix of every key in the store."
     )
     store_timeout: float = Field(
-        default=5.0, gt=0, description="Seconds to wait for one answer of the store."
+        default=5.0, gt=0, description="Seconds to wait for one response of the store."
     )
 
     storage_max_value_bytes: int = Field(
         default=1_000_000,
         ge=1,
         le=100_000_000,
-        description="Largest value that ctx.storage keeps, in bytes.",
+        description="Largest value that ctx.storage accepts, in bytes.",
     )
     routes_max_body_bytes: int = Field(
         default=10_000_000,
         ge=1,
-        description="Largest body of a request to a route, in bytes; Pub/Sub takes 10,000,000.",
+        description="Largest request body of a route, in bytes; Pub/Sub's limit is 10,000,000.",
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
-        default="INFO", description="Least severe level that is logged."
+        default="INFO", description="Lowest level that is logged."
     )
     log_format: Literal["auto", "text", "json"] = Field(
         default="auto",
-        description="Lines for people or JSON lines; auto: Celery's own in a worker, elsewhere "
-        "text on a terminal and JSON in files.",
+        description="Text or JSON lines; auto: Celery's format in a worker, elsewhere text on a "
+        "terminal and JSON otherwise.",
     )
 
     pubsub_emulator_host: str | None = Field(
@@ -276,21 +281,21 @@ class Settings(BaseSettings):
     @classmethod
     def _check_services(cls, value: str | None) -> str | None:
         if value is not None and not all(value.partition(":")):
-            raise ValueError("name a function: package.file:function")
+            raise ValueError("it must name a function, as package.file:function")
         return value
 
     @field_validator("middleware")
     @classmethod
     def _check_middleware(cls, value: list[str]) -> list[str]:
         if not all(all(name.partition(":")) for name in value):
-            raise ValueError("name classes or objects: package.file:name")
+            raise ValueError("it must name classes or objects, as package.file:name")
         return value
 
     @field_validator("broker_url")
     @classmethod
     def _check_broker_url(cls, value: str | None) -> str | None:
         if value is not None and "://" not in value:
-            raise ValueError("a broker URL has a scheme, e.g. pubsub://my-project")
+            raise ValueError("a broker URL needs a scheme, e.g. pubsub://my-project")
         return value
 
     @field_serializer("broker_url", when_used="json")
@@ -306,7 +311,7 @@ class Settings(BaseSettings):
     def _check_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
         schemes = ("redis://", "rediss://", "unix://")
         if value is not None and not value.get_secret_value().startswith(schemes):
-            raise ValueError("the store's URL begins with redis://, rediss:// or unix://")
+            raise ValueError("the store's URL must begin with redis://, rediss:// or unix://")
         return value
 
     @field_validator("labels", mode="before")
@@ -325,14 +330,14 @@ class Settings(BaseSettings):
         wrong = [f"{k}={v}" for k, v in value.items() if not _LABEL.fullmatch(f"{k}={v}")]
         if wrong:
             raise ValueError(
-                f"{', '.join(wrong)}: a label's name is a lower-case letter and then, as its "
-                "value, lower-case letters, digits, _ and -; at most 63 characters each"
+                f"{', '.join(wrong)}: a label's name begins with a lower-case letter; the rest, "
+                "and its value, are lower-case letters, digits, _ and -; at most 63 characters each"
             )
         return value
 
     @property
     def store_prefix(self) -> str:
-        """First part of this app's keys in the store: ``store_key_prefix`` and ``prefix``."""
+        """Prefix of this app's keys in the store: ``store_key_prefix`` and ``prefix``."""
         return f"{self.store_key_prefix}{self.prefix}:" if self.prefix else self.store_key_prefix
 
     @property
@@ -349,15 +354,15 @@ class Settings(BaseSettings):
         """Raise ConfigurationError where an embedded server would lose data with its machine.
 
         That is on Kubernetes, on Cloud Run and in production, unless ``allow_embedded`` is set. The
-        text says which variables are missing.
+        text names the missing variables.
         """
         place = self._find_place_without_a_disk()
         missing = self._list_embedded()
         if self.allow_embedded or place is None or not missing:
             return
         raise ConfigurationError(
-            f"The embedded servers keep data on this machine's disk and are refused here: {place}. "
-            f"Set {' and '.join(missing)}. (CONVOTIC_ALLOW_EMBEDDED=true if you know better.)"
+            f"The embedded servers keep their data on this machine's disk and are refused here: "
+            f"{place}. Set {' and '.join(missing)}. (CONVOTIC_ALLOW_EMBEDDED=true overrides this.)"
         )
 
     def _find_place_without_a_disk(self) -> str | None:
@@ -402,7 +407,7 @@ def _describe(error: ValidationError) -> str:
 
 
 def _refuse_unknown_variables(environment: Any, fields: Any) -> None:
-    """pydantic-settings reads the names it knows and can't see a misspelt one."""
+    """pydantic-settings reads the names it knows and does not notice a misspelt one."""
     known = {_variable_of(field) for field in fields}
     for name in sorted(environment):
         upper = name.upper()
@@ -414,4 +419,4 @@ def _describe_unknown(name: str, fields: Any) -> str:
     known = [field.upper() for field in fields]
     near = difflib.get_close_matches(name.upper().removeprefix(_PREFIX), known, n=1)
     hint = f"Did you mean {_PREFIX}{near[0]}?" if near else "`convotic settings` lists them all."
-    return f"{name} is no setting of convotic_celery. {hint}"
+    return f"{name} is not a setting of convotic_celery. {hint}"

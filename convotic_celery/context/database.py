@@ -1,7 +1,7 @@
-"""Runs the scripts on the store, for async and for plain code, with one meaning of failure.
+"""Runs the scripts on the store, for async and for plain code, with the same retries.
 
-A call is repeated while the store can't be reached or can't serve, and again if the store could be
-found elsewhere; then it is StoreUnavailable. Scripts are written to be repeated.
+A call is repeated while the store can't be reached or can't serve, and once more if its address
+could be resolved again; then it raises StoreUnavailable. Scripts are written to be repeated.
 """
 
 from __future__ import annotations

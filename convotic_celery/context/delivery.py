@@ -1,4 +1,4 @@
-"""Which message is being handled: :class:`Delivery`, what the runtime tells the context."""
+"""Which message is being handled: :class:`Delivery`, passed from runtime to context."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Delivery", "RouteCall", "RunClock"]
 
 
 class RunClock(Protocol):
-    """How long a run may go on; the runtime gives one in."""
+    """How long a run may go on; provided by the runtime."""
 
     fencing_token: int | None
 
@@ -20,7 +20,7 @@ class RunClock(Protocol):
         ...
 
     def extend(self, seconds: float) -> None:
-        """Let it go on for at least so long from now."""
+        """Let it go on for at least this long from now."""
         ...
 
 
@@ -36,7 +36,7 @@ class Delivery:
     module: str = ""
     #: 1 on the first run.
     attempt: int = 1
-    #: True if the message was sent again from the dead-letter topic.
+    #: True if the message was replayed from the dead-letter topic.
     is_replay: bool = False
     #: ``traceparent`` and ``tracestate``, passed on to what the handler publishes.
     trace: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Delivery:
     resource: object = None
 
     def log_fields(self) -> dict[str, Any]:
-        """Return what every log record about this run says."""
+        """Return the fields of every log record about this run."""
         return {
             "handler": self.handler,
             "topic": self.topic,
@@ -62,5 +62,5 @@ class RouteCall(Delivery):
     topic: str = ""
 
     def log_fields(self) -> dict[str, Any]:
-        """Return what every log record about this call says."""
+        """Return the fields of every log record about this call."""
         return {"route": self.handler, "module": self.module, "request_id": self.message_id}

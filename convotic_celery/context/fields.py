@@ -53,7 +53,7 @@ def _validate(adapter: TypeAdapter[Any], given: Mapping[str, Any]) -> dict[str, 
         # pydantic's own words for how it looks at a sequence are no part of the field's name.
         name = ".".join(str(part) for part in problem["loc"] if "[" not in str(part))
         text = (
-            f"there is no such field; there are {', '.join(ContactFields.__annotations__)}"
+            f"there is no such field; the fields are {', '.join(ContactFields.__annotations__)}"
             if problem["type"] == "extra_forbidden"
             else problem["msg"]
         )
@@ -109,7 +109,7 @@ def _check_key(name: str, value: object) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= _MAX_KEY_CHARACTERS:
         given = f"{len(value)}" if isinstance(value, str) else type(value).__name__
         raise InvalidField(
-            f"{name} is a string of 1 to {_MAX_KEY_CHARACTERS} characters, not {given}"
+            f"{name} must be a string of 1 to {_MAX_KEY_CHARACTERS} characters, not {given}"
         )
     return value
 
@@ -127,7 +127,7 @@ def message_content(
 ) -> MessageContent:
     """Return what is to be sent, from a mapping or from keywords; raises InvalidField."""
     if content is not None and not isinstance(content, Mapping):
-        raise InvalidField('a message is text="...", or a mapping: {"text": "..."}')
+        raise InvalidField('give a message as text="..." or as a mapping, {"text": "..."}')
     given: dict[str, Any] = dict(content or {})
     keywords = {"text": text, "idempotency_key": idempotency_key}
     for name, value in keywords.items():
@@ -140,10 +140,10 @@ def message_content(
     words = given.pop("text", None)
     if given:
         raise InvalidField(
-            f"a message has text and idempotency_key, no {', '.join(sorted(map(str, given)))}"
+            f"a message has text and idempotency_key, but no {', '.join(sorted(map(str, given)))}"
         )
     if not isinstance(words, str) or not 1 <= len(words) <= _MAX_TEXT_CHARACTERS:
         raise InvalidField(
-            f"a message's text is a string of 1 to {_MAX_TEXT_CHARACTERS} characters"
+            f"a message's text must be a string of 1 to {_MAX_TEXT_CHARACTERS} characters"
         )
     return MessageContent(words, key)

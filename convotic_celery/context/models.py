@@ -1,6 +1,6 @@
 """What the context services return: frozen values, and the fields that can be written.
 
-Where and how they are kept is in ``records.py``.
+``records.py`` says how they are stored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ __all__ = [
     "Page",
 ]
 
-#: Seen from us: what is sent to the contact, what came from the contact.
+#: From our side: sent to the contact, received from the contact.
 Direction: TypeAlias = Literal["outbound", "inbound"]
 
 ItemT = TypeVar("ItemT")
@@ -41,9 +41,9 @@ class Contact(BaseModel):
     email: str | None = None
     phone: str | None = None
     tags: frozenset[str] = frozenset()
-    #: The author's own fields, any JSON.
+    #: Your own fields, any JSON.
     attributes: Mapping[str, JsonValue] = Field(default_factory=dict)
-    #: Exact sums kept by ``contacts.increment``.
+    #: Exact sums, added to by ``contacts.increment``.
     totals: Mapping[str, Decimal] = Field(default_factory=dict)
     #: Timezone-aware, UTC; so is ``updated_at``.
     created_at: datetime
@@ -78,7 +78,7 @@ class Message(BaseModel):
 
 
 class Page(BaseModel, Generic[ItemT]):
-    """Some of many items; ``next_cursor`` asks for more, None says there are none."""
+    """A page of items; pass ``next_cursor`` to get the next one, None after the last."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -95,7 +95,7 @@ _Attributes = Annotated[dict[_Key, JsonValue], Field(max_length=500)]
 
 @with_config(_REFUSE_UNKNOWN)
 class ContactChanges(TypedDict, total=False):
-    """What ``contacts.update`` takes: only what is given is changed; None removes a value.
+    """Fields of ``contacts.update``: only the given ones are changed; None removes a value.
 
     ``attributes`` are merged by name.
     """
@@ -110,6 +110,6 @@ class ContactChanges(TypedDict, total=False):
 
 @with_config(_REFUSE_UNKNOWN)
 class ContactFields(ContactChanges, total=False):
-    """What ``contacts.create`` takes; all of it may be absent or None."""
+    """Fields of ``contacts.create``, all optional; each may be None."""
 
     tags: Annotated[Sequence[_Key] | AbstractSet[_Key], Field(max_length=500)]

@@ -28,7 +28,7 @@ ItemT = TypeVar("ItemT", bound=_HasId)
 class Paging:
     """One request for a page. A cursor is the id of the last item seen; ids sort by age.
 
-    Items that come and go meanwhile neither repeat nor hide others.
+    Items added or deleted meanwhile neither repeat nor hide others.
     """
 
     limit: int
@@ -37,9 +37,9 @@ class Paging:
 
     def __post_init__(self) -> None:
         if not isinstance(self.limit, int) or not 1 <= self.limit <= _MAX_LIMIT:
-            raise InvalidField(f"limit is 1 to {_MAX_LIMIT}, not {self.limit!r}")
+            raise InvalidField(f"limit must be 1 to {_MAX_LIMIT}, not {self.limit!r}")
         if self.cursor is not None and not _CURSOR.match(str(self.cursor)):
-            raise InvalidField(f"{self.cursor!r} is no cursor: it is a page's next_cursor")
+            raise InvalidField(f"{self.cursor!r} is not a cursor: pass a page's next_cursor")
 
     def arguments(self, item_prefix: str) -> tuple[str, str, str, str]:
         """Return the arguments of ``LIST_PAGE``: one item more than asked shows if there are."""

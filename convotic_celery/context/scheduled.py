@@ -236,7 +236,7 @@ def delay_milliseconds(delay: Delay) -> int:
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise InvalidDelay(
-            f"delay is {type(delay).__name__}; it is a number of seconds or a timedelta."
+            f"delay is {type(delay).__name__}; it must be a number of seconds or a timedelta."
         )
     if not (math.isfinite(seconds) and 0 <= seconds <= MAX_DELAY.total_seconds()):
         raise InvalidDelay(f"delay is {seconds:g} seconds; 0 to {MAX_DELAY.days} days are allowed.")
@@ -254,17 +254,17 @@ def check_amount(messages: Sequence[OutgoingMessage]) -> None:
     size = sum(len(message.data) for message in messages)
     if len(messages) > MAX_MESSAGES or size > MAX_BYTES:
         raise PublishRefused(
-            f"{len(messages):,} delayed messages of {size:,} bytes: one call keeps all of them or "
-            f"none, so it takes at most {MAX_MESSAGES:,} and {MAX_BYTES:,} bytes. Nothing was kept."
+            f"{len(messages):,} delayed messages of {size:,} bytes: one call stores all or none, "
+            f"so it accepts at most {MAX_MESSAGES:,} and {MAX_BYTES:,} bytes. Nothing was stored."
         )
 
 
 def check_schedule_id(schedule_id: str) -> str:
-    """Return the id; raises ValueError for what ``publish(delay=...)`` has not returned."""
+    """Return the id; raises ValueError for anything that ``publish(delay=...)`` can't return."""
     if not isinstance(schedule_id, str) or not schedule_id.startswith(ID_PREFIX):
         raise ValueError(
-            f"{schedule_id!r} is no schedule id: cancel what publish(..., delay=...) has returned. "
-            "A message that is published can't be taken back."
+            f"{schedule_id!r} is not a schedule id: pass what publish(..., delay=...) returned. "
+            "A published message can't be cancelled."
         )
     return schedule_id
 

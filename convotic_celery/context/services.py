@@ -1,4 +1,4 @@
-"""What all contexts of a process share: :class:`Services`, and where a team plugs in its own."""
+"""The services that all contexts of a process share, and how a team plugs in its own."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ ServiceT = TypeVar("ServiceT")
 class Services:
     """The services behind every context, for async and for plain handlers, on one store.
 
-    Making them opens no connection. Thread-safe, as whatever is put in their place must be. Close
-    the store, not the services.
+    Creating them opens no connection. Thread-safe; replacements must be, too. Close the store, not
+    the services.
 
     A team replaces one by assigning to the attribute, and adds its own with :meth:`provide`, in the
     function that CONVOTIC_SERVICES or ``create_app(services=...)`` names::
@@ -92,7 +92,7 @@ class Services:
         self.async_contacts: AsyncContactService = AsyncContacts(asynchronous, keys)
         self.async_conversations: AsyncConversationService = AsyncConversations(asynchronous, keys)
         self.async_messages: AsyncMessageService = AsyncMessages(asynchronous, keys, announcements)
-        #: Called with a module's name, for each context anew.
+        #: Called with a module's name, once for each context.
         self.async_storage: Callable[[str], AsyncStorageService]
         self.async_storage = partial(
             AsyncStorage, asynchronous, keys, max_value_bytes=max_value_bytes
@@ -110,11 +110,11 @@ class Services:
         self._provided: dict[type[Any], object] = {}
 
     def provide(self, kind: type[ServiceT], service: ServiceT) -> None:
-        """Have ``ctx.service(kind)`` return ``service`` in every handler and route."""
+        """Make ``ctx.service(kind)`` return ``service`` in every handler and route."""
         self._provided[kind] = service
 
     def find(self, kind: type[ServiceT]) -> ServiceT:
-        """Return what was provided for ``kind``; raises ServiceNotProvided."""
+        """Return the service of type ``kind``; raises ServiceNotProvided."""
         try:
             return cast("ServiceT", self._provided[kind])
         except KeyError:

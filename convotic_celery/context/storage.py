@@ -63,7 +63,7 @@ def encode_value(key: str, value: object, *, max_bytes: int | None = None) -> St
     """
     if value is None:
         raise InvalidField(
-            f"the value of {key!r} is None, which means that there is none: use delete()"
+            f"the value of {key!r} is None, which stands for a missing key: use delete()"
         )
     if isinstance(value, bytes | bytearray | memoryview):
         raw = bytes(value)
@@ -82,7 +82,7 @@ def _canonical_json(key: str, value: object) -> bytes:
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return text.encode()
     except (NotSerializable, ValueError) as error:
-        raise InvalidField(f"the value of {key!r} can't be kept: {error}") from error
+        raise InvalidField(f"the value of {key!r} can't be stored: {error}") from error
 
 
 def decode_json_item(key: str, kind: str | None, text: str | None) -> JsonValue:
@@ -107,7 +107,7 @@ def decode_model_item(key: str, kind: str | None, text: str | None, wanted: Any)
         problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(map(str, problem["loc"]))
         raise InvalidField(
-            f"what {key!r} holds is no {error.title}: {where}{': ' if where else ''}"
+            f"the value of {key!r} is not a valid {error.title}: {where}{': ' if where else ''}"
             f"{problem['msg']}"
         ) from None
 
@@ -150,7 +150,7 @@ def _check_text(what: str, text: object, *, at_least: int) -> str:
         size = -1
     if not isinstance(text, str) or not at_least <= size <= _MAX_KEY_BYTES:
         raise InvalidField(
-            f"{what} of the storage is a string of {at_least} to {_MAX_KEY_BYTES} bytes as UTF-8"
+            f"{what} of the storage must be a string of {at_least} to {_MAX_KEY_BYTES} UTF-8 bytes"
         )
     return text
 
@@ -161,9 +161,9 @@ def ttl_milliseconds(ttl: float | timedelta | None) -> str:
         return ""
     seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise InvalidField(f"ttl is seconds or a timedelta, not {type(ttl).__name__}")
+        raise InvalidField(f"ttl must be seconds or a timedelta, not {type(ttl).__name__}")
     if not _MIN_TTL_SECONDS <= seconds <= _MAX_TTL_SECONDS:  # false for NaN as well
-        raise InvalidField(f"ttl is a millisecond to ten years, not {seconds} seconds")
+        raise InvalidField(f"ttl must be a millisecond to ten years, not {seconds} seconds")
     return str(round(seconds * 1000))
 
 
@@ -171,7 +171,7 @@ def list_arguments(prefix: str, limit: int, cursor: str | None) -> tuple[str, st
     """Return the arguments of ``LIST_ITEMS``; raises InvalidField."""
     check_prefix(prefix)
     if not 1 <= limit <= _MAX_LIMIT:
-        raise InvalidField(f"limit is 1 to {_MAX_LIMIT}, not {limit}")
+        raise InvalidField(f"limit must be 1 to {_MAX_LIMIT}, not {limit}")
     if cursor is not None and not check_key(cursor).startswith(prefix):
         raise InvalidField(f"the cursor {cursor!r} belongs to a listing of another prefix")
     return prefix, cursor or "", str(limit), str(MAX_PAGE_BYTES)

@@ -26,7 +26,9 @@ def scale_totals(amounts: Mapping[str, int | Decimal]) -> dict[str, str]:
 
 def _total_name(name: str) -> str:
     if not isinstance(name, str) or not 1 <= len(name) <= _MAX_NAME_CHARACTERS:
-        raise InvalidField(f"a total's name is a string of 1 to {_MAX_NAME_CHARACTERS} characters")
+        raise InvalidField(
+            f"a total's name must be a string of 1 to {_MAX_NAME_CHARACTERS} characters"
+        )
     return name
 
 
@@ -37,7 +39,7 @@ def _scale(name: str, amount: int | Decimal) -> int:
         )
     sign, digits, exponent = Decimal(amount).as_tuple()
     if not isinstance(exponent, int):
-        raise InvalidField(f"total {name}: {amount} is no number")
+        raise InvalidField(f"total {name}: {amount} is not a number")
     # Integer arithmetic throughout: decimal's context would round beyond 28 digits.
     value, rest = int("".join(map(str, digits))), 0
     shift = exponent + _SCALE_DIGITS

@@ -78,7 +78,7 @@ SUMMARY_FIELDS = tuple(WorkflowRunSummary.model_fields)
 def check_run_id(run_id: str) -> str:
     """Return the id; raises InvalidField."""
     if not isinstance(run_id, str) or not 1 <= len(run_id) <= _MAX_ID_CHARACTERS:
-        raise InvalidField(f"a run's id is a string of 1 to {_MAX_ID_CHARACTERS} characters")
+        raise InvalidField(f"a run's id must be a string of 1 to {_MAX_ID_CHARACTERS} characters")
     return run_id
 
 
@@ -86,7 +86,7 @@ def check_status(status: str | None) -> str:
     """Return the status to look for, "" for any; raises InvalidField."""
     known = get_args(WorkflowStatus)
     if status is not None and status not in known:
-        raise InvalidField(f"a run's status is {', '.join(known)}, not {status!r}")
+        raise InvalidField(f"a run's status is one of {', '.join(known)}, not {status!r}")
     return status or ""
 
 
@@ -95,8 +95,8 @@ def encode_value(what: str, value: object) -> str:
     raw = encode_json(value)
     if len(raw) > _MAX_VALUE_BYTES:
         raise InvalidField(
-            f"{what} has {len(raw):,} bytes, a workflow keeps {_MAX_VALUE_BYTES:,}: put it into "
-            "ctx.storage, and its key here"
+            f"{what} has {len(raw):,} bytes, a workflow allows {_MAX_VALUE_BYTES:,}: put it into "
+            "ctx.storage and pass its key"
         )
     return raw.decode()
 

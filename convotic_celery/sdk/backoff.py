@@ -1,4 +1,4 @@
-"""How long a failed message waits for its next run: the option ``backoff``. Pure values."""
+"""The option ``backoff``: how long a failed message waits for its next run. Pure values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _to_seconds(value: object) -> object:
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
-#: 1 s is the shortest wait a lapse can express; one day is the longest ack deadline.
+#: A lease can't end sooner than in 1 s; one day is the longest ack deadline.
 _Delay = Annotated[float, BeforeValidator(_to_seconds), Field(ge=1, le=86_400)]
 _Jitter = Annotated[float, Field(ge=0, le=1)]
 
@@ -22,8 +22,8 @@ _Jitter = Annotated[float, Field(ge=0, le=1)]
 class ConstantBackoff(BaseModel):
     """Wait the same time before each retry.
 
-    ``jitter`` (0..1) is the part of the delay that is drawn at random: with ``delay=10`` and
-    ``jitter=0.5`` a retry comes after 5 to 10 seconds.
+    ``jitter`` (0 to 1) is the random part of the delay: with ``delay=10`` and ``jitter=0.5`` a
+    retry runs after 5 to 10 seconds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,7 +33,7 @@ class ConstantBackoff(BaseModel):
     jitter: _Jitter = 0.0
 
     def delay_seconds(self, attempt: int, random: float) -> float:
-        """Return the wait in seconds after run number ``attempt`` failed; ``random`` is in 0..1."""
+        """Return the delay in seconds after run ``attempt`` failed; ``random`` is 0 to 1."""
         del attempt
         return _spread(self.delay, self.jitter, random)
 
@@ -41,8 +41,8 @@ class ConstantBackoff(BaseModel):
 class ExponentialBackoff(BaseModel):
     """Wait ``initial``, then ``factor`` times as long before each further retry, up to ``maximum``.
 
-    ``jitter`` (0..1) is the part of the delay that is drawn at random; the default of 0.5 keeps
-    messages that failed together from coming back together.
+    ``jitter`` (0 to 1) is the random part of the delay; the default of 0.5 keeps messages that
+    failed together from being retried together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,7 +54,7 @@ class ExponentialBackoff(BaseModel):
     jitter: _Jitter = 0.5
 
     def delay_seconds(self, attempt: int, random: float) -> float:
-        """Return the wait in seconds after run number ``attempt`` failed; ``random`` is in 0..1."""
+        """Return the delay in seconds after run ``attempt`` failed; ``random`` is 0 to 1."""
         try:
             delay = min(self.maximum, self.initial * self.factor ** (attempt - 1))
         except OverflowError:

@@ -9,7 +9,7 @@ from convotic_celery.errors import InvalidMessage
 
 __all__ = ["decompress", "looks_compressed"]
 
-#: What a message may become; ten times what Pub/Sub carries, so that no message fills the memory.
+#: Largest decompressed size; ten times Pub/Sub's limit, so that no message fills the memory.
 MAX_DATA_BYTES = 100_000_000
 #: zlib's number for "with gzip's header".
 _GZIP_FORMAT = 31
@@ -17,7 +17,7 @@ _MAGIC = b"\x1f\x8b"
 
 
 def looks_compressed(raw: bytes) -> bool:
-    """Say whether the data begins as gzip does; no JSON begins so."""
+    """Return whether the data begins like gzip; no JSON does."""
     return raw.startswith(_MAGIC)
 
 
@@ -25,7 +25,7 @@ def decompress(raw: bytes, attributes: Mapping[str, str]) -> bytes:
     """Return the data, decompressed if its attributes say that it is compressed.
 
     Raises:
-        InvalidMessage: It is not what they say, or would exceed 100 MB.
+        InvalidMessage: The data is not what they say, or would exceed 100 MB.
     """
     encoding = next(
         (v.strip().lower() for name, v in attributes.items() if name.lower() == "content-encoding"),
@@ -34,7 +34,7 @@ def decompress(raw: bytes, attributes: Mapping[str, str]) -> bytes:
     if encoding in ("", "identity") or not raw:
         return raw
     if encoding not in ("gzip", "x-gzip"):
-        raise InvalidMessage(f"content-encoding is {encoding[:40]!r}; only gzip is read")
+        raise InvalidMessage(f"content-encoding is {encoding[:40]!r}; only gzip is supported")
     parts, size = [], 0
     while raw:  # gzip data may be several members, one after another
         member = zlib.decompressobj(_GZIP_FORMAT)
@@ -47,6 +47,6 @@ def decompress(raw: bytes, attributes: Mapping[str, str]) -> bytes:
         if size > MAX_DATA_BYTES:
             raise InvalidMessage(f"data decompresses to more than {MAX_DATA_BYTES:,} bytes")
         if not member.eof:
-            raise InvalidMessage("data is gzip that was cut off")
+            raise InvalidMessage("data is truncated gzip")
         raw = member.unused_data
     return b"".join(parts)

@@ -1,4 +1,4 @@
-"""What the hook ``on_dead_letter`` is told: :class:`DeadLettered`."""
+"""The argument of the hook ``on_dead_letter``: :class:`DeadLettered`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["DeadLettered"]
 class DeadLettered:
     """A message that is about to go to the dead-letter topic, and why."""
 
-    #: As ``message.id``; the dead letter itself has another.
+    #: The same as ``message.id``; the dead letter itself has another id.
     message_id: str
     topic: str
-    #: As it was published, since it may not be what the handler takes. Left out of ``repr``.
+    #: As published, since it may not fit the handler's payload type. Left out of ``repr``.
     data: bytes = field(repr=False)
     attributes: Mapping[str, str]
     published_at: datetime
-    #: Runs that it had; for ``worker-lost``, its deliveries.
+    #: Number of runs; for ``worker-lost``, of deliveries.
     attempts: int
     #: ``convotic-dead-letter-reason``: ``max-retries-exceeded``, ``invalid``, ``rejected``,
     #: ``ack-deadline-exceeded`` or ``worker-lost``.

@@ -1,11 +1,11 @@
-"""What ``@module.worker`` gives back: the function itself, that can also be published to alone.
+"""What ``@module.worker`` returns: the function itself, which can now be published to.
 
 ::
 
     process_order.delay(order)          # in a script, Django, a plain handler, any Celery task
     await process_order.adelay(order)   # in a coroutine
 
-``ctx.pubsub.publish`` is for every handler of a topic; this is for the one.
+``ctx.pubsub.publish`` reaches every handler of a topic; these reach this one alone.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class DecoratedHandler(Protocol[DataT_contra, ContextT_contra, ResultT_co]):
     ) -> str:
         """Publish a message that only this handler gets; return its id once it is confirmed.
 
-        Blocks. Published by the app that ``convotic_celery.pubsub`` publishes through, with its
-        refusals; raises HandlerNotLoaded if that app's modules do not have the handler.
+        Blocks. Uses the app of ``convotic_celery.pubsub`` and makes the same checks; raises
+        HandlerNotLoaded if that app has not loaded the handler.
         """
         ...
 
@@ -90,9 +90,9 @@ class HandlerDecorator(Protocol):
 
 
 def make_callable(handler: Any, queue: str) -> Any:
-    """Give the function ``delay`` and ``adelay`` and return it; what takes none is wrapped.
+    """Give the function ``delay`` and ``adelay`` and return it; wrap it if it takes no attributes.
 
-    Where a function is registered several times, they are those of the last one.
+    If a function is registered several times, they publish to the last one.
     """
     try:
         _attach(handler, queue)

@@ -1,4 +1,4 @@
-"""The options ``retry_on`` and ``no_retry_on``: which of a handler's errors are worth a retry."""
+"""The options ``retry_on`` and ``no_retry_on``: which of a handler's errors to retry."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _to_error_types(value: Any) -> Any:
 def _to_error_type(value: Any) -> type[Exception]:
     found = _import(value) if isinstance(value, str) else value
     if not isinstance(found, type) or not issubclass(found, Exception):
-        raise ValueError(f"{value!r} is no class of exceptions")  # noqa: TRY004 - pydantic catches it
+        raise ValueError(f"{value!r} is not an exception class")  # noqa: TRY004 - pydantic catches it
     return found
 
 
@@ -43,7 +43,7 @@ def _import(name: str) -> Any:
         raise ValueError(f"{name!r} can't be imported: {error}") from None
 
 
-#: One class or several; as text by their dotted names (``"TimeoutError"``, ``"httpx.HTTPError"``).
+#: One class or several; as text, their dotted names (``"TimeoutError"``, ``"httpx.HTTPError"``).
 ErrorTypes: TypeAlias = Annotated[
     tuple[type[Exception], ...],
     BeforeValidator(_to_error_types),

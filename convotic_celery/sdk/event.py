@@ -1,6 +1,6 @@
 """CloudEvents 1.0 on Pub/Sub: :class:`CloudEvent`, and how one is read from a message. Pure.
 
-Both forms that Google's services send are read, as in the protocol binding
+It reads both forms that Google's services send, as in the protocol binding
 https://github.com/google/knative-gcp/blob/main/docs/spec/pubsub-protocol-binding.md:
 *binary*, where the data is the data and attributes ``ce-id``, ``ce-source``, ... describe it, and
 *structured*, where the attribute ``content-type`` is ``application/cloudevents+json`` and the data
@@ -29,7 +29,7 @@ _Text = Annotated[str, Field(min_length=1)]
 _PREFIX = "ce-"
 _STRUCTURED = "application/cloudevents"
 _BATCH = "application/cloudevents-batch"
-#: Members of a structured event that are no attributes.
+#: Members of a structured event that are not attributes.
 _DATA_MEMBERS = ("data", "data_base64")
 
 
@@ -57,30 +57,30 @@ class CloudEvent(BaseModel):
 def read_event(
     raw: bytes, attributes: Mapping[str, str], mode: CloudEvents
 ) -> tuple[CloudEvent | None, bytes]:
-    """Return the event that a message is, if it is one, and its data as JSON text.
+    """Return the message's event, None if it is not one, and its data as JSON text.
 
     Raises:
-        InvalidMessage: It is none and ``mode`` is ``require``, or it breaks a rule of CloudEvents.
+        InvalidMessage: It is not one and ``mode`` is ``require``, or it violates CloudEvents.
     """
     if mode == "off":
         return None, raw
     content_type = _find(attributes, "content-type").partition(";")[0].strip().lower()
     if content_type.startswith(_BATCH):
-        raise InvalidMessage("the message is a batch of CloudEvents; send one event a message")
+        raise InvalidMessage("the message is a batch of CloudEvents; send one event per message")
     if content_type.startswith(_STRUCTURED):
         return _read_structured(raw, content_type)
     if _find(attributes, f"{_PREFIX}specversion"):
         return _read_binary(attributes, content_type), raw
     if mode == "require":
         raise InvalidMessage(
-            "the message is no CloudEvent: it has neither the attribute ce-specversion nor the "
+            "the message is not a CloudEvent: it has neither the attribute ce-specversion nor the "
             "content-type application/cloudevents+json"
         )
     return None, raw
 
 
 def _find(attributes: Mapping[str, str], name: str) -> str:
-    """Return an attribute's value, whatever its name's case; "" if there is none."""
+    """Return an attribute's value, ignoring the case of its name; "" if there is none."""
     if name in attributes:
         return attributes[name]
     return next((value for other, value in attributes.items() if other.lower() == name), "")
@@ -99,13 +99,13 @@ def _read_binary(attributes: Mapping[str, str], content_type: str) -> CloudEvent
 
 def _read_structured(raw: bytes, content_type: str) -> tuple[CloudEvent, bytes]:
     if content_type not in (_STRUCTURED, f"{_STRUCTURED}+json"):
-        raise InvalidMessage(f"the CloudEvent is in {content_type}; only JSON is read")
+        raise InvalidMessage(f"the CloudEvent is in {content_type}; only JSON is supported")
     try:
         members = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
         raise InvalidMessage(f"the CloudEvent is not JSON: {error}") from None
     if not isinstance(members, dict):
-        raise InvalidMessage("the CloudEvent is no JSON object")
+        raise InvalidMessage("the CloudEvent is not a JSON object")
     event = _build({name: v for name, v in members.items() if name not in _DATA_MEMBERS})
     return event, _data_of(members)
 

@@ -1,4 +1,4 @@
-"""One registered handler: :class:`HandlerDefinition`, what the runtime makes a Celery task of."""
+"""One registered handler: :class:`HandlerDefinition`, which becomes a Celery task."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ class HandlerDefinition:
     #: option names another.
     queue: str
     subscription: str
-    #: Topic, and subscription of the same name, that keep what is given up.
+    #: Dead-letter topic, and the subscription of the same name that keeps its messages.
     dead_letter_topic: str
     options: WorkerOptions
     handler: Callable[..., Any]
     is_async: bool
-    #: What ``WorkerMessage[...]`` names in the annotation; None: any JSON.
+    #: The type in the annotation ``WorkerMessage[...]``; None: any JSON.
     payload_type: Any
-    #: Where the handler is written: ``path/to/file.py:12``.
+    #: Where the handler is defined: ``path/to/file.py:12``.
     source: str
-    #: The ``name=`` it was registered with.
+    #: The ``name=`` of its registration.
     name: str | None = None
-    #: The deployment's, then the module's, in order.
+    #: The deployment's middleware, then the module's, in order.
     middleware: tuple[WorkerMiddleware, ...] = ()
-    #: The module's; what it yields is ``ctx.resource(...)``.
+    #: The module's; ``ctx.resource(...)`` returns what it yields.
     lifespan: Lifespan | None = None
 
     @cached_property
@@ -74,7 +74,7 @@ class HandlerDefinition:
 
     @cached_property
     def filter_expression(self) -> str:
-        """The subscription's filter, at most 256 bytes: the user's, and what is for us."""
+        """The subscription's filter, at most 256 bytes: the user's and ours."""
         return build_filter(self.queue, self.options.filter)
 
     @cached_property
@@ -84,8 +84,8 @@ class HandlerDefinition:
     def decode_data(self, raw: bytes) -> Any:
         """Return a message's data as the handler gets it: JSON, or the payload type.
 
-        Empty data is None; with a payload type it must admit None. Raises InvalidMessage with a
-        short reason that shows nothing of the data. Thread-safe.
+        Empty data is None; a payload type must allow that. Raises InvalidMessage with a short
+        reason without any of the data. Thread-safe.
         """
         if self.payload_type is None:
             return decode_json(raw)
@@ -104,13 +104,13 @@ class HandlerDefinition:
         except InvalidMessage:
             if looks_compressed(raw):
                 raise InvalidMessage(
-                    "data is compressed with gzip: it is read with the option accept_gzip=True, "
-                    "if the attribute content-encoding says gzip"
+                    "data is compressed with gzip: set the option accept_gzip=True, and publish "
+                    "with the attribute content-encoding=gzip"
                 ) from None
             raise
 
     def with_options(self, options: WorkerOptions) -> HandlerDefinition:
-        """Return this handler with other options; names and filter are derived and checked anew."""
+        """Return this handler with other options; derives and checks names and filter again."""
         changed = replace(
             self,
             options=options,
@@ -141,7 +141,7 @@ class HandlerDefinition:
         hook = self.options.on_dead_letter
         if hook is not None and not self.is_async and inspect.iscoroutinefunction(hook):
             raise ModuleError(
-                f"{self.source} is a plain def handler: write its on_dead_letter as a plain def."
+                f"{self.source} is a plain def handler: make its on_dead_letter a plain def too."
             )
 
     def _check_payload_type(self) -> None:
@@ -164,7 +164,7 @@ def define_handler(
     """Return the checked definition.
 
     Raises HandlerSignatureError for a function that can't be a handler and ModuleError for a name
-    or filter that Pub/Sub would refuse; both say the rule.
+    or filter that Pub/Sub would refuse; both name the rule.
     """
     signature = inspect_handler(handler)
     queue = queue_of(topic, module, name if name is None else check_handler_name(name))

@@ -1,4 +1,4 @@
-"""What a route is given and what it answers: :class:`RouteRequest`, ``RouteResponse``, ``Problem``.
+"""A route's request and response: :class:`RouteRequest`, ``RouteResponse``, ``Problem``.
 
 Plain values: nothing here knows of a web server.
 """
@@ -23,9 +23,9 @@ BodyT_co = TypeVar("BodyT_co", covariant=True, default=Any)
 class RouteRequest(Generic[BodyT_co]):
     """One request, as its route's handler sees it.
 
-    ``RouteRequest[Order]`` as a handler's annotation has the body validated as ``Order`` before the
-    handler is called; bare ``RouteRequest`` gives the parsed JSON, ``RouteRequest[bytes]`` the body
-    as it came.
+    With the annotation ``RouteRequest[Order]`` the body is validated as ``Order`` before the
+    handler is called; a bare ``RouteRequest`` has the parsed JSON, ``RouteRequest[bytes]`` the raw
+    body.
     """
 
     method: str
@@ -33,42 +33,42 @@ class RouteRequest(Generic[BodyT_co]):
     path: str
     #: None if there is no body. Left out of ``repr``, so that logs don't show it.
     body: BodyT_co = field(repr=False)
-    #: What stands for ``{name}`` in the route's path, unquoted.
+    #: The values of ``{name}`` in the route's path, unquoted.
     path_params: Mapping[str, str] = field(default_factory=dict)
-    #: The last value of each name; ``query_lists`` has all.
+    #: The last value of each parameter; ``query_lists`` has all.
     query: Mapping[str, str] = field(default_factory=dict)
     query_lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: Names in lower case; credentials among them, so they are left out of ``repr``.
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    #: The caller's ``X-Request-Id``, or one of our own; it is in the answer and in every log line.
+    #: The caller's ``X-Request-Id``, or a new one; it is in the response and in every log line.
     id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RouteResponse(Generic[BodyT_co]):
-    """An answer: ``RouteResponse(OrderAccepted(...), status=202)``.
+    """A response: ``RouteResponse(OrderAccepted(...), status=202)``.
 
-    Without a status, it is the route's own. The body is anything with a JSON form, None for none,
-    or bytes, which go out as they are (give a ``content-type``).
+    The default status is the route's. The body is anything with a JSON form, None for no body, or
+    bytes, which are sent unchanged (give a ``content-type``).
     """
 
-    body: BodyT_co = None  # type: ignore[assignment]  # bare RouteResponse() answers without a body
+    body: BodyT_co = None  # type: ignore[assignment]  # bare RouteResponse() has no body
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Problem(ConvoticError):
-    """Raised by a route's handler: the answer is problem details, RFC 9457.
+    """Raised by a route's handler: the response is problem details, RFC 9457.
 
-    ``raise Problem(409, "The order is paid already.", order_id="17")`` answers::
+    ``raise Problem(409, "The order is already paid.", order_id="17")`` responds::
 
         {"type": "about:blank", "title": "Conflict", "status": 409,
-         "detail": "The order is paid already.", "order_id": "17"}
+         "detail": "The order is already paid.", "order_id": "17"}
 
     Args:
         status: 400 to 599.
-        detail: For the caller to read: nothing that is not theirs to know.
-        title: Default: the status's own.
+        detail: Shown to the caller, so it must not contain secrets.
+        title: Default: the status's phrase.
         type: URI of this kind of problem.
         extensions: Further members; any JSON.
     """

@@ -1,4 +1,4 @@
-"""A module's lifespan: opens what its handlers share, e.g. a connection pool, and closes it."""
+"""A module's lifespan: opens and closes what its handlers share, e.g. a connection pool."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from typing import Any, TypeAlias
 
 __all__ = ["Lifespan"]
 
-#: An ``@asynccontextmanager`` function without parameters; what it yields is ``ctx.resource(...)``.
+#: An ``@asynccontextmanager`` function without parameters; ``ctx.resource(...)`` has its value.
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]

@@ -1,4 +1,4 @@
-"""What a handler is given: :class:`WorkerMessage`, and how its data is decoded and validated."""
+"""A handler's first argument, :class:`WorkerMessage`; how its data is decoded and validated."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _MAX_PROBLEMS = 3
 class WorkerMessage(Generic[DataT_co]):
     """One message, as its handler sees it.
 
-    ``WorkerMessage[Order]`` as a handler's annotation has the data validated as ``Order`` before
-    the handler is called; bare ``WorkerMessage`` gives the parsed JSON.
+    With the annotation ``WorkerMessage[Order]`` the data is validated as ``Order`` before the
+    handler is called; a bare ``WorkerMessage`` has the parsed JSON.
     """
 
     #: Pub/Sub's message id; the same for every redelivery, and for a replay of the dead letter.
     id: str
-    #: The payload: parsed JSON, or the payload model. None if the message has attributes only.
+    #: The payload: parsed JSON, or the payload type. None if the message has no data.
     #: Left out of ``repr``, so that logs and tracebacks don't show it.
     data: DataT_co = field(repr=False)
     #: The publisher's attributes, without those of the framework.
@@ -49,7 +49,7 @@ class WorkerMessage(Generic[DataT_co]):
     ordering_key: str = ""
     #: 1 on the first run, 2 on the first retry.
     attempt: int = 1
-    #: What the CloudEvent says about itself, with the option ``cloud_events``; else None.
+    #: The CloudEvent's attributes, with the option ``cloud_events``; otherwise None.
     event: CloudEvent | None = None
 
 
@@ -66,7 +66,7 @@ def decode_json(raw: bytes) -> Any:
 def validate_json(raw: bytes, adapter: TypeAdapter[Any]) -> Any:
     """Return the data as the adapter's type; empty data counts as JSON's ``null``.
 
-    Raises InvalidMessage that names the first few fields at fault, never their values.
+    Raises InvalidMessage, which names the first few invalid fields, never their values.
     """
     try:
         return adapter.validate_json(raw or b"null")
@@ -77,15 +77,14 @@ def validate_json(raw: bytes, adapter: TypeAdapter[Any]) -> Any:
 
 
 def find_schema_problem(make_adapter: Callable[[], TypeAdapter[Any]]) -> str | None:
-    """Return why data can't be validated by this adapter, in a sentence; None if it can."""
+    """Return why this adapter can't validate data, in one sentence; None if it can."""
     try:
         len(make_adapter().core_schema)
     except (PydanticUserError, PydanticUndefinedAnnotation) as error:
-        # The rest is for those who write types for pydantic.
+        # The rest is for authors of pydantic types.
         reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
         return (
-            f"{reason}. It takes a pydantic model, a dataclass, a TypedDict, or what is built of "
-            "such."
+            f"{reason}. Use a pydantic model, a dataclass, a TypedDict, or a type built from such."
         )
     return None
 
@@ -94,7 +93,7 @@ def _describe(error: ValidationError, *, empty: bool) -> str:
     # include_input and include_context stay out: they carry parts of the payload.
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     if empty:
-        return f"data is empty, and {error.title} can't be made of nothing"
+        return f"data is empty, but {error.title} needs some"
     if problems[0]["type"] == "json_invalid":
         return f"data is not JSON: {_shorten(problems[0]['msg'].removeprefix('Invalid JSON: '))}"
     shown = [
@@ -102,7 +101,7 @@ def _describe(error: ValidationError, *, empty: bool) -> str:
     ]
     more = len(problems) - len(shown)
     text = "; ".join(shown) + (f" (and {more} more)" if more else "")
-    return _shorten(f"data is no {error.title}: {text}")
+    return _shorten(f"data is not a valid {error.title}: {text}")
 
 
 def _describe_problem(location: tuple[int | str, ...], text: str) -> str:

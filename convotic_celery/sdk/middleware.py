@@ -9,7 +9,7 @@
 
     module.use(Timing())
 
-``before`` in the order of registration, ``after`` and ``on_error`` in the opposite one.
+``before`` hooks run in the order of registration, ``after`` and ``on_error`` in reverse.
 """
 
 from __future__ import annotations
@@ -42,50 +42,50 @@ _HOOKS = ("before", "after", "on_error")
 class WorkerMiddleware:
     """Hooks around each run; override those you want, as ``def`` or ``async def``.
 
-    A module with plain ``def`` handlers takes plain hooks only. One object serves all messages at
-    once: keep nothing of a run in it, use ``contextvars``.
+    A module with plain ``def`` handlers needs plain hooks. One object serves all messages
+    concurrently: keep no state of a run in it; use ``contextvars``.
     """
 
     def before(self, message: WorkerMessage[Any], ctx: Any) -> Awaitable[None] | None:
-        """Run before the handler; what it raises (also ``Drop``, ``Retry``) is the outcome."""
+        """Run before the handler; what it raises (``Drop`` and ``Retry`` too) is the outcome."""
 
     def after(self, message: WorkerMessage[Any], ctx: Any) -> Awaitable[None] | None:
-        """Run when the handler has returned; what it raises makes the run a failed one."""
+        """Run after the handler has returned; raising makes the run a failure."""
 
     def on_error(
         self, message: WorkerMessage[Any], ctx: Any, error: Exception
     ) -> Awaitable[None] | None:
-        """Run when handler or hook has raised, also an outcome, or was stopped at its deadline.
+        """Run after the handler or a hook has raised (outcomes too) or was stopped.
 
-        Raising replaces the error. It has half of ``deadline_grace``.
+        Raising replaces the error. It may take half of ``deadline_grace``.
         """
 
 
 class RouteMiddleware:
     """Hooks around each call of a route's handler; override those you want.
 
-    They are ``def`` or ``async def``; a module with plain ``def`` routes takes plain hooks only.
-    One object serves all requests at once: keep nothing of a request in it, use ``contextvars``.
-    What is refused before a handler is called (404, a body that does not fit) is not seen here:
-    for that, give Starlette's middleware to ``create_asgi_app``.
+    They are ``def`` or ``async def``; a module with plain ``def`` routes needs plain hooks. One
+    object serves all requests concurrently: keep no state of a request in it; use ``contextvars``.
+    It does not see requests that are refused before a handler is called (404, an invalid body):
+    for those, give Starlette's middleware to ``create_asgi_app``.
     """
 
     def before(self, request: RouteRequest[Any], ctx: Any) -> Awaitable[None] | None:
-        """Run before the handler; ``raise Problem(401)`` answers instead of it."""
+        """Run before the handler; ``raise Problem(401)`` responds without calling it."""
 
     def after(
         self, request: RouteRequest[Any], ctx: Any, response: RouteResponse[Any]
     ) -> Awaitable[None] | None:
-        """Run when the handler has returned, with its answer; what it raises is answered."""
+        """Run after the handler has returned, with its response; what it raises is sent instead."""
 
     def on_error(
         self, request: RouteRequest[Any], ctx: Any, error: Exception
     ) -> Awaitable[None] | None:
-        """Run when handler or hook has raised, ``Problem`` too; raising replaces the error."""
+        """Run after the handler or a hook has raised (``Problem`` too); raising replaces it."""
 
 
 def check_middleware(middleware: Sequence[object], *, is_async: bool, where: str) -> None:
-    """Raise ModuleError for what is no middleware, or has async hooks for a plain handler."""
+    """Raise ModuleError for anything but middleware, and for async hooks of a plain handler."""
     for each in middleware:
         if not isinstance(each, WorkerMiddleware | RouteMiddleware):
             raise ModuleError(
@@ -95,8 +95,8 @@ def check_middleware(middleware: Sequence[object], *, is_async: bool, where: str
         hooks = [h for h in _HOOKS if inspect.iscoroutinefunction(getattr(each, h))]
         if hooks and not is_async:
             raise ModuleError(
-                f"{where} is a plain def handler, and {type(each).__name__}.{hooks[0]} is async: "
-                "nobody would await it. Write it as a plain def."
+                f"{where} is a plain def handler, and {type(each).__name__}.{hooks[0]} is "
+                "async, so it would never be awaited. Make it a plain def."
             )
 
 

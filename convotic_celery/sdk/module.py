@@ -1,4 +1,4 @@
-"""How handlers are registered: :class:`ConvoticModule`, and the :class:`Sdk` its function is given.
+"""How handlers are registered: :class:`ConvoticModule`, and the :class:`Sdk` for ``register``.
 
 ::
 
@@ -40,9 +40,9 @@ RouteHandlerT = TypeVar("RouteHandlerT", bound="RouteHandler")
 
 
 class Sdk:
-    """What a module registers its handlers and routes with; given to its ``register`` function.
+    """Registers a module's handlers and routes; the argument of its ``register`` function.
 
-    Not thread-safe. Every registration is checked at once: names, options, signature.
+    Not thread-safe. Each registration is checked immediately: names, options, signature.
     """
 
     def __init__(self, module: str, version: str) -> None:
@@ -54,12 +54,12 @@ class Sdk:
 
     @property
     def handlers(self) -> tuple[HandlerDefinition, ...]:
-        """The worker handlers that have been registered, in order."""
+        """The registered worker handlers, in order."""
         return tuple(self._handlers.values())
 
     @property
     def routes(self) -> tuple[RouteDefinition, ...]:
-        """The routes that have been registered, in order."""
+        """The registered routes, in order."""
         return tuple(self._routes.values())
 
     def register_worker_handler(
@@ -70,16 +70,16 @@ class Sdk:
         options: WorkerOptions | Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> HandlerDefinition:
-        """Have ``handler`` called with each message of ``topic``.
+        """Register ``handler`` to be called with each message of ``topic``.
 
         Args:
             topic: Short name of the Pub/Sub topic.
-            handler: ``async def`` or ``def``, called as ``handler(message, ctx)``; what it returns
-                is ignored, what it raises has the message delivered again.
-            options: Also a mapping, with snake_case or camelCase names.
+            handler: ``async def`` or ``def``, called as ``handler(message, ctx)``. Its return value
+                is ignored; if it raises, the message is delivered again.
+            options: Or a mapping, with snake_case or camelCase names.
             name: Needed for a module's second handler of one topic; part of its queue's name.
 
-        Raises HandlerSignatureError, DuplicateHandler, or ModuleError that says the rule.
+        Raises HandlerSignatureError, DuplicateHandler, or a ModuleError that names the rule.
 
         """
         definition = define_handler(
@@ -100,16 +100,16 @@ class Sdk:
         steps: Sequence[WorkflowStep],
         options: Mapping[str, Any] | None = None,
     ) -> HandlerDefinition:
-        """Have ``ctx.workflows.start(name, ...)`` do ``steps``, one after the other.
+        """Register a workflow: ``ctx.workflows.start(name, ...)`` runs ``steps`` in order.
 
         Args:
             name: A letter, then letters, digits, ``_`` and ``-``; its topic is ``workflow.NAME``.
             steps: Functions ``(run, ctx)``, all ``async def`` or all ``def``, or Celery canvas: a
-                task, a signature, ``("name", group(...))``. What one returns is JSON and kept under
-                its name in ``run.results``. Each may be run more than once.
-            options: Those of a handler; they hold for each step.
+                task, a signature, ``("name", group(...))``. A step returns JSON, which is
+                stored under its name in ``run.results``. Each may run more than once.
+            options: Those of a handler; they apply to each step.
 
-        Raises ModuleError that says the rule.
+        Raises a ModuleError that names the rule.
         """
         topic = workflow_topic(name)
         handler, given, source = build_workflow(name, steps, dict(options or {}))
@@ -139,7 +139,7 @@ class Sdk:
         handler: RouteHandler,
         status: int = 200,
     ) -> RouteDefinition:
-        """Have ``handler`` answer requests of ``method`` to ``path``.
+        """Register ``handler`` for requests of ``method`` to ``path``.
 
         Args:
             method: GET, POST, PUT, PATCH or DELETE.
@@ -147,9 +147,9 @@ class Sdk:
             handler: ``async def`` or ``def``, called as ``handler(request, ctx)``; returns
                 ``{"status": 202, "body": {...}}``, a RouteResponse, anything else that pydantic
                 can write as JSON, or None for 204.
-            status: Of an answer that is a body alone.
+            status: Of responses without a status of their own.
 
-        Raises HandlerSignatureError, DuplicateRoute, or ModuleError that says the rule.
+        Raises HandlerSignatureError, DuplicateRoute, or a ModuleError that names the rule.
         """
         route = define_route(
             handler,
@@ -163,9 +163,9 @@ class Sdk:
         return route
 
     def use(self, middleware: WorkerMiddleware | RouteMiddleware) -> None:
-        """Put ``middleware`` around all handlers or all routes, inside what is there already.
+        """Put ``middleware`` around all handlers or all routes, inside the existing ones.
 
-        Raises ModuleError for what is no middleware.
+        Raises ModuleError for anything but middleware.
         """
         check_middleware([middleware], is_async=True, where=f"module {self._module!r}")
         self._middleware.append(middleware)
@@ -204,18 +204,18 @@ class Sdk:
 
 
 class ConvoticModule:
-    """A named, versioned set of handlers and routes, found by the worker at start.
+    """A named, versioned set of handlers and routes, which the worker loads at startup.
 
     Args:
         name: A letter, then letters, digits, ``_`` and ``-``; part of queue and subscription names,
-            so renaming a module makes new subscriptions.
+            so renaming a module creates new subscriptions.
         version: Shown in logs and listings.
-        register: Called with an :class:`Sdk` when the module is loaded; beside or instead of the
-            decorator :meth:`worker`.
-        lifespan: Returns an async context manager that is entered once a process, when a worker or
-            web server starts, and left when it stops; ``ctx.resource(kind)`` gives what it yields.
+        register: Called with an :class:`Sdk` when the module is loaded; in addition to or instead
+            of the decorator :meth:`worker`.
+        lifespan: Returns an async context manager that is entered once per process, when a worker
+            or web server starts, and left when it stops; ``ctx.resource(kind)`` returns its value.
             If it fails, the worker does not start.
-        middleware: Around each run of a worker handler, or each call of a route (by its type); the
+        middleware: Wraps each run of a worker handler, or each call of a route (by its type); the
             first one outermost.
 
     """
@@ -233,13 +233,13 @@ class ConvoticModule:
         self.version = version
         if inspect.iscoroutinefunction(register):
             raise ModuleError(
-                f"module {name!r}: register is a plain def: it is called when the module is "
-                "loaded, and nobody would await it. What is to be opened first is a lifespan."
+                f"module {name!r}: register must be a plain def, since it is called, not awaited, "
+                "when the module is loaded. Use lifespan= to open something asynchronously."
             )
         if lifespan is not None and not callable(lifespan):
             raise ModuleError(
-                f"module {name!r}: lifespan is a function that returns an async context manager; "
-                f"give it itself, without calling it: not {lifespan!r}."
+                f"module {name!r}: lifespan must be a function that returns an async context "
+                f"manager; pass the function without calling it, not {lifespan!r}."
             )
         self._register = register
         self._decorated = Sdk(name, version)
@@ -258,9 +258,9 @@ class ConvoticModule:
     def worker(
         self, topic: str, *, name: str | None = None, **options: Unpack[WorkerOptionsDict]
     ) -> HandlerDecorator:
-        """Return a decorator that registers a handler for ``topic`` and leaves it as it is.
+        """Return a decorator that registers a handler for ``topic`` and returns it unchanged.
 
-        Takes the options of :class:`WorkerOptions` as keyword arguments; raises as
+        Takes the options of :class:`WorkerOptions` as keyword arguments; raises what
         :meth:`Sdk.register_worker_handler` does. The function gets ``delay`` and ``adelay``, which
         publish to this handler alone.
         """
@@ -277,9 +277,9 @@ class ConvoticModule:
     def route(
         self, method: str, path: str, *, status: int = 200
     ) -> Callable[[RouteHandlerT], RouteHandlerT]:
-        """Return a decorator that registers a route's handler and leaves it as it is.
+        """Return a decorator that registers a route's handler and returns it unchanged.
 
-        Means and raises what :meth:`Sdk.register_route` does.
+        Takes and raises what :meth:`Sdk.register_route` does.
         """
         _check_text("route", method, 'method, as in @module.route("POST", "/orders")')
 
@@ -296,17 +296,17 @@ class ConvoticModule:
         steps: Sequence[WorkflowStep],
         **options: Unpack[WorkerOptionsDict],
     ) -> None:
-        """Register a workflow; means and raises what :meth:`Sdk.register_workflow` does."""
+        """Register a workflow; takes and raises what :meth:`Sdk.register_workflow` does."""
         self._decorated.register_workflow(name=name, steps=steps, options=options)
 
     def use(self, middleware: WorkerMiddleware | RouteMiddleware) -> None:
-        """Put ``middleware`` around all handlers or all routes; means what :meth:`Sdk.use` does."""
+        """Put ``middleware`` around all handlers or all routes, as :meth:`Sdk.use` does."""
         self._decorated.use(middleware)
 
     def collect(self) -> Sdk:
-        """Return all that is registered: by decorators, and by ``register``.
+        """Return everything registered by decorators and by ``register``.
 
-        Calls ``register`` anew each time and keeps nothing of it; what that raises passes through.
+        Calls ``register`` each time, keeps nothing of it, and lets its errors pass through.
         """
         sdk = Sdk(self.name, self.version)
         for definition in self._decorated.handlers:
@@ -325,7 +325,7 @@ class ConvoticModule:
 
 
 def _check_text(decorator: str, given: object, wanted: str) -> None:
-    """Refuse ``@module.worker`` without its call: nothing would be registered, and nobody told."""
+    """Refuse ``@module.worker`` without its call, which would silently register nothing."""
     if not isinstance(given, str):
         raise ModuleError(f"module.{decorator}: the first argument is the {wanted}, not {given!r}.")
 
@@ -344,15 +344,15 @@ def _parse_options(topic: str, options: object) -> WorkerOptions:
 
 
 def describe_options(error: ValidationError) -> str:
-    """Return one line that names each option at fault and its rule."""
+    """Return one line that names each invalid option and its rule."""
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     texts = []
     for problem in problems:
         if problem["type"] == "default_factory_not_called":
-            continue  # only says that another option, reported on its own, is wrong
+            continue  # a consequence of another option's error, which is reported itself
         location = ".".join(map(str, problem["loc"]))
         text = problem["msg"].removeprefix("Value error, ")
         if location == "backoff":
-            text = "it is ConstantBackoff(delay=...) or ExponentialBackoff(initial=...)"
+            text = "it must be ConstantBackoff(delay=...) or ExponentialBackoff(initial=...)"
         texts.append(f"{location}: {text}" if location else text)
     return "; ".join(texts)

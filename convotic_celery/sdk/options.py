@@ -1,4 +1,4 @@
-"""How one handler's messages are run: :class:`WorkerOptions`. Pure values, validated when made."""
+"""How one handler's messages are run: :class:`WorkerOptions`. Pure, validated values."""
 
 import difflib
 from collections.abc import Callable, Iterable
@@ -53,7 +53,7 @@ _Rate = Annotated[str | float, AfterValidator(check_rate)]
 
 
 def _default_waiting_retries(validated: dict[str, Any]) -> int:
-    # Absent if it was invalid, which is reported on its own.
+    # Absent if it was invalid, which is reported separately.
     concurrency: int = validated.get("concurrency", 1)
     return max(100, 10 * concurrency)
 
@@ -91,7 +91,7 @@ class WorkerOptionsDict(TypedDict, total=False):
 
 
 class WorkerOptions(BaseModel):
-    """How a handler's messages are run, retried and given up.
+    """How a handler's messages are run, retried and dead-lettered.
 
     Times are seconds (float) or a ``timedelta``. camelCase names are accepted on input:
     ``WorkerOptions.model_validate({"maxRetries": 3, "ackDeadline": 60})``. Frozen;
@@ -101,27 +101,29 @@ class WorkerOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     def __init__(self, **options: Unpack[WorkerOptionsDict]) -> None:
-        # Written out, so that type checkers know that a timedelta will do.
+        # Written out, so that type checkers accept a timedelta.
         super().__init__(**options)
 
     max_retries: int = Field(
         default=5,
         ge=0,
         le=99,
-        description="Retries after the first run: 5 means at most 6 runs, then the dead letter.",
+        description="Retries after the first run: 5 means at most 6 runs. After the last one the "
+        "message goes to the dead-letter topic.",
     )
     ack_deadline: _Seconds = Field(
         default=30.0,
         ge=1,
         le=86_400,
-        description="Seconds a run may take, counted from its start; then it is stopped and the "
-        "message delivered again. Also when a failed message comes back, unless backoff is given.",
+        description="Seconds a run may take, from its start; then it is stopped and its message "
+        "delivered again. Without backoff, also the delay until a failed message is delivered "
+        "again, from the start of its run.",
     )
     concurrency: int = Field(
         default=1,
         ge=1,
         le=10_000,
-        description="Messages of this handler that one worker process runs at once.",
+        description="How many messages of this handler one worker process runs at once.",
     )
     backoff: Backoff | None = Field(
         default=None,
@@ -141,16 +143,16 @@ class WorkerOptions(BaseModel):
     )
     on_invalid: Literal["dead_letter", "retry"] = Field(
         default="dead_letter",
-        description="What becomes of data that is not JSON or fails the payload model.",
+        description="What to do with data that is not JSON or fails the payload model.",
     )
     cloud_events: CloudEvents = Field(
         default="off",
-        description="Read CloudEvents, binary and structured: 'accept' those that come, or "
-        "'require' that every message is one. Then message.event is set.",
+        description="Read CloudEvents, binary and structured: 'accept' also reads them, 'require' "
+        "rejects other messages. message.event has the event's attributes.",
     )
     accept_gzip: bool = Field(
         default=False,
-        description="Decompress data whose attribute content-encoding is gzip, up to 100 MB.",
+        description="Decompress data if the attribute content-encoding is gzip, up to 100 MB.",
     )
     deadline_grace: _Seconds = Field(
         default=10.0,
@@ -163,14 +165,14 @@ class WorkerOptions(BaseModel):
         default=5,
         ge=1,
         le=100,
-        description="Times a message may take its process down before it goes to the dead-letter "
-        "topic. Default: CONVOTIC_MAX_WORKER_LOSSES.",
+        description="How many worker processes may die running a message before it goes to the "
+        "dead-letter topic. Default: CONVOTIC_MAX_WORKER_LOSSES.",
     )
     retention: _Seconds = Field(
         default=7 * _DAY,
         ge=600,
         le=31 * _DAY,
-        description="Seconds Pub/Sub keeps what is not acknowledged; 10 minutes to 31 days.",
+        description="Seconds Pub/Sub keeps unacknowledged messages; 10 minutes to 31 days.",
     )
     enable_message_ordering: bool = Field(
         default=False,
@@ -179,7 +181,7 @@ class WorkerOptions(BaseModel):
     )
     enable_exactly_once_delivery: bool = Field(
         default=False,
-        description="Ask Pub/Sub for exactly-once delivery (fewer repeats, confirmed acks).",
+        description="Ask Pub/Sub for exactly-once delivery (fewer redeliveries, confirmed acks).",
     )
     max_waiting_retries: int = Field(
         default_factory=_default_waiting_retries,
@@ -201,47 +203,50 @@ class WorkerOptions(BaseModel):
     )
     concurrency_key: _Key | None = Field(
         default=None,
-        description="Key of which at most concurrency_key_limit messages run at once, in all "
+        description="Key: at most concurrency_key_limit messages of one key run at once, in all "
         "workers together. Needs the store.",
     )
     concurrency_key_limit: int = Field(
         default=1,
         ge=1,
         le=1000,
-        description="Messages of one concurrency key that run at once.",
+        description="How many messages of one concurrency key run at once.",
     )
     on_store_loss: Literal["wait", "run"] = Field(
         default="wait",
-        description="While the store is away, messages with a key wait, or run without protection.",
+        description="While the store is unavailable, messages with a key wait, or run without "
+        "protection.",
     )
     retry_on: ErrorTypes | None = Field(
         default=None,
-        description="Errors of the handler that are worth a retry; any other goes to the "
+        description="Errors of the handler to retry; with any other, the message goes to the "
         "dead-letter topic at once. None: all.",
     )
     no_retry_on: ErrorTypes = Field(
         default=(),
-        description="Errors that go to the dead-letter topic at once; stronger than retry_on.",
+        description="Errors not to retry: the message goes to the dead-letter topic at once. Takes "
+        "precedence over retry_on.",
     )
     max_lease_duration: _Seconds | None = Field(
         default=None,
         ge=1,
         le=_DAY,
-        description="Seconds a run may take at most, its lease being renewed, if that is more than "
-        "ack_deadline; also the bound of ctx.extend_ack_deadline().",
+        description="Seconds a run may take if that is more than ack_deadline; its lease is "
+        "renewed until then. Also the limit of ctx.extend_ack_deadline().",
     )
     max_message_age: _Seconds | None = Field(
         default=None,
         ge=1,
-        description="Seconds since its publish after which a message is acknowledged unrun.",
+        description="Messages published longer ago, in seconds, are acknowledged without a run.",
     )
     rate_limit: _Rate | None = Field(
         default=None,
-        description="Messages that one worker process begins in a time: '10/s', '100/m', '500/h'.",
+        description="How many runs one worker process starts: '10/s', '100/m', '500/h'.",
     )
     on_dead_letter: _Hook | None = Field(
         default=None,
-        description="Called with (DeadLettered, ctx) before a message is given up.",
+        description="Called with (DeadLettered, ctx) before a message goes to the dead-letter "
+        "topic.",
     )
 
     @model_validator(mode="after")
@@ -272,14 +277,14 @@ class WorkerOptions(BaseModel):
 
     @property
     def max_runs(self) -> int:
-        """Runs a message gets at most: the first and ``max_retries`` more."""
+        """Maximum number of runs: the first and ``max_retries`` more."""
         return self.max_retries + 1
 
     @property
     def max_delivery_attempts(self) -> int:
-        """For the subscription's own dead-letter policy, 10..100: a net, above our own counting.
+        """For the subscription's own dead-letter policy, 10 to 100: a net above our own counting.
 
-        A message whose key is busy is delivered more often without being run.
+        A message whose key is busy is delivered more often without a run.
         """
         return 100 if self.needs_store else min(100, max(10, 3 * self.max_runs))
 
@@ -290,7 +295,7 @@ class WorkerOptions(BaseModel):
 
     @property
     def run_limit(self) -> float:
-        """Seconds after which a run is stopped, unless the handler has asked for more."""
+        """Seconds after which a run is stopped, unless the handler extends its deadline."""
         return self.max_lease_duration or self.ack_deadline
 
     def replace(self, **changes: Any) -> Self:

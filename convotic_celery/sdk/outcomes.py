@@ -3,9 +3,9 @@
 ::
 
     Outcome
-    ├── Retry         again after a delay; counts as an attempt
-    ├── DeadLetter    to the dead-letter topic at once
-    └── Drop          acknowledged and counted, not run again
+    ├── Retry         run again after a delay; counts as a failure
+    ├── DeadLetter    publish to the dead-letter topic at once
+    └── Drop          acknowledge and count, don't run again
 
 Not :class:`~convotic_celery.errors.ConvoticError`: these are decisions, so ``except ConvoticError``
 in a handler does not swallow them.
@@ -23,24 +23,24 @@ class Outcome(Exception):
 
 
 class Retry(Outcome):
-    """Have the message delivered again, after ``delay`` instead of the handler's own.
+    """Deliver the message again, after ``delay`` instead of the handler's own.
 
-    Counts as an attempt: after the last one the message goes to the dead-letter topic.
+    Counts as a failure: after the last retry the message goes to the dead-letter topic.
 
     Args:
-        delay: Seconds from now, or a timedelta; at least 1 s is kept. Pub/Sub grants 600 s at a
-            time: longer waits hold as long as the worker lives. None: as the options say.
-        message: Said in log and result.
+        delay: Seconds from now, or a timedelta; at least 1 s. Pub/Sub allows 600 s at a time, so
+            the worker renews longer delays while it lives. None: as the options say.
+        message: Shown in log and result.
 
     """
 
     def __init__(self, delay: float | timedelta | None = None, message: str = "") -> None:
         seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
         if isinstance(seconds, str):
-            raise TypeError(f"Retry's first argument is the delay; say Retry(message={delay!r}).")
+            raise TypeError(f"Retry's first argument is the delay; use Retry(message={delay!r}).")
         if seconds is not None and not 0 <= seconds < float("inf"):
             raise ValueError(
-                f"Retry's delay is in seconds from now and not negative, not {delay!r}."
+                f"Retry's delay must be a non-negative number of seconds, not {delay!r}."
             )
         super().__init__(seconds, message)
         self.delay = seconds
@@ -52,7 +52,7 @@ class Retry(Outcome):
 
 
 class DeadLetter(Outcome):
-    """Give the message up: it goes to the dead-letter topic with ``reason`` as error message."""
+    """Send the message to the dead-letter topic, with ``reason`` as its error message."""
 
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)
@@ -63,7 +63,7 @@ class DeadLetter(Outcome):
 
 
 class Drop(Outcome):
-    """Acknowledge the message without having done its work; ``reason`` shows in log and result."""
+    """Acknowledge the message without success; ``reason`` is shown in log and result."""
 
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)

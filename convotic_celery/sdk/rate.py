@@ -1,4 +1,4 @@
-"""The option ``rate_limit``: how many messages a worker process may begin in a time. Pure."""
+"""The option ``rate_limit``: how many runs a worker process may start per second. Pure."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ _RATE = re.compile(r"(\d+(?:\.\d+)?)(?:/([smh]))?")
 
 
 def parse_rate(rate: str | float) -> float:
-    """Return messages a second: of ``"10/s"``, ``"100/m"``, ``"500/h"``, or a number.
+    """Return messages per second, from ``"10/s"``, ``"100/m"``, ``"500/h"`` or a number.
 
-    Raises ValueError that says the form.
+    Raises a ValueError that describes the form.
     """
     found = _RATE.fullmatch(str(rate).replace(" ", ""))
     number = float(found[1]) if found else 0.0
     if found is None or number <= 0:
         raise ValueError(
-            f"{rate!r} is no rate; it is '10/s', '100/m', '500/h' or messages a second"
+            f"{rate!r} is not a rate; use '10/s', '100/m', '500/h' or messages per second"
         )
     return number / _SECONDS_OF[found[2] or "s"]
 
 
 def check_rate(rate: str | float) -> str | float:
-    """Return the rate as it is; raises ValueError."""
+    """Return the rate unchanged; raises ValueError."""
     parse_rate(rate)
     return rate

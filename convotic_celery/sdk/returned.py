@@ -1,4 +1,4 @@
-"""What a handler returns is not used, but it may show a mistake that would lose the message."""
+"""A handler's return value is ignored, but may reveal a mistake that would lose the message."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["check_returned"]
 
 
 def check_returned(returned: object) -> None:
-    """Raise TypeError if what a handler has returned shows that its work was not done.
+    """Raise TypeError if a handler's return value shows that its work was not done.
 
-    Else the message would be acknowledged: a coroutine that nobody awaits (a plain function, or a
-    decorator's, that returns one), and an outcome that was returned instead of raised.
+    Otherwise the message would be acknowledged. Such values are a coroutine that was never awaited
+    (from a plain function, or a decorator), and an outcome that was returned instead of raised.
     """
     if returned is None:
         return
@@ -19,8 +19,8 @@ def check_returned(returned: object) -> None:
         if inspect.iscoroutine(returned):
             returned.close()
         raise TypeError(
-            f"the handler returned a {type(returned).__name__} that nobody awaits: write it as "
-            "async def, and await that in it. A decorator around it has to be async def, too."
+            f"the handler returned a {type(returned).__name__} that was never awaited: make the "
+            "handler an async def and await it there. A decorator must be async def, too."
         )
     if isinstance(returned, BaseException):
         raise TypeError(f"the handler returned {returned!r} instead of raising it.")

@@ -1,4 +1,4 @@
-"""One registered route: :class:`RouteDefinition`, what the web application is made of."""
+"""One registered route: :class:`RouteDefinition`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "RouteDefinition", "define_route"]
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-#: Paths that the application itself answers.
+#: Paths that the application itself serves.
 RESERVED_PATHS = ("/docs", "/openapi.json")
 
 _ROUTE = HandlerKind(takes=RouteRequest, first="request", reads="request.body", takes_more=True)
@@ -44,25 +44,25 @@ class RouteDefinition:
     #: GET, POST, PUT, PATCH or DELETE.
     method: str
     path: str
-    #: Of an answer that says none itself.
+    #: Of responses without a status of their own.
     status: int
     handler: Callable[..., Any]
     is_async: bool
-    #: What ``RouteRequest[...]`` names in the annotation; None: any JSON.
+    #: The type in the annotation ``RouteRequest[...]``; None: any JSON.
     body_type: Any
-    #: The annotation of what the handler returns; None: unknown.
+    #: The handler's return annotation; None: unknown.
     return_type: Any
-    #: Where the handler is written: ``path/to/file.py:12``.
+    #: Where the handler is defined: ``path/to/file.py:12``.
     source: str
     #: Parameters behind ``(request, ctx)``: FastAPI's ``Depends``, ``Query`` and so on.
     extra_parameters: Mapping[str, inspect.Parameter] = field(default_factory=dict)
-    #: The module's; what it yields is ``ctx.resource(...)``.
+    #: The module's; ``ctx.resource(...)`` returns what it yields.
     lifespan: Lifespan | None = None
-    #: The deployment's, then the module's, in order.
+    #: The deployment's middleware, then the module's, in order.
     middleware: tuple[RouteMiddleware, ...] = ()
 
     def check(self) -> None:
-        """Raise ModuleError for middleware that can't be around this handler."""
+        """Raise ModuleError for middleware that can't wrap this handler."""
         check_middleware(self.middleware, is_async=self.is_async, where=self.source)
 
     @property
@@ -72,7 +72,7 @@ class RouteDefinition:
 
     @property
     def shape(self) -> str:
-        """The path without its parameters' names: two routes of one shape and method clash."""
+        """The path without its parameters' names: two routes of the same shape conflict."""
         return _PARAMETER.sub(r"{\2}", self.path)
 
     @property
@@ -109,15 +109,15 @@ def define_route(
     """Return the checked definition.
 
     Raises HandlerSignatureError for a function that can't be a route's handler, and ModuleError for
-    a method or path that can't be served; both say the rule.
+    a method or path that can't be served; both name the rule.
     """
     signature = inspect_handler(handler, _ROUTE)
     where = f"{signature.source}: route {method} {path}"
     method = method.upper()
     if method not in METHODS:
-        raise ModuleError(f"{where}: the method is one of {', '.join(METHODS)}.")
+        raise ModuleError(f"{where}: the method must be one of {', '.join(METHODS)}.")
     if not isinstance(status, int) or not 200 <= status < 400:  # noqa: PLR2004 - HTTP's numbers
-        raise ModuleError(f"{where}: status is 200 to 399; for errors raise Problem.")
+        raise ModuleError(f"{where}: status must be 200 to 399; for errors raise Problem.")
     _check_path(where, path)
     route = RouteDefinition(
         module=module,
@@ -145,9 +145,9 @@ def _check_path(where: str, path: str) -> None:
         )
     names = [match[1] for match in _PARAMETER.finditer(path)]
     if len(set(names)) != len(names):
-        raise ModuleError(f"{where}: a parameter's name comes twice.")
+        raise ModuleError(f"{where}: two parameters have the same name.")
     if path in RESERVED_PATHS or path.startswith("/docs/"):
-        raise ModuleError(f"{where}: {path} is the application's own.")
+        raise ModuleError(f"{where}: {path} is reserved by the application.")
 
 
 def _check_body_type(where: str, route: RouteDefinition) -> None:

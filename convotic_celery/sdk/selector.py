@@ -1,4 +1,4 @@
-"""What a message's key is: the options ``deduplicate`` and ``concurrency_key``. Pure.
+"""A message's key: the options ``deduplicate`` and ``concurrency_key``. Pure.
 
 A selector is a path, ``"message.id"``, ``"message.ordering_key"``, ``"data.id"``,
 ``"data.customer.id"``, ``"attributes.tenant"``, or a function of the message.
@@ -33,17 +33,17 @@ __all__ = [
 
 KeySelector: TypeAlias = "str | Callable[[WorkerMessage[Any]], object]"
 
-#: What has one obvious form as text. No floats: 1.0 and 1 would be two keys.
+#: Types with one obvious text form. No floats: 1.0 and 1 would be two keys.
 _KEY_TYPES = (str, int, UUID, Decimal, date)
 _OF_MESSAGE = ("message.id", "message.ordering_key")
 _MAX_PLAIN_CHARACTERS = 200
 
 
 def check_selector(selector: Any) -> Any:
-    """Return the selector; raises ValueError that says what is allowed."""
+    """Return the selector; raises a ValueError that says what is allowed."""
     if callable(selector):
         if inspect.iscoroutinefunction(selector):
-            raise ValueError("a key's function is a plain def: it is called, not awaited")
+            raise ValueError("a key function must be a plain def: it is called, not awaited")
         check_parameters(selector, "message")
         return selector
     root, _, rest = selector.partition(".")
@@ -51,17 +51,17 @@ def check_selector(selector: Any) -> Any:
     if selector in _OF_MESSAGE or (root in {"data", "attributes"} and all(fields)):
         return selector
     raise ValueError(
-        f"{selector!r} is no key: it is 'message.id', 'message.ordering_key', 'data.<field>', "
+        f"{selector!r} is not a key: use 'message.id', 'message.ordering_key', 'data.<field>', "
         "'attributes.<name>' or a function of the message"
     )
 
 
 def check_parameters(function: Callable[..., object], *names: str) -> None:
-    """Raise ValueError unless the function can be called with these, in order."""
+    """Raise ValueError unless the function can be called with these arguments."""
     try:
         signature = inspect.signature(function)
     except ValueError:
-        return  # a builtin: nothing to be read
+        return  # a builtin without a signature
     try:
         signature.bind(*names)
     except TypeError as error:
@@ -72,7 +72,7 @@ def check_parameters(function: Callable[..., object], *names: str) -> None:
 
 
 def find_misfit(selector: KeySelector, payload_type: Any) -> str | None:
-    """Return what is wrong with a path into a payload model; None if nothing can be said."""
+    """Return what is wrong with a path into a payload model; None if nothing is known."""
     if not isinstance(selector, str) or not selector.startswith("data."):
         return None
     name = selector.split(".")[1]
@@ -96,7 +96,7 @@ def select_key(selector: KeySelector, message: WorkerMessage[Any]) -> str:
     if isinstance(value, bool) or not isinstance(value, _KEY_TYPES) or value == "":
         what = "nothing" if value in (None, "") else f"a {type(value).__name__}"
         raise InvalidMessage(
-            f"{describe_callable(selector)} gives no key for this message: it is {what}"
+            f"{describe_callable(selector)} is no key of this message: it is {what}"
         )
     text = str(value)
     if len(text) <= _MAX_PLAIN_CHARACTERS:
@@ -105,7 +105,7 @@ def select_key(selector: KeySelector, message: WorkerMessage[Any]) -> str:
 
 
 def describe_callable(value: object) -> str:
-    """Return a path as it is, and a function by its dotted name."""
+    """Return a path unchanged, and the dotted name of a function."""
     if isinstance(value, str):
         return value
     name = getattr(value, "__qualname__", None) or type(value).__qualname__
@@ -118,7 +118,7 @@ def _follow(path: str, message: WorkerMessage[Any]) -> Any:
     if path == "message.ordering_key":
         return message.ordering_key
     root, _, rest = path.partition(".")
-    if root == "attributes":  # an attribute's name may have dots
+    if root == "attributes":  # an attribute's name may contain dots
         return message.attributes.get(rest)
     value: Any = message.data
     for name in rest.split("."):

@@ -1,4 +1,4 @@
-"""What a handler's signature says: how it is called and what payload it wants. Pure inspection."""
+"""Reads a handler's signature: how it is called and its payload type. Pure inspection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CONTEXT_OF = {True: "ConvoticContext", False: "SyncConvoticContext"}
 
 @dataclass(frozen=True, slots=True)
 class HandlerKind:
-    """What is asked of a handler: its first parameter, and how it reads the payload of that."""
+    """What a handler must look like: its first parameter, and how it reads the payload."""
 
     takes: type
     #: ``message``
@@ -32,7 +32,7 @@ class HandlerKind:
     reads: str
     #: ``handler``
     called: str = "handler"
-    #: Whether parameters after the context are somebody's to fill: FastAPI's, for a route.
+    #: Whether there may be parameters after the context, which FastAPI fills for a route.
     takes_more: bool = False
 
 
@@ -45,20 +45,20 @@ class HandlerSignature:
     """What registration learns from a handler."""
 
     is_async: bool
-    #: What ``WorkerMessage[...]`` names: a class or any type pydantic can validate. None: any JSON.
+    #: The type in ``WorkerMessage[...]``: any type that pydantic can validate. None: any JSON.
     payload_type: Any
     #: ``path/to/file.py:12``.
     source: str
-    #: What it says to return; None: nothing, or nothing that can be evaluated.
+    #: The return annotation; None: missing, or can't be evaluated.
     return_type: Any = None
-    #: What stands behind the context, with annotations evaluated; keyword-only. See HandlerKind.
+    #: Parameters after the context, with annotations evaluated; keyword-only. See HandlerKind.
     extra: Mapping[str, inspect.Parameter] = field(default_factory=dict)
 
 
 def inspect_handler(
     handler: Callable[..., object], kind: HandlerKind = _WORKER
 ) -> HandlerSignature:
-    """Return what the signature says.
+    """Return the parts of the signature.
 
     Raises HandlerSignatureError, naming file and line, unless ``handler`` is a ``def`` or
     ``async def`` (or a partial, a bound method, an object with ``__call__``) that can be called as
@@ -78,7 +78,7 @@ def inspect_handler(
 
 
 def inspect_step(step: Callable[..., object], workflow: str) -> str:
-    """Return where a workflow's step is written.
+    """Return where a workflow's step is defined.
 
     Raises HandlerSignatureError unless it can be called as ``step(run, ctx)``, with the context of
     its kind.
@@ -91,7 +91,7 @@ def inspect_step(step: Callable[..., object], workflow: str) -> str:
     given = _annotation(run, function, _WORKER)
     if WorkerMessage in (given, get_origin(given)):
         raise HandlerSignatureError(
-            f"{where} takes a message; a step is called as step(run, ctx), with the WorkflowRun: "
+            f"{where} takes a message, but a step is called as step(run, ctx) with a WorkflowRun: "
             "run.input, run.results."
         )
     is_async = inspect.iscoroutinefunction(function)
@@ -102,19 +102,19 @@ def inspect_step(step: Callable[..., object], workflow: str) -> str:
 def _check_function(handler: object, function: Any, where: str) -> None:
     if hasattr(handler, "apply_async"):
         raise HandlerSignatureError(
-            f"{where} is a Celery task: a handler is a function; register that, and call it in the "
-            "task."
+            f"{where} is a Celery task, but a handler is a function: register that, and call it "
+            "in the task."
         )
     if not callable(handler) or isinstance(handler, type):
         raise HandlerSignatureError(f"{where} is not a function but {type(handler).__name__}.")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise HandlerSignatureError(
-            f"{where} is a generator: its body would never run. Remove the yield; return when done."
+            f"{where} is a generator, so its body would never run: remove the yield."
         )
 
 
 def _function_of(handler: object) -> Any:
-    """Return what holds the code: inside partials, bound methods and callable objects."""
+    """Return the function inside partials, bound methods and callable objects."""
     while isinstance(handler, functools.partial):
         handler = handler.func
     if inspect.isroutine(handler) or isinstance(handler, type):
@@ -195,7 +195,7 @@ def _return_annotation(handler: Callable[..., object], function: Any, kind: Hand
 
 
 def _evaluate(annotation: Any, function: Any, kind: HandlerKind) -> Any:
-    # get_type_hints also resolves what is quoted inside, as in WorkerMessage["Order"].
+    # get_type_hints also resolves quoted names inside, as in WorkerMessage["Order"].
     annotated = SimpleNamespace(__annotations__={"it": annotation})
     try:
         return get_type_hints(annotated, *_scope_of(function, kind), include_extras=True)["it"]
@@ -208,7 +208,7 @@ def _text_of(annotation: object) -> str:
 
 
 def _scope_of(function: Any, kind: HandlerKind) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the names an annotation may use; ``WorkerMessage`` may be imported for typing only."""
+    """Return the names for annotations; ``WorkerMessage`` may be imported for typing only."""
     owner = inspect.unwrap(function)
     owner = getattr(owner, "__func__", owner)
     enclosed: dict[str, Any] = {}
@@ -229,17 +229,19 @@ def _payload_type(annotation: Any, where: str, kind: HandlerKind) -> Any:
         )
     if get_origin(annotation) is not kind.takes:
         raise HandlerSignatureError(
-            f"{where}: the first parameter is the {kind.first}, but it is annotated "
-            f"{annotation!r}. Annotate it {kind.takes.__name__}[...] and read {kind.reads}."
+            f"{where}: the first parameter is the {kind.first}, but is annotated {annotation!r}. "
+            f"Annotate it {kind.takes.__name__}[...] and read {kind.reads}."
         )
     (payload_type,) = get_args(annotation)
     return None if payload_type is Any or isinstance(payload_type, TypeVar) else payload_type
 
 
 def _check_context(annotation: Any, *, is_async: bool, where: str) -> None:
-    """Refuse a context of the other kind: its calls would never be awaited, or not awaitable."""
+    """Refuse the other kind's context: its calls would not be awaited, or not be awaitable."""
     is_text = isinstance(annotation, _Unresolved)
     name = annotation.text if is_text else getattr(annotation, "__name__", "")
     if name.rpartition(".")[2] == _CONTEXT_OF[not is_async]:
         kind = "an async handler" if is_async else "a plain def handler"
-        raise HandlerSignatureError(f"{where} is {kind}: its context is a {_CONTEXT_OF[is_async]}.")
+        raise HandlerSignatureError(
+            f"{where} is {kind}: its context must be a {_CONTEXT_OF[is_async]}."
+        )

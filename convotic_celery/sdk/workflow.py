@@ -1,11 +1,11 @@
-"""Workflows: steps that run one after the other, each as a message of a handler of its own.
+"""Workflows: steps that run in order, each as a message of the workflow's own handler.
 
 A workflow is a handler on the topic ``workflow.NAME``. A message names a run and a step::
 
     {"run_id": "0199...", "step": 1}
 
-Its retries, deadline and dead letter are the step's; what the run has so far is in the store. A
-step that is Celery canvas is only started there; the canvas's own end writes its result.
+Its retries, deadline and dead letter are the step's; the run's progress is in the store. The
+message of a canvas step only starts the canvas; the end of the canvas writes its result.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = [
     "describe_failure",
 ]
 
-#: What the workflow itself needs of its handler.
+#: Options that the workflow sets on its handler.
 _OWN_OPTIONS = ("concurrency_key", "concurrency_key_limit", "deduplicate", "on_dead_letter")
 
 
@@ -58,10 +58,10 @@ class Canvas(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanvasStart:
-    """What is started, and which step of which run it is."""
+    """The canvas to start, and which step of which run it is."""
 
     canvas: Canvas
-    #: What the step before has returned; the run's input for the first.
+    #: The previous step's result; the run's input for the first step.
     argument: object
     run_id: str
     step: int
@@ -73,12 +73,12 @@ class CanvasStarter:
     """Starts Celery canvas as steps; the app provides one to ``ctx.service``."""
 
     def start(self, wanted: CanvasStart) -> None:
-        """Publish the canvas, and see to it that the run hears of its end. Blocks."""
+        """Publish the canvas so that its end updates the run. Blocks."""
         raise NotImplementedError
 
 
 class StepMessage(BaseModel):
-    """Which step of which run is to be done."""
+    """Which step of which run to do."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -91,7 +91,7 @@ class _Step:
     name: str
     function: Callable[..., Any] | None
     canvas: Canvas | None
-    #: Where it is written; "" for canvas.
+    #: Where it is defined; "" for canvas.
     source: str = ""
 
 
@@ -129,25 +129,25 @@ class _Steps:
 def build_workflow(
     name: str, steps: Sequence[WorkflowStep], options: dict[str, Any]
 ) -> tuple[Callable[..., Any], dict[str, Any], str]:
-    """Return the handler that does a workflow's steps, its options, and where it is written.
+    """Return the handler that runs a workflow's steps, its options, and where it is defined.
 
-    Raises ModuleError for steps that can't be one workflow.
+    Raises ModuleError for steps that don't form a workflow.
     """
     own = [option for option in _OWN_OPTIONS if option in options]
     if own:
-        raise ModuleError(f"workflow {name!r}: {own[0]} is the workflow's own option.")
+        raise ModuleError(f"workflow {name!r}: {own[0]} can't be set on a workflow.")
     parsed = [_parse(name, step) for step in steps]
     if not parsed:
         raise ModuleError(f"workflow {name!r} has no steps.")
     names = [step.name for step in parsed]
     if len(set(names)) != len(names):
         raise ModuleError(
-            f"workflow {name!r}: two steps have one name, of {names}. Give one a name of its own: "
+            f"workflow {name!r}: two steps of {names} have the same name. Name one: "
             'steps=[..., ("name", step)].'
         )
     kinds = {inspect.iscoroutinefunction(step.function) for step in parsed if step.function}
     if len(kinds) > 1:
-        raise ModuleError(f"workflow {name!r}: its steps are all async def, or all plain def.")
+        raise ModuleError(f"workflow {name!r}: its steps must be all async def or all plain def.")
     is_async = not kinds or kinds.pop()
     needed = {
         "concurrency_key": "data.run_id",
@@ -167,23 +167,23 @@ def _parse(workflow: str, given: WorkflowStep) -> _Step:
         name = name or getattr(function, "__name__", "")
         if not name or name == "<lambda>":
             raise ModuleError(
-                f"workflow {workflow!r}: the step {function!r} has no name of its own; give it "
-                'one: steps=[..., ("name", step)].'
+                f"workflow {workflow!r}: the step {function!r} has no name; give it one: "
+                'steps=[..., ("name", step)].'
             )
         return _Step(name, function, None, source)
-    # A signature is a mapping; a task has its name as an attribute.
+    # A signature is a mapping; a task has the attribute ``name``.
     task = str(step["task"] if isinstance(step, Mapping) else getattr(step, "name", ""))
     if not name and task.startswith("celery."):
         raise ModuleError(
-            f"workflow {workflow!r}: a {task.removeprefix('celery.')} has no name of its own; give "
-            f'it one: steps=[..., ("name", {task.removeprefix("celery.")}(...))].'
+            f"workflow {workflow!r}: a {task.removeprefix('celery.')} has no name; give it one: "
+            f'steps=[..., ("name", {task.removeprefix("celery.")}(...))].'
         )
     return _Step(name or task.rpartition(".")[2], None, cast("Canvas", step))
 
 
 def _build_async(steps: _Steps) -> Callable[..., Any]:
     async def advance(message: WorkerMessage[StepMessage], ctx: Any) -> None:
-        """Do a workflow's next step."""
+        """Run a workflow's next step."""
         wanted = message.data
         name = steps.name_of(wanted.step)
         run = await ctx.workflows.begin_step(wanted.run_id, wanted.step, name, resume=ctx.is_replay)
@@ -202,7 +202,7 @@ def _build_async(steps: _Steps) -> Callable[..., Any]:
 
 def _build_plain(steps: _Steps) -> Callable[..., Any]:
     def advance(message: WorkerMessage[StepMessage], ctx: Any) -> None:
-        """Do a workflow's next step."""
+        """Run a workflow's next step."""
         wanted = message.data
         name = steps.name_of(wanted.step)
         run = ctx.workflows.begin_step(wanted.run_id, wanted.step, name, resume=ctx.is_replay)
@@ -231,7 +231,7 @@ def _fail_plainly(dead: DeadLettered, ctx: Any) -> None:
 
 
 def _step_of(dead: DeadLettered) -> StepMessage | None:
-    """Return the step that was given up; None for a message that names none."""
+    """Return the dead-lettered step; None for a message that names none."""
     try:
         return StepMessage.model_validate(from_json(dead.data))
     except ValueError:
@@ -239,5 +239,5 @@ def _step_of(dead: DeadLettered) -> StepMessage | None:
 
 
 def describe_failure(error: BaseException) -> str:
-    """Return what a run keeps of the error that ended it."""
+    """Return the text that a run stores for the error that ended it."""
     return f"{type(error).__name__}: {error}"[:1000]

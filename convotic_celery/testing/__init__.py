@@ -1,8 +1,8 @@
 """For tests of modules: :func:`convotic_app` runs a module's handlers in the test's own process.
 
 Decoding, attempts, outcomes, keys, middleware and lifespans are the worker's own code; Pub/Sub is a
-list in memory, and its clock moves when the test says so. As a pytest plugin
-(``convotic_celery.testing.plugin``) it gives the fixture of the same name.
+list in memory, with a clock that the test moves. The pytest plugin
+(``convotic_celery.testing.plugin``) provides the fixture of the same name.
 """
 
 from convotic_celery.testing.app import AppUnderTest, convotic_app

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AppUnderTest", "convotic_app"]
 
-#: A test that runs so many deliveries goes round in circles.
+#: A test that runs this many deliveries is an endless loop.
 MAX_RUNS = 10_000
 
 
@@ -62,20 +62,20 @@ class AppUnderTest:
         self._delivery = Delivery(
             handler="test", topic="test", message_id="test", module=modules[0] if modules else ""
         )
-        #: A context, to arrange and to look: ``await app.ctx.contacts.create(...)``. Its storage is
-        #: the first module's.
+        #: A context, to prepare data and to check it: ``await app.ctx.contacts.create(...)``. Its
+        #: storage is the first module's.
         self.ctx: ConvoticContext = app.services.async_context(self._delivery)
         #: The same for plain code.
         self.sync_ctx: SyncConvoticContext = app.services.sync_context(self._delivery)
 
     @property
     def runs(self) -> list[RunSeen]:
-        """What became of each delivery so far, in order."""
+        """The outcome of each delivery so far, in order."""
         return self._runner.runs
 
     @property
     def dead_letters(self) -> list[DeadLetterSeen]:
-        """What was given up so far, in order."""
+        """The dead letters so far, in order."""
         return self._runner.dead_letters
 
     @property
@@ -93,7 +93,7 @@ class AppUnderTest:
         ordering_key: str = "",
         delay: float | timedelta | None = None,
     ) -> str:
-        """Publish as ``ctx.pubsub.publish`` does, with the same refusals; return the id."""
+        """Publish as ``ctx.pubsub.publish`` does, with the same checks; return the id."""
         return await self.ctx.pubsub.publish(
             topic,
             message,
@@ -104,13 +104,13 @@ class AppUnderTest:
         )
 
     async def publish_raw(self, topic: str, data: bytes, **attributes: str) -> str:
-        """Publish bytes that nobody has checked, as a foreign client may."""
+        """Publish bytes without any check, as a foreign client may."""
         return self._broker.publish(OutgoingMessage(topic, data, attributes)).result()
 
     async def run_due(self) -> list[RunSeen]:
-        """Run what is due now, and what that publishes; return what became of it.
+        """Run all messages that are due now, and those they publish; return the outcomes.
 
-        One delivery after the other, in the order of their publishing. What fails waits for its
+        Deliveries run one at a time, in the order of publishing. A message that fails waits for its
         retry: move :attr:`clock`, and call this again.
         """
         first = len(self.runs)
@@ -119,14 +119,14 @@ class AppUnderTest:
                 await self._runner.run(pending)
                 check_awaited(self._unawaited)
                 if len(self.runs) - first > MAX_RUNS:
-                    raise AssertionError(f"more than {MAX_RUNS} deliveries, and no end")
+                    raise AssertionError(f"more than {MAX_RUNS} deliveries without an end")
         return self.runs[first:]
 
     async def drain(self) -> list[RunSeen]:
-        """Run until no message is left; return what became of all.
+        """Run until no message is left; return all outcomes.
 
-        Moves the clock to each retry and to each delayed message that is due next.
-        Afterwards each message has succeeded, was dropped, or is in :attr:`dead_letters`.
+        Moves the clock to each retry and each delayed message. Afterwards each message has
+        succeeded, was dropped, or is in :attr:`dead_letters`.
         """
         first = len(self.runs)
         await self.run_due()
@@ -134,7 +134,7 @@ class AppUnderTest:
             self.clock.move_to(due_at)
             await self.run_due()
             if len(self.runs) - first > MAX_RUNS:
-                raise AssertionError(f"more than {MAX_RUNS} deliveries, and no end")
+                raise AssertionError(f"more than {MAX_RUNS} deliveries without an end")
         return self.runs[first:]
 
     async def _take_due(self) -> list[Pending]:
@@ -172,17 +172,17 @@ async def convotic_app(
     now: Any = None,
     **settings: Any,
 ) -> AsyncIterator[AppUnderTest]:
-    """Run modules for the block, with nothing outside this process but the store.
+    """Run modules inside the block, with nothing outside this process but the store.
 
-    The modules' lifespans are open for the block. What one raises on entering passes through. A
-    coroutine that nobody awaits, of a handler or the test, is an AssertionError.
+    The modules' lifespans are open inside the block; errors on entering them pass through. A
+    coroutine that is never awaited, in a handler or the test, raises an AssertionError.
 
     Args:
-        modules: Those to run.
+        modules: The modules to run.
         services: Plugs in services of your own, as ``create_app(services=...)`` does.
-        store_url: A Redis or Valkey; None starts one for the process. Keys are the test's own, and
-            are deleted at the end.
-        now: Where the clock begins, a timezone-aware datetime; None: now.
+        store_url: A Redis or Valkey; None starts one for the process. Each app has its own keys,
+            which are deleted at the end.
+        now: The clock's initial time, a timezone-aware datetime; None: now.
         settings: Fields of Settings, e.g. ``handler_options``.
     """
     url = store_url or await asyncio.to_thread(shared_store_url)

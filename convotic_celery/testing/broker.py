@@ -1,4 +1,4 @@
-"""Pub/Sub as a list in memory: what was published, what waits, what became of it."""
+"""Pub/Sub as a list in memory: published messages, waiting deliveries, and outcomes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["DeadLetterSeen", "MemoryBroker", "Pending", "PublishedMessage", "Run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedMessage:
-    """A message as it was published, by the test or by a handler."""
+    """A published message, from the test or a handler."""
 
     id: str
     topic: str
@@ -37,14 +37,14 @@ class PublishedMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSeen:
-    """What became of one delivery."""
+    """The outcome of one delivery."""
 
     #: The handler's queue.
     handler: str
     message_id: str
     attempt: int
     #: ``succeeded``, ``retried``, ``dropped``, ``duplicate``, ``deferred``, ``dead_lettered``, or
-    #: the reason for which it was acknowledged unrun (``expired``, ``other-target``).
+    #: the reason why it was acknowledged without a run (``expired``, ``other-target``).
     outcome: str
     error: BaseException | None = None
 
@@ -55,7 +55,7 @@ class DeadLetterSeen:
 
     handler: str
     message_id: str
-    #: The parsed JSON; the bytes, if it is none.
+    #: The parsed JSON; the bytes if it is not JSON.
     data: Any
     #: The publisher's.
     attributes: Mapping[str, str]
@@ -63,13 +63,13 @@ class DeadLetterSeen:
     reason: str
     error: BaseException | None
     raw: Received = field(repr=False)
-    #: All of the dead letter's, as an operator sees them.
+    #: All attributes of the dead letter, as an operator sees them.
     all_attributes: Mapping[str, str] = field(repr=False)
 
 
 @dataclass(slots=True)
 class Pending:
-    """A message that one handler has still to get."""
+    """A message that waits for one handler."""
 
     definition: HandlerDefinition
     received: Received
@@ -143,7 +143,7 @@ class MemoryBroker:
 
 
 def parse_data(data: bytes) -> Any:
-    """Return the JSON; None for no data, the bytes if they are no JSON."""
+    """Return the JSON; None without data, the bytes if they are not JSON."""
     if not data:
         return None
     try:

@@ -8,9 +8,9 @@ __all__ = ["MovingClock"]
 
 
 class MovingClock:
-    """The time that messages are published at, and that retries wait for.
+    """The clock of publishing and of retries.
 
-    The store's own times to live are real time, as are a handler's ack deadline and its sleeps.
+    The store's expiry, a handler's ack deadline and its sleeps use real time.
     """
 
     def __init__(self, now: datetime | None = None) -> None:
@@ -24,7 +24,7 @@ class MovingClock:
         """Move on by seconds or a timedelta; never back."""
         moved = duration if isinstance(duration, timedelta) else timedelta(seconds=duration)
         if moved < timedelta(0):
-            raise ValueError(f"a clock does not go back: {duration!r}")
+            raise ValueError(f"a clock can't go back: {duration!r}")
         self._now += moved
 
     def move_to(self, when: datetime) -> None:

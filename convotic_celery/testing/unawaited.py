@@ -1,4 +1,4 @@
-"""Notices coroutines that nobody awaited: in a worker that is one warning in a log."""
+"""Detects coroutines that were never awaited; in a worker that is one warning in a log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TEXT = "was never awaited"
 
 @contextmanager
 def noticing_unawaited() -> Iterator[list[str]]:
-    """Collect for the block what Python warns of, each with file and line.
+    """Collect Python's warnings about them inside the block, each with file and line.
 
     To be left in the opposite order of entering, as all that changes Python's warnings.
     """
@@ -44,4 +44,4 @@ def check_awaited(found: list[str]) -> None:
     """Raise AssertionError that tells of what was collected, once."""
     told, found[:] = [*found], []
     if told:
-        raise AssertionError(f"An await is missing, so this was not done. {'; '.join(told)}")
+        raise AssertionError(f"An await is missing: {'; '.join(told)}")

@@ -1,7 +1,7 @@
-"""Adds each new order to its customer's contact: the seed's example, made safe to run twice.
+"""Adds each new order to its customer's contact, and is safe to run twice.
 
 Pub/Sub delivers at least once, and orders of one customer may run at the same time. So each step
-below can be repeated and run beside itself: what counts is keyed by the order's id.
+below can be repeated and run concurrently: everything that counts is keyed by the order's id.
 """
 
 from convotic_celery import (
@@ -18,7 +18,7 @@ __all__ = ["create_order", "module", "process_order"]
 
 TOPIC = "custom.orders.new"
 
-#: What the module keeps of its orders in each contact's totals.
+#: The names of the totals that the module keeps in each contact.
 ORDERS, UNITS, AMOUNT = "orders", "units", "amount"
 
 module = ConvoticModule(name="order-processor", version="1.0.0")
@@ -26,9 +26,9 @@ module = ConvoticModule(name="order-processor", version="1.0.0")
 
 @module.route("POST", "/orders", status=202)
 async def create_order(request: RouteRequest[Order], ctx: ConvoticContext) -> OrderQueued:
-    """Take an order: it is checked, published, and processed by a worker.
+    """Accept an order: validate and publish it; a worker processes it.
 
-    Answered once Pub/Sub has confirmed the publish, so an order that was answered is not lost.
+    Responds after Pub/Sub has confirmed the publish, so an accepted order is not lost.
     """
     message_id = await ctx.pubsub.publish(TOPIC, data=request.body, attributes={"source": "api"})
     return OrderQueued(message_id=message_id)
@@ -61,7 +61,7 @@ async def process_order(message: WorkerMessage[Order], ctx: ConvoticContext) -> 
 
 
 async def find_or_create_contact(order: Order, ctx: ConvoticContext) -> Contact:
-    """Return the customer's contact; of several orders at once, one creates it."""
+    """Return the customer's contact; of several concurrent orders, one creates it."""
     contact = await ctx.contacts.find_by_external_id(order.customer_id)
     if contact:
         return contact

@@ -16,12 +16,12 @@ class Order(BaseModel):
         {"id": "cdnow-00001", "customer_id": "cdnow-0001", "ordered_on": "1997-01-01",
          "quantity": 2, "total": 29.33}
 
-    Fields it does not know are ignored, so that a shop may send more than we read.
+    Unknown fields are ignored, so a shop may send more than we read.
     """
 
     model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
 
-    #: Numbers are taken as text: ``{"id": 1}`` is the order "1".
+    #: Numbers are read as text: ``{"id": 1}`` is the order "1".
     id: str = Field(min_length=1, max_length=400)
     customer_id: str = Field(min_length=1, max_length=500)
     ordered_on: date | None = None
@@ -34,8 +34,8 @@ class Order(BaseModel):
 
 
 class OrderQueued(BaseModel):
-    """The answer to an order that was published; it is processed later."""
+    """The response to a published order, which is processed later."""
 
     message: str = "Order queued for processing"
-    #: Pub/Sub's id of the message, as the worker logs it.
+    #: Pub/Sub's message id, which the worker logs.
     message_id: str

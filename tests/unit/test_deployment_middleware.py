@@ -91,7 +91,7 @@ def test_async_hooks_are_refused_where_a_handler_is_plain() -> None:
     [
         ("acme_middleware:Nothing", "is no WorkerMiddleware or RouteMiddleware"),
         ("acme_nowhere:Timing", "there is no Python module 'acme_nowhere'"),
-        ("acme_middleware", "name classes or objects"),
+        ("acme_middleware", "must name classes or objects"),
     ],
 )
 def test_a_wrong_name_is_told(name: str, expected: str) -> None:

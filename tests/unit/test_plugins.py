@@ -94,7 +94,7 @@ def test_wrong_name_is_told(services: Services, text: str, said: str) -> None:
 
 def test_name_without_function_is_refused() -> None:
     """When the settings are read."""
-    with pytest.raises(ConfigurationError, match="CONVOTIC_SERVICES: name a function"):
+    with pytest.raises(ConfigurationError, match="CONVOTIC_SERVICES: it must name a function"):
         Settings(services="acme")
 
 

@@ -79,8 +79,8 @@ def test_variables_of_tests_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> N
         ("CONVOTIC_MODULES", '["a"', "CONVOTIC_MODULES: "),
         ("CONVOTIC_HANDLER_OPTIONS", "{", "CONVOTIC_HANDLER_OPTIONS: "),
         ("CONVOTIC_HANDLER_OPTIONS", '{"a": 1}', r"CONVOTIC_HANDLER_OPTIONS\[a\]: "),
-        ("CONVOTIC_REDIS_URL", "localhost", "CONVOTIC_REDIS_URL: .* begins with redis://"),
-        ("CONVOTIC_BROKER_URL", "my-project", "CONVOTIC_BROKER_URL: .* has a scheme"),
+        ("CONVOTIC_REDIS_URL", "localhost", "CONVOTIC_REDIS_URL: .* must begin with redis://"),
+        ("CONVOTIC_BROKER_URL", "my-project", "CONVOTIC_BROKER_URL: .* needs a scheme"),
         ("CONVOTIC_DEADLINE_GRACE", "-1", "CONVOTIC_DEADLINE_GRACE: "),
     ],
 )

@@ -1,4 +1,4 @@
-"""The context that an ``async def`` handler is given."""
+"""The context of an ``async def`` handler."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class _Services(Protocol):
 
 
 class ConvoticContext:
-    """What a handler works with while it handles one message, and a route one request.
+    """The services and facts that a handler uses for one message, or a route for one request.
 
-    Services are shared by all messages of a process; logger and pubsub know the message, the
-    storage is the module's. Not to be kept beyond the handler.
+    All messages of a process share the services; logger and pubsub know the message, and the
+    storage is the module's. Don't keep it beyond the handler.
     """
 
     def __init__(self, services: _Services, delivery: Delivery) -> None:
@@ -59,7 +59,7 @@ class ConvoticContext:
         self.conversations: AsyncConversationService = services.async_conversations
         self.messages: AsyncMessageService = services.async_messages
 
-    # What follows is made when it is first asked for: most handlers use some, and none uses all.
+    # These are created when first used: most handlers use some, and none uses all.
 
     @cached_property
     def storage(self) -> AsyncStorageService:
@@ -68,28 +68,28 @@ class ConvoticContext:
 
     @cached_property
     def pubsub(self) -> AsyncPubsub:
-        """Publishes, and passes the message's trace on."""
+        """Publishes, and passes on the message's trace context."""
         return self._services.async_pubsub(self._delivery.trace)
 
     @cached_property
     def logger(self) -> HandlerLogger:
-        """A structured logger that names handler and message in everything it logs."""
+        """A structured logger; every line names handler and message."""
         return build_logger(**self._delivery.log_fields())
 
     @property
     def workflows(self) -> AsyncWorkflowService:
-        """Starts workflows that modules have registered, and tells how they stand."""
+        """Starts the workflows that modules have registered, and reads their runs."""
         return self._services.async_workflows(self.pubsub)
 
     def service(self, kind: type[ServiceT]) -> ServiceT:
-        """Return the team's own service of this type; raises ServiceNotProvided.
+        """Return a service of your own by its type; raises ServiceNotProvided.
 
-        It is what ``services.provide(kind, service)`` was given, see CONVOTIC_SERVICES.
+        Services are registered by ``services.provide(kind, service)``, see CONVOTIC_SERVICES.
         """
         return self._services.find(kind)
 
     def resource(self, kind: type[ServiceT]) -> ServiceT:
-        """Return what the module's lifespan yields; raises ResourceNotProvided if it is no such."""
+        """Return what the module's lifespan yields; raises ResourceNotProvided for another type."""
         found = self._delivery.resource
         if not isinstance(found, kind):
             what = "nothing" if found is None else f"a {type(found).__qualname__}"
@@ -97,19 +97,19 @@ class ConvoticContext:
         return found
 
     def extend_ack_deadline(self, seconds: float) -> None:
-        """Let this run go on for at least ``seconds`` from now, its lease being kept.
+        """Let this run go on for at least ``seconds`` from now, and keep its lease.
 
-        Never shortens; does not block, and is not awaited. In all a run takes at most
-        ``max_lease_duration``, or a day without that. Raises ValueError beyond that, and
-        DeadlineNotExtendable in a prefork child and in a route.
+        Never shortens; does not block, and is not awaited. A run takes at most
+        ``max_lease_duration`` in all, or a day without that option. Raises ValueError beyond that,
+        and DeadlineNotExtendable in a prefork child and in a route.
         """
         if self._delivery.control is None:
-            raise DeadlineNotExtendable("There is no ack deadline here: no message is handled.")
+            raise DeadlineNotExtendable("There is no ack deadline here: no message is running.")
         self._delivery.control.extend(seconds)
 
     @property
     def time_left(self) -> float:
-        """Seconds until the run is stopped at its ack deadline; infinite where there is none."""
+        """Seconds until the run is stopped at its ack deadline; infinite without a deadline."""
         control = self._delivery.control
         return math.inf if control is None else control.time_left
 
@@ -117,7 +117,8 @@ class ConvoticContext:
     def fencing_token(self) -> int | None:
         """A number that grows with each run of the message's key; None without ``deduplicate``.
 
-        A system that remembers the largest it has seen can refuse what a stalled run sends late.
+        A system that remembers the largest number it has seen can refuse late writes of a stalled
+        run.
         """
         control = self._delivery.control
         return None if control is None else control.fencing_token
@@ -129,7 +130,7 @@ class ConvoticContext:
 
     @property
     def is_replay(self) -> bool:
-        """True if the message was sent again from the dead-letter topic."""
+        """True if the message was replayed from the dead-letter topic."""
         return self._delivery.is_replay
 
     @property

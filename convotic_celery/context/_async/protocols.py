@@ -1,7 +1,7 @@
-"""What each service of the context must do: who writes one of their own implements these.
+"""Protocols of the context's services, to be implemented by services of your own.
 
-Each method means what the service of the same name in this package says; see ``docs/modules.md``,
-"Services of your own".
+Each method does what the service of the same name in this package documents; see
+``docs/modules.md``, "Services of your own".
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ValueT = TypeVar("ValueT")
 
 
 class AsyncContactService(Protocol):
-    """Keeps contacts. ``create`` raises ContactExists, whoever else creates at the same time."""
+    """Stores contacts. ``create`` raises ContactExists, also for concurrent calls."""
 
     async def get(self, contact_id: str) -> Contact:
         """Return the contact; raises ContactNotFound."""
@@ -61,15 +61,15 @@ class AsyncContactService(Protocol):
         ...
 
     async def update(self, contact_id: str, **changes: Unpack[ContactChanges]) -> Contact:
-        """Change what is given; raises ContactNotFound and ContactExists."""
+        """Change the given fields; raises ContactNotFound and ContactExists."""
         ...
 
     async def add_tag(self, contact_id: str, tag: str) -> bool:
-        """Tag the contact; True if the tag is new to it."""
+        """Tag the contact; True if it did not have the tag."""
         ...
 
     async def remove_tag(self, contact_id: str, tag: str) -> bool:
-        """Take the tag off; True if it was there."""
+        """Remove the tag; True if the contact had it."""
         ...
 
     async def increment(
@@ -79,7 +79,7 @@ class AsyncContactService(Protocol):
         *,
         idempotency_key: str | None = None,
     ) -> bool:
-        """Add to the totals, once for each idempotency key."""
+        """Add to the totals, once per idempotency key."""
         ...
 
     async def list(self, *, limit: int = 100, cursor: str | None = None) -> Page[Contact]:
@@ -87,16 +87,16 @@ class AsyncContactService(Protocol):
         ...
 
     async def count(self) -> int:
-        """Return how many there are."""
+        """Return the number of contacts."""
         ...
 
     async def delete(self, contact_id: str) -> bool:
-        """Delete the contact with all that is its own; True if it was there."""
+        """Delete the contact, its conversations and messages; True if it existed."""
         ...
 
 
 class AsyncConversationService(Protocol):
-    """Keeps conversations with contacts."""
+    """Stores conversations with contacts."""
 
     async def create(self, contact_id: str, *, channel: str = "chat") -> Conversation:
         """Open a conversation; raises ContactNotFound."""
@@ -122,7 +122,7 @@ class AsyncConversationService(Protocol):
 
 
 class AsyncMessageService(Protocol):
-    """Sends and keeps messages. ``send`` sends once for each idempotency key."""
+    """Sends and stores messages. ``send`` sends once per idempotency key."""
 
     async def send(
         self,
@@ -138,7 +138,7 @@ class AsyncMessageService(Protocol):
     async def receive(
         self, conversation_id: str, *, text: str, idempotency_key: str | None = None
     ) -> Message:
-        """Keep what the contact sent."""
+        """Store a message from the contact."""
         ...
 
     async def list(
@@ -149,7 +149,7 @@ class AsyncMessageService(Protocol):
 
 
 class AsyncStorageService(Protocol):
-    """Keeps JSON and bytes of one module by key."""
+    """Stores JSON and bytes of one module by key."""
 
     @overload
     async def get(self, key: str) -> JsonValue: ...
@@ -164,13 +164,13 @@ class AsyncStorageService(Protocol):
         ...
 
     async def set(self, key: str, value: object, *, ttl: float | timedelta | None = None) -> None:
-        """Keep the value, whatever was there."""
+        """Store the value, replacing any other."""
         ...
 
     async def set_if_absent(
         self, key: str, value: object, *, ttl: float | timedelta | None = None
     ) -> bool:
-        """Keep the value if nothing is there; True if that was done."""
+        """Store the value if the key is free; True if it was."""
         ...
 
     async def compare_and_set(
@@ -191,7 +191,7 @@ class AsyncStorageService(Protocol):
 
 
 class AsyncWorkflowService(Protocol):
-    """Keeps runs of workflows. ``start`` with a run id of one's own starts once."""
+    """Stores runs of workflows. ``start`` with a run id of your own starts once."""
 
     async def start(
         self,
@@ -219,7 +219,7 @@ class AsyncWorkflowService(Protocol):
         ...
 
     async def resume(self, run_id: str) -> WorkflowRun:
-        """Have a run go on, also one that failed."""
+        """Continue a run, also a failed one."""
         ...
 
     async def begin_step(
@@ -241,9 +241,9 @@ class AsyncWorkflowService(Protocol):
         *,
         is_last: bool,
     ) -> None:
-        """Keep a step's result and publish the next step."""
+        """Store a step's result and publish the next step."""
         ...
 
     async def fail(self, run_id: str, step: int, error: str) -> None:
-        """Note that a run was given up."""
+        """Record that a run has failed."""
         ...

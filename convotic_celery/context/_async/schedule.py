@@ -20,7 +20,7 @@ __all__ = ["AsyncSchedule"]
 
 
 class AsyncSchedule:
-    """The messages that wait until they are due, in the store.
+    """The delayed messages in the store.
 
     Workers take them with :meth:`take_due` and publish them. All methods raise StoreUnavailable
     while the store does not answer.
@@ -30,11 +30,11 @@ class AsyncSchedule:
         self._database = database
         self._keys = keys
         self._changed = changed
-        #: None: the store's clock. Tests have one that they move.
+        #: None: the store's clock. Tests pass one that they move.
         self.now: Callable[[], datetime] | None = None
 
     async def add(self, messages: Sequence[OutgoingMessage], delay: Delay) -> list[str]:
-        """Keep the messages until ``delay`` is over and return their schedule ids; all or none.
+        """Store the messages for ``delay`` and return their schedule ids; all or none.
 
         Raises InvalidDelay, and PublishRefused if they are too many for one call.
         """
@@ -58,7 +58,7 @@ class AsyncSchedule:
         return ids
 
     async def cancel(self, schedule_id: str) -> bool:
-        """Have it not published; True if it was still waiting. Raises ValueError for no such id."""
+        """Cancel a message; True if it was still waiting. Raises ValueError for an invalid id."""
         done = await self._database.run(
             scheduled.CANCEL,
             [self._keys.schedule, self._keys.scheduled(scheduled.check_schedule_id(schedule_id))],
@@ -107,7 +107,7 @@ class AsyncSchedule:
         )
 
     async def settle(self, schedule_ids: Iterable[str]) -> None:
-        """Forget messages that are published; idempotent."""
+        """Delete published messages; idempotent."""
         await self._database.run(
             scheduled.SETTLE, [self._keys.schedule], self._keys.scheduled(""), *schedule_ids
         )
@@ -115,7 +115,7 @@ class AsyncSchedule:
     async def postpone(
         self, token: str, message: ScheduledMessage, delay_seconds: float, *, is_certain: bool
     ) -> None:
-        """Have a message tried again later; ``is_certain``: it was not published this time."""
+        """Try a message again later; ``is_certain``: it was certainly not published this time."""
         await self._database.run(
             scheduled.POSTPONE,
             [self._keys.schedule, self._keys.scheduled(message.id)],

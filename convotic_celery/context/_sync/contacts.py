@@ -1,4 +1,4 @@
-"""Contacts: find, create, change, tag, and add to their totals. Every call is atomic."""
+"""Contacts: find, create, update, tag, and add to their totals. Every call is atomic."""
 
 # Generated from _async/contacts.py by scripts/unasync.py; edit that.
 
@@ -27,8 +27,8 @@ __all__ = ["SyncContacts"]
 class SyncContacts:
     """The contacts of this installation, in the store.
 
-    All methods raise StoreUnavailable while the store does not answer. Each is one round trip and
-    may be repeated after that without harm.
+    All methods raise StoreUnavailable while the store does not answer, and can be repeated safely
+    then. Each is one round trip.
     """
 
     def __init__(self, database: SyncDatabase, keys: Keys) -> None:
@@ -53,9 +53,9 @@ class SyncContacts:
         return records.parse_contact(found) if found else None
 
     def find_by_email(self, email: str) -> Contact | None:
-        """Return the oldest contact with this address, whatever its case, or None.
+        """Return the oldest contact with this address, ignoring case, or None.
 
-        Raises InvalidField for what is no text.
+        Raises InvalidField unless the address is text.
         """
         found = self._database.run(
             scripts.FIND_CONTACT_BY_EMAIL,
@@ -67,8 +67,8 @@ class SyncContacts:
     def create(self, **given: Unpack[ContactFields]) -> Contact:
         """Create a contact and return it.
 
-        Raises ContactExists if another contact has the ``external_id``, with that contact's id:
-        however many processes try at once, one succeeds. Raises InvalidField.
+        Raises ContactExists, with the other contact's id, if the ``external_id`` is taken: of any
+        number of concurrent calls, one succeeds. Raises InvalidField.
         """
         contact_id, now = records.new_id(), records.utc_now()
         kept = fields.contact_fields(given)
@@ -111,11 +111,11 @@ class SyncContacts:
         return records.parse_contact(rest[0])
 
     def add_tag(self, contact_id: str, tag: str) -> bool:
-        """Tag the contact; True if the tag is new to it. Raises ContactNotFound."""
+        """Tag the contact; True if it did not have the tag. Raises ContactNotFound."""
         return self._set_tag(contact_id, tag, "add")
 
     def remove_tag(self, contact_id: str, tag: str) -> bool:
-        """Take the tag off; True if it was there. Raises ContactNotFound."""
+        """Remove the tag; True if the contact had it. Raises ContactNotFound."""
         return self._set_tag(contact_id, tag, "remove")
 
     def _set_tag(self, contact_id: str, tag: str, action: str) -> bool:
@@ -137,14 +137,14 @@ class SyncContacts:
         *,
         idempotency_key: str | None = None,
     ) -> bool:
-        """Add to the contact's totals, all or nothing; True if that was done now.
+        """Add to the contact's totals, all or nothing; True if this call added them.
 
-        With an ``idempotency_key`` (e.g. an order's id) the amounts are added once for this
-        contact, and every later call with that key changes nothing and returns False. Keys are kept
-        as long as the contact.
+        With an ``idempotency_key`` (e.g. an order's id) the amounts are added once to this contact;
+        every later call with that key changes nothing and returns False. Keys are kept as long as
+        the contact.
 
         Sums are exact, to six decimal places. Raises ContactNotFound, and InvalidField for a float,
-        for more decimal places, and beyond 9.2 trillion.
+        for more decimal places, and for more than 9.2 trillion.
         """
         scaled = scale_totals(amounts)
         token = records.new_token()
@@ -170,7 +170,7 @@ class SyncContacts:
         return bool(added)
 
     def list(self, *, limit: int = 100, cursor: str | None = None) -> Page[Contact]:
-        """Return up to ``limit`` (1..1000) contacts, oldest first, after ``cursor``."""
+        """Return up to ``limit`` (1 to 1,000) contacts, oldest first, after ``cursor``."""
         paging = Paging(limit, cursor)
         found = self._database.run(
             scripts.LIST_PAGE,

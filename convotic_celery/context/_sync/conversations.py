@@ -31,7 +31,7 @@ class SyncConversations:
     def create(self, contact_id: str, *, channel: str = "chat") -> Conversation:
         """Open a conversation with the contact over ``channel``.
 
-        Raises ContactNotFound, and InvalidField for a channel that is no text.
+        Raises ContactNotFound, and InvalidField unless the channel is text.
         """
         conversation_id = records.new_id()
         kept = {
@@ -75,7 +75,7 @@ class SyncConversations:
     def list_by_contact_id(
         self, contact_id: str, *, limit: int = 100, cursor: str | None = None
     ) -> Page[Conversation]:
-        """Return up to ``limit`` (1..1000) of the contact's conversations, newest first."""
+        """Return up to ``limit`` (1 to 1,000) of the contact's conversations, newest first."""
         paging = Paging(limit, cursor, newest_first=True)
         found = self._database.run(
             scripts.LIST_PAGE,

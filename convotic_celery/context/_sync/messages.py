@@ -48,9 +48,9 @@ class SyncMessages:
         key sends nothing and returns the first message. ``content`` is the same as a mapping:
         ``send(conversation.id, {"text": "Hello"})``.
 
-        What was sent is announced on the topic that CONVOTIC_SENT_MESSAGES_TOPIC names, by a worker
-        and at least once: a :class:`Message` as data. It is kept together with the message, so that
-        neither is there without the other, and no trouble with the topic reaches the caller.
+        A worker announces the message, a :class:`Message` as data, on the topic that
+        CONVOTIC_SENT_MESSAGES_TOPIC names, at least once. The announcement is stored atomically
+        with the message, and problems with the topic don't reach the caller.
 
         Raises ConversationNotFound, and InvalidField without a text.
         """
@@ -60,7 +60,7 @@ class SyncMessages:
     def receive(
         self, conversation_id: str, *, text: str, idempotency_key: str | None = None
     ) -> Message:
-        """Keep a message that the contact sent, once for each ``idempotency_key``; as ``send``."""
+        """Store a message from the contact, once per ``idempotency_key``; arguments as ``send``."""
         given = fields.message_content(None, text, idempotency_key)
         return self._add(conversation_id, given, "inbound", None)
 
@@ -103,7 +103,7 @@ class SyncMessages:
     def list(
         self, conversation_id: str, *, limit: int = 100, cursor: str | None = None
     ) -> Page[Message]:
-        """Return up to ``limit`` (1..1000) messages of the conversation, oldest first."""
+        """Return up to ``limit`` (1 to 1,000) messages of the conversation, oldest first."""
         paging = Paging(limit, cursor)
         found = self._database.run(
             scripts.LIST_PAGE,

@@ -1,7 +1,7 @@
-"""What each service of the context must do: who writes one of their own implements these.
+"""Protocols of the context's services, to be implemented by services of your own.
 
-Each method means what the service of the same name in this package says; see ``docs/modules.md``,
-"Services of your own".
+Each method does what the service of the same name in this package documents; see
+``docs/modules.md``, "Services of your own".
 """
 
 # Generated from _async/protocols.py by scripts/unasync.py; edit that.
@@ -44,7 +44,7 @@ ValueT = TypeVar("ValueT")
 
 
 class SyncContactService(Protocol):
-    """Keeps contacts. ``create`` raises ContactExists, whoever else creates at the same time."""
+    """Stores contacts. ``create`` raises ContactExists, also for concurrent calls."""
 
     def get(self, contact_id: str) -> Contact:
         """Return the contact; raises ContactNotFound."""
@@ -63,15 +63,15 @@ class SyncContactService(Protocol):
         ...
 
     def update(self, contact_id: str, **changes: Unpack[ContactChanges]) -> Contact:
-        """Change what is given; raises ContactNotFound and ContactExists."""
+        """Change the given fields; raises ContactNotFound and ContactExists."""
         ...
 
     def add_tag(self, contact_id: str, tag: str) -> bool:
-        """Tag the contact; True if the tag is new to it."""
+        """Tag the contact; True if it did not have the tag."""
         ...
 
     def remove_tag(self, contact_id: str, tag: str) -> bool:
-        """Take the tag off; True if it was there."""
+        """Remove the tag; True if the contact had it."""
         ...
 
     def increment(
@@ -81,7 +81,7 @@ class SyncContactService(Protocol):
         *,
         idempotency_key: str | None = None,
     ) -> bool:
-        """Add to the totals, once for each idempotency key."""
+        """Add to the totals, once per idempotency key."""
         ...
 
     def list(self, *, limit: int = 100, cursor: str | None = None) -> Page[Contact]:
@@ -89,16 +89,16 @@ class SyncContactService(Protocol):
         ...
 
     def count(self) -> int:
-        """Return how many there are."""
+        """Return the number of contacts."""
         ...
 
     def delete(self, contact_id: str) -> bool:
-        """Delete the contact with all that is its own; True if it was there."""
+        """Delete the contact, its conversations and messages; True if it existed."""
         ...
 
 
 class SyncConversationService(Protocol):
-    """Keeps conversations with contacts."""
+    """Stores conversations with contacts."""
 
     def create(self, contact_id: str, *, channel: str = "chat") -> Conversation:
         """Open a conversation; raises ContactNotFound."""
@@ -124,7 +124,7 @@ class SyncConversationService(Protocol):
 
 
 class SyncMessageService(Protocol):
-    """Sends and keeps messages. ``send`` sends once for each idempotency key."""
+    """Sends and stores messages. ``send`` sends once per idempotency key."""
 
     def send(
         self,
@@ -140,7 +140,7 @@ class SyncMessageService(Protocol):
     def receive(
         self, conversation_id: str, *, text: str, idempotency_key: str | None = None
     ) -> Message:
-        """Keep what the contact sent."""
+        """Store a message from the contact."""
         ...
 
     def list(
@@ -151,7 +151,7 @@ class SyncMessageService(Protocol):
 
 
 class SyncStorageService(Protocol):
-    """Keeps JSON and bytes of one module by key."""
+    """Stores JSON and bytes of one module by key."""
 
     @overload
     def get(self, key: str) -> JsonValue: ...
@@ -166,13 +166,13 @@ class SyncStorageService(Protocol):
         ...
 
     def set(self, key: str, value: object, *, ttl: float | timedelta | None = None) -> None:
-        """Keep the value, whatever was there."""
+        """Store the value, replacing any other."""
         ...
 
     def set_if_absent(
         self, key: str, value: object, *, ttl: float | timedelta | None = None
     ) -> bool:
-        """Keep the value if nothing is there; True if that was done."""
+        """Store the value if the key is free; True if it was."""
         ...
 
     def compare_and_set(
@@ -193,7 +193,7 @@ class SyncStorageService(Protocol):
 
 
 class SyncWorkflowService(Protocol):
-    """Keeps runs of workflows. ``start`` with a run id of one's own starts once."""
+    """Stores runs of workflows. ``start`` with a run id of your own starts once."""
 
     def start(
         self,
@@ -221,7 +221,7 @@ class SyncWorkflowService(Protocol):
         ...
 
     def resume(self, run_id: str) -> WorkflowRun:
-        """Have a run go on, also one that failed."""
+        """Continue a run, also a failed one."""
         ...
 
     def begin_step(
@@ -243,9 +243,9 @@ class SyncWorkflowService(Protocol):
         *,
         is_last: bool,
     ) -> None:
-        """Keep a step's result and publish the next step."""
+        """Store a step's result and publish the next step."""
         ...
 
     def fail(self, run_id: str, step: int, error: str) -> None:
-        """Note that a run was given up."""
+        """Record that a run has failed."""
         ...

@@ -1,4 +1,4 @@
-"""The storage: JSON and bytes by key, a space of its own for each module. Every call is atomic."""
+"""The storage: JSON and bytes by key, one namespace per module. Every call is atomic."""
 
 # Generated from _async/storage.py by scripts/unasync.py; edit that.
 
@@ -24,11 +24,11 @@ ValueT = TypeVar("ValueT")
 
 
 class SyncStorage:
-    """What one module keeps, in the store; other modules don't see it.
+    """One module's data in the store, which other modules don't see.
 
-    Keys are strings of 1 to 500 bytes; values are bytes, or anything with a JSON form but None. All
-    methods raise StoreUnavailable while the store does not answer, and InvalidField for what can't
-    be kept. Each is one round trip.
+    Keys are strings of 1 to 500 bytes; values are bytes, or anything with a JSON form except None.
+    All methods raise StoreUnavailable while the store does not answer, and InvalidField for values
+    that can't be stored. Each is one round trip.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class SyncStorage:
     def get(self, key: str, wanted: Any = None) -> Any:
         """Return the JSON under the key, None if there is none.
 
-        With a type that pydantic can validate, ``get("order:1", Order)``, it is returned as that;
-        raises InvalidField if it does not fit, or if bytes are kept there.
+        With a type that pydantic can validate, ``get("order:1", Order)``, it returns an instance;
+        raises InvalidField if the JSON does not fit, or if the key holds bytes.
         """
         kind, text = self._read(key)
         if wanted is None:
@@ -70,33 +70,33 @@ class SyncStorage:
         return kind, text
 
     def set(self, key: str, value: object, *, ttl: float | timedelta | None = None) -> None:
-        """Keep the value under the key, whatever was there.
+        """Store the value under the key, replacing any other.
 
         Args:
             key: Its name.
             value: Bytes, or anything with a JSON form: also models, dates, Decimals (as strings).
             ttl: Time to live, seconds or a timedelta; None: until it is deleted.
 
-        Raises StorageValueTooLarge beyond CONVOTIC_STORAGE_MAX_VALUE_BYTES.
+        Raises StorageValueTooLarge for more than CONVOTIC_STORAGE_MAX_VALUE_BYTES.
         """
         self._write(key, value, ttl, "any", None)
 
     def set_if_absent(
         self, key: str, value: object, *, ttl: float | timedelta | None = None
     ) -> bool:
-        """Keep the value if nothing is under the key; True if that was done.
+        """Store the value if the key is free; True if it was.
 
-        Of many that try at once, one succeeds. Otherwise as ``set``.
+        Of concurrent calls, one succeeds. Otherwise like ``set``.
         """
         return self._write(key, value, ttl, "absent", None)
 
     def compare_and_set(
         self, key: str, expected: object, value: object, *, ttl: float | timedelta | None = None
     ) -> bool:
-        """Replace the value if it is still ``expected``; True if that was done.
+        """Replace the value if it is still ``expected``; True if it was.
 
-        None as ``expected`` means that nothing is under the key. Read, change, and on False do both
-        again: no change of others is lost. Otherwise as ``set``.
+        None as ``expected`` means that the key is free. Read, change, and on False repeat both: no
+        concurrent change is lost. Otherwise like ``set``.
         """
         mode = "absent" if expected is None else "equal"
         return self._write(key, value, ttl, mode, expected)
@@ -115,7 +115,7 @@ class SyncStorage:
         return bool(written)
 
     def delete(self, key: str, *, expected: object = None) -> bool:
-        """Delete what is under the key, or only if it is ``expected``; True if that was done.
+        """Delete the value, or only if it is ``expected``; True if it was deleted.
 
         False may also mean that the store's answer was lost and the call was repeated.
         """
@@ -131,10 +131,10 @@ class SyncStorage:
     def list(
         self, prefix: str = "", *, limit: int = 100, cursor: str | None = None
     ) -> Page[StorageItem]:
-        """Return up to ``limit`` (1..1000) items whose keys begin with ``prefix``, by key.
+        """Return up to ``limit`` (1 to 1,000) items whose keys begin with ``prefix``, by key.
 
         A page may be shorter, even empty, and still have a ``next_cursor``: it ends at 8 MB of
-        values. Items that come and go meanwhile neither repeat nor hide others.
+        values. Items added or deleted meanwhile neither repeat nor hide others.
         """
         last, found = self._database.run(
             storage_scripts.LIST_ITEMS,

@@ -1,4 +1,4 @@
-"""Workflows: started by name, kept in the store, done step by step."""
+"""Workflows: started by name, stored, and run step by step."""
 
 # Generated from _async/workflows.py by scripts/unasync.py; edit that.
 
@@ -33,9 +33,9 @@ __all__ = ["SyncWorkflows"]
 class SyncWorkflows:
     """Runs of workflows that modules have registered.
 
-    A run's state is changed first and the next step published then. Whoever dies in between leaves
-    a message that comes again, and goes on from the state. All methods raise StoreUnavailable while
-    the store does not answer.
+    A run's state is changed first, then the next step is published. After a crash in between, the
+    message is delivered again and continues from the state. All methods raise StoreUnavailable
+    while the store does not answer.
     """
 
     def __init__(self, database: SyncDatabase, keys: Keys, pubsub: SyncPubsub) -> None:
@@ -53,11 +53,11 @@ class SyncWorkflows:
         """Start a run of the workflow and return it, once its first step is published.
 
         With a ``run_id`` of your own (an order's id) it is started once, however often this is
-        called; the first call's input counts. To be called again after an error.
+        called, with the first call's input. Call it again after an error.
 
         Raises:
-            ModuleError: The name is none.
-            WorkflowNotRegistered: No module known here has registered this workflow.
+            ModuleError: The name is invalid.
+            WorkflowNotRegistered: No loaded module has registered this workflow.
             NotSerializable: The input has no JSON form.
         """
         topic = workflow_topic(name)
@@ -86,7 +86,7 @@ class SyncWorkflows:
                 self._pubsub.publish(topic, data={"run_id": run.id, "step": 0})
             except TopicHasNoSubscription as error:
                 unknown = WorkflowNotRegistered(name)
-                if run_id is None:  # nobody can start this one again
+                if run_id is None:  # the caller can't start this one again
                     self.fail(run.id, 0, str(unknown))
                 raise unknown from error
         return run
@@ -109,8 +109,8 @@ class SyncWorkflows:
     ) -> Page[WorkflowRunSummary]:
         """Return a page of runs, newest first: all, a workflow's, those in a state, or both.
 
-        They come without inputs and results, which :meth:`get` returns. ``limit`` is 1 to 1000.
-        Raises InvalidField, also for a status that there is not.
+        They have no inputs and results, which :meth:`get` returns. ``limit`` is 1 to 1,000.
+        Raises InvalidField, also for an unknown status.
         """
         start, count, *_ = Paging(limit, cursor, newest_first=True).arguments("")
         found = self._database.run(
@@ -124,9 +124,9 @@ class SyncWorkflows:
         return workflow_runs.parse_summaries(found, limit)
 
     def resume(self, run_id: str) -> WorkflowRun:
-        """Have a run go on with its next step, also one that failed; raises WorkflowRunNotFound.
+        """Continue a run with its next step, also a failed one; raises WorkflowRunNotFound.
 
-        Does nothing to a completed one.
+        Has no effect on a completed run.
         """
         run = self._resume(run_id)
         if run.status == "running":
@@ -143,8 +143,8 @@ class SyncWorkflows:
     ) -> WorkflowRun | None:
         """Return the run if this is its next step, else None; for the workflow's own handler.
 
-        The run remembers the step's name. A step that was done already, but whose successor may not
-        have been published, is made up for. ``resume`` has a failed run go on.
+        The run remembers the step's name. If the step is completed but its successor may not have
+        been published, that is published again. ``resume`` continues a failed run.
         """
         if resume:
             self._resume(run_id)
@@ -171,9 +171,9 @@ class SyncWorkflows:
         *,
         is_last: bool,
     ) -> None:
-        """Keep what a step has returned and publish the next one; for the workflow's own handler.
+        """Store a step's result and publish the next one; for the workflow's own handler.
 
-        Does nothing if another run of the step was faster.
+        Has no effect if another run of the step was faster.
         """
         arguments = [
             self._keys.workflow_indexes,
@@ -192,7 +192,7 @@ class SyncWorkflows:
             )
 
     def fail(self, run_id: str, step: int, error: str) -> None:
-        """Note that a run was given up at this step; for the workflow's own handler."""
+        """Record that a run failed at this step; for the workflow's own handler."""
         arguments = [
             self._keys.workflow_indexes,
             str(step),

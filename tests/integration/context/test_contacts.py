@@ -229,13 +229,13 @@ async def test_what_is_no_text_is_refused_as_a_field(ctx: ConvoticContext) -> No
     """Not by the client of the store, in its own words."""
     given: Any
     for given in (None, 7, "", "x" * 501):
-        with pytest.raises(InvalidField, match="external_id is a string of 1 to 500"):
+        with pytest.raises(InvalidField, match="external_id must be a string of 1 to 500"):
             await ctx.contacts.find_by_external_id(given)
-        with pytest.raises(InvalidField, match="email is a string of 1 to 500"):
+        with pytest.raises(InvalidField, match="email must be a string of 1 to 500"):
             await ctx.contacts.find_by_email(given)
-        with pytest.raises(InvalidField, match="channel is a string of 1 to 500"):
+        with pytest.raises(InvalidField, match="channel must be a string of 1 to 500"):
             await ctx.conversations.create("c", channel=given)
     with pytest.raises(InvalidField, match=r"contact field tags: 'str'"):
         await ctx.contacts.create(tags="vip")
-    with pytest.raises(InvalidField, match="'junk' is no cursor"):
+    with pytest.raises(InvalidField, match="'junk' is not a cursor"):
         await ctx.contacts.list(cursor="junk")

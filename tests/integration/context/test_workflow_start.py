@@ -35,13 +35,13 @@ async def test_unknown_workflow_is_named_and_its_run_does_not_stay(
     services = Services(store, publisher, key_prefix=key_prefix)
     ctx, plain = services.async_context(DELIVERY), services.sync_context(DELIVERY)
 
-    with pytest.raises(WorkflowNotRegistered, match=r"registers a workflow 'fulfill'"):
+    with pytest.raises(WorkflowNotRegistered, match=r"registers the workflow 'fulfill'"):
         await ctx.workflows.start("fulfill", 1)
     with pytest.raises(WorkflowNotRegistered):
         plain.workflows.start("fulfill", 1, run_id="order-7")
 
     (failed,) = (await ctx.workflows.list(status="failed")).items
-    assert "registers a workflow 'fulfill'" in str(failed.error)
+    assert "registers the workflow 'fulfill'" in str(failed.error)
     publisher.knows_topics = True
     assert (await ctx.workflows.start("fulfill", 1, run_id="order-7")).status == "running"
 
@@ -53,9 +53,9 @@ async def test_run_id_that_is_none_is_refused(
     """An empty one would start a run each time, against the promise of the name."""
     ctx = Services(store, Publisher(), key_prefix=key_prefix).async_context(DELIVERY)
 
-    with pytest.raises(InvalidField, match="a run's id is a string"):
+    with pytest.raises(InvalidField, match="a run's id must be a string"):
         await ctx.workflows.start("fulfill", run_id=run_id)  # type: ignore[arg-type]  # the point
-    with pytest.raises(InvalidField, match="status is running, completed, failed"):
+    with pytest.raises(InvalidField, match="status is one of running, completed, failed"):
         await ctx.workflows.list(status="done")  # type: ignore[arg-type]  # the point
-    with pytest.raises(InvalidField, match="is no cursor"):
+    with pytest.raises(InvalidField, match="is not a cursor"):
         await ctx.workflows.list(cursor="done")

@@ -203,7 +203,7 @@ async def test_a_concurrency_key_has_so_many_places(
 
 async def test_a_message_without_its_key_is_invalid(keys: KeyStore) -> None:
     """It could not be told from any other."""
-    with pytest.raises(InvalidMessage, match=r"data\.id gives no key"):
+    with pytest.raises(InvalidMessage, match=r"data\.id is no key"):
         await drive_async(make_guard(keys).acquire(make_message({}), make_control()), keys)
 
 

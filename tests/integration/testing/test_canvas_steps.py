@@ -79,7 +79,7 @@ async def test_a_result_that_is_too_large_fails_the_run() -> None:
     run = await run_to_its_end(tell_long)
 
     assert (run.status, run.step_name) == ("failed", "tell_long")
-    assert "a workflow keeps 1,000,000" in (run.error or "")
+    assert "a workflow allows 1,000,000" in (run.error or "")
 
 
 async def test_plain_steps_go_with_canvas_too() -> None:

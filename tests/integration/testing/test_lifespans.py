@@ -99,7 +99,5 @@ async def test_a_lifespan_that_fails_is_told_at_once() -> None:
 async def test_a_resource_that_is_not_there_says_what_is() -> None:
     """It is the lifespan's, not a service's."""
     async with convotic_app(ConvoticModule(name="shop", version="1")) as app:
-        with pytest.raises(
-            ResourceNotProvided, match=r"lifespan yields, and that is nothing: give"
-        ):
+        with pytest.raises(ResourceNotProvided, match=r"lifespan yields, which is nothing: give"):
             app.ctx.resource(Pool)

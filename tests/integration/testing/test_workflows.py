@@ -255,9 +255,9 @@ def test_steps_of_two_kinds_are_refused() -> None:
 
     def plain(run: WorkflowRun, ctx: SyncConvoticContext) -> None: ...
 
-    with pytest.raises(ModuleError, match="all async def, or all plain def"):
+    with pytest.raises(ModuleError, match="all async def or all plain def"):
         module.workflow("mixed", steps=[plain, Steps().ship])
-    with pytest.raises(ModuleError, match="two steps have one name"):
+    with pytest.raises(ModuleError, match="have the same name"):
         module.workflow("twice", steps=[plain, plain])
-    with pytest.raises(ModuleError, match="own option"):
+    with pytest.raises(ModuleError, match="can't be set on a workflow"):
         module.workflow("own", steps=[plain], deduplicate="message.id")

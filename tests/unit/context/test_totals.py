@@ -64,8 +64,8 @@ def test_sums_are_written_plainly(text: str, expected: str) -> None:
         (Decimal("1E-500"), "more than 6 decimal places"),
         (Decimal("1E+500"), "too large"),
         (Decimal(5_000_000_000_000), "too large"),
-        (Decimal("NaN"), "is no number"),
-        (Decimal("-Infinity"), "is no number"),
+        (Decimal("NaN"), "is not a number"),
+        (Decimal("-Infinity"), "is not a number"),
     ],
 )
 def test_inexact_amount_is_refused(amount: Decimal, reason: str) -> None:

@@ -160,5 +160,5 @@ def test_a_route_has_no_deadline() -> None:
     ctx = make_app().services.sync_context(RouteCall(handler="GET /", message_id="1"))
 
     assert ctx.time_left == float("inf")
-    with pytest.raises(DeadlineNotExtendable, match="no message is handled"):
+    with pytest.raises(DeadlineNotExtendable, match="no message is running"):
         ctx.extend_ack_deadline(10)

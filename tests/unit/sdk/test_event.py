@@ -123,11 +123,11 @@ def test_other_messages_are_as_before() -> None:
 @pytest.mark.parametrize(
     ("raw", "attributes", "said"),
     [
-        (ORDER, {}, "no CloudEvent: it has neither"),
+        (ORDER, {}, "not a CloudEvent: it has neither"),
         (b"[]", {"content-type": "application/cloudevents-batch+json"}, "batch"),
         (b"<a/>", {"content-type": "application/cloudevents+xml"}, "only JSON"),
         (b"{", STRUCTURED_TYPE, "not JSON"),
-        (b"[]", STRUCTURED_TYPE, "no JSON object"),
+        (b"[]", STRUCTURED_TYPE, "not a JSON object"),
         (structured(data=1, data_base64="MQ=="), STRUCTURED_TYPE, "both data and data_base64"),
         (structured(data_base64="%"), STRUCTURED_TYPE, "not base64"),
         (structured(data_base64=7), STRUCTURED_TYPE, "not base64"),
@@ -174,10 +174,10 @@ def test_plain_data_is_taken_where_gzip_is_accepted() -> None:
     ("raw", "encoding", "said"),
     [
         (ORDER, "gzip", "data is not gzip"),
-        (gzip.compress(ORDER)[:-4], "gzip", "cut off"),
+        (gzip.compress(ORDER)[:-4], "gzip", "truncated"),
         (ORDER, "br", "'br'; only gzip"),
     ],
-    ids=["plain", "cut off", "other encoding"],
+    ids=["plain", "truncated", "other encoding"],
 )
 def test_broken_compression_is_invalid(raw: bytes, encoding: str, said: str) -> None:
     """It goes to the dead-letter topic as any invalid data."""

@@ -62,7 +62,7 @@ def test_message_without_data_has_none() -> None:
 
 def test_message_without_data_is_no_order() -> None:
     """A model that does not admit None is never None."""
-    with pytest.raises(InvalidMessage, match="data is empty, and Order"):
+    with pytest.raises(InvalidMessage, match="data is empty, but Order"):
         define(typed).decode_data(b"")
 
 
@@ -70,7 +70,7 @@ def test_message_without_data_is_no_order() -> None:
 @pytest.mark.parametrize("handler", [typed, untyped])
 def test_what_is_no_json_is_invalid(raw: bytes, handler: Any) -> None:
     """The reason names the cause, with and without a model."""
-    with pytest.raises(InvalidMessage, match="data is no"):
+    with pytest.raises(InvalidMessage, match="data is not"):
         define(handler).decode_data(raw)
 
 

@@ -64,9 +64,9 @@ def module() -> Any:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        (step_of_message, r"takes a message; a step is called as step\(run, ctx\)"),
+        (step_of_message, r"takes a message, but a step is called as step\(run, ctx\)"),
         (step_without_ctx, r"can't be called as step\(run, ctx\): its parameters are \(run"),
-        (step_with_plain_context, "its context is a ConvoticContext"),
+        (step_with_plain_context, "its context must be a ConvoticContext"),
         (step_that_yields, "is a generator"),
         ("reserve", "workflow 'fulfil', step 'reserve' is not a function but str"),
     ],
@@ -81,9 +81,9 @@ def test_step_that_could_not_run_is_refused(module: Any, given: Any, reason: str
     ("steps", "reason"),
     [
         ([], "workflow 'fulfil' has no steps"),
-        ([step, step], "two steps have one name"),
-        ([lambda *_: None], "has no name of its own"),
-        ([functools.partial(step)], "has no name of its own"),
+        ([step, step], "have the same name"),
+        ([lambda *_: None], "has no name; give it one"),
+        ([functools.partial(step)], "has no name; give it one"),
     ],
 )
 def test_workflow_that_is_none_is_refused(module: Any, steps: list[Any], reason: str) -> None:
@@ -117,7 +117,7 @@ def test_decorator_without_its_call_is_refused(module: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"backoff": 5}, r"backoff: it is ConstantBackoff\(delay=...\) or Exponential"),
+        ({"backoff": 5}, r"backoff: it must be ConstantBackoff\(delay=...\) or Exponential"),
         ({"on_dead_letter": one_argument}, r"can't be called as function\(dead, ctx\)"),
         ({"deduplicate": no_argument}, r"can't be called as function\(message\)"),
     ],
@@ -130,14 +130,14 @@ def test_option_that_could_not_work_is_refused(module: Any, options: Any, reason
 
 def test_payload_that_is_none_says_what_one_is(module: Any) -> None:
     """In our words, not in those of pydantic for authors of types."""
-    with pytest.raises(HandlerSignatureError, match=r"It takes a pydantic model") as caught:
+    with pytest.raises(HandlerSignatureError, match=r"Use a pydantic model") as caught:
         module.worker("custom.orders.new")(unknown_payload)
     assert "arbitrary_types_allowed" not in str(caught.value)
 
 
 def test_pydantics_other_complaints_are_module_errors(module: Any) -> None:
     """They name file and line, and no traceback of pydantic's reaches the author."""
-    with pytest.raises(HandlerSignatureError, match=r"bodies can't be validated .* It takes a"):
+    with pytest.raises(HandlerSignatureError, match=r"bodies can't be validated .* Use a"):
         module.route("POST", "/orders")(route_of_none)
     if sys.version_info < (3, 12):
         with pytest.raises(HandlerSignatureError, match=r"test_mistakes.*typing_extensions\.Typed"):
@@ -152,8 +152,8 @@ async def bare_lifespan() -> AsyncIterator[None]:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ({"register": register_async}, "register is a plain def"),
-        ({"lifespan": object()}, "give it itself, without calling it"),
+        ({"register": register_async}, "register must be a plain def"),
+        ({"lifespan": object()}, "pass the function without calling it"),
         ({"lifespan": bare_lifespan}, "put @contextlib.asynccontextmanager above it"),
     ],
 )
@@ -165,7 +165,7 @@ def test_module_that_could_not_load_is_refused(given: dict[str, Any], reason: st
 
 def test_retry_with_its_message_first_says_so() -> None:
     """The delay is the first argument."""
-    with pytest.raises(TypeError, match=r"say Retry\(message='the bank is not done'\)"):
+    with pytest.raises(TypeError, match=r"use Retry\(message='the bank is not done'\)"):
         Retry("the bank is not done")  # type: ignore[arg-type]  # the point
 
 
@@ -174,7 +174,7 @@ async def later() -> None: ...
 
 @pytest.mark.parametrize(
     ("make", "reason"),
-    [(later, "a coroutine that nobody awaits"), (lambda: Retry(5), "instead of raising it")],
+    [(later, "a coroutine that was never awaited"), (lambda: Retry(5), "instead of raising it")],
 )
 def test_result_that_shows_undone_work_is_an_error(make: Callable[[], Any], reason: str) -> None:
     """Else the message would be acknowledged, and its work never done."""

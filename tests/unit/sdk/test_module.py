@@ -137,5 +137,5 @@ def test_outcomes_say_what_they_mean() -> None:
 @pytest.mark.parametrize("delay", [-1, float("inf"), float("nan")])
 def test_retry_needs_a_delay_that_can_be_waited(delay: float) -> None:
     """A wrong delay is told where it is made."""
-    with pytest.raises(ValueError, match="seconds from now"):
+    with pytest.raises(ValueError, match="non-negative number of seconds"):
         Retry(delay)

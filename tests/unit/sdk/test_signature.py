@@ -125,8 +125,8 @@ def other_wrong_context(message: Any, ctx: ConvoticContext) -> None: ...
         ("handler", "is not a function but str"),
         (payload_itself, "the first parameter is the message"),
         (typing_only, "not under TYPE_CHECKING"),
-        (wrong_context, "its context is a ConvoticContext"),
-        (other_wrong_context, "its context is a SyncConvoticContext"),
+        (wrong_context, "its context must be a ConvoticContext"),
+        (other_wrong_context, "its context must be a SyncConvoticContext"),
     ],
     ids=lambda value: getattr(value, "__qualname__", str(value)),
 )
