@@ -233,6 +233,7 @@ class ConvoticApp(Celery):
             "task_queues": [*map(kombu_queue, self.definitions), Queue("celery")],
             "task_serializer": "json",
             "worker_cancel_long_running_tasks_on_connection_loss": False,
+            "worker_enable_remote_control": settings.remote_control,
             "worker_consumer": "convotic_celery.runtime.worker.consumer:HandlerConsumer",
             "worker_pool": "convotic_celery.runtime.pool.pool:TaskPool",
             "worker_pool_start_method": "spawn",
@@ -256,6 +257,7 @@ class ConvoticApp(Celery):
             "visibility_timeout_seconds": settings.task_visibility_timeout,
             "max_lease_seconds": settings.task_max_lease,
             "default_max_outstanding": settings.task_max_outstanding,
+            "max_delivery_attempts": settings.task_max_deliveries,
             "queues": {
                 d.queue: queue_spec(
                     d,

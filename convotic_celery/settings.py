@@ -181,6 +181,17 @@ class Settings(BaseSettings):
         ge=1,
         description="How many ordinary Celery tasks of one queue a process holds at most.",
     )
+    task_max_deliveries: int = Field(
+        default=100,
+        description=(
+            "Deliveries of an ordinary Celery task, however they ended, after which it goes to the "
+            "dead-letter topic: 5 to 100; 0 is no limit."
+        ),
+    )
+    remote_control: bool = Field(
+        default=True,
+        description="Obey `celery control` and answer `celery inspect`.",
+    )
     create_missing_topics: bool = Field(
         default=False,
         description="Create a missing topic on publish, together with the known handlers' "

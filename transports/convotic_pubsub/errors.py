@@ -5,6 +5,7 @@
     PubsubTransportError
     ├── OptionError              a URL or transport option that can't be used
     ├── PublishError             the server did not confirm a publish
+    │   ├── DelayTooLong
     │   ├── MessageTooLarge
     │   └── TopicNotFound
     ├── SubscriptionNotFound
@@ -18,6 +19,7 @@ from __future__ import annotations
 __all__ = [
     "AccessDenied",
     "BrokerUnavailable",
+    "DelayTooLong",
     "MessageTooLarge",
     "OptionError",
     "PublishError",
@@ -42,6 +44,10 @@ class PublishError(PubsubTransportError):
 
 class MessageTooLarge(PublishError):
     """The message exceeds Pub/Sub's 10,000,000 bytes; nothing was sent."""
+
+
+class DelayTooLong(PublishError):
+    """A task is due later than Pub/Sub keeps its message; nothing was sent."""
 
 
 class TopicNotFound(PublishError):

@@ -77,6 +77,9 @@ class TransportOptions:
     visibility_timeout_seconds: float = 60.0
     #: An ordinary message is held (ETA, long task) at most this long.
     max_lease_seconds: float = 7 * 24 * 3600.0
+    #: An ordinary message goes to the dead-letter topic after so many deliveries, however they
+    #: ended; 5..100. 0: never, and nobody knows of a redelivery by another process.
+    max_delivery_attempts: int = 100
     #: Messages of one ordinary queue held here when the prefetch count is 0 (no limit).
     default_max_outstanding: int = 200
 
@@ -157,6 +160,10 @@ _RULES: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "visibility_timeout_seconds": (
         lambda value: _is_number(value, 10, 600),
         "Pub/Sub's ack deadline is 10..600 seconds",
+    ),
+    "max_delivery_attempts": (
+        lambda value: isinstance(value, int) and (value == 0 or _is_number(value, 5, 100)),
+        "Pub/Sub's limit of deliveries is 5..100; 0 is none",
     ),
     "max_lease_seconds": (lambda value: _is_number(value, 10), "seconds, at least 10"),
     "default_max_outstanding": (

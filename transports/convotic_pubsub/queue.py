@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 from convotic_pubsub.limits import MAX_RETENTION_SECONDS
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "RAW_CONTENT_TYPE",
     "Acknowledge",
     "DeadLetter",
     "Decision",
@@ -39,6 +40,9 @@ __all__ = [
 #: "headers": {...}, "properties": {"delivery_info": {...}, "priority": 0, ...}}``.
 #: The transport adds ``properties["delivery_tag"]``.
 PayloadDict: TypeAlias = dict[str, Any]
+
+#: The content type of what a policy delivers as it is: data that no envelope surrounds.
+RAW_CONTENT_TYPE: Final = "application/x-pubsub-raw"
 
 #: What happened to a delivery and must be remembered until the message is gone:
 #: ``start``: a redelivered message is about to be handed to the consumer; ``failure``: a run raised

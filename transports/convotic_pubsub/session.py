@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 import grpc.aio
 
+from convotic_pubsub.celery.bindings import Bindings
 from convotic_pubsub.celery.envelope import celery_queue
+from convotic_pubsub.celery.exchanges import Exchanges
 from convotic_pubsub.celery.transient_queues import TransientQueues
 from convotic_pubsub.client.broker import Broker
-from convotic_pubsub.client.io_loop import FORKED, IoLoop
+from convotic_pubsub.client.io_loop import IoLoop
 from convotic_pubsub.client.provisioning import Provisioner
 from convotic_pubsub.client.resources import Resources
 from convotic_pubsub.client.rpc import translate
@@ -84,7 +86,17 @@ class Session:
             options, self.broker, clock=self.clock, post=self.post, declare=self._declare_again
         )
         #: Queues that live in this process only (replies, remote control, events).
-        self.transient = TransientQueues(self)
+        self.transient = TransientQueues(
+            options,
+            self.resources,
+            self,
+            address=lambda: self.broker.address,
+            consume=self._consume_control,
+        )
+        self.bindings = Bindings(
+            options, self.resources, list_subscriptions=self._list_subscriptions, clock=self.clock
+        )
+        self.exchanges = Exchanges(options, self.resources, self, self.bindings, self.transient)
         self.dead_lettered: Counter[str] = Counter()
         self._ackers: dict[str, AckBatcher] = {}
         self._consumers: dict[Subscription, asyncio.Task[None]] = {}
@@ -190,7 +202,9 @@ class Session:
             return await asyncio.wrap_future(
                 self.publish(message, if_missing=if_missing, retry=retry)
             )
-        spec = self.spec(args[0])
+        if method == "list_subscriptions":
+            return await self.provisioner.list_topic_subscriptions(args[0])
+        spec = self.spec(args[0]) if isinstance(args[0], str) else args[0]
         if method == "exists":
             return await self.provisioner.exists(spec)
         return await self.provisioner.ensure(spec)
@@ -202,17 +216,9 @@ class Session:
         self._children.clear()
         self._io.forked()
         self.transient.forked()
+        self.bindings.forked()
         self._relay = Relay(sock)
         self.resources.ask_parent = self._relay.ask
-
-    def check_process(self) -> None:
-        """Make sure that this process may do more than publish.
-
-        Raises:
-            PubsubTransportError: it was forked from the session's.
-        """
-        if self.pid != os.getpid():
-            raise PubsubTransportError(FORKED)
 
     # -- publishing -------------------------------------------------------------------------------
 
@@ -254,6 +260,12 @@ class Session:
     async def _declare_again(self, queues: Iterable[str]) -> None:
         for queue in queues:
             await self.provisioner.ensure(self.spec(queue), again=True)
+
+    def _list_subscriptions(self, topic: str) -> concurrent.futures.Future[list[str]]:
+        """Begin to list a topic's subscriptions."""
+        if self._relay is not None:
+            return self._relay.ask("list_subscriptions", topic)
+        return self._io.submit(self.provisioner.list_topic_subscriptions(topic))
 
     # -- consuming --------------------------------------------------------------------------------
 
@@ -303,6 +315,11 @@ class Session:
     def _count_dead_letter(self, queue: str) -> None:
         self.dead_lettered[queue] += 1
 
+    def _consume_control(self, spec: QueueSpec) -> Callable[[], None]:
+        """Pull a control subscription, whose messages are settled where they are received."""
+        subscription = self.consume(spec, _never_dispatched)
+        return lambda: self.cancel(subscription)
+
     def cancel(self, subscription: Subscription) -> None:
         """Stop pulling and hand back what has not been taken; what runs keeps its lease.
 
@@ -332,3 +349,7 @@ class Session:
 def _lease_due(delivery: Delivery, now: float) -> None:
     owner: Any = delivery.subscription
     owner.lease_due(delivery, now)
+
+
+def _never_dispatched(_delivery: Delivery) -> None:
+    """Stand in for a channel."""

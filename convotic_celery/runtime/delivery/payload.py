@@ -3,7 +3,7 @@
 Example of what a worker's Celery gets for one message::
 
     body              b'{"id": 1, "customer_id": "c-1"}'     (b"null" stands for "no data")
-    content-type      application/x-convotic
+    content-type      application/x-pubsub-raw
     headers           task, id, root_id, parent_id, retries, argsrepr, … as Celery's protocol 2 has
     them headers.convotic  {"message_id": "11", "pubsub_id": "11", "attributes": {"source": "api"},
                        "ordering_key": "", "published_at": "2026-11-23T20:00:00+00:00",
@@ -30,6 +30,7 @@ from convotic_celery.runtime.delivery.attributes import (
     trace_attributes,
     user_attributes,
 )
+from convotic_pubsub.queue import RAW_CONTENT_TYPE
 
 if TYPE_CHECKING:
     from convotic_pubsub.queue import PayloadDict, Received
@@ -45,7 +46,7 @@ __all__ = [
     "task_id_of",
 ]
 
-CONTENT_TYPE = "application/x-convotic"
+CONTENT_TYPE = RAW_CONTENT_TYPE
 
 #: Its name in Celery's ``accept_content``.
 SERIALIZER = "convotic-raw"

@@ -16,7 +16,7 @@ from convotic_celery.runtime.worker.request import HandlerRequest
 
 if TYPE_CHECKING:
     from convotic_celery.runtime.worker.strategy import Strategy
-    from convotic_pubsub.kombu.channel import Arrival
+    from convotic_pubsub.kombu.channel import QueuedMessage
 
 __all__ = ["HandlerConsumer"]
 
@@ -80,14 +80,14 @@ class HandlerConsumer(Consumer):
         if isinstance(self.pool, TaskPool):
             for task in self.app.tasks.values():
                 if isinstance(task, HandlerTask) and task.runs_on_loop:
-                    self.task_consumer.channel.use_inbox(task.name, partial(self._pass, task.name))
+                    self.task_consumer.channel.redirect(task.name, partial(self._pass, task.name))
 
-    def _pass(self, name: str, arrival: Arrival) -> bool:
+    def _pass(self, name: str, queued: QueuedMessage) -> bool:
         """Have the pool take a message; False if this loop must (on the transport's I/O thread)."""
         if self.task_buckets.get(name):
             return False  # it may have to wait, for a timer of this loop
         try:
-            self.pool.call_soon(arrival.hand_over)
+            self.pool.call_soon(queued.deliver)
         except RuntimeError:
             return False
         return True

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from kombu import Connection, Queue
 from kombu.common import Broadcast
+from kombu.utils.uuid import uuid
 
 from convotic_pubsub.celery.envelope import EnvelopePolicy
-from convotic_pubsub.celery.process_slots import Slot, host_name
+from convotic_pubsub.celery.process_slots import ProcessSlot, host_name
+from convotic_pubsub.errors import PublishError
+from convotic_pubsub.outgoing import OutgoingMessage
 from convotic_pubsub.queue import QueueSpec
+from tests.integration.celery.conftest import second_app
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -144,7 +150,7 @@ def test_what_nobody_of_this_host_owns_is_swept(plain: Plain) -> None:
     """A process that starts deletes subscriptions whose lock is free, and no other."""
     scope = f"{plain.session.broker.address}/test-project/{plain.prefix}/control"
     family = f"{plain.prefix}celery.control.{host_name()}"
-    held = Slot.take(scope, 700)
+    held = ProcessSlot.take(scope, 700)
     assert held is not None
     for name in (f"{family}.700", f"{family}.701", f"{plain.prefix}celery.control.elsewhere.0"):
         spec = QueueSpec(
@@ -164,7 +170,7 @@ def test_what_nobody_of_this_host_owns_is_swept(plain: Plain) -> None:
         },
     )
     with other:
-        Queue("transient", auto_delete=True, channel=other.default_channel).declare()
+        Queue(f"reply.{uuid()}", auto_delete=True, channel=other.default_channel).declare()
         left = control_subscriptions(plain)
         other.transport.session.close()
         after = control_subscriptions(plain)
@@ -195,3 +201,113 @@ def test_a_host_has_one_name_in_all_its_processes() -> None:
     ).stdout
 
     assert output.strip() == host_name()
+
+
+#: Events that name no type, lack fields, or are of the wrong one.
+EVENTS: list[tuple[str, Any]] = [
+    ("worker.x", {}),
+    ("worker.heartbeat", {"type": "worker-heartbeat"}),
+    ("worker.heartbeat", {"type": "worker-heartbeat", "hostname": 5, "timestamp": "soon"}),
+    ("worker.elect", {"type": "worker-elect", "id": [], "clock": "x"}),
+    ("worker.elect.ack", {"type": "worker-elect-ack"}),
+    ("worker.online", []),
+    ("worker.offline", 5),
+]
+#: Orders whose arguments are wrong.
+ORDERS: list[tuple[str, Any]] = [
+    ("add_consumer", {"queue": 5}),
+    ("add_consumer", {"queue": ["a"]}),
+    ("add_consumer", {"queue": "strange", "exchange_type": "nonsense"}),
+    ("add_consumer", {"queue": "strange", "exchange": 5, "routing_key": {}}),
+    ("add_consumer", {}),
+    ("cancel_consumer", {"queue": []}),
+    ("cancel_consumer", {"queue": None}),
+    ("election", {"id": [], "topic": 5}),
+    ("pool_grow", {"n": "many"}),
+    ("time_limit", {"task_name": 5, "soft": "x"}),
+    ("revoke", {"task_id": {"a": 1}}),
+    ("no_such_order", {}),
+]
+
+#: No orders at all.
+BODIES: list[Any] = [[], 5, {"method": 5}, {"method": "ping", "arguments": 5}, {"arguments": {}}]
+
+
+def send_raw(plain: Plain, topic: str, exchange: str, body: Any, key: str = "") -> None:
+    """Publish to a control topic, past everything that checks."""
+    envelope = {
+        "body": json.dumps(body),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"hostname": "x", "clock": 1},
+        "properties": {},
+    }
+    attributes = {"exchange": exchange, **({"rk": key} if key else {})}
+    message = OutgoingMessage(
+        f"{plain.prefix}celery.{topic}", json.dumps(envelope).encode(), attributes
+    )
+    plain.session.publish(message).result(10)
+
+
+def test_a_worker_outlives_malformed_events_and_orders(plain: Plain) -> None:
+    """Each is logged and dropped: the worker answers, and its consumer was not restarted."""
+    with second_app(plain) as app, app.worker("tough"):
+        for key, event in EVENTS:
+            send_raw(app, "events", "celeryev", event, key)
+        for name, arguments in ORDERS:
+            send_raw(app, "control", "celery.pidbox", {"method": name, "arguments": arguments})
+        for body in BODIES:
+            send_raw(app, "control", "celery.pidbox", body)
+        data = b'{"body": 5, "headers": {}, "properties": []}'
+        attributes = {"exchange": "celeryev", "rk": "worker.x"}
+        for topic in ("events", "control"):
+            message = OutgoingMessage(f"{app.prefix}celery.{topic}", data, attributes)
+            app.session.publish(message).result(10)
+
+        log = plain.folder / "tough.log"
+        wait_until(lambda: "'no_such_order'" in log.read_text(), timeout=30)
+        assert app.send("add", 2, 3).get(timeout=20) == 5
+        assert app.app.control.ping(timeout=10, limit=1)
+
+    assert "Unrecoverable" not in log.read_text()
+    assert "Connection to broker lost" not in log.read_text()
+
+
+def test_an_order_that_comes_by_the_events_topic_is_not_obeyed(plain: Plain) -> None:
+    """Who may publish events must not be able to stop a worker, whatever the attributes say."""
+    order = {"method": "shutdown", "arguments": {}}
+    with second_app(plain) as app, app.worker("deaf"):
+        send_raw(app, "events", "celery.pidbox", order)
+        send_raw(app, "events", "", order, "deaf.celery.pidbox")
+
+        assert app.send("add", 2, 3).get(timeout=20) == 5
+        assert app.app.control.ping(timeout=10, limit=1)
+        assert "Got shutdown from remote" not in (plain.folder / "deaf.log").read_text()
+
+
+def test_a_worker_without_remote_control_obeys_nobody(plain: Plain) -> None:
+    """``worker_enable_remote_control=False``, gossip and mingle off: no control subscription."""
+    more = {"worker_enable_remote_control": False}
+    with (
+        second_app(plain, MORE=json.dumps(more)) as app,
+        app.worker("locked", "--without-gossip", "--without-mingle"),
+    ):
+        assert app.send("add", 2, 3).get(timeout=20) == 5
+        assert app.app.control.ping(timeout=1) == []
+
+
+def test_an_order_to_consume_binds_the_queue_for_every_publisher(plain: Plain) -> None:
+    """``celery control add_consumer`` with an exchange: what is sent there runs."""
+    with second_app(plain) as app, app.worker("more"):
+        app.app.control.add_consumer(
+            "pictures", exchange="x", exchange_type="topic", routing_key="img.#", reply=True
+        )
+
+        def send() -> Any:
+            with suppress(PublishError):  # nobody is bound yet
+                return app.app.send_task(
+                    "plain.add", (2, 3), exchange="x", routing_key="img.png", retry=False
+                )
+            return None
+
+        assert wait_until(send, timeout=30).get(timeout=20) == 5

@@ -11,6 +11,7 @@ import pytest
 from celery import chord, group
 from celery.exceptions import TaskRevokedError
 
+from convotic_pubsub.celery.codec import decode_envelope
 from convotic_pubsub.outgoing import OutgoingMessage
 from tests.support.pubsub import acknowledge, pull
 from tests.support.waiting import wait_until
@@ -92,7 +93,7 @@ def test_an_unknown_task_is_a_dead_letter(plain: Plain) -> None:
 
     message = dead_letter(plain, result.id)
 
-    assert json.loads(message.data)["headers"]["task"] == "plain.no_such_task"
+    assert decode_envelope(message.data)["headers"]["task"] == "plain.no_such_task"
     assert wait_until(lambda: result.state == "FAILURE", timeout=SECONDS)
 
 

@@ -17,9 +17,9 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
 def test_what_waits_for_its_eta_goes_back_at_once(plain: Plain, pool: str) -> None:
-    """It is held by the worker, whose lease would keep it from others for a minute."""
+    """Celery holds what is due soon; its lease would keep that from others for a minute."""
     with plain.worker("leaving", "-P", pool) as worker:
-        result = plain.send("add", 1, 2, countdown=300)
+        result = plain.send("add", 1, 2, countdown=9)
         inspect = plain.app.control.inspect(timeout=1)
         wait_until(lambda: "add" in str(inspect.scheduled()), timeout=20)
         worker.terminate()

@@ -16,6 +16,7 @@ import pytest
 
 from convotic_celery.cli.demo.child import Child
 from convotic_pubsub import session_for
+from convotic_pubsub.celery.codec import decode_envelope
 from convotic_pubsub.session import Session
 from tests.support.pubsub import pull, unique
 from tests.support.waiting import wait_until
@@ -168,7 +169,7 @@ class Receiver:
     def read_tasks(self) -> Counter[str]:
         """Count the tasks that have come."""
         for received in pull(self.session, "celery"):
-            (path,), *_ = json.loads(json.loads(received.message.data)["body"])
+            (path,), *_ = json.loads(decode_envelope(received.message.data)["body"])
             self.tasks[path] += 1
         return self.tasks
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def send(connection: Any, kind: str) -> None:
-    exchange = Exchange(f"test.{kind}", type=kind)
+    exchange = Exchange("test.fanout" if kind == "fanout" else "celeryev", type=kind)
     connection.Producer().publish({}, exchange=exchange, routing_key="k", declare=[exchange])
 
 

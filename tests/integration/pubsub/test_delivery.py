@@ -262,10 +262,10 @@ def test_a_worker_that_is_told_to_stop_takes_nothing_more(
     one.consume()
 
     signals.worker_shutting_down.send(sender="w", sig="SIGTERM", how="Warm", exitcode=0)
-    assert transport.sink.wait(0)
+    assert transport.inbox.wait(0)
     next(loop)
     one.publish(1)
-    wait_until(lambda: len(transport.sink))
+    wait_until(lambda: len(transport.inbox))
     next(loop)
 
     assert not one.messages

@@ -6,8 +6,8 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from convotic_pubsub.celery.integrations import FlowerBroker
 from convotic_pubsub.client.backlog_size import BacklogSize, read_from_monitoring
+from convotic_pubsub.kombu.integrations import FlowerBroker
 from tests.support.pubsub import make_spec
 from tests.support.waiting import wait_until
 

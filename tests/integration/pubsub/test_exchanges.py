@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from kombu import Exchange, Queue
 from kombu.exceptions import ChannelError
+from kombu.utils.uuid import uuid
 
 from convotic_pubsub.errors import OptionError
 from convotic_pubsub.outgoing import OutgoingMessage
@@ -66,7 +67,7 @@ def test_draining_hands_over_one_message_a_call(connect: Connect) -> None:
     with consumer, connection.Producer() as producer:
         for number in (1, 2):
             producer.publish({"n": number}, exchange="pairs", routing_key="pairs")
-        wait_until(lambda: len(connection.transport.sink) == 2)
+        wait_until(lambda: len(connection.transport.inbox) == 2)
 
         connection.drain_events(timeout=1)
         assert len(got) == 1
@@ -98,7 +99,7 @@ def test_a_topic_exchange_matches_words(connect: Connect) -> None:
     one, two = connect(), connect(visibility_timeout_seconds=61)
     exchange = Exchange("celeryev", type="topic")
     got: list[Any] = []
-    queue = Queue("monitor", exchange, routing_key="worker.#", auto_delete=True)
+    queue = Queue(f"monitor.{uuid()}", exchange, routing_key="worker.#", auto_delete=True)
     consumer = two.Consumer(queue, no_ack=True)
     consumer.register_callback(
         lambda _body, message: got.append(message.delivery_info["routing_key"])
@@ -116,10 +117,11 @@ def test_a_topic_exchange_matches_words(connect: Connect) -> None:
 def test_a_reply_queue_of_another_process_is_found(connect: Connect) -> None:
     """The anonymous exchange reaches a transient queue that only the other session knows."""
     one, two = connect(), connect(visibility_timeout_seconds=61)
-    queue: Any = Queue("reply-here", auto_delete=True, channel=two.channel())
+    name = str(uuid())
+    queue: Any = Queue(name, auto_delete=True, channel=two.channel())
     queue.declare()
 
-    one.Producer().publish({"answer": 42}, routing_key="reply-here")
+    one.Producer().publish({"answer": 42}, routing_key=name)
     message = wait_until(lambda: queue.get(no_ack=True), timeout=10)
 
     assert message.payload == {"answer": 42}
@@ -130,10 +132,9 @@ def test_closing_a_session_deletes_its_control_subscription(
 ) -> None:
     """Nothing of a process's transient queues is left with the server."""
     connection = connect()
-    Queue("transient", auto_delete=True, channel=connection.channel()).declare()
+    Queue(f"reply.{uuid()}", auto_delete=True, channel=connection.channel()).declare()
     session = connection.transport.session
-    subscription = session.transient._subscriptions["control"]
-    spec = subscription._spec
+    spec = session.transient.subscriptions["control"].spec
     other = connect(visibility_timeout_seconds=61).transport.session
     assert other.resources.exists(spec)
 

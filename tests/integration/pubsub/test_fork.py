@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 PREAMBLE = """
-import os, sys
+import os, sys, uuid
 from convotic_pubsub import session_for
 from convotic_pubsub.errors import PubsubTransportError
 from convotic_pubsub.outgoing import OutgoingMessage
@@ -114,7 +114,7 @@ def test_a_forked_child_is_told_what_it_can_not_do(our_emulator: str) -> None:
             for attempt in (
                 lambda: session_for(url, options).consume(parent.spec("jobs"), print),
                 lambda: session_for(url, {**options, "prefix": "other-"}),
-                lambda: Queue("reply", auto_delete=True).bind(
+                lambda: Queue(f"{uuid.uuid4()}", auto_delete=True).bind(
                     Connection(url, transport_options=options).channel()
                 ).declare(),
             ):

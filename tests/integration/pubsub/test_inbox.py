@@ -15,7 +15,7 @@ from tests.support.pubsub import make_spec
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from convotic_pubsub.kombu.channel import Arrival
+    from convotic_pubsub.kombu.channel import QueuedMessage
     from tests.integration.pubsub.conftest import MakeHarness
     from tests.support.pubsub import Harness
 
@@ -24,11 +24,11 @@ class Inbox:
     """Collects what arrives, or refuses it."""
 
     def __init__(self) -> None:
-        self.arrivals: list[Arrival] = []
+        self.queued: list[QueuedMessage] = []
         self.refuses = False
 
-    def put(self, arrival: Arrival) -> bool:
-        self.arrivals.append(arrival)
+    def put(self, queued: QueuedMessage) -> bool:
+        self.queued.append(queued)
         return not self.refuses
 
 
@@ -44,7 +44,7 @@ def consume_by(one: Harness, inbox: Inbox) -> Any:
     one.consume()
     assert one._consumer is not None
     channel: Any = one._consumer.channel
-    channel.use_inbox(one.spec.queue, inbox.put)
+    channel.redirect(one.spec.queue, inbox.put)
     return channel
 
 
@@ -61,11 +61,11 @@ def test_the_thread_that_hands_over_runs_the_consumer(
 
     one.on_message = handle
     one.publish("one")
-    wait_until(lambda: inbox.arrivals, timeout=10)
+    wait_until(lambda: inbox.queued, timeout=10)
     with pytest.raises(TimeoutError):
         one.connection.drain_events(timeout=0.1)
 
-    other.submit(inbox.arrivals[0].hand_over).result(10)
+    other.submit(inbox.queued[0].deliver).result(10)
 
     assert one.bodies == ["one"]
     assert threads == ["other_0"]
@@ -81,7 +81,7 @@ def test_what_an_inbox_refuses_is_the_loop_s(broker: str, harness: MakeHarness) 
     one.publish("one")
     one.drain_until(lambda: one.bodies == ["one"])
 
-    assert len(inbox.arrivals) == 1
+    assert len(inbox.queued) == 1
 
 
 def test_with_a_prefetch_count_no_inbox_is_asked(broker: str, harness: MakeHarness) -> None:
@@ -92,7 +92,7 @@ def test_with_a_prefetch_count_no_inbox_is_asked(broker: str, harness: MakeHarne
     one.publish("one")
     one.drain_until(lambda: one.bodies == ["one"])
 
-    assert not inbox.arrivals
+    assert not inbox.queued
 
 
 def test_a_stopping_connection_hands_over_nothing(broker: str, harness: MakeHarness) -> None:
@@ -101,10 +101,10 @@ def test_a_stopping_connection_hands_over_nothing(broker: str, harness: MakeHarn
     one, inbox = harness(broker, spec), Inbox()
     consume_by(one, inbox)
     one.publish("one")
-    wait_until(lambda: inbox.arrivals, timeout=10)
+    wait_until(lambda: inbox.queued, timeout=10)
 
     one.connection.transport._stop()
-    inbox.arrivals[0].hand_over()
+    inbox.queued[0].deliver()
     assert one.messages == []
     one.close()
 
@@ -120,10 +120,10 @@ def test_a_cancelled_consumer_s_message_is_not_handed_over(
     one, inbox = harness(broker, make_spec()), Inbox()
     consume_by(one, inbox)
     one.publish("one")
-    wait_until(lambda: inbox.arrivals, timeout=10)
+    wait_until(lambda: inbox.queued, timeout=10)
 
     one.cancel()
-    inbox.arrivals[0].hand_over()
+    inbox.queued[0].deliver()
 
     assert one.messages == []
     one.consume()
@@ -143,13 +143,13 @@ def test_an_error_of_the_consumer_costs_no_message(
 
     one.on_message = fail
     one.publish("one")
-    wait_until(lambda: inbox.arrivals, timeout=10)
+    wait_until(lambda: inbox.queued, timeout=10)
 
     with caplog.at_level(logging.WARNING, "convotic_pubsub"):
-        inbox.arrivals[0].hand_over()
+        inbox.queued[0].deliver()
 
     if isinstance(error, BrokerUnavailable):
         assert "was not taken: away" in caplog.text
-        wait_until(lambda: len(inbox.arrivals) == 2, timeout=10)
+        wait_until(lambda: len(inbox.queued) == 2, timeout=10)
     else:
         wait_until(lambda: [m.message.data for m in one.dead_letters()] == [b'"one"'], timeout=10)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from kombu.exceptions import OperationalError
 
 from convotic_emulator import daemon
-from tests.support.pubsub import make_spec, pull
-from tests.support.waiting import wait_until
+from tests.support.pubsub import make_spec, pull, unique
+from tests.support.waiting import scaled_timeout, wait_until
 
 if TYPE_CHECKING:
     from tests.integration.pubsub.conftest import MakeHarness
@@ -101,3 +102,47 @@ def test_a_lost_store_is_said_and_delivery_goes_on(
 
     assert any(getattr(each, "action", "") == "store_away" for each in caplog.records)
     assert [json.loads(message.body) for message in one.messages] == [1, 1]
+
+
+@pytest.mark.parametrize(("fault", "bound"), [(signal.SIGKILL, 1.0), (signal.SIGSTOP, 2.5)])
+def test_a_publish_without_retry_is_one_attempt(
+    data_dir: Path, harness: MakeHarness, fault: signal.Signals, bound: float
+) -> None:
+    """``apply_async(retry=False)`` while the broker is down or frozen: an error, and soon."""
+    daemon.ensure_running(data_dir)
+    status = daemon.status(data_dir)
+    assert status is not None
+    one = harness(status["address"], make_spec(), prefix=unique("p") + ".")
+    producer = one.connection.Producer()
+    producer.publish({"n": 0}, routing_key="jobs")
+
+    os.kill(status["pid"], fault)
+    started = one.session.clock()
+    try:
+        with (
+            pytest.raises(OperationalError),
+            one.connection._reraise_as_library_errors(),  # as Celery does
+        ):
+            producer.publish({"n": 1}, routing_key="jobs", retry=False)
+        took = one.session.clock() - started
+    finally:
+        if fault is signal.SIGSTOP:
+            os.kill(status["pid"], signal.SIGCONT)
+
+    assert took < scaled_timeout(bound)
+
+
+def test_a_publish_with_retry_outlasts_an_outage(data_dir: Path, harness: MakeHarness) -> None:
+    """Celery's default: the caller waits for the broker's return, and the message is stored."""
+    address = daemon.ensure_running(data_dir)
+    one = harness(lambda: daemon.ensure_running(data_dir), make_spec(), prefix=unique("p") + ".")
+    producer = one.connection.Producer()
+    producer.publish({"n": 0}, routing_key="jobs")
+    status = daemon.status(data_dir)
+    assert status is not None
+
+    os.kill(status["pid"], signal.SIGKILL)
+    producer.publish({"n": 1}, routing_key="jobs", retry=True)
+
+    assert address
+    assert one.connection.default_channel.queue_purge("jobs") == 2

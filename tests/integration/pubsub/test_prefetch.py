@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -120,3 +121,25 @@ def test_a_raised_prefetch_count_takes_all_that_it_allows(
 
 def has_outstanding(one: Harness, count: int) -> bool:
     return len(one.session.outstanding) == count
+
+
+def test_messages_that_are_not_due_leave_room_for_those_that_are(
+    broker: str, harness: MakeHarness
+) -> None:
+    """200 tasks with an ETA in an hour don't stop a queue of ten; what is due soon comes then."""
+    one = harness(broker, make_spec(), prefix=unique("eta") + ".", default_max_outstanding=10)
+    got: list[Any] = []
+    queue = Queue("later", channel=one.connection.channel())
+    producer = one.connection.Producer()
+    now = datetime.now(UTC)
+    with one.connection.Consumer([queue], callbacks=[lambda body, _: got.append(body)]):
+        for number in range(200):
+            eta = (now + timedelta(hours=1)).isoformat()
+            producer.publish(number, routing_key="later", headers={"eta": eta})
+        soon = (now + timedelta(seconds=13)).isoformat()
+        producer.publish("soon", routing_key="later", headers={"eta": soon})
+        producer.publish("now", routing_key="later")
+        one.drain_until(lambda: "now" in got, seconds=10)
+        one.drain_until(lambda: "soon" in got, seconds=10)
+
+    assert got == ["now", "soon"]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convotic_pubsub.celery.codec import decode_envelope, encode_envelope
-from convotic_pubsub.celery.transient_queues import topic_matches
+from convotic_pubsub.celery.routing import topic_matches
 from convotic_pubsub.client.rpc import pb
 from convotic_pubsub.consume.acks import AckBatcher
 from convotic_pubsub.errors import OptionError
@@ -27,7 +27,7 @@ def test_an_envelope_survives_the_wire(body: str | bytes, priority: int) -> None
         "content-type": "x",
         "content-encoding": "y",
         "headers": {"id": "1"},
-        "properties": {"priority": priority},
+        "properties": {"priority": priority, "delivery_info": {}},
     }
 
     assert decode_envelope(encode_envelope(message)) == message

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from convotic_pubsub.celery.process_slots import Slot, host_name
+from convotic_pubsub.celery.process_slots import ProcessSlot, host_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,11 +28,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_taken_slot_is_not_taken_twice(folder: Path) -> None:
     """The next one gets the next number; a released number is used again."""
     del folder
-    first, second = Slot.take_first("scope"), Slot.take_first("scope")
-    assert Slot.take("scope", 0) is None
+    first, second = ProcessSlot.take_first("scope"), ProcessSlot.take_first("scope")
+    assert ProcessSlot.take("scope", 0) is None
 
     first.release()
-    again = Slot.take_first("scope")
+    again = ProcessSlot.take_first("scope")
 
     assert (second.number, again.number) == (1, 0)
     second.release()
@@ -41,7 +41,7 @@ def test_a_taken_slot_is_not_taken_twice(folder: Path) -> None:
 
 def test_a_released_slot_leaves_no_file(folder: Path) -> None:
     """Its file goes with it; that of a slot that is held stays."""
-    held, released = Slot.take_first("scope"), Slot.take_first("scope")
+    held, released = ProcessSlot.take_first("scope"), ProcessSlot.take_first("scope")
 
     released.release()
 
@@ -55,7 +55,7 @@ def test_who_locks_a_file_that_was_removed_meanwhile_takes_the_new_one(
 ) -> None:
     """Opened before its owner removed it, locked after: such a lock would keep nobody out."""
     del folder
-    owner = Slot.take_first("scope")
+    owner = ProcessSlot.take_first("scope")
     really_lock = fcntl.flock
 
     def lock_after_release(descriptor: int, operation: int) -> None:
@@ -64,10 +64,10 @@ def test_who_locks_a_file_that_was_removed_meanwhile_takes_the_new_one(
         really_lock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", lock_after_release)
-    taken = Slot.take("scope", 0)
+    taken = ProcessSlot.take("scope", 0)
 
     assert taken is not None
-    assert Slot.take("scope", 0) is None
+    assert ProcessSlot.take("scope", 0) is None
     taken.release()
 
 
@@ -79,7 +79,7 @@ def test_racing_owners_exclude_each_other(folder: Path) -> None:
     def race(_: int) -> int:
         taken = 0
         for _ in range(200):
-            slot = Slot.take("scope", 0)
+            slot = ProcessSlot.take("scope", 0)
             if slot is not None:
                 owners.append(1)
                 assert len(owners) == 1
@@ -95,14 +95,14 @@ def test_racing_owners_exclude_each_other(folder: Path) -> None:
 #: A process of its own: one with threads, as this one is, had better not fork.
 FORK = """
 import os
-from convotic_pubsub.celery.process_slots import Slot
-slot = Slot.take_first("scope")
+from convotic_pubsub.celery.process_slots import ProcessSlot
+slot = ProcessSlot.take_first("scope")
 child = os.fork()
 if not child:
     slot.release()
     os._exit(0)
 os.waitpid(child, 0)
-print(Slot.take("scope", 0))
+print(ProcessSlot.take("scope", 0))
 """
 
 
@@ -136,10 +136,10 @@ def test_a_folder_that_is_not_ours_alone_is_not_used(
         case _:
             monkeypatch.setattr(tempfile, "tempdir", "/proc")
 
-    first, second = Slot.take_first("scope"), Slot.take_first("scope")
+    first, second = ProcessSlot.take_first("scope"), ProcessSlot.take_first("scope")
 
     assert first.number != second.number
-    assert Slot.take("scope", first.number) is None
+    assert ProcessSlot.take("scope", first.number) is None
     assert str(os.getpid()) in host_name()
     assert list(elsewhere.iterdir()) == []
     assert caplog.text.count("TMPDIR") == 1

@@ -45,6 +45,7 @@ def test_every_option_of_the_transport_is_a_setting(tmp_path: Path) -> None:
         "task_visibility_timeout": 30,
         "task_max_lease": 3600,
         "task_max_outstanding": 9,
+        "task_max_deliveries": 20,
         "pubsub_emulator_host": "127.0.0.1:1",
     }
     plain, options = TransportOptions(project="unit"), options_of(define(), **given)

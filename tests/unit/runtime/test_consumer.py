@@ -123,7 +123,7 @@ def test_the_pool_has_what_has_no_rate_limit(pool: TaskPool) -> None:
     consumer.task_buckets = {"limited": TokenBucket(1), "free": None}
     handed_over: list[str] = []
     arrival: Any = SimpleNamespace(
-        hand_over=lambda: handed_over.append(threading.current_thread().name)
+        deliver=lambda: handed_over.append(threading.current_thread().name)
     )
 
     assert not consumer._pass("limited", arrival)

@@ -25,7 +25,7 @@ from convotic_pubsub.errors import PubsubTransportError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Slot", "host_name"]
+__all__ = ["ProcessSlot", "host_name"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _MAX_SLOTS = 1_000
 _TOKEN, _numbers = secrets.token_hex(4), itertools.count()
 
 
-class Slot:
+class ProcessSlot:
     """A number that no other live process of this host has."""
 
     def __init__(self, number: int, path: Path | None = None, descriptor: int = -1) -> None:
@@ -44,7 +44,7 @@ class Slot:
         self._pid = os.getpid()
 
     @classmethod
-    def take_first(cls, scope: str) -> Slot:
+    def take_first(cls, scope: str) -> ProcessSlot:
         """Return the first free slot of ``scope``.
 
         Raises:
@@ -59,7 +59,7 @@ class Slot:
         raise PubsubTransportError(f"{_MAX_SLOTS} processes of this host listen on one project")
 
     @classmethod
-    def take(cls, scope: str, number: int) -> Slot | None:
+    def take(cls, scope: str, number: int) -> ProcessSlot | None:
         """Return a slot if it is free; a killed owner's lock is gone with it."""
         folder = _folder()
         if folder is None:

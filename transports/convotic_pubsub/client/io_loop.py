@@ -93,17 +93,25 @@ class IoLoop:
             except Exception:
                 logger.exception("A transport step failed", extra={"action": "step_failed"})
 
-    def call(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        """Run a coroutine on the thread and wait for its result.
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Run a coroutine on the thread; the future has its result.
 
         Raises:
-            BrokerUnavailable: no result within ``timeout`` seconds.
             PubsubTransportError: the thread is that of the process this one was forked from.
         """
         if self.pid != os.getpid():
             coroutine.close()
             raise PubsubTransportError(FORKED)
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def call(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Run a coroutine on the thread and wait for its result.
+
+        Raises:
+            BrokerUnavailable: no result within ``timeout`` seconds.
+            PubsubTransportError: as :meth:`submit`.
+        """
+        future = self.submit(coroutine)
         try:
             return future.result(timeout)
         except concurrent.futures.TimeoutError as error:

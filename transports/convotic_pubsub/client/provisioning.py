@@ -220,7 +220,10 @@ class Provisioner:
         own = subscription_path(self._project, "")
         names: list[str] = []
         while True:
-            page = await self._broker.rpc.list_topic_subscriptions(path, token)
+            try:
+                page = await self._broker.rpc.list_topic_subscriptions(path, token)
+            except grpc.aio.AioRpcError as error:
+                raise translate(error, path) from error
             names += [name.removeprefix(own) for name in page.subscriptions if own in name]
             token = page.next_page_token
             if not token:

@@ -51,7 +51,7 @@ class Resources:
         An ephemeral queue is created in any provision mode: only its own process can do it.
         """
         if self.ask_parent is not None and not ephemeral:
-            self.ask_parent("ensure", spec.queue).result(60)
+            self.ask_parent("ensure", self._by_name(spec)).result(60)
         else:
             self._call(self._provisioner.ensure(spec, ephemeral=ephemeral), 60)
         self.declared.add(spec.queue)
@@ -59,8 +59,12 @@ class Resources:
     def exists(self, spec: QueueSpec) -> bool:
         """Ask the server whether a queue's subscription exists."""
         if self.ask_parent is not None:
-            return bool(self.ask_parent("exists", spec.queue).result(30))
+            return bool(self.ask_parent("exists", self._by_name(spec)).result(30))
         return bool(self._call(self._provisioner.exists(spec), 30))
+
+    def _by_name(self, spec: QueueSpec) -> QueueSpec | str:
+        """Return what a parent knows a queue by; policies of the options' queues don't pickle."""
+        return spec.queue if spec.queue in self._options.queues else spec
 
     def delete(self, spec: QueueSpec, *, with_topic: bool = True) -> None:
         """Delete a queue's subscription and its topic; missing ones are no error."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from amqp.protocol import queue_declare_ok_t
 from kombu.exceptions import ChannelError
@@ -13,26 +13,32 @@ from kombu.transport import virtual
 from kombu.utils.uuid import uuid
 
 from convotic_pubsub.celery.codec import encode_envelope
-from convotic_pubsub.errors import PublishError, TopicNotFound
+from convotic_pubsub.celery.envelope import check_eta
+from convotic_pubsub.celery.exchanges import Exchange
+from convotic_pubsub.celery.routing import is_transient_name
 from convotic_pubsub.kombu.message import Message
+from convotic_pubsub.kombu.patience import is_retried
 from convotic_pubsub.kombu.qos import QoS
-from convotic_pubsub.outgoing import FAIL_IF_MISSING, IfMissing, OutgoingMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from convotic_pubsub.consume.delivery import Delivery
     from convotic_pubsub.consume.subscription import Subscription
-    from convotic_pubsub.kombu.inbox import Sink
+    from convotic_pubsub.kombu.inbox import Inbox
     from convotic_pubsub.queue import PayloadDict
     from convotic_pubsub.session import Session
 
-__all__ = ["Arrival", "Channel", "Message"]
+__all__ = ["Channel", "Message", "QueuedMessage"]
 
 logger = logging.getLogger(__name__)
 
+_EXCHANGE_TYPES: Final = ("direct", "topic", "fanout")
+#: AMQP's delivery mode of messages that may be lost.
+_LOSSY: Final = 1
 
-class Arrival(NamedTuple):
+
+class QueuedMessage(NamedTuple):
     """One message on its way to a consumer's callback."""
 
     channel: Channel
@@ -40,12 +46,12 @@ class Arrival(NamedTuple):
     delivery: Delivery | None
     payload: PayloadDict
 
-    def hand_over(self) -> None:
-        """Give it to its consumer in the calling thread, as the connection's loop would in its own.
+    def deliver(self) -> None:
+        """Call its consumer in the calling thread, as the connection's loop does in its own.
 
         Raises nothing.
         """
-        self.channel.hand_over_elsewhere(self)
+        self.channel.deliver_elsewhere(self)
 
 
 class Channel(virtual.Channel):
@@ -61,11 +67,11 @@ class Channel(virtual.Channel):
         self._unsettled = QoS(self)
         self.session: Session = connection.session
         self._transient = self.session.transient
-        self._sink: Sink[Arrival] = connection.sink
-        self._queue_consumers: dict[str, Subscription] = {}
+        self._inbox: Inbox[QueuedMessage] = connection.inbox
+        self._subscriptions: dict[str, Subscription] = {}
         self._callbacks: dict[str, tuple[bool, Callable[[Message], Any]]] = {}
-        self._inboxes: dict[str, Callable[[Arrival], bool]] = {}
-        self._held: deque[Arrival] = deque()
+        self._redirects: dict[str, Callable[[QueuedMessage], bool]] = {}
+        self._held: deque[QueuedMessage] = deque()
 
     @property
     def qos(self) -> QoS:  # type: ignore[override]  # kombu uses no more of it than ours has
@@ -73,6 +79,28 @@ class Channel(virtual.Channel):
         return self._unsettled
 
     # -- queues -----------------------------------------------------------------------------------
+
+    def exchange_declare(
+        self,
+        exchange: str | None = None,
+        type: str = "direct",  # noqa: A002  kombu's name
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Declare an exchange: what this process knows of it.
+
+        Raises:
+            ChannelError: its type is not direct, topic or fanout.
+        """
+        if (type or "direct") not in _EXCHANGE_TYPES:
+            raise ChannelError(
+                f"exchange {exchange!r}: type {type!r} is not supported on Pub/Sub, use one of "
+                f"{', '.join(_EXCHANGE_TYPES)}",
+                (40, 10),
+                "Exchange.declare",
+                540,
+            )
+        super().exchange_declare(exchange, type, *args, **kwargs)
 
     def queue_declare(
         self,
@@ -83,14 +111,18 @@ class Channel(virtual.Channel):
         auto_delete: bool = False,
         **kwargs: Any,
     ) -> queue_declare_ok_t:
-        """Declare a queue: transient ones live in this process, others are topic and subscription.
+        """Declare a queue: one process's own live in it, others are topic and subscription.
+
+        Only a queue that is named for its process (a UUID, a worker's remote control) is its own.
+        What other names share is shared, and kept, whatever ``exclusive`` and ``auto_delete`` say.
 
         Raises:
             ChannelError: passive, and the queue does not exist.
         """
         del kwargs
         queue = queue or f"amq.gen-{uuid()}"
-        transient = exclusive or auto_delete or queue in self._transient
+        is_own = (exclusive or auto_delete) and is_transient_name(queue)
+        transient = is_own or queue in self._transient
         if passive:
             if not self._has_queue(queue):
                 raise ChannelError(
@@ -115,15 +147,9 @@ class Channel(virtual.Channel):
         arguments: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Bind a queue to an exchange."""
-        exchange = exchange or "amq.direct"
-        super().queue_bind(queue, exchange, routing_key, arguments, **kwargs)
-        if queue in self._transient:
-            kind = self._exchange_type(exchange)
-            self._transient.bind(queue, exchange, kind, routing_key)
-
-    def _queue_bind(self, exchange: str, *meta: Any) -> None:
-        """Nothing to do: bindings are kept by the session (transient) or the broker state."""
+        """Bind a queue to an exchange, for every process that publishes to it."""
+        del arguments, kwargs
+        self.session.exchanges.bind(self._exchange(exchange or "amq.direct"), queue, routing_key)
 
     def queue_unbind(
         self,
@@ -134,31 +160,32 @@ class Channel(virtual.Channel):
         **kwargs: Any,
     ) -> None:
         """Undo a binding."""
-        exchange = exchange or "amq.direct"
-        super().queue_unbind(queue, exchange, routing_key, arguments, **kwargs)
-        if queue in self._transient:
-            kind = self._exchange_type(exchange)
-            self._transient.unbind(queue, exchange, kind, routing_key)
+        del arguments, kwargs
+        self.session.exchanges.unbind(self._exchange(exchange or "amq.direct"), queue, routing_key)
 
     def queue_delete(
         self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any
     ) -> None:
-        """Delete a queue. That of a handler is never deleted from here."""
+        """Delete a queue and the bindings known here. A handler's is never deleted from here."""
         del if_unused, kwargs
         if queue in self._transient:
             self._transient.delete(queue)
         elif queue not in self.session.options.queues and not (
             if_empty and self._count(queue) != 0
         ):
+            self.session.bindings.remove_queue(queue)
             self.session.resources.delete(self.session.spec(queue))
-        self.state.queue_bindings_delete(queue)
 
     def after_reply_message_received(self, queue: str) -> None:
         """Keep the reply queue: it is local and costs nothing."""
 
-    def _exchange_type(self, exchange: str) -> str:
-        declared = (self.state.exchanges or {}).get(exchange)
-        return str(declared["type"]) if declared else "direct"
+    def _exchange(self, name: str) -> Exchange:
+        declared = (self.state.exchanges or {}).get(name)
+        if declared is None:
+            return Exchange(name)
+        return Exchange(
+            name, str(declared["type"]), is_durable=bool(declared["durable"]), is_declared=True
+        )
 
     def _size(self, queue: str) -> int:
         return self._count(queue) or 0
@@ -168,13 +195,13 @@ class Channel(virtual.Channel):
         if queue in self._transient:
             return int(self._transient.size(queue))
         subscription = self.session.spec(queue).subscription
-        depth = self.session.resources.backlog_sizes([subscription]).get(subscription)
-        return depth.messages if depth else None
+        size = self.session.resources.backlog_sizes([subscription]).get(subscription)
+        return size.messages if size else None
 
     def _purge(self, queue: str) -> int:
         if queue in self._transient:
             return int(self._transient.purge(queue))
-        return int(self.session.resources.purge(self.session.spec(queue)))
+        return self.session.resources.purge(self.session.spec(queue))
 
     # -- publishing -------------------------------------------------------------------------------
 
@@ -183,54 +210,28 @@ class Channel(virtual.Channel):
     ) -> None:
         """Publish; returns once the server has confirmed it; replies and events are not waited for.
 
+        Called with ``retry`` (Celery's default), kombu's producer has a lost connection outlasted,
+        for ``publish_timeout_seconds``; without it there is one attempt.
+
         Raises:
-            PublishError: refused, or not confirmed in time.
+            PublishError: no queue gets it, or it was refused, or not confirmed in time.
+            BrokerUnavailable: the one attempt found no server.
         """
         del kwargs
         self._inplace_augment_message(message, exchange, routing_key)
-        data = encode_envelope(message)
-        kind = self._exchange_type(exchange) if exchange else "direct"
-        for queue in self._durable_targets(exchange, kind, routing_key):
-            self._put(queue, data)
-        if exchange and self._may_have_transient(exchange, kind, routing_key):
-            self._transient.cast(data, exchange, kind, routing_key)
-
-    def _durable_targets(self, exchange: str, kind: str, routing_key: str) -> Iterator[str]:
-        if not exchange:
-            yield routing_key
-        elif kind != "fanout":
-            queues = self._lookup(exchange, routing_key)
-            yield from (queue for queue in queues if queue not in self._transient)
-
-    def _may_have_transient(self, exchange: str, kind: str, routing_key: str) -> bool:
-        """Say whether queues of other processes may be bound to an exchange."""
-        if kind != "direct":
-            return True
-        queues = self._lookup(exchange, routing_key)
-        return not queues or any(queue in self._transient for queue in queues)
+        check_eta(message)
+        self.session.exchanges.publish(
+            encode_envelope(message),
+            self._exchange(exchange) if exchange else Exchange(""),
+            routing_key,
+            is_lossy=message["properties"].get("delivery_mode") == _LOSSY,
+            retry=is_retried(),
+        )
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+        """Publish to a queue: kombu's own way, for what it has of its own to send."""
         del kwargs
-        if queue in self.session.options.queues:
-            raise PublishError(
-                f"queue {queue} carries raw messages, not Celery's: publish to its topic with "
-                "ctx.pubsub.publish, or call the handler with .delay(payload)"
-            )
-        session, spec = self.session, self.session.spec(queue)
-        is_ours = queue in session.resources.declared
-        if not is_ours and self._transient.is_elsewhere(queue):
-            self._transient.cast(message, "", "direct", queue)
-            return
-        # One that was there: somebody has deleted it, or the emulator lost its data.
-        if_missing = IfMissing(declare=(queue,)) if is_ours else FAIL_IF_MISSING
-        try:
-            session.publish_confirmed(OutgoingMessage(spec.topic, message), if_missing=if_missing)
-        except TopicNotFound:
-            if is_ours:
-                raise
-            # A reply queue of another process (rpc://): it listens on the control topic.
-            self._transient.remember_elsewhere(queue)
-            self._transient.cast(message, "", "direct", queue)
+        self.session.exchanges.publish(encode_envelope(message), Exchange(""), queue)
 
     # -- consuming --------------------------------------------------------------------------------
 
@@ -249,63 +250,64 @@ class Channel(virtual.Channel):
         self._callbacks[consumer_tag] = (no_ack, callback)
         if queue in self._transient:
             self._transient.consume(
-                queue, lambda payload: self._sink.put(Arrival(self, consumer_tag, None, payload))
+                queue,
+                lambda payload: self._inbox.put(QueuedMessage(self, consumer_tag, None, payload)),
             )
             return
         spec = self.session.spec(queue)
         if self._unsettled.prefetch_count and queue not in self.session.options.queues:
             spec = replace(spec, concurrency=self._unsettled.prefetch_count)
-        self._queue_consumers[consumer_tag] = self.session.consume(
-            spec, lambda delivery: self._arrive(queue, consumer_tag, delivery)
+        self._subscriptions[consumer_tag] = self.session.consume(
+            spec, lambda delivery: self._queue(queue, consumer_tag, delivery)
         )
 
-    def use_inbox(self, queue: str, put: Callable[[Arrival], bool]) -> None:
-        """Have a queue's messages handed over by another thread than the connection's loop.
+    def redirect(self, queue: str, put: Callable[[QueuedMessage], bool]) -> None:
+        """Have a queue's messages delivered by another thread than the connection's loop.
 
         ``put`` is called on the I/O thread and must not block: another thread is to call
-        :meth:`Arrival.hand_over`. It may say False for one that the connection's loop is to have.
-        It is not asked while there is a prefetch count, which one thread alone can keep.
+        :meth:`QueuedMessage.deliver`. It returns False for one that the connection's loop is to
+        have. It is not called while there is a prefetch count, which one thread alone can keep.
         """
-        self._inboxes[queue] = put
+        self._redirects[queue] = put
 
-    def _arrive(self, queue: str, consumer_tag: str, delivery: Delivery) -> None:
-        """Put a delivery into the queue's inbox, or else the connection's (I/O thread)."""
+    def _queue(self, queue: str, consumer_tag: str, delivery: Delivery) -> None:
+        """Queue a delivery where the queue's messages go, or else here (I/O thread)."""
         assert delivery.payload is not None
-        arrival = Arrival(self, consumer_tag, delivery, delivery.payload)
-        put = self._inboxes.get(queue)
-        if put is None or self._unsettled.prefetch_count or not put(arrival):
-            self._sink.put(arrival)
+        queued = QueuedMessage(self, consumer_tag, delivery, delivery.payload)
+        put = self._redirects.get(queue)
+        if put is None or self._unsettled.prefetch_count or not put(queued):
+            self._inbox.put(queued)
 
     def basic_cancel(self, consumer_tag: str) -> None:
-        """Stop a consumer: nothing more is pulled, what was not handed over is given back."""
+        """Stop a consumer: nothing more is pulled, what was not delivered is given back."""
         self._consumers.discard(consumer_tag)
         queue = self._tag_to_queue.pop(consumer_tag, None)
         self._callbacks.pop(consumer_tag, None)
-        consumer = self._queue_consumers.pop(consumer_tag, None)
+        consumer = self._subscriptions.pop(consumer_tag, None)
         if consumer is not None:
             self.session.cancel(consumer)
         elif queue is not None:
             self._transient.cancel(queue)
 
-    def hand_over(self, arrival: Arrival, *, contain: bool = False) -> bool:
+    def deliver(self, queued: QueuedMessage, *, contain: bool = False) -> bool:
         """Give one message to its consumer; False when that was not possible now.
 
-        ``contain`` gives a message up that its consumer can't take, instead of raising.
+        ``contain`` gives up a message that its consumer can't take, instead of raising.
         """
-        entry = self._callbacks.get(arrival.consumer_tag)
+        entry = self._callbacks.get(queued.consumer_tag)
         if entry is None:
             self._resume()
             return False  # cancelled: the session has given the message back
         no_ack, callback = entry
         if not no_ack and not self._unsettled.can_consume():
-            self._held.append(arrival)
+            self._held.append(queued)
             return False
-        delivery = arrival.delivery
+        delivery = queued.delivery
         if delivery is not None and not delivery.check_out():
             delivery.subscription.resume()
             self._resume()
             return False  # given back meanwhile: it waited too long
-        message = self._message(arrival.payload, delivery)
+        message = self._message(queued.payload, delivery)
         if no_ack:
             message.settle_ack()
         else:
@@ -313,20 +315,20 @@ class Channel(virtual.Channel):
         self._call(callback, message, contain=contain)
         return True
 
-    def hand_over_elsewhere(self, arrival: Arrival) -> None:
+    def deliver_elsewhere(self, queued: QueuedMessage) -> None:
         """Give a message to its consumer, outside of the connection's loop.
 
-        An error of the broker is that loop's to see and to act upon: this message goes back.
+        A broker's error is for that loop to see and to act upon: this message goes back.
         """
         connection: Any = self.connection
         if connection is None or connection.is_stopping:
             return  # it is given back when the connection closes
         try:
-            self.hand_over(arrival, contain=True)
-        except Exception as error:  # noqa: BLE001  whoever calls has other messages too
+            self.deliver(queued, contain=True)
+        except Exception as error:  # noqa: BLE001  the calling thread has other messages too
             logger.warning(
                 "A message of queue %s was not taken: %s",
-                self._tag_to_queue.get(arrival.consumer_tag),
+                self._tag_to_queue.get(queued.consumer_tag),
                 error,
                 extra={"action": "message_not_taken"},
             )
@@ -337,11 +339,14 @@ class Channel(virtual.Channel):
         try:
             callback(message)
         except (*connection.connection_errors, *connection.channel_errors):
-            message.settle_reject(requeue=True)  # the consumer is about to start anew
+            message.settle_reject(requeue=True)  # the consumer is about to restart
             raise
         except Exception as error:
-            if not contain or message.received is None:
+            if not contain:
                 raise
+            if message.received is None:
+                self._drop(message, error)
+                return
             logger.exception(
                 "Message %s of queue %s can't be taken; it goes to the dead-letter topic",
                 message.received.message_id,
@@ -349,6 +354,17 @@ class Channel(virtual.Channel):
                 extra={"action": "message_refused", "queue": message.received.subscription},
             )
             message.give_up(error)
+
+    def _drop(self, message: Message, error: Exception) -> None:
+        """Drop an event or an order that its consumer can't take: it must not end the worker."""
+        logger.warning(
+            "A message of exchange %s is dropped, it can't be handled: %s: %s",
+            (message.delivery_info or {}).get("exchange"),
+            type(error).__name__,
+            error,
+            extra={"action": "control_invalid"},
+        )
+        self.forget(message)
 
     def _message(self, payload: PayloadDict, delivery: Delivery | None) -> Message:
         if "delivery_tag" not in payload["properties"]:
@@ -381,9 +397,9 @@ class Channel(virtual.Channel):
         del prefetch_size, apply_global
         self._unsettled.prefetch_count = prefetch_count
         limit = prefetch_count or self.session.options.default_max_outstanding
-        for consumer in self._queue_consumers.values():
-            if consumer.spec.queue not in self.session.options.queues:
-                self.session.post(consumer.set_concurrency, limit)
+        for subscription in list(self._subscriptions.values()):
+            if subscription.spec.queue not in self.session.options.queues:
+                self.session.post(subscription.set_concurrency, limit)
         self._resume()
 
     # -- settling ---------------------------------------------------------------------------------
@@ -391,14 +407,14 @@ class Channel(virtual.Channel):
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
         """Acknowledge; returns at once, the session confirms."""
         del multiple
-        message = self._unsettled.unsettled.get(delivery_tag)
+        message = self._unsettled.find(delivery_tag)
         if message is not None:
             message.settle_ack()
             self.forget(message)
 
     def basic_reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Return a message for delivery now, or (``requeue=False``) dead-letter it."""
-        message = self._unsettled.unsettled.get(delivery_tag)
+        message = self._unsettled.find(delivery_tag)
         if message is None:
             return
         if message.received is None and requeue:
@@ -407,25 +423,25 @@ class Channel(virtual.Channel):
         self.forget(message)
 
     def forget(self, message: Message) -> None:
-        """A message was settled: its place is free."""
-        self._unsettled.unsettled.pop(str(message.delivery_tag), None)
+        """Count a message that was settled no more."""
+        self._unsettled.remove(str(message.delivery_tag))
         self._resume()
 
     def basic_recover(self, requeue: bool = False) -> None:
         """Return all unsettled messages for delivery now."""
         del requeue
-        for tag in list(self._unsettled.unsettled):
+        for tag in self._unsettled.tags():
             self.basic_reject(tag, requeue=True)
 
     def _resume(self) -> None:
-        """Put back into the inbox what the prefetch count held up, as many as it allows now."""
+        """Put what the prefetch count held up back into the inbox, as much as it allows now."""
         room = self._unsettled.room()
         while self._held and room > 0:
             try:
-                arrival = self._held.popleft()
+                queued = self._held.popleft()
             except IndexError:  # another thread was faster
                 return
-            self._sink.put(arrival)
+            self._inbox.put(queued)
             room -= 1
 
     def close(self) -> None:

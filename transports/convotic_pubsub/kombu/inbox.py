@@ -8,12 +8,12 @@ import select
 from collections import deque
 from typing import Generic, TypeVar
 
-__all__ = ["Sink"]
+__all__ = ["Inbox"]
 
 T = TypeVar("T")
 
 
-class Sink(Generic[T]):
+class Inbox(Generic[T]):
     """A queue whose descriptor is readable while something may be in it.
 
     :meth:`put` and :meth:`signal` may be called from any thread; one thread takes.

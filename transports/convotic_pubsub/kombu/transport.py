@@ -6,10 +6,10 @@ import contextlib
 import logging
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from kombu.transport import virtual
 
-from convotic_pubsub.celery.integrations import install, on_worker_stopping
 from convotic_pubsub.errors import (
     AccessDenied,
     BrokerUnavailable,
@@ -17,8 +17,10 @@ from convotic_pubsub.errors import (
     SubscriptionMismatch,
     SubscriptionNotFound,
 )
-from convotic_pubsub.kombu.channel import Arrival, Channel
-from convotic_pubsub.kombu.inbox import Sink
+from convotic_pubsub.kombu.channel import Channel, QueuedMessage
+from convotic_pubsub.kombu.inbox import Inbox
+from convotic_pubsub.kombu.integrations import install, on_worker_stopping
+from convotic_pubsub.kombu.patience import note_retries
 from convotic_pubsub.options import parse_options
 from convotic_pubsub.registry import open_session
 
@@ -29,9 +31,11 @@ __all__ = ["Transport"]
 
 logger = logging.getLogger(__name__)
 
-#: Messages handed over before the hub gets to its timers and other descriptors.
+#: Messages delivered before the hub gets to its timers and other descriptors.
 _MAX_TURN = 64
 
+#: The exchanges that were declared, by session.
+_broker_states: WeakKeyDictionary[Session, virtual.BrokerState] = WeakKeyDictionary()
 
 _RECOVERABLE_ERRORS: Final = (
     AccessDenied,
@@ -63,10 +67,11 @@ class Transport(virtual.Transport):
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
         install()
+        note_retries(client)
         self.session: Session
-        self.sink: Sink[Arrival] = Sink()
+        self.inbox: Inbox[QueuedMessage] = Inbox()
         self._hub: Any = None
-        #: Whether what arrives is not handed over any more, but given back.
+        #: Whether nothing is delivered any more: what arrives is given back.
         self.is_stopping = False
 
     def driver_version(self) -> str:
@@ -87,13 +92,15 @@ class Transport(virtual.Transport):
         """
         client: Any = self.client
         self.session = open_session(parse_options(client.hostname or "", client.transport_options))
+        # Exchanges are a project's; kombu's own state is shared by all connections of the process.
+        self.state = _broker_states.setdefault(self.session, virtual.BrokerState())
         return super().establish_connection()
 
     def close_connection(self, connection: Any) -> None:
         """Cancel the connection's consumers, and confirm acks and publishes under way."""
         if self._hub is not None:
             with contextlib.suppress(KeyError, ValueError, OSError):
-                self._hub.remove_reader(self.sink.fileno())
+                self._hub.remove_reader(self.inbox.fileno())
             self._hub = None
         had_consumers = any(channel._consumers for channel in self.channels or ())
         super().close_connection(connection)
@@ -106,16 +113,16 @@ class Transport(virtual.Transport):
                     error,
                     extra={"action": "flush_failed"},
                 )
-        self.sink.close()
+        self.inbox.close()
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Let Celery's hub watch the descriptor; called again after each loop reset."""
         del connection
         self._hub = loop
         on_worker_stopping(self._stop)
-        loop.add_reader(self.sink.fileno(), self._on_readable)
-        if len(self.sink):
-            self.sink.signal()
+        loop.add_reader(self.inbox.fileno(), self._on_readable)
+        if len(self.inbox):
+            self.inbox.signal()
 
     def _stop(self, **kwargs: Any) -> None:
         """Hand over nothing more, and end the loop's wait: Celery would sleep up to a second.
@@ -124,30 +131,30 @@ class Transport(virtual.Transport):
         """
         del kwargs
         self.is_stopping = True
-        self.sink.signal()
+        self.inbox.signal()
 
     def _on_readable(self) -> None:
-        if self.is_stopping:  # what has arrived is handed back when the connection closes
-            self.sink.acknowledge()
+        if self.is_stopping:  # what has arrived is given back when the connection closes
+            self.inbox.acknowledge()
             return
         # An error would end the worker, and so would the same message in the next one.
-        self._hand_over(_MAX_TURN, contain=True)
+        self._deliver_queued(_MAX_TURN, contain=True)
 
-    def _hand_over(self, most: int, *, contain: bool = False) -> int:
+    def _deliver_queued(self, most: int, *, contain: bool = False) -> int:
         """Give what has arrived to the consumers, a bounded number; return how many it was."""
-        self.sink.acknowledge()
+        self.inbox.acknowledge()
         count = 0
         try:
             for _ in range(most):
-                # A message of before may have been run right here (-P solo), and meanwhile the
-                # worker told to stop.
-                arrival = None if self.is_stopping else self.sink.take()
-                if arrival is None:
+                # The message before may have run right here (-P solo), and the worker may have
+                # been stopped meanwhile.
+                queued = None if self.is_stopping else self.inbox.take()
+                if queued is None:
                     break
-                count += arrival.channel.hand_over(arrival, contain=contain)
+                count += queued.channel.deliver(queued, contain=contain)
         finally:
-            if len(self.sink):
-                self.sink.signal()
+            if len(self.inbox):
+                self.inbox.signal()
         return count
 
     def drain_events(self, connection: Any, timeout: float | None = None, **kwargs: Any) -> None:
@@ -162,7 +169,7 @@ class Transport(virtual.Transport):
         del connection, kwargs
         clock = self.session.clock
         give_up_at = None if timeout is None else clock() + timeout
-        while not self._hand_over(1):
+        while not self._deliver_queued(1):
             left = None if give_up_at is None else give_up_at - clock()
-            if (left is not None and left <= 0) or not self.sink.wait(left):
+            if (left is not None and left <= 0) or not self.inbox.wait(left):
                 raise TimeoutError("no message in time")
