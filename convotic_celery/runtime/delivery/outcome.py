@@ -43,6 +43,7 @@ __all__ = [
     "Run",
     "Settlement",
     "Stopped",
+    "WorkerFault",
     "WorkerLost",
     "final_error",
     "settle",
@@ -81,6 +82,10 @@ class Deferred(ConvoticError):
 
     def __str__(self) -> str:
         return f"not run, {self.reason}; again in {self.delay_seconds:g} s"
+
+
+class WorkerFault(Deferred):
+    """The worker itself can't run anything now; that is not the message's fault."""
 
 
 class KeySucceeded(celery_exceptions.Ignore):

@@ -8,6 +8,7 @@ worker's side (``delivery/carriers.py``).
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 from convotic_celery.context.records import new_token
 from convotic_celery.runtime.delivery.attempts import RunName, describe_failure
 from convotic_celery.runtime.delivery.carriers import RunIgnored, RunRetried
-from convotic_celery.runtime.delivery.error_text import error_text, error_type
+from convotic_celery.runtime.delivery.error_text import error_text, error_type, make_readable
 from convotic_celery.runtime.delivery.outcome import (
     Ack,
     AlreadyFailed,
@@ -29,10 +30,17 @@ from convotic_celery.runtime.delivery.outcome import (
     RetryRun,
     Run,
     Settlement,
+    WorkerFault,
     final_error,
     settle,
 )
+from convotic_celery.runtime.delivery.steps import Pause
 from convotic_celery.runtime.execution.invoke import CallHandler, CallHook, build_message
+from convotic_celery.runtime.execution.worker_faults import (
+    PAUSE_SECONDS,
+    find_worker_fault,
+    report_fault,
+)
 
 if TYPE_CHECKING:
     from convotic_celery.runtime.delivery.attempts import End
@@ -43,6 +51,8 @@ if TYPE_CHECKING:
     from convotic_celery.sdk.message import WorkerMessage
 
 __all__ = ["Ended", "attempt", "run_handler"]
+
+logger = logging.getLogger(__name__)
 
 #: Passed through untouched: the worker is told to stop.
 _WORKER_STOPS = (WorkerShutdown, WorkerTerminate, GeneratorExit, asyncio.CancelledError)
@@ -74,11 +84,15 @@ def attempt(
         raise
     except BaseException as raised:  # noqa: BLE001 - whatever a handler raises has a meaning
         error = raised if isinstance(raised, Exception) else _exited(raised)
+        fault = find_worker_fault(raised)
     else:
         if "run" in facts and execution.attempts is not None:
             yield from execution.attempts.forget(_name(execution, facts))
         return None
+    if fault is not None:
+        error = yield from _wait_out(fault, error, execution, deadline)
     settlement = _settle(error, execution, facts, deadline.handler_seconds)
+    error = make_readable(error)
     if isinstance(settlement, Fail) and settlement.calls_hook:
         yield CallHook(settlement, final_error(error), raw, facts)
     settlement = yield from _record(execution, facts, settlement)
@@ -123,12 +137,34 @@ def _begin(execution: Execution, facts: MessageFacts) -> Steps[None]:
         raise AlreadyFailed(decided)
 
 
+def _wait_out(
+    fault: str, error: Exception, execution: Execution, deadline: RunDeadline
+) -> Steps[WorkerFault]:
+    """Keep the run's slot for a while; return the error that defers the message."""
+    definition = execution.definition
+    report_fault(definition.queue, fault)
+    limit = definition.options.run_limit
+    # A prefork child can't have its lease held for longer: its parent stops it at the deadline.
+    yield Pause(PAUSE_SECONDS if deadline.restart(limit) else min(PAUSE_SECONDS, limit / 4))
+    deferred = WorkerFault(fault, 1.0)
+    deferred.__cause__ = error
+    return deferred
+
+
 def _settle(
     error: Exception, execution: Execution, facts: MessageFacts, elapsed_seconds: float
 ) -> Settlement:
+    options, attempt = execution.definition.options, facts["attempt"]
     jitter = random.random()  # noqa: S311 - of a back-off
-    event = Raised(error, elapsed_seconds, jitter)
-    return settle(event, execution.definition.options, attempt=facts["attempt"])
+    try:
+        return settle(Raised(error, elapsed_seconds, jitter), options, attempt=attempt)
+    except Exception as broken:  # noqa: BLE001 - an error may answer isinstance() with an error
+        queue, kind = execution.definition.queue, error_type(error)
+        logger.error(  # noqa: TRY400 - a traceback would look at the error again
+            "%s raised %s, which can't be examined: %s", queue, kind, type(broken).__name__
+        )
+        other = HandlerExited(f"the handler raised {kind}")
+        return settle(Raised(other, elapsed_seconds, jitter), options, attempt=attempt)
 
 
 def _record(execution: Execution, facts: MessageFacts, settlement: Settlement) -> Steps[Settlement]:

@@ -16,6 +16,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from convotic_celery.errors import ConvoticError
 from convotic_celery.runtime.celery_internals import TASKS
+from convotic_celery.runtime.delivery.error_text import error_text
 from convotic_celery.runtime.delivery.outcome import HandlerExited
 from convotic_celery.runtime.execution.current_run import CURRENT_RUN, Run, key_stacks_by_run
 from convotic_celery.runtime.execution.loop import LoopThread, process_loop
@@ -94,4 +95,5 @@ async def explain_cancellation(coroutine: Coroutine[Any, Any, T]) -> T:
         raise HandlerCancelled("the handler awaited something that was cancelled") from exc
     except (SystemExit, KeyboardInterrupt) as exc:
         # asyncio would let it through and end the loop, with every other handler on it.
-        raise HandlerExited(f"the handler raised {exc!r}") from exc
+        text = f"{type(exc).__name__}({error_text(exc)})"
+        raise HandlerExited(f"the handler raised {text}") from exc

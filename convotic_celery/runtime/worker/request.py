@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -48,6 +47,7 @@ from convotic_celery.runtime.delivery.outcome import (
     WorkerLost,
     settle,
 )
+from convotic_pubsub import queue
 
 if TYPE_CHECKING:
     from convotic_celery.runtime.delivery.attempts import End
@@ -61,25 +61,13 @@ logger = logging.getLogger(__name__)
 
 
 class SettledMessage(Protocol):
-    """What this needs of ``convotic_pubsub.kombu.channel.Message``; see docs/architecture.md."""
+    """What this needs of :class:`convotic_pubsub.kombu.message.Message`."""
 
     def started(self, hold_seconds: float) -> None:
         """Keep the lease at most so long from now."""
 
-    def lapse(self, delay_seconds: float) -> None:
-        """Let the lease end."""
-
-    def postpone(self, delay_seconds: float) -> None:
-        """Let the lease end; it was not run."""
-
-    def dead_letter(self, attributes: Mapping[str, str]) -> None:
-        """Publish a copy with these attributes added, then acknowledge."""
-
-    def hand_back(self) -> None:
-        """Return it unrun."""
-
-    def ack(self) -> None:
-        """Acknowledge."""
+    def settle(self, settlement: queue.Settlement) -> None:
+        """Settle it, if it is not settled yet."""
 
 
 class HandlerRequest(Request):
@@ -210,27 +198,34 @@ class HandlerRequest(Request):
         """Do what was decided, and report it; only the first settlement counts."""
         if self.acknowledged:
             return
-        attributes = (
-            dead_letter_attributes(settlement, self._origin) if isinstance(settlement, Fail) else {}
-        )
+        told = self._to_transport(settlement)
         self.acknowledged = True
         self._note(settlement)
+        self._delivery.settle(told)
         match settlement:
             case Ack():
-                self._delivery.ack()
                 self._report_ack(settlement)
             case RetryRun():
-                self._delivery.lapse(settlement.delay_seconds)
                 self._report_retry("retried", exc_info)
             case Defer():
-                self._delivery.postpone(settlement.delay_seconds)
                 self._report_retry("deferred", exc_info)
             case Fail():
-                self._delivery.dead_letter(attributes)
                 self._report_failure(exc_info, recorded=recorded, announced=announced)
             case ReturnUnrun():
-                self._delivery.hand_back()
                 outcomes.count(self.name, "returned_unrun")
+
+    def _to_transport(self, settlement: Settlement) -> queue.Settlement:
+        match settlement:
+            case Ack():
+                return queue.Acknowledge()
+            case RetryRun():
+                return queue.Lapse(settlement.delay_seconds)
+            case Defer():
+                return queue.Defer(settlement.delay_seconds)
+            case Fail():
+                return queue.DeadLetter(dead_letter_attributes(settlement, self._origin))
+            case ReturnUnrun():
+                return queue.Return(is_unrun=True)
 
     def _note(self, settlement: Settlement) -> None:
         """Write to the store how the run ended, where the run itself could not."""

@@ -234,7 +234,7 @@ def test_what_a_shutdown_returns_has_not_begun(server: ValkeyOnSocket, our_pool:
 
     request.hand_back()
 
-    assert message.settlement == ("hand_back",)
+    assert message.settlement == ("return_unrun",)
     wait_until(lambda: world.look().losses == 0)
 
 

@@ -17,6 +17,7 @@ from convotic_celery.runtime.worker.request import HandlerRequest
 from convotic_celery.sdk.handler import HandlerDefinition, define_handler
 from convotic_celery.sdk.options import WorkerOptions
 from convotic_celery.settings import Settings
+from convotic_pubsub import queue
 from convotic_pubsub.queue import Received
 
 PUBLISHED_AT = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)
@@ -101,20 +102,18 @@ class RecordingMessage:
     def started(self, hold_seconds: float) -> None:
         self.held_seconds = hold_seconds
 
-    def ack(self) -> None:
-        self._settle("ack")
-
-    def lapse(self, delay_seconds: float) -> None:
-        self._settle("lapse", delay_seconds)
-
-    def postpone(self, delay_seconds: float) -> None:
-        self._settle("postpone", delay_seconds)
-
-    def dead_letter(self, attributes: Mapping[str, str]) -> None:
-        self._settle("dead_letter", dict(attributes))
-
-    def hand_back(self) -> None:
-        self._settle("hand_back")
+    def settle(self, settlement: queue.Settlement) -> None:
+        match settlement:
+            case queue.Acknowledge():
+                self._settle("ack")
+            case queue.Lapse():
+                self._settle("lapse", settlement.delay_seconds)
+            case queue.Defer():
+                self._settle("defer", settlement.delay_seconds)
+            case queue.DeadLetter():
+                self._settle("dead_letter", dict(settlement.attributes))
+            case queue.Return():
+                self._settle("return_unrun")
 
     def _settle(self, *settlement: Any) -> None:
         self.settlements.append(settlement)

@@ -113,7 +113,7 @@ def test_a_deferred_message_is_delivered_again_unfailed(any_pool: Any) -> None:
     """Its settlement records neither failure nor loss."""
     message = run(any_pool, Deferred("its key is busy", 20.0))
 
-    assert message.settlement == ("postpone", 20.0)
+    assert message.settlement == ("defer", 20.0)
 
 
 class BusyKey:
@@ -231,4 +231,4 @@ def test_what_waits_for_its_rate_is_handed_back_at_the_end(
 
     consumer.on_close()
 
-    assert message.settlement == ("hand_back",)
+    assert message.settlement == ("return_unrun",)

@@ -307,7 +307,7 @@ def test_a_cold_shutdown_hands_back_what_it_cancelled(pool: TaskPool) -> None:
     running.request.cancel(pool, emit_retry=False)
 
     wait_until(running.message.settled.is_set)
-    assert running.message.settlement == ("hand_back",)
+    assert running.message.settlement == ("return_unrun",)
 
 
 def test_a_hard_limit_with_attempts_left_is_a_retry(pool: TaskPool) -> None:
@@ -347,10 +347,12 @@ def test_a_child_killed_by_our_own_shutdown_is_handed_back(
     monkeypatch.setattr(worker_state, "should_terminate", True)
     waiting.request.on_failure(info(celery_exceptions.WorkerLostError("killed")))
 
-    assert waiting.message.settlement == ("hand_back",)
+    assert waiting.message.settlement == ("return_unrun",)
 
 
-@pytest.mark.parametrize(("requeue", "settlement"), [(True, "hand_back"), (False, "dead_letter")])
+@pytest.mark.parametrize(
+    ("requeue", "settlement"), [(True, "return_unrun"), (False, "dead_letter")]
+)
 def test_what_celery_rejects_is_never_dropped(
     pool: TaskPool, requeue: bool, settlement: str
 ) -> None:
