@@ -24,6 +24,7 @@ from convotic_celery.plugins import plug_in_services
 from convotic_celery.runtime.delivery.attempts import AttemptLog
 from convotic_celery.runtime.delivery.payload import SERIALIZER, register_serializer
 from convotic_celery.runtime.delivery.policy import HandlerPolicy
+from convotic_celery.runtime.delivery.replays import ReplayTokens
 from convotic_celery.runtime.execution.canvas import CeleryCanvas
 from convotic_celery.runtime.execution.lifespans import Lifespans, begin_all
 from convotic_celery.runtime.execution.task import HandlerTask
@@ -116,6 +117,7 @@ class ConvoticApp(Celery):
         self.pauses = Pauses(self.store, key_prefix=settings.store_prefix)
         self.lifespans = Lifespans()
         self.attempts = AttemptLog(self.store, key_prefix=settings.store_prefix)
+        replays = ReplayTokens(key_prefix=settings.store_prefix)
         self._policies = {d.queue: HandlerPolicy(d, self.attempts) for d in self.definitions}
         super().__init__("convotic", **kwargs)
         self.conf.update(self._configuration())
@@ -141,7 +143,7 @@ class ConvoticApp(Celery):
         publisher = HandlerPublisher(self.publisher, settings.publish_timeout)
         for definition in self.definitions:
             execution = make_execution(
-                definition, self.services, self.keys, self.attempts, self.lifespans
+                definition, self.services, self.keys, self.attempts, replays, self.lifespans
             )
             self._tasks[definition.queue] = make_task(execution, publisher)
         if any(definition.lifespan for definition in self.definitions):

@@ -16,6 +16,7 @@ from convotic_celery.modules import apply_settings, surround_routes
 from convotic_celery.runtime.delivery.attributes import (
     MESSAGE_ID_ATTRIBUTE,
     REPLAY_COUNT_ATTRIBUTE,
+    REPLAY_TOKEN_ATTRIBUTE,
     TARGET_ATTRIBUTE,
 )
 from convotic_celery.runtime.execution.lifespans import one_of_each
@@ -151,13 +152,13 @@ class AppUnderTest:
 
     async def replay(self, dead_letter: DeadLetterSeen) -> str:
         """Publish a dead letter again for its handler alone, as an operator does."""
+        dead = dead_letter.all_attributes
         attributes = {
             **dead_letter.raw.attributes,
             TARGET_ATTRIBUTE: dead_letter.handler,
             MESSAGE_ID_ATTRIBUTE: dead_letter.message_id,
-            REPLAY_COUNT_ATTRIBUTE: str(
-                int(dead_letter.raw.attributes.get(REPLAY_COUNT_ATTRIBUTE, "0")) + 1
-            ),
+            REPLAY_TOKEN_ATTRIBUTE: dead[REPLAY_TOKEN_ATTRIBUTE],
+            REPLAY_COUNT_ATTRIBUTE: str(int(dead[REPLAY_COUNT_ATTRIBUTE]) + 1),
         }
         topic = next(d.topic for d in self.app.definitions if d.queue == dead_letter.handler)
         message = OutgoingMessage(topic, dead_letter.raw.data, attributes)

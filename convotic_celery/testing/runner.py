@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ from celery.worker import state
 from convotic_celery.runtime.delivery.attributes import (
     Origin,
     dead_letter_attributes,
-    replay_count,
     user_attributes,
 )
 from convotic_celery.runtime.delivery.outcome import (
@@ -24,7 +24,6 @@ from convotic_celery.runtime.delivery.outcome import (
     Settlement,
     settle,
 )
-from convotic_celery.runtime.delivery.payload import first_message_id
 from convotic_celery.runtime.delivery.policy import HandlerPolicy
 from convotic_celery.runtime.execution.coroutine import drive
 from convotic_celery.runtime.execution.current_run import Run
@@ -65,12 +64,12 @@ class Runner:
         received = replace(pending.received, delivery_attempt=pending.deliveries)
         decision = self._policies[pending.definition.queue].decide(received)
         if isinstance(decision, Acknowledge):
-            self._note(pending, decision.reason, 1)
+            self._note(pending, decision.reason, {"message_id": received.message_id, "attempt": 1})
             return
         assert isinstance(decision, Deliver)
         headers: dict[str, Any] = decision.payload["headers"]
         settlement, error = await self._call(pending, headers, decision.payload["body"])
-        self._settle(pending, settlement, error, headers["convotic"]["attempt"])
+        self._settle(pending, settlement, error, headers["convotic"])
 
     async def _call(
         self, pending: Pending, headers: dict[str, Any], body: bytes
@@ -100,33 +99,37 @@ class Runner:
             state.requests.pop(headers["id"], None)
 
     def _settle(
-        self, pending: Pending, settlement: Settlement, error: Exception | None, attempt: int
+        self,
+        pending: Pending,
+        settlement: Settlement,
+        error: Exception | None,
+        facts: Mapping[str, Any],
     ) -> None:
         """Do what the worker's request does with the settlement."""
         match settlement:
             case Ack():
-                self._note(pending, settlement.outcome, attempt, error)
+                self._note(pending, settlement.outcome, facts, error)
             case RetryRun() | Defer():
                 outcome = "retried" if isinstance(settlement, RetryRun) else "deferred"
-                self._note(pending, outcome, attempt, getattr(error, "exc", error))
+                self._note(pending, outcome, facts, getattr(error, "exc", error))
                 self._broker.put_back(pending, settlement.delay_seconds)
             case Fail():
                 self._dead_letter(pending, settlement, error)
-                self._note(pending, "dead_lettered", attempt, error)
+                self._note(pending, "dead_lettered", facts, error)
 
     def _dead_letter(self, pending: Pending, fail: Fail, error: Exception | None) -> None:
         received = pending.received
         origin = Origin(
-            message_id=first_message_id(received),
+            message_id=fail.message_id,
             subscription=received.subscription,
             topic=pending.definition.topic,
             published_at=received.published_at,
-            replay_count=replay_count(received.attributes),
+            replay_count=fail.replay_count,
         )
         attributes = dead_letter_attributes(fail, origin, now=self._clock.now())
         seen = DeadLetterSeen(
             handler=pending.definition.queue,
-            message_id=first_message_id(received),
+            message_id=fail.message_id,
             data=parse_data(received.data),
             attributes=user_attributes(received.attributes),
             reason=fail.reason,
@@ -137,13 +140,17 @@ class Runner:
         self.dead_letters.append(seen)
 
     def _note(
-        self, pending: Pending, outcome: str, attempt: int, error: BaseException | None = None
+        self,
+        pending: Pending,
+        outcome: str,
+        facts: Mapping[str, Any],
+        error: BaseException | None = None,
     ) -> None:
         self.runs.append(
             RunSeen(
                 handler=pending.definition.queue,
-                message_id=first_message_id(pending.received),
-                attempt=attempt,
+                message_id=facts["message_id"],
+                attempt=facts["attempt"],
                 outcome=outcome,
                 error=error,
             )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MESSAGE_ID_ATTRIBUTE",
     "REPLAY_COUNT_ATTRIBUTE",
+    "REPLAY_TOKEN_ATTRIBUTE",
     "TARGET_ATTRIBUTE",
     "Origin",
     "cut_utf8",
@@ -32,6 +33,9 @@ __all__ = [
 #: The id a message had when it was published first; a replay carries it, so that ``message.id``
 #: stays.
 MESSAGE_ID_ATTRIBUTE = "convotic-message-id"
+
+#: Shows that a replay is one: see ``replays.py``. On a dead letter, and on its replay.
+REPLAY_TOKEN_ATTRIBUTE = "convotic-replay-token"  # noqa: S105 - its name
 
 #: How often the message was replayed from a dead-letter topic; absent on a message that was not.
 REPLAY_COUNT_ATTRIBUTE = "convotic-replay-count"
@@ -97,6 +101,7 @@ def dead_letter_attributes(
         f"{prefix}error-message": fail.error_message,
         f"{prefix}published-at": origin.published_at.astimezone(UTC).isoformat(),
         f"{prefix}at": (now or datetime.now(UTC)).isoformat(),
+        REPLAY_TOKEN_ATTRIBUTE: fail.replay_token,
         REPLAY_COUNT_ATTRIBUTE: origin.replay_count,
     }
     return {name: cut_utf8(str(value)) for name, value in values.items() if value != ""}

@@ -238,6 +238,10 @@ class Fail:
     error_message: str = ""
     #: False if ``on_dead_letter`` has killed its process too often.
     calls_hook: bool = True
+    #: Of the run, which knows them for certain: of the first publish, and of this dead letter.
+    message_id: str = ""
+    replay_count: int = 0
+    replay_token: str = ""
 
 
 @dataclass(frozen=True, slots=True)

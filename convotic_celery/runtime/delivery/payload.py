@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
@@ -26,11 +27,13 @@ from kombu.serialization import register
 
 from convotic_celery.runtime.delivery.attributes import (
     MESSAGE_ID_ATTRIBUTE,
+    REPLAY_TOKEN_ATTRIBUTE,
     replay_count,
     trace_attributes,
     user_attributes,
 )
 from convotic_pubsub.queue import RAW_CONTENT_TYPE
+from convotic_celery.runtime.delivery.replays import Claim
 
 if TYPE_CHECKING:
     from convotic_pubsub.queue import PayloadDict, Received
@@ -41,7 +44,7 @@ __all__ = [
     "MessageFacts",
     "PayloadBuilder",
     "as_task_body",
-    "first_message_id",
+    "read_claim",
     "register_serializer",
     "task_id_of",
 ]
@@ -64,8 +67,9 @@ _NO_DATA = b"null"
 class MessageFacts(TypedDict):
     """The header ``convotic``: what Pub/Sub said about a message. It crosses processes."""
 
+    #: A replay's run sets the first publish's, and ``replay_count``, once its claim is checked.
     message_id: str
-    #: Of this publish; a replay has another than ``message_id``.
+    #: Of this publish.
     pubsub_id: str
     attributes: dict[str, str]
     ordering_key: str
@@ -78,6 +82,8 @@ class MessageFacts(TypedDict):
     empty: bool
     #: W3C trace context of the publisher, if it sent one.
     trace: dict[str, str]
+    #: That it is a replay of another message; whoever may publish can claim that.
+    claim: NotRequired[Claim]
     #: The run's name in the store; only a redelivery has one.
     run: NotRequired[str]
 
@@ -96,20 +102,22 @@ def as_task_body(body: Any) -> tuple[list[bytes], dict[str, Any], dict[str, Any]
     return [bytes(body)], {}, {}
 
 
-def task_id_of(subscription: str, message_id: str, replays: int = 0) -> str:
+def task_id_of(subscription: str, message_id: str) -> str:
     """Return the id of the task that runs this message: the same for every redelivery."""
-    suffix = f"#{replays}" if replays else ""
     # uuid.uuid5, at a third of its time.
     digest = sha1(
-        _NAMESPACE.bytes + f"{subscription}/{message_id}{suffix}".encode(), usedforsecurity=False
+        _NAMESPACE.bytes + f"{subscription}/{message_id}".encode(), usedforsecurity=False
     ).hexdigest()
     variant = "89ab"[int(digest[16], 16) & 3]
     return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
-def first_message_id(received: Received) -> str:
-    """Return the id of the first publish: a replay carries it in an attribute."""
-    return received.attributes.get(MESSAGE_ID_ATTRIBUTE) or received.message_id
+def read_claim(attributes: Mapping[str, str]) -> Claim | None:
+    """Return what a message claims to be a replay of; None if it claims nothing."""
+    message_id = attributes.get(MESSAGE_ID_ATTRIBUTE)
+    if not message_id:
+        return None
+    return Claim(message_id, replay_count(attributes), attributes.get(REPLAY_TOKEN_ATTRIBUTE, ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,21 +136,23 @@ class PayloadBuilder:
 
     def build(self, received: Received, *, attempt: int = 1, run: str = "") -> PayloadDict:
         """Return the kombu payload of a delivery; a redelivery's ``run`` has a name."""
-        replays = replay_count(received.attributes) if received.attributes else 0
-        message_id = first_message_id(received)
-        task_id = task_id_of(self.subscription, message_id, replays)
-        root_id = task_id_of(self.subscription, message_id) if replays else task_id
+        claim = read_claim(received.attributes) if received.attributes else None
+        message_id = received.message_id
+        task_id = task_id_of(self.subscription, message_id)
+        root_id = task_id_of(self.subscription, claim.message_id) if claim else task_id
         facts: MessageFacts = {
             "message_id": message_id,
-            "pubsub_id": received.message_id,
+            "pubsub_id": message_id,
             "attributes": user_attributes(received.attributes) if received.attributes else {},
             "ordering_key": received.ordering_key,
             "published_at": received.published_at.isoformat(),
             "attempt": attempt,
-            "replay_count": replays,
+            "replay_count": 0,
             "empty": not received.data,
             "trace": trace_attributes(received.attributes) if received.attributes else {},
         }
+        if claim is not None:
+            facts["claim"] = claim
         if run:
             facts["run"] = run
         return {

@@ -11,11 +11,10 @@ from convotic_celery.runtime.delivery.attributes import (
     TARGET_ATTRIBUTE,
     Origin,
     dead_letter_attributes,
-    replay_count,
 )
 from convotic_celery.runtime.delivery.counters import outcomes
 from convotic_celery.runtime.delivery.outcome import Ack, Arrived, Refused, settle
-from convotic_celery.runtime.delivery.payload import PayloadBuilder, first_message_id
+from convotic_celery.runtime.delivery.payload import PayloadBuilder
 from convotic_pubsub.queue import Acknowledge, Decision, Deliver, History, Incident, Received
 
 if TYPE_CHECKING:
@@ -78,11 +77,10 @@ class HandlerPolicy:
         return dead_letter_attributes(
             fail,
             Origin(
-                message_id=first_message_id(received),
+                message_id=received.message_id,
                 subscription=received.subscription,
                 topic=self._topic,
                 published_at=received.published_at,
-                replay_count=replay_count(received.attributes),
             ),
         )
 

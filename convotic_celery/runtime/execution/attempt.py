@@ -78,6 +78,7 @@ def attempt(
     """
     try:
         yield from _begin(execution, facts)
+        yield from _check_claim(execution, facts)
         message = build_message(execution.definition, raw, facts)
         yield from run_handler(execution, message, facts, deadline)
     except _WORKER_STOPS:
@@ -176,9 +177,39 @@ def _record(execution: Execution, facts: MessageFacts, settlement: Settlement) -
             return replace(settlement, recorded=recorded)
         case Defer():
             return replace(settlement, recorded=(yield from _end(execution, facts, "unrun")))
-        case Fail() if "run" in facts:
+        case Fail():
             yield from _end(execution, facts, "unrun")
+            return (yield from _sign(execution, facts, settlement))
     return settlement
+
+
+def _check_claim(execution: Execution, facts: MessageFacts) -> Steps[None]:
+    """Have a replay be the message that it claims to be, if it can show that."""
+    claim, replays = facts.get("claim"), execution.replays
+    if claim is None or replays is None:
+        return
+    definition = execution.definition
+    if (yield from replays.check(definition.subscription, claim)):
+        facts["message_id"], facts["replay_count"] = claim.message_id, claim.replay_count
+        return
+    logger.warning(
+        "Message %s of %s says that it is a replay of %s, without the token of its dead letter; it "
+        "is run as a message of its own",
+        facts["pubsub_id"],
+        definition.queue,
+        claim.message_id,
+        extra={"action": "replay_not_genuine", "handler": definition.queue},
+    )
+
+
+def _sign(execution: Execution, facts: MessageFacts, fail: Fail) -> Steps[Fail]:
+    """Give a dead letter what its replay has to show."""
+    message_id, token = facts["message_id"], ""
+    if execution.replays is not None:
+        token = yield from execution.replays.sign(execution.definition.subscription, message_id)
+    return replace(
+        fail, message_id=message_id, replay_count=facts["replay_count"], replay_token=token
+    )
 
 
 def _end(execution: Execution, facts: MessageFacts, end: End, last: str = "") -> Steps[bool]:

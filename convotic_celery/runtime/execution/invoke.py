@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from convotic_celery.runtime.delivery.attempts import AttemptLog
     from convotic_celery.runtime.delivery.outcome import Fail
     from convotic_celery.runtime.delivery.payload import MessageFacts
+    from convotic_celery.runtime.delivery.replays import ReplayTokens
     from convotic_celery.runtime.execution.deadline import RunDeadline
     from convotic_celery.runtime.execution.lifespans import Lifespans
     from convotic_celery.runtime.locks.key_lock import KeyGuard, KeyStore
@@ -109,6 +110,7 @@ class Execution:
     contexts: ContextSource
     store: KeyStore
     attempts: AttemptLog | None = None
+    replays: ReplayTokens | None = None
     guard: KeyGuard | None = None
     lifespans: Lifespans | None = None
 

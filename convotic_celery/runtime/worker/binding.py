@@ -19,6 +19,7 @@ from convotic_pubsub.queue import DeliveryPolicy, QueueSpec
 
 if TYPE_CHECKING:
     from convotic_celery.runtime.delivery.attempts import AttemptLog
+    from convotic_celery.runtime.delivery.replays import ReplayTokens
     from convotic_celery.runtime.execution.invoke import ContextSource
     from convotic_celery.runtime.execution.lifespans import Lifespans
     from convotic_celery.runtime.locks.key_lock import KeyStore
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
 __all__ = ["kombu_queue", "make_execution", "make_task", "queue_spec"]
 
 
-def make_execution(
+def make_execution(  # noqa: PLR0917 - one of each, all of other types
     definition: HandlerDefinition,
     contexts: ContextSource,
     store: KeyStore,
     attempts: AttemptLog,
+    replays: ReplayTokens,
     lifespans: Lifespans,
 ) -> Execution:
     """Return what the handler's runs need, and nothing that its options don't ask for."""
@@ -41,6 +43,7 @@ def make_execution(
         contexts,
         store,
         attempts,
+        replays,
         guard=KeyGuard(definition, store) if definition.options.needs_store else None,
         lifespans=lifespans if definition.lifespan else None,
     )

@@ -223,7 +223,9 @@ class HandlerRequest(Request):
             case Defer():
                 return queue.Defer(settlement.delay_seconds)
             case Fail():
-                return queue.DeadLetter(dead_letter_attributes(settlement, self._origin))
+                return queue.DeadLetter(
+                    dead_letter_attributes(settlement, self._origin(settlement))
+                )
             case ReturnUnrun():
                 return queue.Return(is_unrun=True)
 
@@ -335,16 +337,15 @@ class HandlerRequest(Request):
         facts: MessageFacts | None = self.request_dict.get("convotic")
         return facts
 
-    @property
-    def _origin(self) -> Origin:
+    def _origin(self, fail: Fail) -> Origin:
         facts, definition = self._facts, self._definition
         published = datetime.fromisoformat(facts["published_at"]) if facts else datetime.now(UTC)
         return Origin(
-            message_id=facts["message_id"] if facts else self.id,
+            message_id=fail.message_id or (facts["message_id"] if facts else self.id),
             subscription=definition.subscription,
             topic=definition.topic,
             published_at=published,
-            replay_count=facts["replay_count"] if facts else 0,
+            replay_count=fail.replay_count,
         )
 
     @property

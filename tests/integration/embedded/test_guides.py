@@ -84,6 +84,7 @@ def test_a_dead_letter_is_read_and_replayed_as_shown(pubsub_emulator: EmulatorTh
             "convotic-dead-letter-reason": "invalid",
             "convotic-dead-letter-message-id": "17",
             "convotic-dead-letter-topic": "orders",
+            "convotic-replay-token": "t",
             "source": "api",
         }
         publish: Any = publisher.publish  # typed as the generated client's
@@ -100,6 +101,7 @@ def test_a_dead_letter_is_read_and_replayed_as_shown(pubsub_emulator: EmulatorTh
         "source": "api",
         "convotic-target": handler,
         "convotic-message-id": "17",
+        "convotic-replay-token": "t",
         "convotic-replay-count": "1",
     }
     assert pubsub_emulator.count(subscriptions[1]) == 0

@@ -202,6 +202,48 @@ async def test_a_replay_keeps_the_message_s_id() -> None:
     assert seen.lines == [(message_id, 1, False), (message_id, 1, True)]
 
 
+@pytest.mark.parametrize("token", ["", "0" * 32, "\u00e4"])
+async def test_a_replay_that_shows_no_token_is_a_message_of_its_own(token: str) -> None:
+    """Anybody who may publish can claim the id of a message that is still to come."""
+    module, seen = ConvoticModule(name="shop", version="1"), Book()
+
+    @module.worker("orders", deduplicate="message.id")
+    def handle(message: WorkerMessage, ctx: SyncConvoticContext) -> None:
+        seen.write((message.data, ctx.is_replay))
+
+    async with convotic_app(module) as app:
+        claim = {"convotic-message-id": "m-2", "convotic-replay-count": "1"}
+        await app.publish_raw("orders", b"1", **claim, **{"convotic-replay-token": token})
+        await app.publish("orders", data=2)
+        runs = await app.drain()
+
+    assert [run.outcome for run in runs] == ["succeeded", "succeeded"]
+    assert [run.message_id for run in runs] == ["m-1", "m-2"]
+    assert seen.lines == [(1, False), (2, False)]
+
+
+async def test_a_token_is_good_for_its_own_message_alone() -> None:
+    """And for its handler alone."""
+    module, seen = ConvoticModule(name="shop", version="1"), Book()
+
+    @module.worker("orders", max_retries=0)
+    def handle(message: WorkerMessage, ctx: SyncConvoticContext) -> None:
+        seen.write((message.id, ctx.is_replay))
+        raise ValueError("always")
+
+    async with convotic_app(module) as app:
+        for number in (1, 2):
+            await app.publish("orders", data=number)
+        await app.drain()
+        one, two = (each.all_attributes["convotic-replay-token"] for each in app.dead_letters)
+        claim = {"convotic-message-id": "m-1", "convotic-replay-count": "1"}
+        await app.publish_raw("orders", b"3", **claim, **{"convotic-replay-token": two})
+        await app.publish_raw("orders", b"4", **claim, **{"convotic-replay-token": one})
+        await app.drain()
+
+    assert seen.lines[2:] == [("m-3", False), ("m-1", True)]
+
+
 async def test_duplicates_are_skipped() -> None:
     """deduplicate= works on the real store, in either kind of handler."""
     module, book = make_module(deduplicate="data.id")

@@ -54,7 +54,7 @@ def test_the_replay_count_is_a_number(attributes: dict[str, str], count: int) ->
 def test_a_dead_letters_attributes_stand_in_order_of_importance() -> None:
     """The transport leaves off from the end; delivery.md fixes the order."""
     attributes = dead_letter_attributes(
-        Fail("max-retries-exceeded", 3, "ValueError", "no"),
+        Fail("max-retries-exceeded", 3, "ValueError", "no", replay_token="t"),
         Origin(
             message_id="m-1",
             subscription="orders.new.shop",
@@ -74,6 +74,7 @@ def test_a_dead_letters_attributes_stand_in_order_of_importance() -> None:
         ("convotic-dead-letter-error-message", "no"),
         ("convotic-dead-letter-published-at", "2026-11-23T20:00:00+00:00"),
         ("convotic-dead-letter-at", "2026-11-23T21:00:00+00:00"),
+        ("convotic-replay-token", "t"),
         ("convotic-replay-count", "0"),
     ]
 

@@ -77,16 +77,21 @@ def test_the_task_id_is_stable_and_a_subscriptions_own() -> None:
     assert first != task_id_of("orders.new.crm", "m-1")
 
 
-def test_a_replay_keeps_the_first_message_id() -> None:
-    """message.id stays; the run is a new task below the first one's."""
+def test_a_replay_only_claims_to_be_one() -> None:
+    """Its run checks that; the task is a new one, below the first one's."""
     first = build()
     replay = build(
         message_id="m-9",
-        attributes={"convotic-message-id": "m-1", "convotic-replay-count": "1"},
+        attributes={
+            "convotic-message-id": "m-1",
+            "convotic-replay-count": "1",
+            "convotic-replay-token": "t",
+        },
     )
 
-    assert replay["headers"]["convotic"]["message_id"] == "m-1"
-    assert replay["headers"]["convotic"]["replay_count"] == 1
+    assert replay["headers"]["convotic"]["message_id"] == "m-9"
+    assert replay["headers"]["convotic"]["replay_count"] == 0
+    assert replay["headers"]["convotic"]["claim"] == ("m-1", 1, "t")
     assert replay["headers"]["id"] != first["headers"]["id"]
     assert replay["headers"]["root_id"] == first["headers"]["id"]
 
