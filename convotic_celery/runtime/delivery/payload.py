@@ -32,8 +32,8 @@ from convotic_celery.runtime.delivery.attributes import (
     trace_attributes,
     user_attributes,
 )
-from convotic_pubsub.queue import RAW_CONTENT_TYPE
 from convotic_celery.runtime.delivery.replays import Claim
+from convotic_pubsub.queue import RAW_CONTENT_TYPE
 
 if TYPE_CHECKING:
     from convotic_pubsub.queue import PayloadDict, Received
