@@ -20,12 +20,15 @@ PACKAGES = {
 
 
 def test_it_holds_our_packages_and_nothing_else(wheel: Path) -> None:
-    """Its top level is the four packages; no `tests`, `transports` or `modules` gets installed."""
+    """Its top level is the packages; no `tests`, `transports` or `modules` gets installed.
+
+    And the line that Python reads at its start, for `pubsub://`.
+    """
     names = zipfile.ZipFile(wheel).namelist()
 
     top_level = {name.split("/")[0] for name in names if ".dist-info/" not in name}
 
-    assert top_level == PACKAGES
+    assert top_level == {*PACKAGES, "convotic_pubsub.pth"}
 
 
 def test_it_says_that_it_is_typed_and_brings_the_orders(wheel: Path) -> None:
@@ -40,6 +43,21 @@ def test_it_says_that_it_is_typed_and_brings_the_orders(wheel: Path) -> None:
 def test_the_command_works_where_only_the_wheel_is(environment: Path, tmp_path: Path) -> None:
     """`convotic --help` lists the commands in a fresh environment."""
     assert "demo" in run(environment, "convotic", "--help", cwd=tmp_path)
+
+
+@pytest.mark.timeout(300)
+def test_kombu_knows_the_transport_whatever_is_imported_first(
+    environment: Path, tmp_path: Path
+) -> None:
+    """A script that imports kombu alone; nothing of ours or of gRPC is loaded for others."""
+    script = """
+import sys
+assert "kombu" not in sys.modules and "typing" not in sys.modules
+from kombu import Connection
+print(Connection("pubsub://demo").get_transport_cls().driver_type)
+"""
+
+    assert run(environment, "python", "-c", script, cwd=tmp_path) == "pubsub\n"
 
 
 @pytest.mark.timeout(300)

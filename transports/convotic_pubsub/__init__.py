@@ -1,23 +1,36 @@
 """A kombu transport for Google Cloud Pub/Sub: ``broker_url = "pubsub://my-project"``.
 
-Importing the package registers the URL scheme; gRPC is imported when a connection is made.
+::
+
+    kombu     what kombu and Celery see: transport, channel, message
+    session   the process's client, which wires the rest; ``registry`` finds it
+    celery    Celery's own queues: envelopes, exchanges, remote control
+    consume   subscriptions, leases, streams
+    publish   confirmed publishing, also for a forked child
+    client    gRPC
+    the other files are pure: options, queues, names, limits, errors, messages to publish
+
+Each imports what stands below it. Importing the package registers the URL scheme; gRPC and kombu
+are imported when they are needed.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from convotic_pubsub.plugin import register
 
+TYPE_CHECKING = False  # as in plugin.py: this runs at every start of Python
 if TYPE_CHECKING:
+    from typing import Any
+
     from convotic_pubsub.kombu.transport import Transport
     from convotic_pubsub.options import TransportOptions, parse_options
+    from convotic_pubsub.outgoing import OutgoingMessage
     from convotic_pubsub.queue import QueueSpec
     from convotic_pubsub.registry import session_for
     from convotic_pubsub.session import Session
 
 __all__ = [
+    "OutgoingMessage",
     "QueueSpec",
     "Session",
     "Transport",
@@ -27,9 +40,10 @@ __all__ = [
 ]
 
 _HOMES = {
+    "OutgoingMessage": "outgoing",
     "QueueSpec": "queue",
     "Session": "session",
-    "Transport": "transport",
+    "Transport": "kombu.transport",
     "TransportOptions": "options",
     "parse_options": "options",
     "session_for": "registry",
@@ -41,4 +55,6 @@ register()
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415  not at every start of Python
+
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import threading
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from convotic_emulator.testing import _LOOP
 from convotic_pubsub.errors import MessageTooLarge, PublishError, TopicNotFound
-from convotic_pubsub.outgoing import OutgoingMessage
+from convotic_pubsub.outgoing import IfMissing, OutgoingMessage
+from convotic_pubsub.registry import session_for
+from tests.support.proxy import run_proxy
 from tests.support.pubsub import make_spec, pull, unique
 
 if TYPE_CHECKING:
@@ -186,3 +191,69 @@ def test_a_celery_message_for_a_handlers_queue_is_refused(
 
     with pytest.raises(PublishError, match="raw messages"):
         producer.publish({"a": 1}, routing_key=one.spec.queue)
+
+
+def test_awaited_publishes_of_many_coroutines_share_round_trips(
+    pubsub_emulator: EmulatorThread,
+) -> None:
+    """A server 200 ms away: 500 publishes by 100 coroutines take about five round trips."""
+    with run_proxy(pubsub_emulator.address) as proxy:
+        session = session_for("pubsub://test-project", {"emulator_host": proxy.address})
+        spec = make_spec()
+        session.resources.ensure(replace(spec, queue="far"))
+        message = OutgoingMessage(spec.topic, b"{}")
+
+        async def publish(count: int) -> None:
+            for _ in range(count):
+                await asyncio.wrap_future(session.publish(message, sending="directly"))
+
+        async def publish_by_many(count: int) -> float:
+            started = time.monotonic()
+            await asyncio.gather(*(publish(count) for _ in range(100)))
+            return time.monotonic() - started
+
+        asyncio.run(publish_by_many(1))
+        proxy.delay_seconds = 0.1
+        took = asyncio.run(publish_by_many(5))
+        proxy.delay_seconds = 0
+        session.close()
+
+    assert took < 5 * 0.2 + 0.8
+
+
+def test_an_unexpected_error_of_a_direct_publish_costs_the_next_nothing(
+    our_emulator: str, harness: MakeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sending directly goes on: it was switched off for good, in silence."""
+    one = harness(our_emulator, make_spec())
+    channels = one.session.broker.channels
+    message = OutgoingMessage(one.spec.topic, b"1")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory, say")
+
+    for sending, method in (("blocking", "publish_blocking"), ("directly", "begin_publish")):
+        with monkeypatch.context() as broken:
+            broken.setattr(channels, method, fail)
+            with pytest.raises(RuntimeError, match="out of memory"):
+                one.session.publish(message, sending=sending).result(10)  # type: ignore[arg-type]
+        assert not one.session.publisher._directly.locked()
+
+
+def test_a_missing_topic_needs_no_thread(our_emulator: str, harness: MakeHarness) -> None:
+    """It is created on the I/O thread, once for all that wait for it."""
+    spec = make_spec()
+    one = harness(our_emulator, spec)
+    one.session.resources.delete(spec)
+    threads = threading.active_count()
+
+    futures = [
+        one.session.publish(
+            OutgoingMessage(spec.topic, b"%d" % number), if_missing=IfMissing((spec.queue,))
+        )
+        for number in range(100)
+    ]
+
+    assert threading.active_count() == threads
+    assert len({future.result(20) for future in futures}) == 100
+    assert one.session.resources.purge(spec) == 100
