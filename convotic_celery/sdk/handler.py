@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
-
 from convotic_celery.errors import HandlerSignatureError, InvalidMessage, ModuleError
 from convotic_celery.names import (
     build_filter,
@@ -17,7 +15,7 @@ from convotic_celery.names import (
     dead_letter_topic_of,
     queue_of,
 )
-from convotic_celery.sdk.compression import decompress, looks_compressed
+from convotic_celery.sdk.compression import decompress, is_compressed, looks_compressed
 from convotic_celery.sdk.event import read_event
 from convotic_celery.sdk.message import decode_json, find_schema_problem, validate_json
 from convotic_celery.sdk.middleware import (
@@ -26,6 +24,7 @@ from convotic_celery.sdk.middleware import (
     compose_async,
     compose_sync,
 )
+from convotic_celery.sdk.payload_type import LARGE_BYTES, PayloadType
 from convotic_celery.sdk.selector import find_misfit
 from convotic_celery.sdk.signature import inspect_handler
 
@@ -78,8 +77,13 @@ class HandlerDefinition:
         return build_filter(self.queue, self.options.filter)
 
     @cached_property
-    def _adapter(self) -> TypeAdapter[Any]:
-        return TypeAdapter(self.payload_type)
+    def _payload(self) -> PayloadType:
+        return PayloadType(self.payload_type)
+
+    def takes_long(self, raw: bytes, attributes: Mapping[str, str]) -> bool:
+        """Say whether to decode the message is too much work for an event loop."""
+        is_compressed_here = self.options.accept_gzip and is_compressed(attributes)
+        return len(raw) > LARGE_BYTES or is_compressed_here
 
     def decode_data(self, raw: bytes) -> Any:
         """Return a message's data as the handler gets it: JSON, or the payload type.
@@ -89,7 +93,7 @@ class HandlerDefinition:
         """
         if self.payload_type is None:
             return decode_json(raw)
-        return validate_json(raw, self._adapter)
+        return validate_json(raw, self._payload)
 
     def decode(self, raw: bytes, attributes: Mapping[str, str]) -> tuple[Any, CloudEvent | None]:
         """Return a message's data as the handler gets it, and its CloudEvent if it is one.
@@ -145,7 +149,7 @@ class HandlerDefinition:
             )
 
     def _check_payload_type(self) -> None:
-        problem = find_schema_problem(lambda: self._adapter)
+        problem = find_schema_problem(lambda: self._payload.adapter)
         if problem:
             raise HandlerSignatureError(
                 f"{self.source}: messages can't be validated as {self.payload_type!r}: {problem}"

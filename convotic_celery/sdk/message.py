@@ -5,18 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import from_json
 from typing_extensions import TypeVar
 
 from convotic_celery.errors import InvalidMessage
+from convotic_celery.sdk.payload_type import check_bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
+    from pydantic import TypeAdapter
+
     from convotic_celery.sdk.event import CloudEvent
+    from convotic_celery.sdk.payload_type import PayloadType
 
 __all__ = ["WorkerMessage", "decode_json", "find_schema_problem", "validate_json"]
 
@@ -26,6 +30,8 @@ DataT_co = TypeVar("DataT_co", covariant=True, default=Any)
 #: Pub/Sub allows 1,024 bytes.
 _MAX_REASON_CHARACTERS = 300
 _MAX_PROBLEMS = 3
+#: Pydantic describes all or none, which takes seconds for a million.
+_MAX_DESCRIBED = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,19 +63,21 @@ def decode_json(raw: bytes) -> Any:
     """Return the parsed JSON, None for empty data; raises InvalidMessage if it is not JSON."""
     if not raw:
         return None
+    check_bounds(raw)
     try:
         return from_json(raw, allow_inf_nan=False)
     except ValueError as error:
         raise InvalidMessage(f"data is not JSON: {_shorten(str(error))}") from None
 
 
-def validate_json(raw: bytes, adapter: TypeAdapter[Any]) -> Any:
-    """Return the data as the adapter's type; empty data counts as JSON's ``null``.
+def validate_json(raw: bytes, kind: PayloadType) -> Any:
+    """Return the data as this type; empty data counts as JSON's ``null``.
 
     Raises InvalidMessage, which names the first few invalid fields, never their values.
     """
+    check_bounds(raw)
     try:
-        return adapter.validate_json(raw or b"null")
+        return kind.validate_json(raw or b"null")
     except ValidationError as error:
         raise InvalidMessage(_describe(error, empty=not raw)) from None
     except RecursionError:
@@ -90,6 +98,8 @@ def find_schema_problem(make_adapter: Callable[[], TypeAdapter[Any]]) -> str | N
 
 
 def _describe(error: ValidationError, *, empty: bool) -> str:
+    if error.error_count() > _MAX_DESCRIBED:
+        return _shorten(f"data is no {error.title}: {error.error_count():,} values are wrong")
     # include_input and include_context stay out: they carry parts of the payload.
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     if empty:

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
-
 from convotic_celery.errors import HandlerSignatureError, ModuleError
 from convotic_celery.sdk.http import RouteRequest
 from convotic_celery.sdk.message import find_schema_problem
 from convotic_celery.sdk.middleware import check_middleware
+from convotic_celery.sdk.payload_type import PayloadType
 from convotic_celery.sdk.signature import HandlerKind, inspect_handler
 
 if TYPE_CHECKING:
@@ -92,9 +91,9 @@ class RouteDefinition:
         return (inspect.getdoc(self.handler) or "").partition("\n")[2].strip()
 
     @cached_property
-    def body_adapter(self) -> TypeAdapter[Any]:
+    def body_adapter(self) -> PayloadType:
         """Validates the body."""
-        return TypeAdapter(self.body_type)
+        return PayloadType(self.body_type)
 
 
 def define_route(
@@ -151,7 +150,7 @@ def _check_path(where: str, path: str) -> None:
 
 
 def _check_body_type(where: str, route: RouteDefinition) -> None:
-    problem = find_schema_problem(lambda: route.body_adapter)
+    problem = find_schema_problem(lambda: route.body_adapter.adapter)
     if problem:
         raise HandlerSignatureError(
             f"{where}: bodies can't be validated as {route.body_type!r}: {problem}"

@@ -35,7 +35,7 @@ from convotic_celery.runtime.delivery.outcome import (
     settle,
 )
 from convotic_celery.runtime.delivery.steps import Pause
-from convotic_celery.runtime.execution.invoke import CallHandler, CallHook, build_message
+from convotic_celery.runtime.execution.invoke import CallHandler, CallHook, Decode, build_message
 from convotic_celery.runtime.execution.worker_faults import (
     PAUSE_SECONDS,
     find_worker_fault,
@@ -79,7 +79,10 @@ def attempt(
     try:
         yield from _begin(execution, facts)
         yield from _check_claim(execution, facts)
-        message = build_message(execution.definition, raw, facts)
+        if execution.definition.takes_long(raw, facts["attributes"]):
+            message = yield Decode(raw, facts)
+        else:
+            message = build_message(execution.definition, raw, facts)
         yield from run_handler(execution, message, facts, deadline)
     except _WORKER_STOPS:
         raise

@@ -42,6 +42,7 @@ __all__ = [
     "CallHandler",
     "CallHook",
     "ContextSource",
+    "Decode",
     "Execution",
     "build_delivery",
     "build_message",
@@ -103,6 +104,14 @@ def build_delivery(
 
 
 @dataclass(frozen=True, slots=True)
+class Decode:
+    """A step: make the handler's message of large data, off the event loop."""
+
+    raw: bytes
+    facts: MessageFacts
+
+
+@dataclass(frozen=True, slots=True)
 class Execution:
     """What a handler's runs need; decided once, when its task is made. None: it does not ask."""
 
@@ -117,6 +126,9 @@ class Execution:
     async def do_async(self, step: object) -> Any:
         """Do one step of a run of an ``async def`` handler."""
         match step:
+            case Decode():
+                message = asyncio.to_thread(build_message, self.definition, step.raw, step.facts)
+                return await explain_cancellation(message)
             case CallHandler():
                 return await explain_cancellation(_call_async(self, step))
             case CallHook():
@@ -130,6 +142,8 @@ class Execution:
     def do_sync(self, step: object) -> Any:
         """Do one step of a run of a plain ``def`` handler."""
         match step:
+            case Decode():
+                return build_message(self.definition, step.raw, step.facts)
             case CallHandler():
                 return _call_sync(self, step)
             case CallHook():

@@ -39,7 +39,7 @@ async def test_a_body_that_does_not_arrive_is_408(
 async def test_a_million_faults_cost_no_seconds(
     module: ConvoticModule, make_client: MakeClient
 ) -> None:
-    """They are counted, not listed, and the event loop goes on meanwhile."""
+    """Only the first is described, and the event loop goes on meanwhile."""
 
     @module.route("POST", "/names")
     async def create(request: RouteRequest[list[str]], ctx: ConvoticContext) -> None: ...
@@ -51,7 +51,7 @@ async def test_a_million_faults_cost_no_seconds(
     )
 
     assert response.status_code == 422
-    assert "1,000,000 values are wrong" in response.json()["detail"]
+    assert len(response.json()["errors"]) == 1
     assert time.process_time() - started < 2
 
 
