@@ -41,7 +41,7 @@ def decompress(raw: bytes, attributes: Mapping[str, str]) -> bytes:
     """Return the data, decompressed if its attributes say that it is compressed.
 
     Raises:
-        InvalidMessage: The data is not what they say, would exceed 100 MB, or has over 10,000 members.
+        InvalidMessage: The data is not what they say, exceeds 100 MB, or has over 10,000 members.
     """
     encoding = _encoding_of(attributes)
     if not raw or not is_compressed(attributes):
