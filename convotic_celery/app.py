@@ -12,7 +12,12 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
-from celery.signals import worker_process_init, worker_process_shutdown
+from celery.signals import (
+    beat_embedded_init,
+    beat_init,
+    worker_process_init,
+    worker_process_shutdown,
+)
 from kombu import Queue
 from kombu.transport import get_transport_cls
 
@@ -30,6 +35,7 @@ from convotic_celery.runtime.execution.lifespans import Lifespans, begin_all
 from convotic_celery.runtime.execution.task import HandlerTask
 from convotic_celery.runtime.locks.key_lock import KeyStore
 from convotic_celery.runtime.publish import HandlerPublisher, SessionPublisher
+from convotic_celery.runtime.schedule.beat import PublishTask, beat_entries, log_schedules
 from convotic_celery.runtime.worker.binding import (
     kombu_queue,
     make_execution,
@@ -48,6 +54,7 @@ if TYPE_CHECKING:
 
     from convotic_celery.sdk.handler import HandlerDefinition
     from convotic_celery.sdk.route import RouteDefinition
+    from convotic_celery.sdk.schedule import ScheduleDefinition
 
 __all__ = ["ConvoticApp", "create_app"]
 
@@ -55,7 +62,7 @@ __all__ = ["ConvoticApp", "create_app"]
 LOCAL_BROKER_URL = "pubsub://convotic-local"
 
 #: Derived from the settings in every process anew, so not sent along when a child is started.
-_DERIVED = frozenset({"broker_transport_options", "task_queues"})
+_DERIVED = frozenset({"beat_schedule", "broker_transport_options", "task_queues"})
 
 
 def create_app(
@@ -82,6 +89,7 @@ def create_app(
         settings,
         [handler for module in loaded for handler in module.handlers],
         routes=[route for module in loaded for route in module.routes],
+        schedules=[schedule for module in loaded for schedule in module.schedules],
         services_hook=services,
         set_as_current=set_as_current,
     )
@@ -104,6 +112,7 @@ class ConvoticApp(Celery):
         definitions: Iterable[HandlerDefinition],
         *,
         routes: Iterable[RouteDefinition] = (),
+        schedules: Iterable[ScheduleDefinition] = (),
         services_hook: ServicesHook | None = None,
         **kwargs: Any,
     ) -> None:
@@ -112,6 +121,7 @@ class ConvoticApp(Celery):
         self._services_hook = services_hook
         self.definitions = tuple(definitions)
         self.routes = tuple(routes)
+        self.schedules = tuple(schedules)
         self.store = Store(_store_url(settings), timeout_seconds=settings.store_timeout)
         self.keys = KeyStore(self.store, key_prefix=settings.store_prefix)
         self.pauses = Pauses(self.store, key_prefix=settings.store_prefix)
@@ -146,6 +156,10 @@ class ConvoticApp(Celery):
                 definition, self.services, self.keys, self.attempts, replays, self.lifespans
             )
             self._tasks[definition.queue] = make_task(execution, publisher)
+        if any(schedule.topic for schedule in self.schedules):
+            self.register_task(PublishTask())
+        beat_init.connect(self._log_schedules)
+        beat_embedded_init.connect(self._log_schedules)
         if any(definition.lifespan for definition in self.definitions):
             worker_process_init.connect(self._begin_lifespans)
             worker_process_shutdown.connect(self._leave_lifespans)
@@ -200,6 +214,9 @@ class ConvoticApp(Celery):
         kept = {name: value for name, value in changes.items() if name not in _DERIVED}
         return _rebuild, (self.settings, kept, self._services_hook)
 
+    def _log_schedules(self, **_: Any) -> None:
+        log_schedules(self.schedules)
+
     def _begin_lifespans(self, **_: Any) -> None:
         """Enter the modules' lifespans in a prefork child that starts."""
         begin_all(self.lifespans, self.definitions)
@@ -225,6 +242,7 @@ class ConvoticApp(Celery):
         settings = self.settings
         return {
             "accept_content": ["json", SERIALIZER],
+            "beat_schedule": beat_entries(self.schedules),
             "broker_connection_retry_on_startup": True,
             "broker_transport_options": self._transport_options(),
             "broker_url": settings.broker_url or LOCAL_BROKER_URL,

@@ -32,13 +32,18 @@ ENTRY_POINT_GROUP = "convotic.modules"
 logger = getLogger(__name__)
 
 
-def find_modules(folder: Path, names: Sequence[str] | None) -> Iterator[tuple[ConvoticModule, str]]:
+def find_modules(
+    folder: Path, names: Sequence[str] | None, *, django: bool = False
+) -> Iterator[tuple[ConvoticModule, str]]:
     """Import and yield modules with where they come from: those named, or all that are found.
 
     One module may come twice, by two ways. Raises ModuleError that names file and cause.
     """
     folder = folder.resolve()
     _extend_path(folder)
+    if django:
+        with explain_errors("DJANGO_SETTINGS_MODULE", None):
+            _set_up_django()
     if names is not None:
         return chain.from_iterable(map(_load_named, names))
     return chain(_load_folder(folder), _load_entry_points())
@@ -56,6 +61,16 @@ def _extend_path(folder: Path) -> None:
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
     importlib.invalidate_caches()
+
+
+def _set_up_django() -> None:
+    """Have models importable, as ``manage.py`` does; not where Django is set up or is doing it."""
+    if PathFinder.find_spec("django") is None:
+        return  # Celery warns of that
+    django = importlib.import_module("django")  # by name: it is nobody's dependency here
+    apps = importlib.import_module("django.apps").apps
+    if not (apps.models_ready or apps.loading):
+        django.setup()
 
 
 def _load_named(text: str) -> Iterator[tuple[ConvoticModule, str]]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from convotic_celery.sdk.handler import HandlerDefinition
     from convotic_celery.sdk.module import ConvoticModule
     from convotic_celery.sdk.route import RouteDefinition
+    from convotic_celery.sdk.schedule import ScheduleDefinition
     from convotic_celery.settings import Settings
 
 __all__ = ["LoadedModule", "apply_settings", "load_modules", "surround_routes"]
@@ -43,6 +44,7 @@ class LoadedModule:
     #: With the settings' defaults, ``handler_options`` and ``middleware`` applied.
     handlers: tuple[HandlerDefinition, ...]
     routes: tuple[RouteDefinition, ...] = ()
+    schedules: tuple[ScheduleDefinition, ...] = ()
 
 
 def load_modules(settings: Settings) -> list[LoadedModule]:
@@ -59,7 +61,9 @@ def load_modules(settings: Settings) -> list[LoadedModule]:
         raise ConfigurationError(
             f"CONVOTIC_MODULES_DIR: there is no folder {settings.modules_dir.resolve()}."
         )
-    found = find_modules(settings.modules_dir, settings.modules)
+    found = find_modules(
+        settings.modules_dir, settings.modules, django=settings.django_settings_module is not None
+    )
     loaded = [_collect(module, origin) for module, origin in _unique(found)]
     loaded = [
         replace(
@@ -92,9 +96,11 @@ def _unique(
 def _collect(module: ConvoticModule, origin: str) -> LoadedModule:
     with explain_errors(origin, Path(origin)):
         sdk = module.collect()
-    if not sdk.handlers and not sdk.routes:
+    if not (sdk.handlers or sdk.routes or sdk.schedules):
         logger.warning("Module %s (%s) registers no handlers.", module.name, origin)
-    return LoadedModule(module.name, module.version, origin, sdk.handlers, sdk.routes)
+    return LoadedModule(
+        module.name, module.version, origin, sdk.handlers, sdk.routes, sdk.schedules
+    )
 
 
 def apply_settings(

@@ -27,6 +27,7 @@ __all__ = [
     "prefixed",
     "queue_of",
     "resource_name_problem",
+    "schedule_topic",
     "topic_problem",
     "workflow_topic",
 ]
@@ -120,6 +121,11 @@ def queue_of(topic: str, module: str, name: str | None = None) -> str:
 def workflow_topic(name: str) -> str:
     """Return the topic of a workflow's steps; raises ModuleError for an invalid name."""
     return f"workflow.{check_handler_name(name, 'workflow')}"
+
+
+def schedule_topic(name: str) -> str:
+    """Return the topic of a scheduled handler; raises ModuleError for an invalid name."""
+    return f"schedule.{check_handler_name(name, 'schedule')}"
 
 
 def dead_letter_topic_of(queue: str) -> str:

@@ -250,6 +250,11 @@ class Settings(BaseSettings):
         pattern=r"^[^/\s]+:[0-9]+$",
         description="HOST:PORT of a running Pub/Sub emulator, as all of Google's clients read it.",
     )
+    django_settings_module: str | None = Field(
+        default=None,
+        validation_alias="DJANGO_SETTINGS_MODULE",
+        description="As Django reads it; if set, Django is set up before modules are imported.",
+    )
     kubernetes_service_host: str | None = Field(
         default=None, validation_alias="KUBERNETES_SERVICE_HOST", description="Set by Kubernetes."
     )

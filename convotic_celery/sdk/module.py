@@ -16,17 +16,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast, overload
 
 from pydantic import ValidationError
 
 from convotic_celery.errors import DuplicateHandler, DuplicateRoute, ModuleError
-from convotic_celery.names import check_module_name, workflow_topic
+from convotic_celery.names import check_module_name, schedule_topic, workflow_topic
 from convotic_celery.sdk.decorated import make_callable
 from convotic_celery.sdk.handler import HandlerDefinition, define_handler
 from convotic_celery.sdk.middleware import RouteMiddleware, WorkerMiddleware, check_middleware
 from convotic_celery.sdk.options import WorkerOptions, WorkerOptionsDict
 from convotic_celery.sdk.route import RouteDefinition, define_route
+from convotic_celery.sdk.schedule import ScheduleDefinition, define_schedule
 from convotic_celery.sdk.workflow import build_workflow
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from convotic_celery.sdk.workflow import WorkflowStep
 
 __all__ = ["ConvoticModule", "Sdk"]
+
+#: What ``module.schedule`` is given beside the options of a handler.
+_OF_SCHEDULES = {"every", "name", "data", "attributes"}
 
 RouteHandlerT = TypeVar("RouteHandlerT", bound="RouteHandler")
 
@@ -50,6 +55,7 @@ class Sdk:
         self._version = version
         self._handlers: dict[str, HandlerDefinition] = {}
         self._routes: dict[tuple[str, str], RouteDefinition] = {}
+        self._schedules: dict[str, ScheduleDefinition] = {}
         self._middleware: list[WorkerMiddleware | RouteMiddleware] = []
 
     @property
@@ -61,6 +67,11 @@ class Sdk:
     def routes(self) -> tuple[RouteDefinition, ...]:
         """The registered routes, in order."""
         return tuple(self._routes.values())
+
+    @property
+    def schedules(self) -> tuple[ScheduleDefinition, ...]:
+        """The schedules that have been registered, in order."""
+        return tuple(self._schedules.values())
 
     def register_worker_handler(
         self,
@@ -162,6 +173,54 @@ class Sdk:
         self._add_route(route)
         return route
 
+    def register_schedule(
+        self,
+        *,
+        cron: str | None = None,
+        every: timedelta | float | None = None,
+        topic: str | None = None,
+        handler: WorkerHandler | None = None,
+        name: str | None = None,
+        data: Any = None,
+        attributes: Mapping[str, str] | None = None,
+        options: WorkerOptions | Mapping[str, Any] | None = None,
+    ) -> ScheduleDefinition:
+        """Have Celery's beat publish a message again and again: to ``topic``, or for ``handler``.
+
+        Args:
+            cron: ``"0 3 * * *"``: minute, hour, day of month, month, day of week, in UTC.
+            every: Instead: a timedelta or seconds, at least 1.
+            topic: Where the message goes, to all its subscribers.
+            handler: Instead: called as ``handler(message, ctx)``, with the retries and dead letters
+                of any handler; its topic is ``schedule.NAME``.
+            name: Unique in the module. Default: the handler's, or the topic.
+            data: Of each message: anything with a JSON form.
+            attributes: Of each message.
+            options: Of the handler.
+
+        Raises HandlerSignatureError, or ModuleError that says the rule.
+        """
+        if (topic is None) == (handler is None):
+            raise ModuleError("a schedule has a topic to publish to, or a handler to run.")
+        name = str(name or topic or getattr(handler, "__name__", ""))
+        queue = None
+        if handler is not None:
+            queue = self.register_worker_handler(
+                topic=schedule_topic(name), handler=handler, options=options
+            ).queue
+        found = define_schedule(
+            module=self._module,
+            name=name,
+            cron=cron,
+            every=every,
+            topic=topic,
+            queue=queue,
+            data=data,
+            attributes=attributes,
+        )
+        self._add_schedule(found)
+        return found
+
     def use(self, middleware: WorkerMiddleware | RouteMiddleware) -> None:
         """Put ``middleware`` around all handlers or all routes, inside the existing ones.
 
@@ -191,6 +250,13 @@ class Sdk:
             raise DuplicateRoute(
                 f"{route.source}: module {self._module!r} already has {other.name}, at "
                 f"{other.source}."
+            )
+
+    def _add_schedule(self, schedule: ScheduleDefinition) -> None:
+        if self._schedules.setdefault(schedule.name, schedule) is not schedule:
+            raise ModuleError(
+                f"module {self._module!r} already has a schedule {schedule.name!r}. Give this one "
+                "a name: name='...'."
             )
 
     def _add(self, definition: HandlerDefinition) -> None:
@@ -299,6 +365,56 @@ class ConvoticModule:
         """Register a workflow; takes and raises what :meth:`Sdk.register_workflow` does."""
         self._decorated.register_workflow(name=name, steps=steps, options=options)
 
+    @overload
+    def schedule(
+        self,
+        cron: str | None = None,
+        *,
+        every: timedelta | float | None = None,
+        topic: str,
+        name: str | None = None,
+        data: Any = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> None: ...
+    @overload
+    def schedule(
+        self,
+        cron: str | None = None,
+        *,
+        every: timedelta | float | None = None,
+        name: str | None = None,
+        data: Any = None,
+        attributes: Mapping[str, str] | None = None,
+        **options: Unpack[WorkerOptionsDict],
+    ) -> HandlerDecorator: ...
+    def schedule(
+        self, cron: str | None = None, *, topic: str | None = None, **given: Any
+    ) -> HandlerDecorator | None:
+        """Register a schedule to publish to ``topic``, or return a decorator of a handler to run.
+
+        ``@module.schedule("0 3 * * *")`` or ``@module.schedule(every=60, max_retries=3)`` above
+        ``async def nightly(message, ctx)``; ``module.schedule(every=60, topic="custom.tick")``.
+        Means and raises what :meth:`Sdk.register_schedule` does. Celery's beat must run.
+        """
+        if callable(cron):
+            _check_text("schedule", cron, 'cron line, as in @module.schedule("0 3 * * *")')
+        own = {name: given.pop(name) for name in _OF_SCHEDULES & given.keys()}
+        if topic is not None:
+            if given:
+                raise ModuleError(
+                    f"module.schedule: {', '.join(given)}: only a handler has options, not a topic."
+                )
+            self._decorated.register_schedule(cron=cron, topic=topic, **own)
+            return None
+
+        def register(handler: Any) -> Any:
+            made = self._decorated.register_schedule(
+                cron=cron, handler=handler, options=given, **own
+            )
+            return make_callable(handler, made.queue or "")
+
+        return cast("HandlerDecorator", register)
+
     def use(self, middleware: WorkerMiddleware | RouteMiddleware) -> None:
         """Put ``middleware`` around all handlers or all routes, as :meth:`Sdk.use` does."""
         self._decorated.use(middleware)
@@ -313,6 +429,8 @@ class ConvoticModule:
             sdk._add(definition)
         for route in self._decorated.routes:
             sdk._add_route(route)
+        for schedule in self._decorated.schedules:
+            sdk._add_schedule(schedule)
         sdk._middleware.extend(self._decorated._middleware)
         if self._register is not None:
             self._register(sdk)

@@ -30,6 +30,17 @@ def run_blocks(name: str) -> tuple[str, dict[str, Any]]:
     return text, scope
 
 
+def test_schedules_register() -> None:
+    """A handler's and a topic's."""
+    _, scope = run_blocks("scheduling.md")
+
+    schedules = scope["module"].collect().schedules
+    assert [(s.key, s.queue) for s in schedules] == [
+        ("shop.nightly", "schedule.nightly.shop"),
+        ("shop.custom.reports.due", None),
+    ]
+
+
 def test_routes_register() -> None:
     """With their types; each attribute of a request is told."""
     text, scope = run_blocks("routes.md")

@@ -1,4 +1,5 @@
-"""Publishes delayed messages (``delay=``) when they are due.
+"""Publishes what is due: delayed messages (``delay=``), and the modules' schedules.
 
-Used by ``worker``; knows the context alone.
+``delayed_publisher`` is used by ``worker`` and knows the context alone; ``beat`` is the app's, for
+Celery's beat.
 """

@@ -16,6 +16,7 @@ from convotic_pubsub.celery.codec import encode_envelope
 from convotic_pubsub.celery.envelope import check_eta
 from convotic_pubsub.celery.exchanges import Exchange
 from convotic_pubsub.celery.routing import is_transient_name
+from convotic_pubsub.errors import PublishError
 from convotic_pubsub.kombu.message import Message
 from convotic_pubsub.kombu.patience import is_retried
 from convotic_pubsub.kombu.qos import QoS
@@ -218,6 +219,11 @@ class Channel(virtual.Channel):
             BrokerUnavailable: the one attempt found no server.
         """
         del kwargs
+        if message["properties"].get("expiration"):
+            raise PublishError(
+                "a message's expiration= can't be kept, Pub/Sub has none: use Celery's expires=, "
+                "or the queue's message_retention_seconds"
+            )
         self._inplace_augment_message(message, exchange, routing_key)
         check_eta(message)
         self.session.exchanges.publish(
