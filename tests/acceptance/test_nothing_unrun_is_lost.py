@@ -1,0 +1,132 @@
+"""A message that was never run is never dead-lettered for an outage of ours: real workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from convotic_celery.cli.demo.producer import make_subscriber
+from tests.acceptance.stage import Stage, make_stage
+from tests.support.valkey import ValkeyOnSocket, run_valkey
+from tests.support.waiting import never, wait_until
+
+pytestmark = pytest.mark.timeout(240)
+
+MODULE = """
+import json
+import os
+from pathlib import Path
+
+from convotic_celery import ConvoticModule, WorkerMessage
+
+module = ConvoticModule(name="probe", version="1.0.0")
+RECORD = Path(os.environ["CONVOTIC_TEST_RECORD"])
+
+
+def record(message: WorkerMessage, what: str) -> None:
+    with RECORD.open("a") as file:
+        line = {"what": what, "data": message.data, "attempt": message.attempt}
+        file.write(json.dumps(line) + "\\n")
+
+
+@module.worker("probe.keyed", ack_deadline=5, concurrency=5, deduplicate="message.id")
+async def run_keyed(message: WorkerMessage, ctx) -> None:
+    record(message, "keyed")
+
+
+@module.worker("probe.failing", ack_deadline=1, max_retries=3, max_worker_losses=1)
+async def fail(message: WorkerMessage, ctx) -> None:
+    record(message, "failing")
+    raise ValueError("always")
+
+
+@module.worker("probe.calm", ack_deadline=5, max_worker_losses=1)
+async def run_calmly(message: WorkerMessage, ctx) -> None:
+    record(message, "calm")
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[ValkeyOnSocket]:
+    """A store of the test's own, which it may break."""
+    with run_valkey() as server:
+        yield server
+
+
+@pytest.fixture
+def admin(server: ValkeyOnSocket) -> Iterator[Any]:
+    """Its administrator."""
+    with redis.Redis.from_url(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def stage(tmp_path: Path, data_dir: Path, server: ValkeyOnSocket) -> Stage:
+    """A folder with the module above."""
+    made = make_stage(tmp_path, data_dir, None)
+    (tmp_path / "modules" / "probe.py").write_text(MODULE)
+    made.environment["CONVOTIC_REDIS_URL"] = server.url
+    return made
+
+
+def has_dead_letter(stage: Stage, queue: str) -> bool:
+    with make_subscriber(stage.address) as subscriber:
+        return stage._pull(subscriber, f"{queue}.dead-letter") is not None
+
+
+@pytest.mark.parametrize("how", ["READONLY", "OOM"])
+def test_handlers_with_a_key_wait_for_a_store_that_answers_with_errors(
+    stage: Stage, admin: Any, how: str
+) -> None:
+    """None runs meanwhile, none is dead-lettered, all run once when it serves again."""
+    with stage.worker():
+        if how == "READONLY":
+            admin.replicaof("127.0.0.1", 1)
+        else:
+            admin.config_set("maxmemory", "1")
+        stage.publish_json(*range(10), topic="probe.keyed")
+        never(lambda: stage.read_runs("keyed"), for_=15)
+        admin.replicaof("NO", "ONE")
+        admin.config_set("maxmemory", "0")
+        wait_until(lambda: len(stage.read_runs("keyed")) >= 10, timeout=60)
+
+        assert sorted(run["data"] for run in stage.read_runs("keyed")) == list(range(10))
+        assert not has_dead_letter(stage, "probe.keyed.probe")
+
+
+def test_failures_of_an_outage_are_failures_and_no_losses(stage: Stage, admin: Any) -> None:
+    """Four runs with max_retries=3, half of them while the store refuses writes."""
+    with stage.worker():
+        admin.replicaof("127.0.0.1", 1)
+        stage.publish_json(7, topic="probe.failing")
+        wait_until(lambda: len(stage.read_runs("failing")) >= 2, timeout=30)
+        admin.replicaof("NO", "ONE")
+        dead = stage.pull_dead_letter(queue="probe.failing.probe", timeout=40)
+
+    assert dead.attributes["convotic-dead-letter-reason"] == "max-retries-exceeded"
+    assert dead.attributes["convotic-dead-letter-attempts"] == "4"
+    assert [run["attempt"] for run in stage.read_runs("failing")] == [1, 2, 3, 4]
+
+
+def test_deliveries_that_nobody_ran_are_no_losses(stage: Stage) -> None:
+    """Eight deliveries to somebody who runs nothing, with max_worker_losses=1; then one run."""
+    with stage.worker():
+        pass
+    stage.publish_json(1, topic="probe.calm")
+    path = f"projects/{stage.project}/subscriptions/probe.calm.probe"
+    with make_subscriber(stage.address) as subscriber:
+        for _ in range(8):
+            answer = subscriber.pull(subscription=path, max_messages=1, timeout=10)
+            (received,) = answer.received_messages
+            subscriber.modify_ack_deadline(
+                subscription=path, ack_ids=[received.ack_id], ack_deadline_seconds=0
+            )
+    with stage.worker():
+        wait_until(lambda: stage.read_runs("calm"), timeout=30)
+        assert not has_dead_letter(stage, "probe.calm.probe")
+
+    assert [run["attempt"] for run in stage.read_runs("calm")] == [1]
