@@ -15,8 +15,6 @@ from convotic_pubsub.outgoing import OutgoingMessage
 from convotic_pubsub.queue import (
     Decision,
     Deliver,
-    History,
-    Incident,
     PayloadDict,
     QueueSpec,
     Received,
@@ -24,7 +22,7 @@ from convotic_pubsub.queue import (
 from convotic_pubsub.session import Session
 from tests.support.waiting import scaled_timeout
 
-__all__ = ["CountingPolicy", "Harness", "make_payload", "make_spec", "unique"]
+__all__ = ["Harness", "PlainPolicy", "make_payload", "make_spec", "unique"]
 
 _numbers = itertools.count()
 
@@ -34,58 +32,36 @@ def unique(prefix: str) -> str:
     return f"{prefix}-{os.getpid()}-{next(_numbers)}"
 
 
-def make_payload(received: Received, attempt: int) -> PayloadDict:
+def make_payload(received: Received) -> PayloadDict:
     """Return a kombu payload for a raw message."""
     return {
         "body": received.data,
         "content-type": "application/json",
         "content-encoding": "utf-8",
-        "headers": {"attempt": attempt, "deliveries": received.delivery_attempt},
+        "headers": {"deliveries": received.delivery_attempt},
         "properties": {"delivery_info": {"exchange": "", "routing_key": ""}, "priority": 0},
     }
 
 
-class CountingPolicy:
-    """Delivers everything and remembers in memory; ``decisions`` may override by data."""
+class PlainPolicy:
+    """Delivers everything; ``decisions`` may override by data."""
 
     def __init__(self) -> None:
-        self.failures: dict[str, int] = {}
-        self.hand_backs: dict[str, int] = {}
-        self.starts: dict[str, int] = {}
-        self.forgotten: list[str] = []
         self.decisions: dict[bytes, Decision] = {}
 
-    def decide(self, received: Received, history: History | None) -> Decision:
-        """Deliver, with the attempt that failures say."""
-        if received.data in self.decisions:
-            return self.decisions[received.data]
-        attempt = history.failures + 1 if history else 1
-        return Deliver(make_payload(received, attempt))
-
-    async def load_history(self, received: Received) -> History | None:
-        """Return the counts."""
-        key = received.message_id
-        return History(self.failures.get(key, 0), self.hand_backs.get(key, 0))
-
-    async def record(self, received: Received, incident: Incident) -> None:
-        """Count."""
-        names = {"start": self.starts, "failure": self.failures, "hand_back": self.hand_backs}
-        counts = names[incident]
-        counts[received.message_id] = counts.get(received.message_id, 0) + 1
-
-    async def forget(self, received: Received) -> None:
-        """Note that the message is gone."""
-        self.forgotten.append(received.message_id)
+    def decide(self, received: Received) -> Decision:
+        """Deliver."""
+        return self.decisions.get(received.data) or Deliver(make_payload(received))
 
 
-def make_spec(policy: CountingPolicy | None = None, **changes: Any) -> QueueSpec:
+def make_spec(policy: PlainPolicy | None = None, **changes: Any) -> QueueSpec:
     """Return a specification with names of its own."""
     name = unique("orders")
     values: dict[str, Any] = {
         "queue": f"{name}.worker",
         "topic": name,
         "subscription": f"{name}.worker",
-        "policy": policy or CountingPolicy(),
+        "policy": policy or PlainPolicy(),
         "dead_letter_topic": f"{name}.worker.dead-letter",
         "max_delivery_attempts": 10,
     }

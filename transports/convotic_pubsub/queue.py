@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from convotic_pubsub.limits import MAX_RETENTION_SECONDS
 
@@ -24,8 +24,6 @@ __all__ = [
     "Defer",
     "Deliver",
     "DeliveryPolicy",
-    "History",
-    "Incident",
     "Lapse",
     "PayloadDict",
     "QueueSpec",
@@ -43,13 +41,6 @@ PayloadDict: TypeAlias = dict[str, Any]
 
 #: The content type of what a policy delivers as it is: data that no envelope surrounds.
 RAW_CONTENT_TYPE: Final = "application/x-pubsub-raw"
-
-#: What happened to a delivery and must be remembered until the message is gone:
-#: ``start``: a redelivered message is about to be handed to the consumer; ``failure``: a run raised
-#: or was stopped; ``hand_back``: returned without having been run. A start that neither of the
-#: others follows is a loss: the process ended with the message. First deliveries, nearly all there
-#: are, have no start recorded, and cost no access to a store.
-Incident: TypeAlias = Literal["start", "failure", "hand_back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +80,6 @@ def read_message(subscription: str, raw: Any, *, redelivered: bool) -> Received:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
-    """What is remembered about earlier deliveries of a message (see :class:`DeliveryPolicy`)."""
-
-    failures: int = 0
-    hand_backs: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Deliver:
     """Hand the message to the consumer as this kombu payload."""
 
@@ -123,7 +106,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Defer:
-    """Don't run it now: let the lease end in ``delay_seconds`` (at least 1). A hand-back."""
+    """Don't run it now: let the lease end in ``delay_seconds`` (at least 1)."""
 
     delay_seconds: float
 
@@ -133,15 +116,11 @@ class Lapse:
     """Don't acknowledge a run: the lease ends in ``delay_seconds`` (at least 1); redelivery."""
 
     delay_seconds: float
-    #: Whether this is recorded as a failure.
-    is_failure: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """Nack: for delivery now. ``is_unrun`` records a hand-back, so that it costs no attempt."""
-
-    is_unrun: bool = False
+    """Nack: for delivery now."""
 
 
 #: What a policy may decide about a delivery.
@@ -151,30 +130,13 @@ Settlement: TypeAlias = Acknowledge | DeadLetter | Defer | Lapse | Return
 
 
 class DeliveryPolicy(Protocol):
-    """What the owner of a queue decides about its messages. One instance serves one queue.
+    """What the owner of a queue decides about its messages. One instance serves one queue."""
 
-    The async methods run on the transport's I/O loop and must not block it; they are given two
-    seconds, and an error or a timeout is logged and taken as "the store is away".
-    """
-
-    def decide(self, received: Received, history: History | None) -> Decision:
+    def decide(self, received: Received) -> Decision:
         """Say what becomes of a delivery. Pure and fast: runs on the I/O thread for each message.
 
-        ``history`` is None on a first delivery (``delivery_attempt <= 1``) and when it is unknown.
-        A raised exception is logged and dead-letters the message, with no attributes but the error.
+        A raised exception is logged and dead-letters the message, as ``invalid``.
         """
-        ...
-
-    async def load_history(self, received: Received) -> History | None:
-        """Read what is remembered; called for redeliveries only. None: unknown."""
-        ...
-
-    async def record(self, received: Received, incident: Incident) -> None:
-        """Remember one more incident of this message."""
-        ...
-
-    async def forget(self, received: Received) -> None:
-        """Drop what is remembered: the message is gone for good."""
         ...
 
 

@@ -15,7 +15,7 @@ from convotic_celery.runtime.delivery.attributes import (
 from convotic_celery.runtime.delivery.counters import outcomes
 from convotic_celery.runtime.delivery.outcome import Ack, Arrived, Refused, settle
 from convotic_celery.runtime.delivery.payload import PayloadBuilder
-from convotic_pubsub.queue import Acknowledge, Decision, Deliver, History, Incident, Received
+from convotic_pubsub.queue import Acknowledge, Decision, Deliver, Received
 
 if TYPE_CHECKING:
     from convotic_celery.sdk.handler import HandlerDefinition
@@ -49,9 +49,8 @@ class HandlerPolicy:
         self._now = now
         self._payloads = PayloadBuilder.for_queue(definition.queue, definition.subscription)
 
-    def decide(self, received: Received, history: History | None = None) -> Decision:
+    def decide(self, received: Received) -> Decision:
         """Say what becomes of a delivery."""
-        del history
         target = received.attributes.get(TARGET_ATTRIBUTE)
         if target is not None or self._options.max_message_age is not None:
             is_for_us = target is None or target == self._queue
@@ -83,12 +82,3 @@ class HandlerPolicy:
                 published_at=received.published_at,
             ),
         )
-
-    async def load_history(self, received: Received) -> History | None:
-        """Remember nothing: a run asks the store itself."""
-
-    async def record(self, received: Received, incident: Incident) -> None:
-        """Record nothing: a run does."""
-
-    async def forget(self, received: Received) -> None:
-        """Forget nothing: a run does."""

@@ -227,7 +227,7 @@ class HandlerRequest(Request):
                     dead_letter_attributes(settlement, self._origin(settlement))
                 )
             case ReturnUnrun():
-                return queue.Return(is_unrun=True)
+                return queue.Return()
 
     def _note(self, settlement: Settlement) -> None:
         """Write to the store how the run ended, where the run itself could not."""

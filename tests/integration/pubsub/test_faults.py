@@ -9,7 +9,7 @@ import pytest
 from convotic_pubsub.names import subscription_path
 from convotic_pubsub.outgoing import OutgoingMessage
 from convotic_pubsub.queue import DeadLetter
-from tests.support.pubsub import CountingPolicy, Harness, make_spec
+from tests.support.pubsub import Harness, PlainPolicy, make_spec
 
 if TYPE_CHECKING:
     from convotic_emulator.testing import EmulatorThread
@@ -130,7 +130,7 @@ def test_a_dead_letter_whose_message_was_not_acknowledged_comes_twice(
     pubsub_emulator: EmulatorThread, harness: MakeHarness
 ) -> None:
     """Rather than not at all: both are the same message's."""
-    policy = CountingPolicy()
+    policy = PlainPolicy()
     policy.decisions[b'"bad"'] = DeadLetter({"convotic-dead-letter-reason": "invalid"})
     one = consuming(harness, pubsub_emulator, policy=policy)
     one.session.flush()

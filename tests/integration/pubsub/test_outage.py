@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -75,33 +74,6 @@ def test_a_deleted_subscription_is_made_again_and_others_go_on(
 
     said = [each for each in caplog.records if getattr(each, "action", "") == "pull_failed"]
     assert len(said) <= 1
-
-
-@pytest.mark.crash(
-    11, "the broker or the store is away for a while", lost="nothing", repeated="perhaps"
-)
-def test_a_lost_store_is_said_and_delivery_goes_on(
-    broker: str, harness: MakeHarness, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A policy whose store raises costs a warning, not the message."""
-
-    class Away:
-        def __getattr__(self, name: str) -> Any:
-            raise ConnectionError("store away")
-
-    spec = make_spec()
-    one = harness(broker, spec)
-    spec.policy.failures = Away()  # type: ignore[attr-defined]
-    one.on_message = lambda message: (
-        message.lapse(1) if message.headers["deliveries"] == 1 else message.ack()
-    )
-    one.consume()
-
-    one.publish(1)
-    one.drain_until(lambda: len(one.messages) == 2)
-
-    assert any(getattr(each, "action", "") == "store_away" for each in caplog.records)
-    assert [json.loads(message.body) for message in one.messages] == [1, 1]
 
 
 @pytest.mark.parametrize(("fault", "bound"), [(signal.SIGKILL, 1.0), (signal.SIGSTOP, 2.5)])

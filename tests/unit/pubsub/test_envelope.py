@@ -31,7 +31,7 @@ def make_message(body: str | bytes = "[[], {}, {}]", **headers: Any) -> dict[str
 
 def decide(data: bytes, *, redelivered: bool = False) -> Decision:
     received = Received("celery", "17", data, {}, "", NOW, 1, redelivered=redelivered)
-    return EnvelopePolicy(lambda: NOW).decide(received, None)
+    return EnvelopePolicy(lambda: NOW).decide(received)
 
 
 @pytest.mark.parametrize(

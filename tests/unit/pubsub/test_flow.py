@@ -7,30 +7,27 @@ import itertools
 import pytest
 
 from convotic_pubsub.consume.delivery import State
-from convotic_pubsub.consume.flow import Effect, Event, Facts, Signal, incident_of, transition
+from convotic_pubsub.consume.flow import Effect, Event, Facts, Signal, transition
 from convotic_pubsub.queue import Acknowledge, DeadLetter, Defer, Deliver, Lapse, Return
 
 E = Effect
 DELIVER, ACK, GIVE_UP = Deliver({}), Acknowledge(), DeadLetter({})
 DEFER, LAPSE, RETURN = Defer(5), Lapse(5), Return()
-OPEN = (State.NEW, State.LOADING_HISTORY, State.BUFFERED, State.STARTING, State.DISPATCHED)
+OPEN = (State.NEW, State.BUFFERED, State.DISPATCHED)
 HELD = (*OPEN, State.DEAD_LETTERING)
-NEW, REDELIVERED = Facts(), Facts(has_history=True)
+NEW = Facts()
 
 #: From, event, facts, to, effects. What is not here changes nothing.
 TABLE: list[tuple[State, Event, Facts, State, tuple[E, ...]]] = [
     # How it gets to its consumer.
-    (State.NEW, Signal.ARRIVED, REDELIVERED, State.LOADING_HISTORY, (E.WATCH, E.LOAD_HISTORY)),
     (State.BUFFERED, Signal.SLOT_FREE, NEW, State.DISPATCHED, (E.TAKE_SLOT, E.DISPATCH)),
-    (State.BUFFERED, Signal.SLOT_FREE, REDELIVERED, State.STARTING, (E.TAKE_SLOT, E.RECORD_START)),
-    (State.STARTING, Signal.START_RECORDED, REDELIVERED, State.DISPATCHED, (E.DISPATCH,)),
     # How it is settled, by policy or consumer, in any state before.
     *((s, DELIVER, NEW, State.BUFFERED, (E.ENQUEUE, E.WATCH)) for s in OPEN),
-    *((s, DELIVER, Facts(is_stopping=True), State.RETURNING, (E.LEAVE, E.RECORD)) for s in OPEN),
+    *((s, DELIVER, Facts(is_stopping=True), State.RETURNING, (E.LEAVE, E.NACK)) for s in OPEN),
     *((s, ACK, NEW, State.SETTLING, (E.LEAVE, E.ACKNOWLEDGE)) for s in OPEN),
-    *((s, RETURN, NEW, State.RETURNING, (E.LEAVE, E.RECORD)) for s in OPEN),
-    *((s, LAPSE, NEW, State.WAITING, (E.LEAVE, E.START_WAIT, E.RECORD)) for s in OPEN),
-    *((s, DEFER, NEW, State.WAITING, (E.LEAVE, E.START_WAIT, E.RECORD)) for s in OPEN),
+    *((s, RETURN, NEW, State.RETURNING, (E.LEAVE, E.NACK)) for s in OPEN),
+    *((s, LAPSE, NEW, State.WAITING, (E.LEAVE, E.START_WAIT, E.SET_LEASE)) for s in OPEN),
+    *((s, DEFER, NEW, State.WAITING, (E.LEAVE, E.START_WAIT, E.SET_LEASE)) for s in OPEN),
     *((s, GIVE_UP, NEW, State.DEAD_LETTERING, (E.WATCH, E.PUBLISH)) for s in OPEN),
     *(
         (
@@ -53,10 +50,8 @@ TABLE: list[tuple[State, Event, Facts, State, tuple[E, ...]]] = [
     (State.DEAD_LETTERING, Signal.PUBLISH_FAILED, NEW, State.WAITING, (E.LEAVE, E.KEEP_LEASE)),
     (State.SETTLING, Signal.CONFIRMED, NEW, State.GONE, (E.REMOVE_ACKNOWLEDGED,)),
     (State.SETTLING, Signal.REFUSED, NEW, State.GONE, (E.REMOVE,)),
-    (State.RETURNING, Signal.RECORDED, NEW, State.RETURNING, (E.NACK,)),
     (State.RETURNING, Signal.CONFIRMED, NEW, State.GONE, (E.REMOVE,)),
     (State.RETURNING, Signal.REFUSED, NEW, State.GONE, (E.REMOVE,)),
-    (State.WAITING, Signal.RECORDED, NEW, State.WAITING, (E.SET_LEASE,)),
     # A copy of a message that is here.
     *((s, Signal.COPIED, NEW, s, (E.WATCH,)) for s in HELD if s is not State.DISPATCHED),
     (
@@ -64,13 +59,13 @@ TABLE: list[tuple[State, Event, Facts, State, tuple[E, ...]]] = [
         Signal.COPIED,
         NEW,
         State.DISPATCHED,
-        (E.WATCH, E.RECORD_HAND_BACK),
+        (E.WATCH, E.REPORT_LAPSE),
     ),
     (State.SETTLING, Signal.COPIED, NEW, State.SETTLING, (E.ACKNOWLEDGE,)),
     (State.WAITING, Signal.COPIED, NEW, State.GONE, (E.REMOVE,)),
     (State.RETURNING, Signal.COPIED, NEW, State.GONE, (E.REMOVE,)),
     # Leases.
-    *((s, Signal.NOT_TAKEN, NEW, State.RETURNING, (E.LEAVE, E.RECORD)) for s in OPEN),
+    *((s, Signal.NOT_TAKEN, NEW, State.RETURNING, (E.LEAVE, E.NACK)) for s in OPEN),
     *((s, Signal.RENEWAL_DUE, NEW, s, (E.RENEW, E.WATCH)) for s in HELD),
     *((s, Signal.HOLD_ENDED, NEW, s, (E.WATCH_LEASE_END,)) for s in HELD),
     *((s, Signal.LEASE_ENDED, NEW, s, (E.REPORT_LAPSE,)) for s in HELD),
@@ -101,23 +96,5 @@ def test_nothing_leads_back_from_gone() -> None:
     """Its slot, its bytes and its place in the stream are counted down once."""
     events = (*Signal, DELIVER, ACK, GIVE_UP, DEFER, LAPSE, RETURN)
 
-    for event, facts in itertools.product(events, (NEW, REDELIVERED)):
-        assert transition(State.GONE, event, facts) == (State.GONE, ())
-
-
-@pytest.mark.parametrize(
-    ("event", "incident"),
-    [
-        (Lapse(5), "failure"),
-        (Lapse(5, is_failure=False), None),
-        (DEFER, "hand_back"),
-        (RETURN, None),
-        (Return(is_unrun=True), "hand_back"),
-        (DELIVER, "hand_back"),  # while stopping
-        (Signal.NOT_TAKEN, "hand_back"),
-        (Signal.COPIED, None),
-    ],
-)
-def test_an_incident_is_what_the_store_must_know(event: Event, incident: str | None) -> None:
-    """Failures count against the retries; what was handed back unrun explains a delivery."""
-    assert incident_of(event) == incident
+    for event in events:
+        assert transition(State.GONE, event, NEW) == (State.GONE, ())

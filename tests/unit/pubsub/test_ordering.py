@@ -64,7 +64,7 @@ async def test_what_waits_behind_a_message_that_the_server_has_again_is_handed_b
     bench.advance(6)
     await turn()
 
-    assert bench.policy.hand_backs == {"2": 1}
+    assert ("ack-2-1", 0) in bench.acker.deadlines
     assert running(bench) == ["1", "3"]
 
 

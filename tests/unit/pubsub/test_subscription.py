@@ -17,12 +17,11 @@ from convotic_pubsub.queue import (
     Acknowledge,
     DeadLetter,
     Defer,
-    History,
     Lapse,
     Return,
     Settlement,
 )
-from tests.support.pubsub import CountingPolicy, make_spec
+from tests.support.pubsub import PlainPolicy, make_spec
 
 #: Beyond the ack deadline, for the outcome of a run that was stopped.
 GRACE_SECONDS = 10.0
@@ -70,9 +69,9 @@ class FakeTimer:
 class Bench:
     """A subscription, its ports as the test plays them, and what it dispatched."""
 
-    def __init__(self, policy: CountingPolicy | None = None, **spec: Any) -> None:
+    def __init__(self, policy: PlainPolicy | None = None, **spec: Any) -> None:
         self.now = 1000.0
-        self.policy = policy or CountingPolicy()
+        self.policy = policy or PlainPolicy()
         self.spec = make_spec(self.policy, **spec)
         self.dispatched: list[Delivery] = []
         self.dead_lettered: list[str] = []
@@ -206,7 +205,6 @@ async def test_a_failed_run_lets_its_lease_end_when_asked_and_frees_its_place() 
     await turn()
 
     assert bench.acker.deadlines == [("ack-1-1", 26)]
-    assert bench.policy.failures == {"1": 1}
     assert bench.subscription.waiting == 1
     assert bench.subscription.free() == 2
     bench.advance(26.1)
@@ -270,7 +268,20 @@ async def test_a_copy_of_a_run_past_its_deadline_is_held_and_acknowledged_at_its
     await turn()
 
     assert bench.acker.acks == ["ack-1-2"]
-    assert bench.policy.hand_backs == {"1": 1}  # that delivery was no lost worker
+
+
+async def test_a_run_that_hangs_is_reported_although_each_copy_has_a_new_lease() -> None:
+    """Pub/Sub delivers it again before the lease that the last copy gave it has ended."""
+    bench = Bench(ack_deadline_seconds=10)
+    bench.deliver("1")
+    delivery = bench.run()
+
+    for attempt in range(2, 5):
+        bench.advance(8)
+        bench.deliver("1", attempt=attempt)
+
+    assert delivery.hold_until < bench.now < delivery.lease_until
+    assert delivery.lapse_seen
 
 
 async def test_what_waits_too_long_is_given_back_and_pulling_stops_until_a_place_is_free() -> None:
@@ -284,7 +295,6 @@ async def test_what_waits_too_long_is_given_back_and_pulling_stops_until_a_place
     await turn()
 
     assert ("ack-2-1", 0) in bench.acker.deadlines
-    assert bench.policy.hand_backs == {"2": 1}
     assert not bench.subscription.may_pull()
     bench.settle(running, Acknowledge())
     assert bench.subscription.may_pull()
@@ -319,32 +329,12 @@ async def test_an_ordinary_message_is_held_as_long_as_it_is_unsettled() -> None:
     assert not bench.dispatched[0].lapse_seen
 
 
-async def test_a_redelivery_asks_the_store_and_a_first_delivery_does_not() -> None:
-    """``decide`` gets the history only when there may be one."""
-    asked: list[str] = []
-
-    class Policy(CountingPolicy):
-        async def load_history(self, received: Any) -> History | None:
-            asked.append(received.message_id)
-            return History(failures=3)
-
-    bench = Bench(Policy(), concurrency=3)
-    bench.deliver("1")
-    bench.deliver("2", attempt=4)
-    bench.deliver("3", attempt=0)  # this server does not count
-    await turn()
-
-    assert asked == ["2", "3"]
-    payloads = [each.payload for each in bench.dispatched]
-    assert [payload and payload["headers"]["attempt"] for payload in payloads] == [1, 4, 4]
-
-
 async def test_a_policy_that_raises_costs_no_worker_and_no_silent_loss() -> None:
     """An error in the policy dead-letters that message and nothing else."""
 
-    class Policy(CountingPolicy):
-        def decide(self, _received: Any, _history: Any) -> Any:
-            raise RuntimeError("bug")
+    class Policy(PlainPolicy):
+        def decide(self, received: Any) -> Any:
+            raise RuntimeError(received.message_id)
 
     bench = Bench(Policy())
     bench.deliver("1")
@@ -385,7 +375,7 @@ async def test_starves_only_when_the_server_counts_more_than_is_here() -> None:
 
 
 async def test_stopping_gives_back_what_was_not_taken() -> None:
-    """A cancelled consumer keeps what runs and hands back the rest, recorded as such."""
+    """A cancelled consumer keeps what runs and hands back the rest."""
     bench = Bench(concurrency=2, buffer_messages=2)
     for number in "1234":
         bench.deliver(number)
@@ -394,11 +384,11 @@ async def test_stopping_gives_back_what_was_not_taken() -> None:
     bench.subscription.stop()
     await turn()
 
-    assert bench.policy.hand_backs == {"2": 1, "3": 1, "4": 1}
+    assert [ack_id for ack_id, _ in bench.acker.deadlines] == ["ack-2-1", "ack-3-1", "ack-4-1"]
     assert not bench.subscription.may_pull()
     bench.deliver("5")
     await turn()
-    assert bench.policy.hand_backs["5"] == 1
+    assert bench.acker.deadlines[-1] == ("ack-5-1", 0)
 
 
 async def test_what_was_given_back_is_known_when_it_comes_again() -> None:
@@ -431,8 +421,8 @@ async def test_a_bounded_memory_forgets_the_oldest() -> None:
     assert [outstanding.was_returned(name, each) for each in "abc"] == [True, False, True]
 
 
-async def test_a_postponed_message_waits_and_counts_as_handed_back() -> None:
-    """Neither a failure nor a lost worker: it was not run."""
+async def test_a_deferred_message_waits() -> None:
+    """Its lease ends when its delay does."""
     bench = Bench()
     bench.deliver("1")
 
@@ -440,10 +430,9 @@ async def test_a_postponed_message_waits_and_counts_as_handed_back() -> None:
     await turn()
 
     assert bench.acker.deadlines == [("ack-1-1", 20)]
-    assert (bench.policy.failures, bench.policy.hand_backs) == ({}, {"1": 1})
 
 
-async def test_a_policy_may_postpone() -> None:
+async def test_a_policy_may_defer() -> None:
     """The decision costs no attempt either, and frees the place."""
     bench = Bench()
     bench.policy.decisions[b"1"] = Defer(20.0)
@@ -452,26 +441,5 @@ async def test_a_policy_may_postpone() -> None:
     await turn()
 
     assert bench.dispatched == []
-    assert bench.policy.hand_backs == {"1": 1}
+    assert bench.acker.deadlines == [("ack-1-1", 20)]
     assert bench.subscription.free() == bench.subscription.limit
-
-
-async def test_a_redelivered_message_is_dispatched_once_its_start_is_recorded() -> None:
-    """A process that the run kills at once has left its trace; a first delivery needs none."""
-    recorded = asyncio.Event()
-
-    class Policy(CountingPolicy):
-        async def record(self, received: Any, incident: Any) -> None:
-            await super().record(received, incident)
-            await recorded.wait()
-
-    bench = Bench(Policy(), concurrency=2)
-    bench.deliver("1")
-    bench.deliver("2", attempt=2)
-    await turn()
-    assert [each.received.message_id for each in bench.dispatched] == ["1"]
-    recorded.set()
-    await turn()
-
-    assert [each.received.message_id for each in bench.dispatched] == ["1", "2"]
-    assert bench.policy.starts == {"2": 1}

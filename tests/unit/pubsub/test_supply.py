@@ -75,7 +75,7 @@ async def test_a_key_that_waits_for_a_retry_stops_no_other_key() -> None:
     bench.advance(21)
     await turn()
 
-    assert bench.policy.hand_backs == {"2": 1}
+    assert ("ack-2-1", 0) in bench.acker.deadlines
     assert bench.subscription.may_pull()
 
 

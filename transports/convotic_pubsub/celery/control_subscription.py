@@ -11,7 +11,7 @@ from convotic_pubsub.celery.process_slots import ProcessSlot, host_name
 from convotic_pubsub.errors import PubsubTransportError
 from convotic_pubsub.limits import MIN_EXPIRATION_SECONDS, MIN_LEASE_SECONDS, MIN_RETENTION_SECONDS
 from convotic_pubsub.names import resource_id
-from convotic_pubsub.queue import Acknowledge, Decision, History, Incident, QueueSpec, Received
+from convotic_pubsub.queue import Acknowledge, Decision, QueueSpec, Received
 
 if TYPE_CHECKING:
     from convotic_pubsub.client.resources import Resources
@@ -162,9 +162,8 @@ class _ControlPolicy:
     def __init__(self, receive: Callable[[Received], None]) -> None:
         self._receive = receive
 
-    def decide(self, received: Received, history: History | None) -> Decision:
+    def decide(self, received: Received) -> Decision:
         """Pass the message on; one that can't be read is logged and dropped."""
-        del history
         try:
             self._receive(received)
         except Exception as error:  # noqa: BLE001  a publisher's mistake must cost nobody else
@@ -176,12 +175,3 @@ class _ControlPolicy:
                 extra={"action": "control_invalid"},
             )
         return Acknowledge("")
-
-    async def load_history(self, received: Received) -> History | None:
-        """Nothing is remembered."""
-
-    async def record(self, received: Received, incident: Incident) -> None:
-        """Nothing is remembered."""
-
-    async def forget(self, received: Received) -> None:
-        """Nothing is remembered."""

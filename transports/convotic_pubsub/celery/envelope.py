@@ -16,8 +16,6 @@ from convotic_pubsub.queue import (
     Decision,
     Defer,
     Deliver,
-    History,
-    Incident,
     QueueSpec,
     Received,
 )
@@ -44,9 +42,8 @@ class EnvelopePolicy:
     def __init__(self, now: Callable[[], datetime] = _utc_now) -> None:
         self._now = now
 
-    def decide(self, received: Received, history: History | None) -> Decision:
+    def decide(self, received: Received) -> Decision:
         """Decode the envelope; a message that isn't one can never run and is given up at once."""
-        del history
         try:
             payload = decode_envelope(received.data)
             check_task(payload["headers"], payload["properties"])
@@ -67,15 +64,6 @@ class EnvelopePolicy:
         if received.redelivered:
             payload["properties"]["delivery_info"]["redelivered"] = True
         return Deliver(payload)
-
-    async def load_history(self, received: Received) -> History | None:
-        """Nothing is remembered for ordinary messages."""
-
-    async def record(self, received: Received, incident: Incident) -> None:
-        """Nothing is remembered for ordinary messages."""
-
-    async def forget(self, received: Received) -> None:
-        """Nothing is remembered for ordinary messages."""
 
 
 _POLICY: Final = EnvelopePolicy()

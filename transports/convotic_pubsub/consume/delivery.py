@@ -23,12 +23,8 @@ class State(enum.Enum):
 
     #: Just arrived.
     NEW = enum.auto()
-    #: Its history is being read from the store.
-    LOADING_HISTORY = enum.auto()
     #: Ready, waiting for a free slot.
     BUFFERED = enum.auto()
-    #: It has a slot; its start is being recorded in the store.
-    STARTING = enum.auto()
     #: It has a slot; in the consumer's inbox or running.
     DISPATCHED = enum.auto()
     #: Being published to the dead-letter topic.
@@ -130,10 +126,6 @@ class Delivery:
     is_leaving: bool = False
     buffered_at: float = 0.0
     dispatched_at: float = 0.0
-    #: Whether the store may remember something about earlier deliveries of this message.
-    has_history: bool = False
-    #: Whether the store may remember something about it, of now or before.
-    is_recorded: bool = False
     tag: str = field(default_factory=lambda: str(next(_tags)))
     _token: list[bool] = field(default_factory=lambda: [True])
     _settlement: list[bool] = field(default_factory=lambda: [True])

@@ -2,13 +2,13 @@
 
 .. code-block:: text
 
-    NEW ─> LOADING_HISTORY ─> BUFFERED ─> STARTING ─> DISPATCHED ─> SETTLING ──> GONE
-                                                          │     ├─> RETURNING ─> GONE
-                                                          │     └─> WAITING ───> GONE
-                                                          └─> DEAD_LETTERING ─> SETTLING | WAITING
+    NEW ─> BUFFERED ─> DISPATCHED ─> SETTLING ──> GONE
+                           │     ├─> RETURNING ─> GONE
+                           │     └─> WAITING ───> GONE
+                           └─> DEAD_LETTERING ─> SETTLING | WAITING
 
-A first delivery skips LOADING_HISTORY and STARTING. Whatever is not settled yet can be settled in
-any state before. An event that a state has no transition for changes nothing: it came too late.
+Whatever is not settled yet can be settled in any state before. An event that a state has no
+transition for changes nothing: it came too late.
 """
 
 from __future__ import annotations
@@ -22,24 +22,19 @@ from convotic_pubsub.queue import (
     DeadLetter,
     Defer,
     Deliver,
-    Incident,
     Lapse,
     Return,
     Settlement,
 )
 
-__all__ = ["Effect", "Event", "Facts", "Signal", "Step", "incident_of", "transition"]
+__all__ = ["Effect", "Event", "Facts", "Signal", "Step", "transition"]
 
 
 class Signal(enum.Enum):
     """Events without data of their own."""
 
-    #: It has come from the server, and no delivery of the message is here.
-    ARRIVED = enum.auto()
     #: It is its turn, and a slot is free.
     SLOT_FREE = enum.auto()
-    #: The store has the start, or does not answer.
-    START_RECORDED = enum.auto()
     #: The server has delivered the same message once more.
     COPIED = enum.auto()
     #: The dead letter is confirmed, or is not.
@@ -48,8 +43,6 @@ class Signal(enum.Enum):
     #: The server has answered the acknowledgement or the nack, for good; or refuses it.
     CONFIRMED = enum.auto()
     REFUSED = enum.auto()
-    #: The incident is recorded; the lease may end.
-    RECORDED = enum.auto()
     #: Of the lease's timer; see :meth:`.LeaseSchedule.look`.
     RENEWAL_DUE = enum.auto()
     LONGER_WAIT_DUE = enum.auto()
@@ -65,19 +58,14 @@ class Effect(enum.Enum):
     WATCH = enum.auto()
     #: The same, at the lease's end.
     WATCH_LEASE_END = enum.auto()
-    LOAD_HISTORY = enum.auto()
     ENQUEUE = enum.auto()
     TAKE_SLOT = enum.auto()
-    RECORD_START = enum.auto()
     DISPATCH = enum.auto()
     #: Free slot and buffer space, and let the next one of its key go on.
     LEAVE = enum.auto()
     ACKNOWLEDGE = enum.auto()
     #: From now on, wait for as long as the settlement says.
     START_WAIT = enum.auto()
-    #: Record the incident, in the background; then RECORDED.
-    RECORD = enum.auto()
-    RECORD_HAND_BACK = enum.auto()
     NACK = enum.auto()
     PUBLISH = enum.auto()
     COUNT_DEAD_LETTER = enum.auto()
@@ -100,8 +88,6 @@ class Facts(NamedTuple):
     """What a transition depends on, beside the state."""
 
     is_stopping: bool = False
-    #: The store may remember something about the message: it was delivered before.
-    has_history: bool = False
     has_dead_letter_topic: bool = True
 
 
@@ -113,18 +99,17 @@ class Step(NamedTuple):
 
 
 #: Not settled yet: a settlement takes effect.
-_OPEN = {State.NEW, State.LOADING_HISTORY, State.BUFFERED, State.STARTING, State.DISPATCHED}
+_OPEN = {State.NEW, State.BUFFERED, State.DISPATCHED}
 #: Held here, with a lease to be renewed.
 _HELD = _OPEN | {State.DEAD_LETTERING}
 
 _SETTLE = Step(State.SETTLING, (Effect.LEAVE, Effect.ACKNOWLEDGE))
-_RETURN = Step(State.RETURNING, (Effect.LEAVE, Effect.RECORD))
-_WAIT = Step(State.WAITING, (Effect.LEAVE, Effect.START_WAIT, Effect.RECORD))
+_RETURN = Step(State.RETURNING, (Effect.LEAVE, Effect.NACK))
+_WAIT = Step(State.WAITING, (Effect.LEAVE, Effect.START_WAIT, Effect.SET_LEASE))
 _PUBLISH = Step(State.DEAD_LETTERING, (Effect.WATCH, Effect.PUBLISH))
 _GIVE_UP_UNPUBLISHED = Step(State.SETTLING, (Effect.REPORT_NO_TOPIC, *_SETTLE.effects))
 _BUFFER = Step(State.BUFFERED, (Effect.ENQUEUE, Effect.WATCH))
 _RUN = Step(State.DISPATCHED, (Effect.TAKE_SLOT, Effect.DISPATCH))
-_START = Step(State.STARTING, (Effect.TAKE_SLOT, Effect.RECORD_START))
 _GONE = Step(State.GONE, (Effect.REMOVE,))
 
 _SETTLEMENTS: dict[type[Event], Step] = {
@@ -137,15 +122,13 @@ _SETTLEMENTS: dict[type[Event], Step] = {
 }
 
 _SIGNALS: dict[tuple[State, Signal], Step] = {
-    (State.STARTING, Signal.START_RECORDED): Step(State.DISPATCHED, (Effect.DISPATCH,)),
+    (State.BUFFERED, Signal.SLOT_FREE): _RUN,
     # The server takes the newest ack id only; a copy is never run beside its original.
     (State.SETTLING, Signal.COPIED): Step(State.SETTLING, (Effect.ACKNOWLEDGE,)),
     (State.WAITING, Signal.COPIED): _GONE,
     (State.RETURNING, Signal.COPIED): _GONE,
-    # It runs past its deadline: the server counts a delivery that is no lost worker.
-    (State.DISPATCHED, Signal.COPIED): Step(
-        State.DISPATCHED, (Effect.WATCH, Effect.RECORD_HAND_BACK)
-    ),
+    # It runs past its deadline, and each copy gives it another lease.
+    (State.DISPATCHED, Signal.COPIED): Step(State.DISPATCHED, (Effect.WATCH, Effect.REPORT_LAPSE)),
     (State.DEAD_LETTERING, Signal.PUBLISHED): Step(
         State.SETTLING, (Effect.COUNT_DEAD_LETTER, *_SETTLE.effects)
     ),
@@ -156,8 +139,6 @@ _SIGNALS: dict[tuple[State, Signal], Step] = {
     (State.SETTLING, Signal.REFUSED): _GONE,
     (State.RETURNING, Signal.CONFIRMED): _GONE,
     (State.RETURNING, Signal.REFUSED): _GONE,  # the lease ends by itself
-    (State.RETURNING, Signal.RECORDED): Step(State.RETURNING, (Effect.NACK,)),
-    (State.WAITING, Signal.RECORDED): Step(State.WAITING, (Effect.SET_LEASE,)),
     (State.WAITING, Signal.LONGER_WAIT_DUE): Step(State.WAITING, (Effect.SET_LEASE,)),
     (State.WAITING, Signal.LEASE_ENDED): _GONE,
     **{
@@ -174,7 +155,7 @@ _SIGNALS: dict[tuple[State, Signal], Step] = {
 def transition(state: State, event: Event, facts: Facts) -> Step:
     """Return what an event leads to."""
     if isinstance(event, Signal):
-        return _on_signal(state, event, facts)
+        return _SIGNALS.get((state, event)) or Step(state)
     if state not in _OPEN:
         return Step(state)
     if isinstance(event, Deliver) and facts.is_stopping:
@@ -182,21 +163,3 @@ def transition(state: State, event: Event, facts: Facts) -> Step:
     if isinstance(event, DeadLetter) and not facts.has_dead_letter_topic:
         return _GIVE_UP_UNPUBLISHED
     return _SETTLEMENTS[type(event)]
-
-
-def _on_signal(state: State, signal: Signal, facts: Facts) -> Step:
-    if signal is Signal.ARRIVED and state is State.NEW and facts.has_history:
-        return Step(State.LOADING_HISTORY, (Effect.WATCH, Effect.LOAD_HISTORY))
-    if signal is Signal.SLOT_FREE and state is State.BUFFERED:
-        return _START if facts.has_history else _RUN
-    return _SIGNALS.get((state, signal)) or Step(state)
-
-
-def incident_of(event: Event) -> Incident | None:
-    """Return what is recorded of an event that RECORD came of; None: nothing."""
-    if isinstance(event, Lapse):
-        return "failure" if event.is_failure else None
-    if isinstance(event, Return):
-        return "hand_back" if event.is_unrun else None
-    is_hand_back = isinstance(event, Defer | Deliver) or event is Signal.NOT_TAKEN
-    return "hand_back" if is_hand_back else None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from convotic_pubsub.consume.dead_letters import publish_dead_letter, report_missing_topic
 from convotic_pubsub.consume.delivery import Delivery, PullStream, State
-from convotic_pubsub.consume.flow import Effect, Event, Facts, Signal, incident_of, transition
+from convotic_pubsub.consume.flow import Effect, Event, Facts, Signal, transition
 from convotic_pubsub.consume.guarded_policy import GuardedPolicy
 from convotic_pubsub.consume.lease_schedule import LeaseSchedule
 from convotic_pubsub.consume.ordering import OrderingQueues
@@ -23,8 +23,6 @@ from convotic_pubsub.queue import (
     DeadLetter,
     Defer,
     Deliver,
-    History,
-    Incident,
     Lapse,
     QueueSpec,
     Return,
@@ -70,16 +68,12 @@ class Subscription:
         self._effects: dict[Effect, Callable[[Delivery, Event], object]] = {
             Effect.WATCH: self._watch,
             Effect.WATCH_LEASE_END: self._watch_lease_end,
-            Effect.LOAD_HISTORY: self._load_history,
             Effect.ENQUEUE: self._enqueue,
             Effect.TAKE_SLOT: self._take_slot,
-            Effect.RECORD_START: self._record_start,
             Effect.DISPATCH: self._hand_on,
             Effect.LEAVE: self._leave,
             Effect.ACKNOWLEDGE: self._acknowledge,
             Effect.START_WAIT: self._start_wait,
-            Effect.RECORD: self._record,
-            Effect.RECORD_HAND_BACK: self._record_hand_back,
             Effect.NACK: self._nack,
             Effect.PUBLISH: self._publish,
             Effect.COUNT_DEAD_LETTER: self._count_dead_letter,
@@ -116,7 +110,7 @@ class Subscription:
     def _abandon(self, delivery: Delivery) -> None:
         if not delivery.hold_until and delivery.take_settlement():
             delivery.check_out()
-            self._apply(delivery, Return(is_unrun=True))
+            self._apply(delivery, Return())
 
     # -- how much ---------------------------------------------------------------------------------
 
@@ -185,9 +179,7 @@ class Subscription:
             ack_id=raw.ack_id,
             received_at=now,
             lease_until=lease_until,
-            has_history=self._policy.may_have_history(raw.delivery_attempt),
         )
-        delivery.is_recorded = delivery.has_history
         if self.spec.enable_message_ordering:
             self._ordering.enter(delivery, instead_of=known)
         if owner is not None:
@@ -196,10 +188,7 @@ class Subscription:
         stream.enter(delivery.size)
         self._local += 1
         self._local_bytes += delivery.size
-        if delivery.has_history:
-            self._apply(delivery, Signal.ARRIVED)
-        else:
-            self._decide(delivery, None)
+        self._decide(delivery)
 
     def take_copy(self, delivery: Delivery, ack_id: str, lease_until: float) -> None:
         """Take the newest ack id of a message that is still here; the copy is never run."""
@@ -211,16 +200,8 @@ class Subscription:
         """See the end of a delivery that was given back: its message is here again."""
         self._apply(delivery, Signal.COPIED)
 
-    def _load_history(self, delivery: Delivery, _event: Event) -> None:
-        self._spawn(self._load_and_decide(delivery))
-
-    async def _load_and_decide(self, delivery: Delivery) -> None:
-        history = await self._policy.load_history(delivery.received)
-        if delivery.state is State.LOADING_HISTORY:
-            self._decide(delivery, history)
-
-    def _decide(self, delivery: Delivery, history: History | None) -> None:
-        decision = self._policy.decide(delivery.received, history)
+    def _decide(self, delivery: Delivery) -> None:
+        decision = self._policy.decide(delivery.received)
         if isinstance(decision, Deliver) and not self.is_stopping:
             delivery.payload = decision.payload
             delivery.payload["properties"]["delivery_tag"] = delivery.tag
@@ -245,9 +226,6 @@ class Subscription:
         delivery.dispatched_at = self._ports.clock()
         self._supply.add_wait(delivery.dispatched_at - delivery.buffered_at)
 
-    def _record_start(self, delivery: Delivery, _event: Event) -> None:
-        self._spawn(self._record_and_apply(delivery, "start", Signal.START_RECORDED))
-
     def _hand_on(self, delivery: Delivery, _event: Event) -> None:
         self._dispatch(delivery)
 
@@ -257,7 +235,7 @@ class Subscription:
         """Make a delivery's transition, and do what it leads to."""
         before = delivery.state
         has_topic = bool(self.spec.dead_letter_topic)
-        step = transition(before, event, Facts(self.is_stopping, delivery.has_history, has_topic))
+        step = transition(before, event, Facts(self.is_stopping, has_topic))
         delivery.state = step.state
         if step.state is not before:
             self.waiting += (step.state is State.WAITING) - (before is State.WAITING)
@@ -309,27 +287,21 @@ class Subscription:
         delivery.lease_until = now + max(1.0, event.delay_seconds)
         delivery.hold_until = now + event.delay_seconds
 
-    def _record(self, delivery: Delivery, event: Event) -> None:
-        self._spawn(self._record_and_apply(delivery, incident_of(event), Signal.RECORDED))
-
-    async def _record_and_apply(
-        self, delivery: Delivery, incident: Incident | None, signal: Signal
-    ) -> None:
-        """Record an incident, and only then let happen what it explains."""
-        if incident is not None:
-            delivery.is_recorded = True
-            await self._policy.record(delivery.received, incident)
-        reader = delivery.source.reader
-        if delivery.state is State.RETURNING and reader is not None and not self.may_pull():
-            # Through a stream that is still open it would come straight back.
-            await asyncio.wait({reader}, timeout=_STREAM_END_SECONDS)
-        self._apply(delivery, signal)
-
-    def _record_hand_back(self, delivery: Delivery, _event: Event) -> None:
-        delivery.is_recorded = True
-        self._spawn(self._policy.record(delivery.received, "hand_back"))
-
     def _nack(self, delivery: Delivery, _event: Event) -> None:
+        reader = delivery.source.reader
+        if reader is None:
+            self._return_now(delivery)
+        else:
+            self._spawn(self._return_after(reader, delivery))
+
+    async def _return_after(self, reader: asyncio.Future[None], delivery: Delivery) -> None:
+        """Return it when its stream has ended, if it will: it would come straight back there."""
+        if not self.may_pull():
+            await asyncio.wait({reader}, timeout=_STREAM_END_SECONDS)
+        if delivery.state is State.RETURNING:
+            self._return_now(delivery)
+
+    def _return_now(self, delivery: Delivery) -> None:
         def answered(confirmed: bool) -> None:
             self._apply(delivery, Signal.CONFIRMED if confirmed else Signal.REFUSED)
 
@@ -347,9 +319,8 @@ class Subscription:
         )
         self._apply(delivery, Signal.PUBLISHED if is_published else Signal.PUBLISH_FAILED)
 
-    def _count_dead_letter(self, delivery: Delivery, _event: Event) -> None:
+    def _count_dead_letter(self, _delivery: Delivery, _event: Event) -> None:
         self._ports.count_dead_letter(self.spec.queue)
-        delivery.is_recorded = True
 
     def _report_no_topic(self, delivery: Delivery, _event: Event) -> None:
         report_missing_topic(self.spec, delivery.received)
@@ -358,8 +329,6 @@ class Subscription:
 
     def _remove_acknowledged(self, delivery: Delivery, event: Event) -> None:
         self._remove(delivery, event, is_acknowledged=True)
-        if delivery.is_recorded:
-            self._spawn(self._policy.forget(delivery.received))
 
     def _remove(self, delivery: Delivery, _event: Event, *, is_acknowledged: bool = False) -> None:
         self._ports.timer.forget(delivery)
@@ -374,7 +343,7 @@ class Subscription:
 
     def _return_unrun(self, delivery: Delivery) -> None:
         delivery.take_settlement()
-        self._apply(delivery, Return(is_unrun=True))
+        self._apply(delivery, Return())
 
     # -- leases -----------------------------------------------------------------------------------
 
@@ -425,7 +394,7 @@ class Subscription:
 
     def _report_lapse(self, delivery: Delivery, _event: Event) -> None:
         """Its time is up: the lease ends without us; a run that can't be stopped goes on."""
-        if delivery.lapse_seen:
+        if delivery.lapse_seen or self._ports.clock() < delivery.hold_until:
             return
         delivery.lapse_seen = True
         logger.warning(
@@ -442,7 +411,7 @@ class Subscription:
         """Pull nothing more, and give back all that the consumer has not taken."""
         self.is_stopping = True
         self.on_change()
-        ready = (State.BUFFERED, State.STARTING, State.DISPATCHED)
+        ready = (State.BUFFERED, State.DISPATCHED)
         for delivery in list(self._ports.outstanding.values()):
             if delivery.subscription is self and delivery.state in ready and delivery.check_out():
                 self._return_unrun(delivery)
@@ -454,7 +423,7 @@ class Subscription:
             await asyncio.wait(set(self._background))
 
     async def settled(self) -> None:
-        """Wait until all incidents are recorded and the server has answered everything."""
+        """Wait until the server has answered everything."""
         while self._background or not self._ports.acks.idle:
             await self.decided()
             await self._ports.acks.wait_idle()

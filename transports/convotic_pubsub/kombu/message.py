@@ -59,12 +59,12 @@ class Message(virtual.Message):
             if channel is not None:
                 channel.forget(self)
 
-    def lapse(self, delay_seconds: float, *, failure: bool = True) -> None:
+    def lapse(self, delay_seconds: float) -> None:
         """Don't acknowledge; let the lease end in ``delay_seconds`` (at least 1)."""
-        self.settle(Lapse(delay_seconds, is_failure=failure))
+        self.settle(Lapse(delay_seconds))
 
     def postpone(self, delay_seconds: float) -> None:
-        """Let the lease end in ``delay_seconds`` (at least 1); unrun, so it costs no attempt."""
+        """Let the lease end in ``delay_seconds`` (at least 1); it was not run."""
         self.settle(Defer(delay_seconds))
 
     def dead_letter(self, attributes: Mapping[str, str]) -> None:
@@ -72,8 +72,8 @@ class Message(virtual.Message):
         self.settle(DeadLetter(dict(attributes)))
 
     def hand_back(self) -> None:
-        """Return it unrun, for delivery now; recorded, so that it costs no attempt."""
-        self.settle(Return(is_unrun=True))
+        """Return it unrun, for delivery now."""
+        self.settle(Return())
 
     def settle_ack(self) -> None:
         """Acknowledge (what ``ack`` does after kombu's own checks).
