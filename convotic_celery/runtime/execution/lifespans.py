@@ -116,7 +116,9 @@ class Lifespans:
 
     def begin(self, definition: HasLifespan) -> Future[Any]:
         """Have the home loop enter the module's lifespan; does not wait. Not for that loop."""
-        home = self._home or process_loop().loop
+        home = self._home
+        if home is None or home.is_closed():  # its pool has ended
+            home = process_loop().loop
         return asyncio.run_coroutine_threadsafe(self.enter(definition), home)
 
     async def aclose(self) -> None:

@@ -74,3 +74,18 @@ async def test_plain_handlers_share_the_home_loop_s() -> None:
 
     assert plain is asynchronous
     assert pool.events == ["open", "close"]
+
+
+def test_a_home_loop_that_was_closed_is_home_no_more() -> None:
+    """After the end of its pool plain handlers have the process's loop, as before it."""
+    pool, lifespans = Pool(), Lifespans()
+    ended = asyncio.new_event_loop()
+    lifespans.use_loop(ended)
+    ended.close()
+
+    try:
+        assert lifespans.enter_sync(with_lifespan(pool.live)) is pool
+    finally:
+        lifespans.close()
+
+    assert pool.events == ["open", "close"]
