@@ -6,7 +6,7 @@ and sends back its answer, or throws its error.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Coroutine, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
@@ -41,8 +41,8 @@ Steps: TypeAlias = Generator[Any, Any, T]
 class AsyncDoer(Protocol):
     """Does steps on the running loop."""
 
-    async def do_async(self, step: Any) -> Any:
-        """Do one and return its answer."""
+    def do_async(self, step: Any) -> Coroutine[Any, Any, Any]:
+        """Return what does one, and its answer."""
         ...
 
 

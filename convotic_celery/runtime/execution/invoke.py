@@ -123,20 +123,20 @@ class Execution:
     guard: KeyGuard | None = None
     lifespans: Lifespans | None = None
 
-    async def do_async(self, step: object) -> Any:
+    def do_async(self, step: object) -> Coroutine[Any, Any, Any]:
         """Do one step of a run of an ``async def`` handler."""
         match step:
+            case CallHandler():
+                return explain_cancellation(_call_async(self, step))
             case Decode():
                 message = asyncio.to_thread(build_message, self.definition, step.raw, step.facts)
-                return await explain_cancellation(message)
-            case CallHandler():
-                return await explain_cancellation(_call_async(self, step))
+                return explain_cancellation(message)
             case CallHook():
                 dead = describe(self.definition, step.fail, step.error, step.raw, step.facts)
                 ctx = self.contexts.async_context(build_delivery(self.definition, step.facts))
-                return await explain_cancellation(call_hook_async(self.definition, dead, ctx))
+                return explain_cancellation(call_hook_async(self.definition, dead, ctx))
             case Ask() | Pause():
-                return await explain_cancellation(self.store.do_async(step))
+                return explain_cancellation(self.store.do_async(step))
         raise TypeError(step)
 
     def do_sync(self, step: object) -> Any:
@@ -155,7 +155,7 @@ class Execution:
         raise TypeError(step)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # not frozen: one is made for each message
 class CallHandler:
     """A step of a run: call the handler, with its middleware, until its deadline.
 

@@ -107,8 +107,21 @@ def test_an_undecodable_body_is_a_dead_letter(plain: Plain) -> None:
         10
     )
 
+    three = uuid.uuid4().hex
+    foreign = {
+        **strange,
+        "body": three,
+        "headers": {"task": "plain.add", "id": three},
+        "content-type": "application/x-nobody",
+        "content-encoding": "utf-8",
+    }
+    session.publish(OutgoingMessage(f"{plain.prefix}celery", json.dumps(foreign).encode())).result(
+        10
+    )
+
     assert dead_letter(plain, one).attributes["convotic-dead-letter-reason"] == "invalid"
     assert dead_letter(plain, two)
+    assert dead_letter(plain, three).attributes["convotic-dead-letter-reason"] == "invalid"
     assert plain.send("add", 2, 2).get(timeout=SECONDS) == 4
 
 

@@ -19,6 +19,7 @@ POOLS = {
     "default": (),
 }
 REASON = "convotic-dead-letter-reason"
+ATTEMPTS = "convotic-dead-letter-attempts"
 
 
 @pytest.fixture(params=list(POOLS))
@@ -47,6 +48,7 @@ def test_every_outcome_in_every_pool(stage: Stage, pool: str) -> None:
     log = worker.read_log()
     assert invalid.attributes[REASON] == "invalid"
     assert failed.attributes[REASON] == "max-retries-exceeded"
+    assert failed.attributes[ATTEMPTS] == stuck.attributes[ATTEMPTS] == "2"
     assert [run["attempt"] for run in stage.read_runs("failing")] == [1, 2]
     assert stuck.attributes[REASON] == "ack-deadline-exceeded"
     assert [run["attempt"] for run in stage.read_runs("endless")] == [1, 2]
@@ -108,6 +110,7 @@ def test_a_child_that_dies_is_a_loss(stage: Stage) -> None:
 
     runs = stage.read_runs("dying")
     assert dead_letter.attributes[REASON] == "worker-lost"
+    assert dead_letter.attributes[ATTEMPTS] == "2"
     assert [run["attempt"] for run in runs] == [1, 1]
     assert runs[0]["pid"] != runs[1]["pid"]
 

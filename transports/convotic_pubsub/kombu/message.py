@@ -109,6 +109,9 @@ class Message(virtual.Message):
 
     def settle_reject(self, *, requeue: bool) -> None:
         """Return it for delivery now, or give it up to the dead-letter topic."""
+        if self._undecodable is not None and not requeue:
+            self.give_up(self._undecodable)
+            return
         delivery = self._delivery
         if requeue or delivery is None:
             self.settle(Return())
