@@ -15,16 +15,9 @@ from convotic_celery.runtime.delivery.attributes import (
     dead_letter_attributes,
     user_attributes,
 )
-from convotic_celery.runtime.delivery.outcome import (
-    Ack,
-    Defer,
-    Fail,
-    RetryRun,
-    Returned,
-    Settlement,
-    settle,
-)
+from convotic_celery.runtime.delivery.outcome import Returned, settle
 from convotic_celery.runtime.delivery.policy import HandlerPolicy
+from convotic_celery.runtime.delivery.settlement import Ack, Defer, Fail, RetryRun, Settlement
 from convotic_celery.runtime.execution.coroutine import drive
 from convotic_celery.runtime.execution.current_run import Run
 from convotic_celery.testing.broker import DeadLetterSeen, RunSeen, parse_data

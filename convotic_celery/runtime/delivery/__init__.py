@@ -1,5 +1,7 @@
-"""What a message means, before and after its run. Pure; knows nothing else of the runtime.
+"""What a message means, before and after its run. Knows nothing else of the runtime.
 
-``payload`` is how a raw message looks to Celery, ``policy`` what becomes of a delivery,
-``outcome`` of a run, ``attributes`` the framework's own, ``counters`` how many ended how.
+``outcome`` is the table that decides, ``settlement`` what it decides between; both are pure.
+``policy`` asks it about what arrives, with ``payload`` and ``attributes``; ``attempts`` is what the
+store knows of earlier runs, ``replays`` which replays are genuine, both as ``steps`` of a run.
+``carriers`` take a settlement through Celery, ``counters`` count.
 """

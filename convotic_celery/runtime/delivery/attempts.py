@@ -28,7 +28,7 @@ from convotic_celery.runtime.delivery.steps import Ask, Steps
 
 if TYPE_CHECKING:
     from convotic_celery.context.store import Store
-    from convotic_celery.runtime.delivery.outcome import DeadLetterReason, RetryRun
+    from convotic_celery.runtime.delivery.settlement import DeadLetterReason, RetryRun
 
 __all__ = ["AttemptLog", "Attempts", "End", "RunName", "describe_failure"]
 

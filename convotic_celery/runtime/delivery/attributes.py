@@ -15,7 +15,7 @@ from convotic_celery.names import TARGET_ATTRIBUTE
 from convotic_pubsub.limits import cut_utf8
 
 if TYPE_CHECKING:
-    from convotic_celery.runtime.delivery.outcome import Fail
+    from convotic_celery.runtime.delivery.settlement import Fail
 
 __all__ = [
     "MESSAGE_ID_ATTRIBUTE",

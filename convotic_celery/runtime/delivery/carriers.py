@@ -19,7 +19,7 @@ from kombu.utils.encoding import safe_repr
 if TYPE_CHECKING:
     from billiard.einfo import ExceptionInfo
 
-    from convotic_celery.runtime.delivery.outcome import Ack, Defer, RetryRun, Settlement
+    from convotic_celery.runtime.delivery.settlement import Ack, Defer, RetryRun, Settlement
 
 __all__ = ["RunIgnored", "RunRetried", "carried", "error_of", "mark"]
 

@@ -82,7 +82,7 @@ class MessageFacts(TypedDict):
     empty: bool
     #: W3C trace context of the publisher, if it sent one.
     trace: dict[str, str]
-    #: That it is a replay of another message; whoever may publish can claim that.
+    #: That it is a replay of another message; any publisher can claim that.
     claim: NotRequired[Claim]
     #: The run's name in the store; only a redelivery has one.
     run: NotRequired[str]
@@ -126,7 +126,7 @@ class PayloadBuilder:
 
     queue: str
     subscription: str
-    #: Who made up the headers; Celery's ``origin``.
+    #: The process that makes the headers; Celery's ``origin``.
     origin: str
 
     @classmethod
@@ -196,7 +196,7 @@ class PayloadBuilder:
             "kwargsrepr": "{}",
             "origin": self.origin,
             "ignore_result": True,
-            # Else Celery's Context gathers what is no header of its own, at each run anew.
+            # Else Celery's Context gathers what is no header of its own, at each run.
             "headers": {},
             "convotic": facts,
         }

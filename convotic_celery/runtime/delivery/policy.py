@@ -13,8 +13,9 @@ from convotic_celery.runtime.delivery.attributes import (
     dead_letter_attributes,
 )
 from convotic_celery.runtime.delivery.counters import outcomes
-from convotic_celery.runtime.delivery.outcome import Ack, Arrived, Refused, settle
+from convotic_celery.runtime.delivery.outcome import Arrived, Refused, settle
 from convotic_celery.runtime.delivery.payload import PayloadBuilder
+from convotic_celery.runtime.delivery.settlement import Ack
 from convotic_pubsub.queue import Acknowledge, Decision, Deliver, Received
 
 if TYPE_CHECKING:

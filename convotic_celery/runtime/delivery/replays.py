@@ -1,9 +1,9 @@
 """Which replays are genuine: a dead letter carries a token, and its replay shows it.
 
 A replay claims the id of the first publish, by which ``deduplicate="message.id"`` skips what has
-succeeded. Anybody who may publish could claim any id, and have messages skipped that were never
-run. So a claim counts only with the token that this deployment put on the dead letter: an HMAC of
-handler and id, by a key that is in the store alone.
+succeeded. Any publisher could claim any id, and have messages skipped that were never run. So a
+claim counts only with the token that this deployment put on the dead letter: an HMAC of handler and
+id, by a key that is in the store alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from convotic_celery.context.scripts import Script
 from convotic_celery.errors import StoreUnavailable
-from convotic_celery.runtime.delivery.outcome import Deferred
+from convotic_celery.runtime.delivery.settlement import Deferred
 from convotic_celery.runtime.delivery.steps import Ask
 
 if TYPE_CHECKING:

@@ -19,20 +19,17 @@ from convotic_celery.context.records import new_token
 from convotic_celery.runtime.delivery.attempts import RunName, describe_failure
 from convotic_celery.runtime.delivery.carriers import RunIgnored, RunRetried
 from convotic_celery.runtime.delivery.error_text import error_text, error_type, make_readable
-from convotic_celery.runtime.delivery.outcome import (
+from convotic_celery.runtime.delivery.outcome import Began, Raised, final_error, settle
+from convotic_celery.runtime.delivery.settlement import (
     Ack,
     AlreadyFailed,
-    Began,
     Defer,
     Fail,
     HandlerExited,
-    Raised,
     RetryRun,
     Run,
     Settlement,
     WorkerFault,
-    final_error,
-    settle,
 )
 from convotic_celery.runtime.delivery.steps import Pause
 from convotic_celery.runtime.execution.invoke import CallHandler, CallHook, Decode, build_message

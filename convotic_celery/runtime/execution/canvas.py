@@ -29,7 +29,7 @@ _FAIL = "convotic.workflow.fail_step"
 _LOOKS_FOR_ERROR = 3
 
 #: Delivered again when their worker dies, and tried again, ever more slowly, while the store or
-#: Pub/Sub are away.
+#: Pub/Sub are unavailable.
 _OPTIONS: dict[str, Any] = {
     "acks_late": True,
     "reject_on_worker_lost": True,

@@ -17,7 +17,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from convotic_celery.errors import ConvoticError
 from convotic_celery.runtime.celery_internals import TASKS
 from convotic_celery.runtime.delivery.error_text import error_text
-from convotic_celery.runtime.delivery.outcome import HandlerExited
+from convotic_celery.runtime.delivery.settlement import HandlerExited
 from convotic_celery.runtime.execution.current_run import CURRENT_RUN, Run, key_stacks_by_run
 from convotic_celery.runtime.execution.loop import LoopThread, process_loop
 

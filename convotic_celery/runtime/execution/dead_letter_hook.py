@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from convotic_celery.sdk.dead_lettered import DeadLettered
 
 if TYPE_CHECKING:
-    from convotic_celery.runtime.delivery.outcome import Fail
     from convotic_celery.runtime.delivery.payload import MessageFacts
+    from convotic_celery.runtime.delivery.settlement import Fail
     from convotic_celery.sdk.handler import HandlerDefinition
 
 __all__ = ["call_hook_async", "call_hook_sync", "describe"]

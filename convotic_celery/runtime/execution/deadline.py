@@ -76,7 +76,7 @@ class RunDeadline:
         return time.monotonic() - self._handler_begun
 
     def restart(self, limit_seconds: float) -> bool:
-        """Begin the run's clock anew: it has waited until now. False if the lease can't be held.
+        """Restart the run's clock: it has waited until now. False if the lease can't be held.
 
         Then its end stays what it is; only :attr:`handler_seconds` begins at 0.
         """

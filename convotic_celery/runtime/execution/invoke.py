@@ -16,7 +16,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 from convotic_celery.context.delivery import Delivery
 from convotic_celery.errors import AckDeadlineExceeded
-from convotic_celery.runtime.delivery.outcome import Deferred
+from convotic_celery.runtime.delivery.settlement import Deferred
 from convotic_celery.runtime.delivery.steps import Ask, Pause
 from convotic_celery.runtime.execution.coroutine import explain_cancellation
 from convotic_celery.runtime.execution.dead_letter_hook import (
@@ -30,9 +30,9 @@ from convotic_celery.sdk.returned import check_returned
 
 if TYPE_CHECKING:
     from convotic_celery.runtime.delivery.attempts import AttemptLog
-    from convotic_celery.runtime.delivery.outcome import Fail
     from convotic_celery.runtime.delivery.payload import MessageFacts
     from convotic_celery.runtime.delivery.replays import ReplayTokens
+    from convotic_celery.runtime.delivery.settlement import Fail
     from convotic_celery.runtime.execution.deadline import RunDeadline
     from convotic_celery.runtime.execution.lifespans import Lifespans
     from convotic_celery.runtime.locks.key_lock import KeyGuard, KeyStore

@@ -18,8 +18,8 @@ from celery.app.task import Task
 from convotic_celery.context.publishing import encode_json
 from convotic_celery.errors import InvalidMessage, PublishRefused
 from convotic_celery.runtime.delivery.carriers import mark
-from convotic_celery.runtime.delivery.outcome import AlreadyFailed
 from convotic_celery.runtime.delivery.payload import MessageFacts, task_id_of
+from convotic_celery.runtime.delivery.settlement import AlreadyFailed
 from convotic_celery.runtime.delivery.steps import drive_async, drive_sync
 from convotic_celery.runtime.execution.attempt import Ended, attempt, run_handler
 from convotic_celery.runtime.execution.coroutine import explain_cancellation, run_coroutine
@@ -133,7 +133,7 @@ class HandlerTask(Task[Any, Any]):
         mark(einfo, getattr(self.request, "settlement", None))
 
     def retry(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse: Celery's retry publishes anew, to every subscriber of the topic.
+        """Refuse: Celery's retry publishes again, to every subscriber of the topic.
 
         Raises:
             NotImplementedError: Always.

@@ -20,7 +20,7 @@ from celery.worker import state
 from convotic_celery.context.database import AsyncDatabase, SyncDatabase
 from convotic_celery.context.records import new_token
 from convotic_celery.errors import StoreUnavailable
-from convotic_celery.runtime.delivery.outcome import Deferred, KeySucceeded
+from convotic_celery.runtime.delivery.settlement import Deferred, KeySucceeded
 from convotic_celery.runtime.delivery.steps import Ask, Pause, Steps
 from convotic_celery.runtime.locks import scripts as lease_scripts
 from convotic_celery.runtime.locks.renewer import LEASE_SECONDS, KeptLease, LeaseKeeper

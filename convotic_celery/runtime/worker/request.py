@@ -32,20 +32,22 @@ from convotic_celery.runtime.delivery.attributes import Origin, dead_letter_attr
 from convotic_celery.runtime.delivery.carriers import carried, error_of
 from convotic_celery.runtime.delivery.counters import Outcome, outcomes
 from convotic_celery.runtime.delivery.outcome import (
-    Ack,
-    Defer,
-    Fail,
     HardLimit,
     Raised,
     Refused,
-    RetryRun,
     Returned,
-    ReturnUnrun,
     Revoked,
-    Settlement,
     Stopped,
     WorkerLost,
     settle,
+)
+from convotic_celery.runtime.delivery.settlement import (
+    Ack,
+    Defer,
+    Fail,
+    RetryRun,
+    ReturnUnrun,
+    Settlement,
 )
 from convotic_pubsub import queue
 

@@ -19,8 +19,8 @@ from celery.concurrency.thread import TaskPool as ThreadPool
 
 from convotic_celery.app import ConvoticApp
 from convotic_celery.runtime.delivery.attempts import Attempts, RunName
-from convotic_celery.runtime.delivery.outcome import RetryRun
 from convotic_celery.runtime.delivery.policy import HandlerPolicy
+from convotic_celery.runtime.delivery.settlement import RetryRun
 from convotic_celery.runtime.delivery.steps import drive_sync
 from convotic_celery.runtime.pool.pool import TaskPool
 from convotic_celery.sdk.dead_lettered import DeadLettered

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from convotic_celery.context import Store
-from convotic_celery.runtime.delivery.outcome import Deferred, KeySucceeded
+from convotic_celery.runtime.delivery.settlement import Deferred, KeySucceeded
 from convotic_celery.runtime.delivery.steps import drive_async
 from convotic_celery.runtime.execution.deadline import RunDeadline
 from convotic_celery.runtime.locks.key_lock import Claim, KeyGuard, KeyStore, Patience

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from convotic_celery.context import Store
 from convotic_celery.errors import InvalidMessage
-from convotic_celery.runtime.delivery.outcome import Deferred, KeySucceeded
+from convotic_celery.runtime.delivery.settlement import Deferred, KeySucceeded
 from convotic_celery.runtime.delivery.steps import drive_async, drive_sync
 from convotic_celery.runtime.execution.deadline import RunDeadline
 from convotic_celery.runtime.locks.key_lock import (

@@ -14,7 +14,7 @@ from convotic_celery.runtime.delivery.attributes import (
     trace_attributes,
     user_attributes,
 )
-from convotic_celery.runtime.delivery.outcome import Fail
+from convotic_celery.runtime.delivery.settlement import Fail
 from tests.unit.runtime.support import PUBLISHED_AT
 
 NOW = datetime(2026, 11, 23, 21, 0, tzinfo=UTC)

@@ -11,8 +11,8 @@ import pytest
 
 from convotic_celery.context.delivery import RouteCall
 from convotic_celery.errors import AckDeadlineExceeded, DeadlineNotExtendable
-from convotic_celery.runtime.delivery.outcome import Deferred
 from convotic_celery.runtime.delivery.payload import PayloadBuilder
+from convotic_celery.runtime.delivery.settlement import Deferred
 from convotic_celery.runtime.delivery.steps import drive_async
 from convotic_celery.runtime.execution.attempt import run_handler
 from convotic_celery.runtime.execution.deadline import RunDeadline, hold_lease

@@ -15,16 +15,15 @@ import pytest
 from celery.worker.consumer import Consumer
 
 from convotic_celery.errors import AckDeadlineExceeded, InvalidMessage
-from convotic_celery.runtime.delivery.outcome import (
+from convotic_celery.runtime.delivery.outcome import Raised, settle
+from convotic_celery.runtime.delivery.policy import HandlerPolicy
+from convotic_celery.runtime.delivery.settlement import (
     Defer,
     Deferred,
     Fail,
     KeySucceeded,
-    Raised,
     RetryRun,
-    settle,
 )
-from convotic_celery.runtime.delivery.policy import HandlerPolicy
 from convotic_celery.runtime.delivery.steps import Pause, Steps
 from convotic_celery.runtime.execution.deadline import RunDeadline
 from convotic_celery.runtime.locks.key_lock import Claim

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from convotic_celery.runtime.delivery.outcome import Deferred
+from convotic_celery.runtime.delivery.settlement import Deferred
 from convotic_celery.runtime.execution import worker_faults
 from convotic_celery.runtime.execution.worker_faults import find_worker_fault
 from convotic_celery.sdk.outcomes import DeadLetter, Drop, Retry

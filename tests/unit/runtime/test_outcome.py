@@ -11,16 +11,13 @@ from celery import exceptions as celery_exceptions
 
 from convotic_celery.errors import AckDeadlineExceeded, InvalidMessage
 from convotic_celery.runtime.delivery.error_text import error_text, error_type
-from convotic_celery.runtime.delivery.outcome import (
+from convotic_celery.runtime.delivery.outcome import HardLimit, Raised, final_error, settle
+from convotic_celery.runtime.delivery.settlement import (
     Ack,
     AlreadyFailed,
     Fail,
-    HardLimit,
-    Raised,
     RetryRun,
     Settlement,
-    final_error,
-    settle,
 )
 from convotic_celery.sdk.backoff import ConstantBackoff
 from convotic_celery.sdk.options import WorkerOptions

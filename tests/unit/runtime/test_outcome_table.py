@@ -11,24 +11,26 @@ from celery import exceptions as celery_exceptions
 
 from convotic_celery.errors import AckDeadlineExceeded, InvalidMessage
 from convotic_celery.runtime.delivery.outcome import (
-    Ack,
     Arrived,
     Began,
-    Defer,
-    Deferred,
     Event,
-    Fail,
     HardLimit,
-    KeySucceeded,
     Raised,
     Refused,
-    RetryRun,
     Returned,
-    ReturnUnrun,
     Revoked,
     Stopped,
     WorkerLost,
     settle,
+)
+from convotic_celery.runtime.delivery.settlement import (
+    Ack,
+    Defer,
+    Deferred,
+    Fail,
+    KeySucceeded,
+    RetryRun,
+    ReturnUnrun,
 )
 from convotic_celery.sdk.options import WorkerOptions
 from convotic_celery.sdk.outcomes import DeadLetter, Drop, Retry
