@@ -17,8 +17,10 @@ from tests.support.waiting import never, wait_until
 pytestmark = pytest.mark.timeout(240)
 
 MODULE = """
+import asyncio
 import json
 import os
+import resource
 from pathlib import Path
 
 from convotic_celery import ConvoticModule, WorkerMessage
@@ -42,6 +44,26 @@ async def run_keyed(message: WorkerMessage, ctx) -> None:
 async def fail(message: WorkerMessage, ctx) -> None:
     record(message, "failing")
     raise ValueError("always")
+
+
+@module.worker("probe.hoarding", ack_deadline=60)
+async def hoard(message: WorkerMessage, ctx) -> None:
+    record(message, "hoarding")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    files = []
+    try:
+        while True:
+            files.append(open(os.devnull))
+    except OSError:
+        pass
+    await asyncio.sleep(message.data)
+    for file in files:
+        file.close()
+
+
+@module.worker("probe.opening", ack_deadline=2, max_retries=0, concurrency=2)
+async def open_a_file(message: WorkerMessage, ctx) -> None:
+    record(message, "opening")
 
 
 @module.worker("probe.calm", ack_deadline=5, max_worker_losses=1)
@@ -133,3 +155,16 @@ def test_deliveries_that_nobody_ran_are_no_losses(stage: Stage) -> None:
         assert not has_dead_letter(stage, "probe.calm.probe")
 
     assert [run["attempt"] for run in stage.read_runs("calm")] == [1]
+
+
+def test_a_worker_without_descriptors_fails_no_message(stage: Stage) -> None:
+    """With max_retries=0: its handlers stand still until there are some, and say so once."""
+    with stage.worker() as worker:
+        stage.publish_json(12, topic="probe.hoarding")
+        wait_until(lambda: stage.read_runs("hoarding"), timeout=20)
+        stage.publish_json(*range(6), topic="probe.opening")
+        never(lambda: stage.read_runs("opening"), for_=6)
+        wait_until(lambda: len(stage.read_runs("opening")) == 6, timeout=60)
+        assert not has_dead_letter(stage, "probe.opening.probe")
+
+    assert worker.read_log().count("stands still") == 1
