@@ -187,7 +187,12 @@ class AttemptLog:
             if self._writes:
                 return
             self._writes = True
-        threading.Thread(target=self._write, name="convotic-attempts", daemon=True).start()
+        try:
+            threading.Thread(target=self._write, name="convotic-attempts", daemon=True).start()
+        except RuntimeError as error:  # no thread left: the next end tries again
+            logger.error("Counts of runs can't be written now: %s", error)  # noqa: TRY400
+            with self._lock:
+                self._writes = self._unavailable = False
 
     def _write(self) -> None:
         """Write what is pending, and try until the store answers."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from convotic_celery.context.scripts import Script
@@ -45,12 +46,16 @@ class ReplayTokens:
     def __init__(self, *, key_prefix: str = "convotic:") -> None:
         self._name = f"{key_prefix}replay-key"
         self._key = b""
+        self._asks_again_at = 0.0
 
     def sign(self, subscription: str, message_id: str) -> Steps[str]:
         """Return the token of a dead letter; "" while the store is unavailable."""
+        if not self._key and time.monotonic() < self._asks_again_at:
+            return ""
         try:
             return (yield from self._make(subscription, message_id))
         except StoreUnavailable:
+            self._asks_again_at = time.monotonic() + _RETRY_SECONDS
             return ""
 
     def check(self, subscription: str, claim: Claim) -> Steps[bool]:
