@@ -190,11 +190,7 @@ class ConvoticApp(Celery):
         """
         options = self.conf.broker_transport_options
         queues = {
-            name: replace(
-                spec,
-                concurrency=min(spec.concurrency, limit),
-                buffer_messages=min(spec.buffer_messages, limit),
-            )
+            name: replace(spec, concurrency=min(spec.concurrency, limit))
             for name, spec in options["queues"].items()
         }
         self.conf.broker_transport_options = {**options, "queues": queues}

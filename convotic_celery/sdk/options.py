@@ -64,6 +64,7 @@ class WorkerOptionsDict(TypedDict, total=False):
     max_retries: int
     ack_deadline: float | timedelta
     concurrency: int
+    buffer: int | None
     backoff: Backoff | None
     subscription: str | None
     dead_letter_topic: str | None
@@ -124,6 +125,13 @@ class WorkerOptions(BaseModel):
         ge=1,
         le=10_000,
         description="How many messages of this handler one worker process runs at once.",
+    )
+    buffer: int | None = Field(
+        default=None,
+        ge=0,
+        le=10_000,
+        description="Messages kept ready beyond concurrency. None: as many as the handler works "
+        "through while the server sends more, at least one, at most a second's work.",
     )
     backoff: Backoff | None = Field(
         default=None,

@@ -124,7 +124,7 @@ def queue_spec(
         max_delivery_attempts=options.max_delivery_attempts,
         ack_deadline_seconds=options.ack_deadline,
         concurrency=concurrency,
-        buffer_messages=concurrency,
+        buffer_messages=options.buffer,
         max_waiting_retries=options.max_waiting_retries,
         message_retention_seconds=int(options.retention),
         enable_message_ordering=options.enable_message_ordering,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 import grpc
 import grpc.aio
@@ -22,13 +23,22 @@ _FRAMING_BYTES = 4
 #: confirmed by then has long been delivered again.
 _RETRY_SECONDS = 600.0
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.1, 5.0
+#: Acknowledge requests under way at a time, and how long each gathers while others are.
+_MAX_REQUESTS, _GATHER_SECONDS = 16, 0.005
+
+#: Called with whether the server has confirmed.
+Done: TypeAlias = Callable[[bool], None]
+#: What is to be called, by ack id.
+Batch: TypeAlias = dict[str, Done]
 
 
 class AckBatcher:
     """Sends acknowledgements and deadline changes of one subscription.
 
-    While one request is under way the next batch gathers, so that batches grow with the load and an
-    idle queue's ack leaves at once. Transient errors are retried for ten minutes (a lease lost for
+    An idle queue's ack leaves at once. While a request is under way the next batch gathers, until
+    the answer comes or for 5 ms: so batches grow with the load, and a server that is far away is
+    kept supplied by several requests under way. Deadline changes go one request at a time, since a
+    later one must not be overtaken. Transient errors are retried for ten minutes (a lease lost for
     that long is redelivered anyway). An id that the server refuses is found by halving the batch,
     or named by exactly-once delivery, which has done what the others ask for.
     """
@@ -36,57 +46,79 @@ class AckBatcher:
     def __init__(self, rpc: Callable[[], Rpc], path: str) -> None:
         self._rpc = rpc
         self._path = path
-        self._acks: dict[str, Callable[[bool], None]] = {}
-        self._deadlines: dict[int, dict[str, Callable[[bool], None]]] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._acks: Batch = {}
+        self._requests: set[asyncio.Task[None]] = set()
+        self._gathering: asyncio.Handle | None = None
+        self._deadlines: dict[int, Batch] = {}
+        self._deadline_task: asyncio.Task[None] | None = None
         self._reported = ""
 
     @property
     def idle(self) -> bool:
         """Whether everything has been sent and answered."""
-        return self._task is None
+        return not self._acks and not self._requests and self._deadline_task is None
 
     async def wait_idle(self) -> None:
         """Return when everything asked for so far has been sent and answered."""
-        while self._task is not None:
-            await asyncio.wait({self._task})
+        while not self.idle:
+            under_way = self._requests | {*filter(None, [self._deadline_task])}
+            await (asyncio.wait(under_way) if under_way else asyncio.sleep(0))
 
-    def ack(self, ack_id: str, done: Callable[[bool], None]) -> None:
+    def ack(self, ack_id: str, done: Done) -> None:
         """Acknowledge; ``done(confirmed)`` is called when the server has answered for good."""
         self._acks[ack_id] = done
-        self._kick()
+        loop = asyncio.get_running_loop()
+        if len(self._acks) >= MAX_ACK_IDS:
+            self._send_acks()
+        elif self._gathering is None and self._requests:
+            self._gathering = loop.call_later(_GATHER_SECONDS, self._send_acks)
+        elif self._gathering is None:
+            self._gathering = loop.call_soon(self._send_acks)  # with others of this turn
 
-    def modify(self, ack_id: str, seconds: int, done: Callable[[bool], None]) -> None:
+    def modify(self, ack_id: str, seconds: int, done: Done) -> None:
         """Let the lease end in ``seconds`` (0..600)."""
         self._deadlines.setdefault(seconds, {})[ack_id] = done
-        self._kick()
+        if self._deadline_task is None:
+            self._deadline_task = asyncio.get_running_loop().create_task(self._send_deadlines())
 
-    def _kick(self) -> None:
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._send_all())
+    def _send_acks(self) -> None:
+        """Send what has gathered, unless too much is under way: then its answer does."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        if len(self._requests) >= _MAX_REQUESTS:
+            return
+        acks, self._acks = self._acks, {}
+        for part in _parts(acks):
+            task = asyncio.get_running_loop().create_task(self._send(part, self._acknowledge))
+            self._requests.add(task)
+            task.add_done_callback(self._on_answer)
 
-    async def _send_all(self) -> None:
+    def _on_answer(self, task: asyncio.Task[None]) -> None:
+        self._requests.discard(task)
+        if self._acks and not task.cancelled():
+            self._send_acks()
+
+    async def _acknowledge(self, ids: list[str]) -> None:
+        await self._rpc().acknowledge(self._path, ids)
+
+    async def _send_deadlines(self) -> None:
         try:
-            while self._acks or self._deadlines:
-                # Deadlines first: a lease that is about to end can't wait for a batch of acks.
-                for seconds in list(self._deadlines):
-                    batch = self._deadlines.pop(seconds)
-                    for part in _parts(batch):
-                        await self._send_deadline(part, seconds)
-                acks, self._acks = self._acks, {}
-                for part in _parts(acks):
-                    await self._send(part, lambda ids: self._rpc().acknowledge(self._path, ids))
+            while self._deadlines:
+                seconds, batch = self._deadlines.popitem()
+                for part in _parts(batch):
+                    await self._send_deadline(part, seconds)
         finally:
-            self._task = None
+            self._deadline_task = None
 
-    async def _send_deadline(self, part: dict[str, Callable[[bool], None]], seconds: int) -> None:
+    async def _send_deadline(self, part: Batch, seconds: int) -> None:
         await self._send(
             part, lambda ids: self._rpc().modify_ack_deadline(self._path, ids, seconds)
         )
 
     async def _send(
         self,
-        batch: dict[str, Callable[[bool], None]],
+        batch: Batch,
         call: Callable[[list[str]], Awaitable[object]],
     ) -> None:
         give_up_at = asyncio.get_running_loop().time() + _RETRY_SECONDS
@@ -114,18 +146,16 @@ class AckBatcher:
 
     def _sort_out(
         self,
-        batch: dict[str, Callable[[bool], None]],
+        batch: Batch,
         refused: dict[str, bool],
         error: grpc.aio.AioRpcError,
-    ) -> dict[str, Callable[[bool], None]]:
+    ) -> Batch:
         """Answer all but those that exactly-once delivery wants to have sent again."""
         _answer({k: done for k, done in batch.items() if k not in refused}, confirmed=True)
         self._give_up({k: done for k, done in batch.items() if refused.get(k) is False}, error)
         return {k: done for k, done in batch.items() if refused.get(k)}
 
-    def _give_up(
-        self, batch: dict[str, Callable[[bool], None]], error: grpc.aio.AioRpcError
-    ) -> None:
+    def _give_up(self, batch: Batch, error: grpc.aio.AioRpcError) -> None:
         if not batch:
             return
         _answer(batch, confirmed=False)
@@ -145,7 +175,7 @@ class AckBatcher:
 
     async def _halve(
         self,
-        batch: dict[str, Callable[[bool], None]],
+        batch: Batch,
         call: Callable[[list[str]], Awaitable[object]],
     ) -> None:
         items = list(batch.items())
@@ -154,9 +184,9 @@ class AckBatcher:
         await self._send(dict(items[middle:]), call)
 
 
-def _parts(batch: dict[str, Callable[[bool], None]]) -> list[dict[str, Callable[[bool], None]]]:
+def _parts(batch: Batch) -> list[Batch]:
     """Return a batch in parts that fit a request: in number and in bytes."""
-    parts: list[dict[str, Callable[[bool], None]]] = []
+    parts: list[Batch] = []
     size = MAX_ACK_ID_BYTES  # the first one begins a part
     for ack_id, done in batch.items():
         size += len(ack_id) + _FRAMING_BYTES  # ids are ASCII
@@ -167,6 +197,6 @@ def _parts(batch: dict[str, Callable[[bool], None]]) -> list[dict[str, Callable[
     return parts
 
 
-def _answer(batch: dict[str, Callable[[bool], None]], *, confirmed: bool) -> None:
+def _answer(batch: Batch, *, confirmed: bool) -> None:
     for done in batch.values():
         done(confirmed)

@@ -234,25 +234,11 @@ class Puller:
             max_outstanding_bytes=self._spec.buffer_bytes,
         )
 
-    def _needs_another(self, stream: PullStream) -> bool:
-        """Say whether a stream should end.
-
-        A limit can't be changed on an open stream. So one that is too low is replaced when it
-        binds, or when it has doubled; one that is too high when it has halved.
-        """
-        limit = self._subscription.limit
-        return (
-            not self._subscription.may_pull()
-            or self._subscription.is_exhausted(stream)
-            or limit >= 2 * stream.limit
-            or limit <= stream.limit // 2
-        )
-
     async def _watch(self, call: Any, reader: asyncio.Future[None], stream: PullStream) -> None:
         """Return when the stream has ended or should end."""
 
         def should_end() -> bool:
-            return self._needs_another(stream)
+            return not self._subscription.may_pull() or self._subscription.is_outgrown(stream)
 
         while not reader.done():
             await self._until(should_end, reader, within_seconds=_HEARTBEAT_SECONDS)

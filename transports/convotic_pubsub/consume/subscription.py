@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 #: What is given back waits so long at most for the end of the stream that it came on.
 _STREAM_END_SECONDS = 3.0
+#: The share of a stream's limit at which the limit binds.
+_NEARLY = 0.75
 
 
 class Subscription:
@@ -147,6 +149,16 @@ class Subscription:
         max_bytes = self.spec.buffer_bytes
         has_room = self._local < self.limit and self._local_bytes < max_bytes
         return has_room and stream.is_full(max_bytes)
+
+    def is_outgrown(self, stream: PullStream) -> bool:
+        """Say whether a stream with another limit should take a stream's place.
+
+        The limit of an open stream can't be changed. So one that is too low is replaced when that
+        binds, or when the limit has doubled; one that is too high when the limit has halved.
+        """
+        limit = self.limit
+        is_far_off = limit >= 2 * stream.limit or limit <= stream.limit // 2
+        return is_far_off or self.is_exhausted(stream)
 
     def set_concurrency(self, concurrency: int) -> None:
         """Change how many messages may be dispatched at a time."""
@@ -265,9 +277,12 @@ class Subscription:
         self.on_change()
 
     def _grow_if_starved(self, stream: PullStream) -> None:
-        """Keep more messages ready if a slot is idle and only the limit keeps the server quiet."""
+        """Keep more messages ready if a slot is idle and only the limit keeps the server quiet.
+
+        What is on its way here is outstanding, too, for the server: so nearly the limit is enough.
+        """
         is_idle = self._slots_taken < self._supply.concurrency
-        if is_idle and stream.outstanding >= stream.limit and self._may_pull():
+        if is_idle and stream.outstanding >= _NEARLY * stream.limit and self._may_pull():
             self._supply.starve()
 
     def _acknowledge(self, delivery: Delivery, _event: Event) -> None:
