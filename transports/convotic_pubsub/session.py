@@ -309,7 +309,9 @@ class Session:
         acker = self._ackers.get(subscription)
         if acker is None:
             path = subscription_path(self.options.project, subscription)
-            acker = self._ackers[subscription] = AckBatcher(lambda: self.broker.acks, path)
+            acker = self._ackers[subscription] = AckBatcher(
+                lambda: self.broker.acks, path, self.broker.replace_acks
+            )
         return acker
 
     def _count_dead_letter(self, queue: str) -> None:

@@ -64,8 +64,8 @@ def test_300_queues_share_one_thread_and_six_channels(
     assert len(channels._channels) == 2 + -(-QUEUES // 80)
     assert max(each.users for each in channels._pulls) <= 80
     acking = one.session._acker(blocked.subscription)._rpc()
-    assert acking._channel not in {
-        channels.unary._channel,
-        *(p.rpc._channel for p in channels._pulls),
+    assert acking.channel not in {
+        channels.unary.channel,
+        *(p.rpc.channel for p in channels._pulls),
     }
     consumer.cancel()

@@ -45,6 +45,8 @@ class Broker:
         self.channels: ChannelPool
         #: Whether messages are streamed: the server honours flow control on streams.
         self.is_streaming = options.pull_mode != "unary"
+        #: Whether a stream's heartbeats are answered: as the service does; an emulator may not.
+        self.answers_heartbeats = False
 
     @property
     def address(self) -> str:
@@ -74,6 +76,7 @@ class Broker:
         """
         self._emulator = await self._find_emulator()
         self.channels = ChannelPool(self._options, self._emulator)
+        self.answers_heartbeats = not self._emulator
         if self._emulator:
             is_ours = await self._is_ours()
             mode = self._options.pull_mode
@@ -114,10 +117,15 @@ class Broker:
         if address != self._emulator:
             old, self.channels = self.channels, ChannelPool(self._options, address)
             self._emulator = address
+            self.answers_heartbeats = False
             # Calls under way fail by themselves and are repeated; cancelled ones would not be.
             task = asyncio.get_running_loop().create_task(old.close(_LONGEST_CALL_SECONDS))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
+
+    def replace_acks(self) -> None:
+        """Connect anew for acknowledgements: one was not answered in time."""
+        self.channels.replace(self.acks)
 
     async def close(self) -> None:
         """Close the channels, and with them every call under way."""

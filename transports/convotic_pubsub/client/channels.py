@@ -26,14 +26,21 @@ _CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 #: HTTP/2 servers allow about 100 concurrent streams on a connection; stay below.
 STREAMS_PER_CHANNEL: Final = 80
 
+#: No unary call has a longer timeout.
+_LONGEST_CALL_SECONDS: Final = 30.0
+
 _OPTIONS: Final = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
+    # With no answer for so long the connection is given up, also to data that was sent.
     ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
     # Distinct channels share one connection otherwise, and with it its stream limit.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # How long an attempt to connect may take; 20 s if it is not said.
+    ("grpc.min_reconnect_backoff_ms", 4_000),
 ]
 
 
@@ -49,6 +56,7 @@ class ChannelPool:
         self._credentials = None if emulator_host else _channel_credentials(options)
         self._channels: list[grpc.aio.Channel] = []
         self._pulls: list[PullChannel] = []
+        self._closing: set[asyncio.Task[None]] = set()
         self._blocking: grpc.Channel | None = None
         self._publish_method: Any = None
         self.unary = Rpc(self._open())
@@ -72,6 +80,25 @@ class ChannelPool:
             self._pulls.append(channel)
         channel.users += 1
         return channel
+
+    def replace(self, rpc: Rpc) -> None:
+        """Connect anew instead of a connection on which an answer did not come in time.
+
+        gRPC takes minutes to notice that a connection is dead, if bytes vanish without an error.
+        Calls that are still under way on it have their own timeouts to end.
+        """
+        if rpc is self.unary:
+            self.unary = Rpc(self._open())
+        elif rpc is self.acks:
+            self.acks = Rpc(self._open())
+        else:
+            self._pulls = [channel for channel in self._pulls if channel.rpc is not rpc]
+        channel = rpc.channel
+        if channel in self._channels:
+            self._channels.remove(channel)
+            task = asyncio.get_running_loop().create_task(channel.close(_LONGEST_CALL_SECONDS))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     async def close(self, grace_seconds: float = 0.0) -> None:
         """Close all channels; calls that are under way after ``grace_seconds`` are cancelled."""

@@ -66,14 +66,14 @@ class Rpc:
     """The unary and streaming methods of one channel. Call from the I/O thread only."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._channel = channel
+        self.channel = channel
         self._methods: dict[str, Any] = {}
 
     def _unary(self, service: str, method: str, request: Any, response: Any) -> Any:
         path = f"/google.pubsub.v1.{service}/{method}"
         call = self._methods.get(path)
         if call is None:
-            call = self._channel.unary_unary(
+            call = self.channel.unary_unary(
                 path,
                 request_serializer=request.SerializeToString,
                 response_deserializer=response.FromString,
@@ -154,14 +154,14 @@ class Rpc:
         metadata = [routing_header("subscription", request.subscription)]
         return call(request, timeout=timeout, metadata=metadata)
 
-    def acknowledge(self, path: str, ack_ids: Sequence[str], timeout: float = 20) -> Any:
+    def acknowledge(self, path: str, ack_ids: Sequence[str], timeout: float = 10) -> Any:
         """Acknowledge at most 1,000 ids (and 512 KiB)."""
         call = self._unary("Subscriber", "Acknowledge", pb.AcknowledgeRequest, empty_pb2.Empty)
         request = pb.AcknowledgeRequest(subscription=path, ack_ids=ack_ids)
         return call(request, timeout=timeout, metadata=[routing_header("subscription", path)])
 
     def modify_ack_deadline(
-        self, path: str, ack_ids: Sequence[str], seconds: int, timeout: float = 20
+        self, path: str, ack_ids: Sequence[str], seconds: int, timeout: float = 10
     ) -> Any:
         """Let the leases of at most 1,000 ids end in ``seconds`` (0..600; 0 returns them now)."""
         call = self._unary(
@@ -176,7 +176,7 @@ class Rpc:
         """Count the messages of subscriptions; only our emulator knows this method."""
         request = struct_pb2.ListValue()
         request.extend(paths)
-        call: Any = self._channel.unary_unary(
+        call: Any = self.channel.unary_unary(
             "/convotic.emulator.v1.Status/CountMessages",
             request_serializer=struct_pb2.ListValue.SerializeToString,
             response_deserializer=struct_pb2.Struct.FromString,
@@ -185,7 +185,7 @@ class Rpc:
 
     def streaming_pull(self, path: str) -> Any:
         """Open a StreamingPull; the caller writes the first request."""
-        call: Any = self._channel.stream_stream(
+        call: Any = self.channel.stream_stream(
             "/google.pubsub.v1.Subscriber/StreamingPull",
             request_serializer=pb.StreamingPullRequest.SerializeToString,
             response_deserializer=pb.StreamingPullResponse.FromString,

@@ -43,8 +43,11 @@ class AckBatcher:
     or named by exactly-once delivery, which has done what the others ask for.
     """
 
-    def __init__(self, rpc: Callable[[], Rpc], path: str) -> None:
+    def __init__(
+        self, rpc: Callable[[], Rpc], path: str, on_timeout: Callable[[], object] = bool
+    ) -> None:
         self._rpc = rpc
+        self._on_timeout = on_timeout
         self._path = path
         self._acks: Batch = {}
         self._requests: set[asyncio.Task[None]] = set()
@@ -128,6 +131,8 @@ class AckBatcher:
                 await call(list(batch))
             except grpc.aio.AioRpcError as error:
                 refused = refused_ack_ids(error)
+                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    self._on_timeout()
                 if refused:
                     batch = self._sort_out(batch, refused, error)
                 may_repeat = refused or is_transient(error)

@@ -73,6 +73,8 @@ class PullStream:
     leaving_bytes: int = 0
     #: Reads the stream until its end; None for unary pulls.
     reader: asyncio.Future[None] | None = None
+    #: When a heartbeat was sent that nothing has followed yet; 0: there is none.
+    asked_at: float = 0.0
 
     def enter(self, size: int) -> None:
         """Count a message that has arrived."""

@@ -1,0 +1,88 @@
+"""Streams and connections that are open and silent: noticed, replaced, and nothing is lost."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import pytest
+
+from tests.integration.pubsub.conftest import MakeHarness
+from tests.support.proxy import run_proxy
+from tests.support.pubsub import make_spec
+
+#: How long a silent stream may go unnoticed, and how long a test waits for that.
+NOTICED_SECONDS = 45.0
+
+
+@pytest.mark.timeout(180)
+def test_a_half_open_connection_is_replaced_and_nothing_counts_as_lost(
+    our_emulator: str, harness: MakeHarness
+) -> None:
+    """Open connections go silent, new ones work: what was sent into the void comes again."""
+    with run_proxy(our_emulator) as proxy:
+        one = harness(proxy.address, make_spec(concurrency=1, ack_deadline_seconds=10))
+        direct = harness(our_emulator, one.spec)
+        one.on_message = lambda message: message.ack()
+        one.consume()
+        direct.publish("before")
+        one.drain_until(lambda: one.bodies == ["before"])
+        # The first heartbeat's answer has shown that this server answers.
+        one.drain_until(lambda: one.session.broker.answers_heartbeats, seconds=40)
+
+        proxy.silence()
+        silent_at = time.monotonic()
+        direct.publish("void")
+        one.drain_until(lambda: "void" in one.bodies, seconds=NOTICED_SECONDS + 15)
+
+        assert time.monotonic() - silent_at < NOTICED_SECONDS + 15
+        assert one.spec.policy.starts == {"void": 1} or len(one.messages) == 2  # type: ignore[attr-defined]
+        assert list(direct.dead_letters()) == []
+        one.session.flush()  # acknowledged, over a connection that works
+        assert not one.session.outstanding
+
+
+@pytest.mark.timeout(180)
+def test_a_black_hole_is_noticed_and_left_soon_after_its_end(
+    our_emulator: str, harness: MakeHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line in the log within 45 s; within 10 s of its end messages arrive."""
+    with run_proxy(our_emulator) as proxy:
+        one = harness(proxy.address, make_spec(concurrency=1))
+        direct = harness(our_emulator, one.spec)
+        one.on_message = lambda message: message.ack()
+        one.consume()
+        direct.publish("before")
+        one.drain_until(lambda: one.bodies == ["before"])
+        one.drain_until(lambda: one.session.broker.answers_heartbeats, seconds=40)
+
+        proxy.pause()
+        one.drain_until(
+            lambda: "pull_failed" in [getattr(each, "action", "") for each in caplog.records],
+            seconds=NOTICED_SECONDS,
+        )
+        one.drain_for(10)
+        direct.publish("after")
+        proxy.resume()
+        one.drain_until(lambda: "after" in one.bodies, seconds=10)
+
+
+@pytest.mark.timeout(180)
+def test_an_idle_stream_is_not_replaced(
+    broker: str, harness: MakeHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where heartbeats are not answered (Google's emulator 0.8.20); a message is there soon."""
+    caplog.set_level(logging.INFO)
+    with run_proxy(broker) as proxy:
+        one = harness(proxy.address, make_spec(concurrency=1), pull_mode="stream")
+        direct = harness(broker, one.spec)
+        one.consume()
+        one.drain_for(5)
+        connections = proxy.connections
+
+        one.drain_for(60)
+        direct.publish("now")
+        one.drain_until(lambda: one.bodies == ["now"])
+
+        assert proxy.connections == connections
+        assert [each for each in caplog.records if hasattr(each, "action")] == []
