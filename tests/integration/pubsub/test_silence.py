@@ -10,6 +10,7 @@ import pytest
 from tests.integration.pubsub.conftest import MakeHarness
 from tests.support.proxy import run_proxy
 from tests.support.pubsub import make_spec
+from tests.support.waiting import scaled_timeout
 
 #: How long a silent stream may go unnoticed, and how long a test waits for that.
 NOTICED_SECONDS = 45.0
@@ -32,14 +33,16 @@ def test_a_half_open_connection_is_replaced_and_nothing_counts_as_lost(
 
         proxy.silence()
         silent_at = time.monotonic()
-        direct.publish("void")
-        one.drain_until(lambda: "void" in one.bodies, seconds=NOTICED_SECONDS + 15)
+        direct.publish(*range(3))
+        old = one.session.broker.channels._pulls[0]
+        one.drain_until(lambda: old not in one.session.broker.channels._pulls, seconds=45)
+        assert time.monotonic() - silent_at < scaled_timeout(NOTICED_SECONDS)
+        # Until the server, too, ends the old stream (after 60 s), it may send messages there.
+        one.drain_until(lambda: {0, 1, 2} <= {*one.bodies}, seconds=60)
 
-        assert time.monotonic() - silent_at < NOTICED_SECONDS + 15
-        assert one.spec.policy.starts == {"void": 1} or len(one.messages) == 2  # type: ignore[attr-defined]
         assert list(direct.dead_letters()) == []
-        one.session.flush()  # acknowledged, over a connection that works
-        assert not one.session.outstanding
+        # Acknowledged over a connection that works, copies of meanwhile included.
+        one.drain_until(lambda: not one.session.outstanding, seconds=30)
 
 
 @pytest.mark.timeout(180)
@@ -71,7 +74,7 @@ def test_a_black_hole_is_noticed_and_left_soon_after_its_end(
 def test_an_idle_stream_is_not_replaced(
     broker: str, harness: MakeHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Also where heartbeats are not answered (Google's emulator 0.8.20); a message is there soon."""
+    """Also where no heartbeat is answered (Google's emulator 0.8.20); a message is there soon."""
     caplog.set_level(logging.INFO)
     with run_proxy(broker) as proxy:
         one = harness(proxy.address, make_spec(concurrency=1), pull_mode="stream")

@@ -41,6 +41,8 @@ __all__ = ["StreamingPull"]
 _RESPONSE = pubsub.StreamingPullResponse.pb()
 #: StreamingPullRequest.protocol_version of clients that expect an answer to an empty request.
 _KEEPALIVE_VERSION = 1
+#: The service ends a stream whose client was silent for so long; such clients write every 30 s.
+_SILENT_CLIENT_SECONDS = 60.0
 
 
 class StreamingPull:
@@ -171,13 +173,22 @@ class _Stream(Waiter):
             self._call.reserve(-size)
 
     async def _read(self) -> None:
-        while (request := await self._call.read()) is not None:
+        while (request := await self._next_request()) is not None:
             _check_later(request)
             self._apply(request)
             if self._answers_keepalive and not request.ByteSize():
                 self._due = self._due or _RESPONSE()
                 self._send_due()
             await self._engine.commits.committed()
+
+    async def _next_request(self) -> Proto | None:
+        """Return what the client sends next; None: it has half-closed, or is no longer there."""
+        limit = _SILENT_CLIENT_SECONDS if self._answers_keepalive else None
+        try:
+            async with asyncio.timeout(limit):
+                return await self._call.read()
+        except TimeoutError:
+            return None
 
     def _apply(self, request: Proto) -> None:
         """Do what a request asks for: acknowledge, move deadlines, change the stream's own."""
