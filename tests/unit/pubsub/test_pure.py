@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from convotic_pubsub.celery.routing import topic_matches
 from convotic_pubsub.client.rpc import pb
 from convotic_pubsub.consume.acks import AckBatcher
 from convotic_pubsub.errors import OptionError
-from convotic_pubsub.limits import cut_utf8, fit_attributes
+from convotic_pubsub.limits import cut_utf8, fit_attributes, message_bytes
 from convotic_pubsub.names import check_resource_id, resource_id
 from convotic_pubsub.options import parse_options
+from tests.support.waiting import wait_until_async
 
 
 @given(st.one_of(st.text(), st.binary()), st.integers(0, 9))
@@ -61,6 +63,26 @@ def test_added_attributes_fill_what_is_left_in_their_order() -> None:
     assert fitted["a"] == "x" * 1024
     assert "c" not in fitted
     assert fit_attributes(b"x" * 9_999_999, {}, {"reason": "r"}) == {}
+
+
+REASON = "convotic-dead-letter-reason"
+
+
+@pytest.mark.parametrize(
+    ("data_bytes", "kept"),
+    [
+        (10_000_000 - len(REASON) - 1, "x"),  # no room for a longer one
+        (10_000_000 - len(REASON) - len("rejected"), "rejected"),
+    ],
+)
+def test_an_attribute_that_replaces_another_counts_what_it_adds(data_bytes: int, kept: str) -> None:
+    """A dead letter of 10,000,000 bytes with a reason of its own stays within the limit."""
+    data = bytes(data_bytes)
+
+    fitted = fit_attributes(data, {REASON: "x"}, {REASON: "rejected"})
+
+    assert fitted == {REASON: kept}
+    assert message_bytes(data, fitted) <= 10_000_000
 
 
 @given(st.text(min_size=1, max_size=60))
@@ -187,6 +209,34 @@ async def test_acks_gather_while_a_request_is_under_way_and_split_at_the_limit()
     assert sizes == [1, 1000, 1000, 500]
     assert confirmed == [True] * 2501
     assert batcher.idle
+
+
+async def test_acknowledgements_cover_the_distance() -> None:
+    """While requests are under way for long, further ones leave; no more than a few dozen."""
+    under_way: list[asyncio.Future[None]] = []
+
+    class Rpc:
+        async def acknowledge(self, _path: str, _ids: list[str]) -> None:
+            under_way.append(asyncio.get_running_loop().create_future())
+            await under_way[-1]
+
+    def has_sent(count: int) -> bool:
+        return len(under_way) >= count
+
+    batcher = AckBatcher(Rpc, "projects/p/subscriptions/s")  # type: ignore[arg-type]
+    confirmed: list[bool] = []
+    for number in range(20):
+        batcher.ack(str(number), confirmed.append)
+        await wait_until_async(partial(has_sent, min(number + 1, 16)))
+
+    assert len(under_way) == 16
+    for each in under_way:
+        each.set_result(None)
+    await wait_until_async(lambda: len(under_way) == 17)
+    under_way[-1].set_result(None)
+    await batcher.wait_idle()
+
+    assert confirmed == [True] * 20
 
 
 async def test_a_request_of_long_ack_ids_stays_below_512_kib() -> None:

@@ -76,7 +76,8 @@ class Bench:
         self.dispatched: list[Delivery] = []
         self.dead_lettered: list[str] = []
         self.published: list[OutgoingMessage] = []
-        self.publish_error: Exception | None = None
+        #: What the next publishes end with.
+        self.publish_errors: list[Exception] = []
         self.acker = FakeAcker()
         self.timer = FakeTimer()
         self.outstanding = Outstanding()
@@ -96,8 +97,8 @@ class Bench:
     def _publish(self, message: OutgoingMessage) -> Future[str]:
         future: Future[str] = Future()
         self.published.append(message)
-        if self.publish_error is not None:
-            future.set_exception(self.publish_error)
+        if self.publish_errors:
+            future.set_exception(self.publish_errors.pop())
         else:
             future.set_result("id")
         return future
@@ -348,7 +349,7 @@ async def test_a_policy_that_raises_costs_no_worker_and_no_silent_loss() -> None
 async def test_a_dead_letter_that_is_not_confirmed_is_not_acknowledged() -> None:
     """The message's lease ends by itself; Pub/Sub brings it again."""
     bench = Bench()
-    bench.publish_error = ConnectionError("refused for good")
+    bench.publish_errors = [ConnectionError("refused for good")]
     bench.deliver("1")
 
     bench.settle(bench.run(), DeadLetter({"convotic-dead-letter-reason": "rejected"}))

@@ -9,7 +9,9 @@ import pytest
 
 from convotic_pubsub.consume.delivery import State
 from convotic_pubsub.consume.lease_timer import LeaseTimer
-from convotic_pubsub.queue import Acknowledge, Lapse, Return, Settlement
+from convotic_pubsub.errors import MessageTooLarge
+from convotic_pubsub.queue import Acknowledge, DeadLetter, Lapse, Return, Settlement
+from tests.support.waiting import wait_until_async
 from tests.unit.pubsub.test_subscription import Bench, turn
 
 if TYPE_CHECKING:
@@ -162,3 +164,32 @@ async def test_what_another_lease_took_along_is_not_looked_at() -> None:
     await turn()
 
     assert len(seen) == 1
+
+
+async def test_large_failed_messages_exhaust_a_stream_by_their_bytes() -> None:
+    """Two that wait for their retry fill what the server may send, though not in number."""
+    bench = Bench(concurrency=4, buffer_messages=4, buffer_bytes=2)
+    for message_id in "12":  # a byte each
+        bench.deliver(message_id)
+        bench.settle(bench.run(), Lapse(30))
+    await turn()
+
+    assert bench.source.outstanding < bench.source.limit
+    assert bench.subscription.free() > 0
+    assert bench.subscription.is_outgrown(bench.source)
+
+
+async def test_a_dead_letter_that_is_too_large_is_published_as_it_came() -> None:
+    """The last resort fits always: the message was published once with these attributes."""
+    bench = Bench()
+    bench.publish_errors = [MessageTooLarge("by 7 bytes")]
+    bench.deliver("1")
+
+    bench.settle(bench.run(), DeadLetter({"convotic-dead-letter-reason": "rejected"}))
+    await wait_until_async(lambda: bench.dead_lettered)
+
+    assert [dict(each.attributes) for each in bench.published] == [
+        {"convotic-dead-letter-reason": "rejected"},
+        {},
+    ]
+    assert bench.acker.acks == ["ack-1-1"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from convotic_pubsub.errors import MessageTooLarge
 from convotic_pubsub.limits import fit_attributes
 from convotic_pubsub.outgoing import OutgoingMessage
 
@@ -32,8 +34,7 @@ async def publish_dead_letter(
     if not received.data and not attributes:
         attributes = {_REASON: "rejected"}  # Pub/Sub refuses an empty message
     try:
-        message = OutgoingMessage(spec.dead_letter_topic, received.data, attributes)
-        await asyncio.wrap_future(publish(message))
+        await _publish(publish, spec, received, attributes)
     except Exception as error:  # noqa: BLE001  whatever it is, the message must not be acknowledged
         logger.error(  # noqa: TRY400  the text is the server's answer, no traceback of ours helps
             "Message %s of queue %s can't be published to dead-letter topic %s and is not "
@@ -54,6 +55,18 @@ async def publish_dead_letter(
         extra={"action": "dead_lettered", "queue": spec.queue},
     )
     return True
+
+
+async def _publish(
+    publish: PublishCopy, spec: QueueSpec, received: Received, attributes: Mapping[str, str]
+) -> None:
+    """Publish a copy; with the attributes that it came with, if it is too large otherwise."""
+    message = OutgoingMessage(spec.dead_letter_topic, received.data, attributes)
+    try:
+        await asyncio.wrap_future(publish(message))
+    except MessageTooLarge:
+        bare = replace(message, attributes=received.attributes)
+        await asyncio.wrap_future(publish(bare))
 
 
 def report_missing_topic(spec: QueueSpec, received: Received) -> None:
