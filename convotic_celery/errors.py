@@ -256,15 +256,18 @@ class InvalidDelay(PublishRefused):
 class TopicHasNoSubscription(PublishRefused):
     """The topic does not exist and nobody would subscribe to it: the message would be lost."""
 
-    def __init__(self, topic: str) -> None:
+    def __init__(self, topic: str, near: str = "") -> None:
         super().__init__(topic)
         self.topic = topic
+        #: The known topic that is spelled most like it, if any is.
+        self.near = near
 
     def __str__(self) -> str:
+        guess = f" Did you mean {self.near!r}?" if self.near else ""
         return (
             f"Topic {self.topic!r} does not exist, and no known handler subscribes to it: a "
-            "message published now would be lost. Register a handler for it, or create the topic "
-            "and a subscription."
+            f"message published now would be lost.{guess} Register a handler for it, or create the "
+            "topic and a subscription."
         )
 
 

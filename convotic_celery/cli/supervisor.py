@@ -1,4 +1,4 @@
-"""Keeps processes running: starts them, starts them anew when they die, passes signals on."""
+"""Keeps processes running: starts them, restarts those that die, passes signals on."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ __all__ = ["command", "worker_commands"]
 )
 @click.argument("celery_options", nargs=-1, type=click.UNPROCESSED)
 def command(processes: int, celery_options: tuple[str, ...]) -> int:
-    """Run workers until SIGTERM or Ctrl-C, and start those anew that die.
+    """Run workers until SIGTERM or Ctrl-C, and restart those that die.
 
     CELERY_OPTIONS go to each `celery -A convotic_celery worker` as they are, for example
     `convotic worker --processes 4 --loglevel INFO -Q custom.orders.new.shop`. Signals are passed

@@ -1,8 +1,8 @@
 """The servers that run when no others are named: the emulator and a Valkey, one a data folder.
 
-Both are processes of their own, started by whoever needs them first, found by everybody else who
-uses the folder, and gone 60 s after their last client. This package says where they are; the
-emulator itself is :mod:`convotic_emulator`.
+Both are processes of their own: the first client starts them, other clients of the folder find
+them, and they end 60 s after the last client. This package says where they are; the emulator itself
+is :mod:`convotic_emulator`, and how a server is started and found is :mod:`convotic_local`.
 """
 
 from __future__ import annotations
@@ -61,5 +61,5 @@ def store_url(settings: Settings) -> str:
 
 
 def _idle_seconds(settings: Settings) -> float:
-    """At least a second: who was just given an address must have the time to connect."""
+    """At least a second: a client that has the address needs time to connect."""
     return max(1.0, settings.emulator_idle_timeout)

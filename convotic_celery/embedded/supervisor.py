@@ -72,7 +72,9 @@ class Supervisor:
         connections = -1
         while not self._stop.wait(tick):
             if not self._own.names_us():
-                logger.warning("The data folder is gone; ending Valkey, which nobody finds there")
+                logger.warning(
+                    "The data folder is gone; ending Valkey, which no client can find any more"
+                )
                 assert self._server is not None
                 self._server.kill()  # one that ends by itself removes a successor's socket
                 self._server.wait(10)
@@ -81,7 +83,7 @@ class Supervisor:
                 self._restart()
                 connections = -1
             clients, seen = self._usage()
-            # Our own question is one connection; more than that is somebody, however short.
+            # Our own question is one connection; any more is a client, however short.
             if clients or seen != connections + 1:
                 last_used = time.monotonic()
             connections = seen
@@ -226,7 +228,7 @@ def main() -> int:
             supervisor.start()
             supervisor.run()
     except (FolderInUse, StartFailed, OSError) as error:
-        print(error, file=sys.stderr)  # noqa: T201 - whoever starts it reads that in the log
+        print(error, file=sys.stderr)  # noqa: T201 - its starter reads that in the log
         return 1
     return 0
 

@@ -1,7 +1,6 @@
 """Errors as problem details, https://www.rfc-editor.org/rfc/rfc9457: which error is which status.
 
-What the caller is told is the caller's own doing, or nothing: the texts of unexpected errors stay
-in the log.
+An answer explains the caller's own mistakes only: the texts of unexpected errors stay in the log.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -74,10 +75,14 @@ class SessionPublisher:
         topic = message.topic
         if_missing = self._if_missing.get(topic)
         if if_missing is None:
-            if_missing = IfMissing(error=partial(TopicHasNoSubscription, topic))
+            if_missing = IfMissing(error=partial(self._explain_missing, topic))
         if self._prefix:
             message = replace(message, topic=prefixed(self._prefix, topic, "topic"))
         return self._find_session().publish(message, sending=sending, if_missing=if_missing)
+
+    def _explain_missing(self, topic: str) -> TopicHasNoSubscription:
+        near = get_close_matches(topic, self._if_missing, n=1)
+        return TopicHasNoSubscription(topic, *near)
 
     def _find_session(self) -> Session:
         """Return the process's session; a closed one is replaced."""

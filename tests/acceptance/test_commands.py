@@ -32,11 +32,12 @@ def test_publish_reaches_a_running_worker(stage: Stage) -> None:
 
 def test_publish_to_an_unknown_topic_is_one_line(embedded_stage: Stage) -> None:
     """A topic that nobody subscribes to is refused with one line and exit code 1."""
-    done = convotic(embedded_stage, "publish", "custom.unknown", "{}")
+    done = convotic(embedded_stage, "publish", "custom.order.new", "{}")
 
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "custom.unknown" in done.stderr
+    assert "'custom.order.new' does not exist" in done.stderr
+    assert "Did you mean 'custom.orders.new'?" in done.stderr
 
 
 def test_emulator_status_and_stop_are_about_both_servers(embedded_stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""A server of one's own for a data folder: one process, found by all, ended when nobody needs it.
+"""One server process per data folder: the first client starts it, it ends when idle.
 
 The emulator and the embedded store run this way. lock.py has the file lock that makes "one server a
 folder" true, folder.py says which folders may be used, server.py finds, starts and ends the server

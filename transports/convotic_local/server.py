@@ -147,7 +147,7 @@ class LocalServer:
         self._write({"pid": os.getpid(), **facts})
 
     def withdraw(self, *, unless_asked_for_seconds: float = 0) -> bool:
-        """Be found no longer; return False, and do nothing, if somebody just looks or has looked.
+        """Stop being found; do nothing and return False if a client looks or has just looked.
 
         Without a number of seconds it is done in any case.
         """
@@ -166,7 +166,7 @@ class LocalServer:
         return True
 
     def asked_seconds_ago(self) -> float:
-        """Return how long ago somebody was given the server's record."""
+        """Return how many seconds ago a client last got the server's record."""
         try:
             return time.time() - self._record.stat().st_mtime
         except OSError:
@@ -205,7 +205,7 @@ class LocalServer:
                 cwd="/",
                 umask=0o077,
             )
-        # It outlives this process or is stopped by another: whoever started it only has to reap it.
+        # It outlives this process or is stopped by another: the starter only has to reap it.
         threading.Thread(target=process.wait, name=f"{self._title} reaper", daemon=True).start()
         # Found may be one of another's, too: the folder's server in any case.
         _wait(lambda: self.find() is not None or self._has_failed(process), deadline)

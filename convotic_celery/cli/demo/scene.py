@@ -110,7 +110,7 @@ class Scene:
         stack.callback(embedded_store.stop, self._folder)
         self._store = DemoStore(settings)
         stack.callback(self._store.close)
-        self._store.count_processed()  # a store that does not answer is told before anything runs
+        self._store.count_processed()  # fails before anything runs if the store is down
         if not settings.store_is_embedded:
             stack.callback(self._store.delete_everything)
         self._address = settings.pubsub_emulator_host

@@ -1,0 +1,55 @@
+"""A worker without a writable folder for temporary files, as Kubernetes' readOnlyRootFilesystem."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(120)
+
+#: In a mount namespace of its own: nothing is changed for others.
+READ_ONLY = """
+for folder in /tmp /var/tmp /usr/tmp; do
+  if [ -d "$folder" ]; then mount -t tmpfs -o ro tmpfs "$folder"; fi
+done
+cd /proc
+exec "$@"
+"""
+
+
+def test_a_worker_runs_without_a_writable_folder(tmp_path: Path, our_emulator: str) -> None:
+    """It is ready, warns once with what to mount, and ends as any other."""
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("mount namespaces are not allowed here")
+    log = tmp_path / "worker.log"
+    command = ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", sys.executable]
+    environment = {
+        "CONVOTIC_MODULES": "convotic_order_processor",
+        "CONVOTIC_BROKER_URL": "pubsub://read-only",
+        "CONVOTIC_REDIS_URL": "redis://127.0.0.1:1",
+        "PUBSUB_EMULATOR_HOST": our_emulator,
+    }
+    with log.open("wb") as output:
+        worker = subprocess.Popen(
+            [*command, "-m", "celery", "-A", "convotic_celery", "worker", "--loglevel", "INFO"],
+            env=os.environ | environment,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        wait_until(lambda: " ready." in log.read_text(), timeout=40, what="the worker is ready")
+    finally:
+        worker.terminate()
+        worker.wait(30)
+
+    text = log.read_text()
+    assert worker.returncode == 0
+    assert text.count("Mount something writable at /tmp") == 1
+    assert "Traceback" not in text
+    assert "Connection to broker lost" not in text
