@@ -19,7 +19,8 @@ class Client:
     """Raw calls; ``async with Client(server)``."""
 
     def __init__(self, server: EmulatorServer) -> None:
-        self.channel = grpc.aio.insecure_channel(server.address)
+        options = [("grpc.use_local_subchannel_pool", 1)]  # a connection of its own
+        self.channel = grpc.aio.insecure_channel(server.address, options=options)
 
     async def __aenter__(self) -> Self:
         return self

@@ -60,6 +60,8 @@ class Commits:
         self.failed: asyncio.Future[None] = self._loop.create_future()
         #: While the file can't be written: what every request is answered.
         self._trouble: Unavailable | None = None
+        #: The connections that have published since the last commit.
+        self.publishers: set[object] = set()
         self._next: asyncio.Future[None] | None = None
         self._nothing: asyncio.Future[None] = self._loop.create_future()
         self._nothing.set_result(None)
@@ -99,6 +101,7 @@ class Commits:
     def flush(self) -> None:
         """Commit now."""
         commit, self._next = self._next, None
+        self.publishers.clear()
         try:
             if not self.is_usable:
                 raise sqlite3.OperationalError("it has failed before")

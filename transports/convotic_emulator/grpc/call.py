@@ -79,6 +79,9 @@ class Carrier(Protocol):
     async def drained(self) -> None:
         """Wait for that."""
 
+    async def have_read(self) -> None:
+        """Wait until the client has read what was sent until now."""
+
     def forget(self, stream: int, *, is_complete: bool) -> None:
         """Drop a call that has ended; whether the client has sent all of its request."""
 
@@ -162,6 +165,11 @@ class Call:
 
     # What a method uses
 
+    @property
+    def peer(self) -> object:
+        """The client's connection: the same object for all of its calls."""
+        return self._carrier
+
     def time_remaining(self) -> float | None:
         """Return the seconds until the client's deadline, None if it has none."""
         return None if self._deadline is None else max(0.0, self._deadline - self._loop.time())
@@ -208,6 +216,10 @@ class Call:
     async def drained(self) -> None:
         """Wait until :attr:`is_drained`."""
         await self._carrier.drained()
+
+    async def have_read(self) -> None:
+        """Wait until the client has read what its connection was sent until now, 0.1 s at most."""
+        await self._carrier.have_read()
 
     # What the connection reports
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -62,6 +64,9 @@ _MAX_UNSENT_BYTES = 8 << 20
 #: How many streams that we ended early are remembered. The client has long heard of older ones.
 _MAX_RESET_STREAMS = 10_000
 _GOODBYE = b"goodbye!"
+_HAVE_READ = b"have you"
+#: A client answers a PING at once unless it is stopped; then nobody waits for it.
+_READ_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,8 @@ class Http2:
         self._blocked: dict[Call, None] = {}
         self._unsent_bytes = 0
         self._drained: list[asyncio.Future[None]] = []
+        #: Waited for in :meth:`have_read`, in the order of their PINGs.
+        self._unread: deque[asyncio.Future[None]] = deque()
         # The client's settings.
         self.initial_window = DEFAULT_WINDOW
         self.max_frame_bytes = DEFAULT_FRAME_BYTES
@@ -208,6 +215,18 @@ class Http2:
         self._outlet = None
 
     # What calls use
+
+    async def have_read(self) -> None:
+        """Wait until the client has read what was sent until now: its answer to a PING says so.
+
+        Waits for 0.1 s at most.
+        """
+        waiting = self.loop.create_future()
+        self._unread.append(waiting)
+        self.write(frame(Kind.PING, 0, 0, _HAVE_READ))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_READ_SECONDS):
+                await waiting
 
     def write(self, data: bytes) -> None:
         """Send frames."""
@@ -417,6 +436,10 @@ class Http2:
         elif self.is_leaving and payload == _GOODBYE:
             self._is_drained = True
             self._close_if_drained()
+        elif payload == _HAVE_READ and self._unread:
+            waiting = self._unread.popleft()
+            if not waiting.done():
+                waiting.set_result(None)
 
     def _close_if_drained(self) -> None:
         """Close after GOAWAY once nothing runs and nothing is on its way."""

@@ -11,14 +11,14 @@ from convotic_emulator.engine.registry import in_project
 from convotic_emulator.services.changes import TOPIC_FIELDS, changed_copy
 from convotic_emulator.services.checks import check_messages, complete_topic
 from convotic_emulator.services.paging import page_of
-from convotic_emulator.services.rpc import unary_methods
+from convotic_emulator.services.rpc import unary_call, unary_methods
 from convotic_emulator.services.schemas import apply_schema, check_schema_settings
 from convotic_protos import pubsub as t
 
 if TYPE_CHECKING:
     from convotic_emulator.engine.engine import Engine
     from convotic_emulator.engine.rules import Proto
-    from convotic_emulator.services.rpc import Method
+    from convotic_emulator.services.rpc import Call, Method
 
 __all__ = ["PublisherService"]
 
@@ -45,11 +45,12 @@ class PublisherService:
             "UpdateTopic": (self.update_topic, t.UpdateTopicRequest),
             "DeleteTopic": (self.delete_topic, t.DeleteTopicRequest),
             "DetachSubscription": (self.detach_subscription, t.DetachSubscriptionRequest),
-            "Publish": (self.publish, t.PublishRequest),
         }
-        return unary_methods(self._engine, table)
+        methods = unary_methods(self._engine, table)
+        methods["Publish"] = unary_call(self._engine, self.publish, t.PublishRequest.pb())
+        return methods
 
-    async def publish(self, request: Proto) -> Proto:
+    async def publish(self, request: Proto, call: Call) -> Proto:
         """Store messages for all subscriptions of the topic."""
         check_name(request.topic, "topics")
         topic = self._engine.registry.topic(request.topic)
@@ -58,6 +59,7 @@ class PublisherService:
         if topic.has_schema:
             apply_schema(self._engine, topic, request.messages)
         ids = self._engine.broker.publish(topic, request.messages)
+        self._engine.commits.publishers.add(call.peer)
         return _PUBLISHED(message_ids=ids)
 
     async def create_topic(self, request: Proto) -> Proto:

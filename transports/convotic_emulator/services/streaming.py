@@ -4,7 +4,8 @@ What is just being published leaves before its commit, as it does from the servi
 time as writing the message to storage, Pub/Sub delivers it to subscribers"
 (https://cloud.google.com/pubsub/architecture). If that commit fails, the publisher has no
 confirmation. All else waits: a lease that can't be written is none. So does what an exactly-once
-subscription delivers.
+subscription delivers, and what goes to a connection that has just published: the message ids are
+there first, since users compare them.
 
 Leases belong to the subscription, not to the stream: they stay when a stream ends, however it
 ends. A half-close means that the client will send no more requests: the stream ends OK.
@@ -155,17 +156,20 @@ class _Stream(Waiter):
         self._call.reserve(size)
         try:
             response, self._due = self._due, None
-            may_leave = response is None and self._engine.store.numbers.are_being_published(
-                messages
-            )
+            commits, numbers = self._engine.commits, self._engine.store.numbers
+            may_leave = response is None and numbers.are_being_published(messages)
+            is_publisher = self._call.peer in commits.publishers and numbers.are_new(messages)
             response = response or _RESPONSE()
             fill_messages(self.state, response, messages)
             properties = response.subscription_properties
             rules = self.state.rules
             properties.exactly_once_delivery_enabled = rules.exactly_once
             properties.message_ordering_enabled = rules.ordered
-            if rules.exactly_once or not may_leave:
-                await self._engine.commits.committed()
+            if rules.exactly_once or is_publisher or not may_leave:
+                await commits.committed()
+            if is_publisher:
+                await asyncio.sleep(0)  # the answer is written in this turn of the loop
+                await self._call.have_read()
             await self._call.write(response)
         except Exception as error:  # noqa: BLE001  # as above
             self.refuse(error)

@@ -74,6 +74,10 @@ class Numbers:
             message.seq >= self._uncommitted_seq for message in messages
         )
 
+    def are_new(self, messages: Sequence[Message]) -> bool:
+        """Say whether one of some messages is not committed yet."""
+        return any(message.seq >= self._uncommitted_seq for message in messages)
+
     def record_commit(self) -> None:
         """Note that what was taken and reserved is in the file."""
         self._uncommitted_seq = self._next_seq

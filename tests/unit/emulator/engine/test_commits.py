@@ -46,13 +46,17 @@ async def can_publish(client: Client, body: bytes) -> bool:
 async def test_a_full_disk_is_waited_for(tmp_path: Path, clock: ManualClock) -> None:
     """Nothing confirmed is lost, nothing refused is there, attempts stay; then all goes on."""
     policy = {"dead_letter_topic": TOPIC, "max_delivery_attempts": 5}
-    async with EmulatorServer(tmp_path / "data", clock=clock) as server, Client(server) as client:
+    async with (
+        EmulatorServer(tmp_path / "data", clock=clock) as server,
+        Client(server) as client,
+        Client(server) as subscriber,
+    ):
         await client.create(dead_letter_policy=policy)
         await client.publish(b"kept", b"leased", b"acknowledged")
         received = await client.pull()
         await client.modify(received[:1], 0)
         await client.acknowledge(received[2:])
-        stream = await client.stream()
+        stream = await subscriber.stream()
         assert bodies((await stream.read()).received_messages) == [b"kept"]
         fill_disk(server)
 

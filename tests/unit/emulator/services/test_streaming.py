@@ -58,17 +58,50 @@ async def test_what_is_being_published_does_not_wait_for_its_commit(
     tmp_path: Path, watch: Callable[[EmulatorServer], list[str]]
 ) -> None:
     """As from the service; its publisher has the confirmation after the commit."""
-    async with EmulatorServer(tmp_path / "data") as server, Client(server) as client:
+    async with (
+        EmulatorServer(tmp_path / "data") as server,
+        Client(server) as client,
+        Client(server) as publisher,
+    ):
         await client.create()
         stream = await client.stream()
-        await client.publish(b"before")
+        await publisher.publish(b"before")
         assert await receive(stream) == [b"before"]
         events = watch(server)
 
-        await client.publish(WATCHED)
+        await publisher.publish(WATCHED)
 
         assert events == ["sent", "committed"]
         assert await receive(stream) == [WATCHED]
+
+
+@pytest.mark.parametrize("exactly_once", [False, True])
+async def test_a_publisher_has_the_id_before_its_connection_gets_the_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, exactly_once: bool
+) -> None:
+    """Clients share a connection for publishing and subscribing; tests of theirs compare ids."""
+    async with EmulatorServer(tmp_path / "data") as server, Client(server) as client:
+        await client.create(enable_exactly_once_delivery=exactly_once)
+        stream = await client.stream()
+        await client.publish(b"before")
+        assert await receive(stream) == [b"before"]
+        sent: list[bytes] = []
+        write = Connection.write
+
+        def note_write(connection: Connection, data: bytes) -> None:
+            sent.append(data)
+            write(connection, data)
+
+        monkeypatch.setattr(Connection, "write", note_write)
+
+        for _ in range(5):
+            sent.clear()
+            [message_id] = await client.publish(WATCHED)
+            assert await receive(stream) == [WATCHED]
+
+            [answered] = [n for n, data in enumerate(sent) if message_id.encode() in data][:1]
+            [delivered] = [n for n, data in enumerate(sent) if WATCHED in data]
+            assert answered < delivered
 
 
 async def test_the_first_message_of_a_server_waits(
