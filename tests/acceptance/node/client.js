@@ -24,7 +24,9 @@ async function main() {
       }
       received.push(message);
       message.ack();
-      if (received.length === 101) resolve();
+      const ordered = received.filter(m => m.orderingKey).map(m => m.data.toString());
+      const isLast = ordered.slice(-2).join() === 'ordered 1,ordered 2';
+      if (isLast && new Set(received.map(m => m.id)).size === 101) resolve();
     });
   });
 
