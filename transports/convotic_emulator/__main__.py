@@ -44,7 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m convotic_emulator", description=__doc__)
     parser.add_argument("--data-dir", type=_folder, required=True, help="where data is kept")
-    parser.add_argument("--host", default="127.0.0.1", help="there is no authentication: beware")
+    parser.add_argument(
+        "--host",
+        type=lambda text: text.strip("[]"),
+        default="127.0.0.1",
+        help="where to listen, default %(default)s; there is no authentication",
+    )
     parser.add_argument("--port", type=int, default=0, help="default: the last one, or a free one")
     parser.add_argument("--fsync", action="store_true", help="survive power loss too; slower")
     parser.add_argument(

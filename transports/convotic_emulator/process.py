@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convotic_emulator import __version__, daemon
 from convotic_emulator.server import EXPOSED, EmulatorServer
@@ -33,6 +34,30 @@ _MAX_CHECK_SECONDS = 10.0
 _COLLECTIONS = (10_000, 20, 20)
 
 
+#: Errors of accept() that last until somebody closes something.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_REPEAT_SECONDS = 60.0
+
+
+class LoopErrors:
+    """Logs what an event loop reports; that it can't accept connections, once a minute.
+
+    asyncio reports that 128 times a second, with a traceback each.
+    """
+
+    def __init__(self) -> None:
+        self._logged_at = float("-inf")
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Be the loop's exception handler."""
+        error = context.get("exception")
+        if not (isinstance(error, OSError) and error.errno in _EXHAUSTED):
+            loop.default_exception_handler(context)
+        elif time.monotonic() - self._logged_at >= _REPEAT_SECONDS:
+            self._logged_at = time.monotonic()
+            logger.error("No connection can be accepted now: %s. It is tried again.", error)
+
+
 async def serve(options: argparse.Namespace) -> None:
     """Serve ``options.data_dir`` until a signal, the end of the last client, or a failure."""
     own = daemon.local_server(options.data_dir)
@@ -55,6 +80,7 @@ async def serve(options: argparse.Namespace) -> None:
     # Before anybody can know of us, and tell us to end.
     ends = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(LoopErrors())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ends.set)
     own.announce(facts)

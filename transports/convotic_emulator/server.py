@@ -70,18 +70,19 @@ class EmulatorServer:
         self._faults = faults
         self._server: GrpcServer | None = None
         self._engine: Engine | None = None
-        self.host = host
+        self.host = host.strip("[]")
         self.port = port
 
     @property
     def address(self) -> str:
-        """``host:port``, as PUBSUB_EMULATOR_HOST takes it. The port is known once started."""
-        return f"{self.host}:{self.port}"
+        """``host:port`` or ``[::1]:port``, as clients take it. The port is known once started."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
     @property
     def is_exposed(self) -> bool:
         """Whether it listens where others than this machine may reach it."""
-        return not is_loopback(self.host.strip("[]"))
+        return not is_loopback(self.host)
 
     @property
     def has_clients(self) -> bool:

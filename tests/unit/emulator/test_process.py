@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import errno
 import gc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from convotic_emulator.process import serve
+from convotic_emulator.process import LoopErrors, serve
 
 
 @pytest.fixture
@@ -32,3 +34,19 @@ async def test_the_garbage_collector_is_not_in_the_way(tmp_path: Path) -> None:
 
     assert gc.get_threshold()[0] > 700
     assert gc.get_freeze_count() > 0
+
+
+def test_a_lack_of_descriptors_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio reports it 128 times a second; other errors are logged as ever."""
+    loop = asyncio.new_event_loop()
+    handler = LoopErrors()
+
+    for _ in range(128):
+        handler(loop, {"message": "accept", "exception": OSError(errno.EMFILE, "Too many files")})
+    handler(loop, {"message": "another", "exception": ValueError("x")})
+
+    assert [record.getMessage()[:30] for record in caplog.records] == [
+        "No connection can be accepted ",
+        "another",
+    ]
+    loop.close()

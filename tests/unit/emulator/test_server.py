@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sqlite3
 import struct
 from collections.abc import AsyncIterator
@@ -388,3 +389,36 @@ async def test_another_host_is_a_warning(
         pass
 
     assert "no authentication" in caplog.text
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6")
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+async def test_an_ipv6_address_has_brackets(clock: ManualClock, host: str) -> None:
+    """As clients take it."""
+    async with EmulatorServer(host=host, clock=clock) as server, Client(server) as client:
+        await client.create()
+
+        assert server.address == f"[::1]:{server.port}"
+
+
+async def test_text_that_is_not_utf_8_is_an_invalid_argument(client: Client) -> None:
+    """In an attribute, say; the client is told what is wrong, and the server has no error."""
+    await client.create()
+    request = t.PublishRequest.pb()(topic=TOPIC)
+    request.messages.add(data=b"x", attributes={"key": "abc"})
+    channel: Any = client.channel
+    function = channel.unary_unary("/google.pubsub.v1.Publisher/Publish")
+
+    with pytest.raises(grpc.aio.AioRpcError, match="UTF-8") as refused:
+        await function(request.SerializeToString().replace(b"abc", b"\xff\xfe\xfd"))
+
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("name", ["projects/p/topics/" + "x" * 20_000, "é" * 10_000])
+async def test_an_error_that_quotes_long_input_arrives(client: Client, name: str) -> None:
+    """A longer text would be a failed call to most clients: RESOURCE_EXHAUSTED, to be retried."""
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await client.call("Publisher/CreateTopic", t.Topic.pb()(name=name), t.Topic.pb())
+
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -155,6 +155,7 @@ class Dispatcher:
     def _serve(self, state: SubscriptionState, queue: deque[Waiter]) -> None:
         now_us = self._clock.now_us()
         some_stayed = False
+        is_live = any(not waiter.consumer.is_silent for waiter in queue)
         for turn in range(len(queue), 0, -1):
             if not state.backlog.is_deliverable():
                 return
@@ -163,12 +164,15 @@ class Dispatcher:
                 queue.popleft()
                 continue
             messages: list[Message] = []
-            if waiter.consumer.has_room():
+            consumer = waiter.consumer
+            #: While others wait, a silent one gets one message, and no more until it reacts.
+            is_probed = consumer.is_silent and is_live
+            if consumer.has_room() and not (is_probed and consumer.held_messages):
                 waiting = state.backlog.waiting_units() if turn > 1 else 0
                 messages = state.take(
-                    waiter.consumer,
+                    consumer,
                     units=max(1, -(-waiting // turn)) if turn > 1 else None,
-                    max_messages=waiter.max_messages,
+                    max_messages=1 if is_probed else waiter.max_messages,
                     max_bytes=MAX_RESPONSE_BYTES,
                     lease_us=waiter.lease_seconds * 1_000_000,
                     now_us=now_us,

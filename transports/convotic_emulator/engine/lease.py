@@ -19,15 +19,27 @@ class Consumer:
 
     A limit of 0 or less is none (https://cloud.google.com/pubsub/docs/flow-control-messages).
     A message whose lease ends is no longer counted, whoever still works on it.
+
+    ``is_silent`` once a lease has lapsed and nothing was heard of the consumer since the delivery:
+    its client is frozen, or gone without a word. Others come first then.
     """
 
-    __slots__ = ("held_bytes", "held_messages", "max_bytes", "max_messages")
+    __slots__ = (
+        "held_bytes",
+        "held_messages",
+        "is_silent",
+        "max_bytes",
+        "max_messages",
+        "sounds",
+    )
 
     def __init__(self, max_messages: int = 0, max_bytes: int = 0) -> None:
         self.max_messages = max_messages
         self.max_bytes = max_bytes
         self.held_messages = 0
         self.held_bytes = 0
+        self.is_silent = False
+        self.sounds = 0
 
     def has_room(self) -> bool:
         """Say whether one more message may be sent now."""
@@ -66,13 +78,21 @@ class Timed(Protocol):
 class LeaseBatch:
     """Messages leased together until one deadline: one timer for a whole response."""
 
-    __slots__ = ("_owner", "_timers", "deadline_us", "live", "messages")
+    __slots__ = ("_owner", "_sounds", "_timers", "deadline_us", "live", "messages")
 
     def __init__(
-        self, owner: LeaseOwner, timers: Timers, deadline_us: int, messages: list[Message]
+        self,
+        owner: LeaseOwner,
+        timers: Timers,
+        deadline_us: int,
+        messages: list[Message],
+        *,
+        sounds: int | None = None,
     ) -> None:
         self._owner = owner
         self._timers = timers
+        #: Of the consumer at the delivery; None if its client has set the deadline.
+        self._sounds = sounds
         self.deadline_us = deadline_us
         self.messages = messages
         #: How many of the messages still have this lease.
@@ -92,7 +112,11 @@ class LeaseBatch:
     def fire(self, now_us: int) -> None:
         """Let what is still leased lapse."""
         self._timers.record_fired()
-        self._owner.expire([m for m in self.messages if m.lease is self], now_us)
+        lapsed = [message for message in self.messages if message.lease is self]
+        for message in lapsed:
+            if message.holder is not None and message.holder.sounds == self._sounds:
+                message.holder.is_silent = True
+        self._owner.expire(lapsed, now_us)
 
 
 class LeaseOwner(Protocol):

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from convotic_emulator.engine.rules import Rules
-    from convotic_emulator.storage.message import Message
+    from convotic_emulator.storage.message import Holder, Message
     from convotic_emulator.storage.store import Store
 
-__all__ = ["SubscriptionState"]
+__all__ = ["SubscriptionState", "hear"]
 
 #: Ours have about 40 characters.
 MAX_ACK_ID_LENGTH = 100
@@ -151,7 +151,7 @@ class SubscriptionState:
         if any(message.body is None for message in taken):
             taken = self._load_bodies(taken)
         if taken:
-            self._lease(taken, now_us + lease_us)
+            self._lease(taken, now_us + lease_us, consumer.sounds)
         return taken
 
     def acknowledge(self, ack_ids: Iterable[str], now_us: int) -> list[str]:
@@ -169,6 +169,7 @@ class SubscriptionState:
             elif self._has_lapsed(message, now_us):
                 late.append((ack_id, seq, _VOID))
             else:
+                hear(message.holder)
                 del self.outstanding[seq]
                 self._end_lease(message)
                 removed += self.backlog.leave(message.key, seq)
@@ -203,6 +204,7 @@ class SubscriptionState:
         extended: dict[int, list[Message]] = {}
         nacked: list[Message] = []
         for message, seconds in plan.values():
+            hear(message.holder)
             if seconds:
                 extended.setdefault(seconds, []).append(message)
             else:
@@ -238,11 +240,11 @@ class SubscriptionState:
             self.backlog.queue_again(message, now_us)
         self._wake(self)
 
-    def _lease(self, messages: list[Message], deadline_us: int) -> None:
+    def _lease(self, messages: list[Message], deadline_us: int, sounds: int | None = None) -> None:
         for message in messages:
             if message.lease is not None:
                 message.lease.release(message)
-        LeaseBatch(self, self._timers, deadline_us, messages)
+        LeaseBatch(self, self._timers, deadline_us, messages, sounds=sounds)
         self._store.leases.record(self.number, deadline_us, messages)
 
     def _end_lease(self, message: Message) -> None:
@@ -311,3 +313,10 @@ class SubscriptionState:
 
     def _wake_up(self) -> None:
         self._wake(self)
+
+
+def hear(holder: Holder | None) -> None:
+    """Record a sign of life."""
+    if holder is not None:
+        holder.sounds += 1
+        holder.is_silent = False

@@ -341,6 +341,8 @@ class Call:
         plain = self._reader.plain(message)
         try:
             return self._method.parse(plain)
+        except CallError:
+            raise
         except Exception as error:
             raise CallError(Status.INTERNAL, "Exception deserializing request!") from error
 

@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 #: A message of the size limit, percent-encoded, is larger; who has that uses a client.
 MAX_BODY_BYTES = 2_000_000
+#: Python refuses to read numbers of thousands of digits.
+MAX_DIGITS = 18
 MAX_HEADER_BYTES = 32 * 1024
 REQUEST_SECONDS = 10.0
 #: Messages on one page.
@@ -215,7 +217,7 @@ class Page:
     def _messages(self, fields: Mapping[str, str]) -> str:
         subscription = self._engine.registry.subscription(fields.get("name", ""))
         after = fields.get("after", "0")
-        if not after.isdecimal() or len(after) > 18:  # noqa: PLR2004  # SQLite's integers
+        if not after.isdecimal() or len(after) > MAX_DIGITS:  # SQLite's integers too
             raise InvalidArgument("after must be a number.")
         store, number = self._engine.store, subscription.row.number
         rows, more = store.backlogs.read_page(number, int(after), PAGE_MESSAGES, PAGE_BYTES)
@@ -266,11 +268,14 @@ async def _read(reader: asyncio.StreamReader) -> _Request:
     headers = {
         key.strip().lower(): value.strip() for key, _, value in (h.partition(":") for h in rest)
     }
-    parts = urlsplit(words[1])
+    try:
+        parts = urlsplit(words[1])
+    except ValueError:
+        raise _Refused(400, "This is no address of a page.") from None
     query = parts.query
     if words[0] == "POST":
         length = headers.get("content-length", "")
-        if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+        if not length.isdecimal() or len(length) > MAX_DIGITS or int(length) > MAX_BODY_BYTES:
             raise _Refused(400, f"The form may have {MAX_BODY_BYTES} bytes.")
         query = (await reader.readexactly(int(length))).decode("latin-1")
     try:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # no stubs
 
 from convotic_emulator.engine.rules import Proto
@@ -24,6 +25,7 @@ __all__ = [
     "Method",
     "Unary",
     "call_error",
+    "parser",
     "unary",
     "unary_call",
     "unary_methods",
@@ -51,7 +53,21 @@ def unary_call(
             raise call_error(error, engine) from error
         return answer
 
-    return Method(serve, request.FromString)
+    return Method(serve, parser(request))
+
+
+def parser(request: Any) -> Callable[[bytes], Proto]:
+    """Return what parses the requests of a protobuf class; INVALID_ARGUMENT for anything else."""
+
+    def parse(data: bytes) -> Proto:
+        try:
+            return request.FromString(data)
+        except DecodeError as error:
+            name = request.DESCRIPTOR.full_name
+            text = f"The request is not a valid {name}; all text must be UTF-8."
+            raise CallError(Status.INVALID_ARGUMENT, text) from error
+
+    return parse
 
 
 def unary_methods(engine: Engine, table: Mapping[str, tuple[Unary, Any]]) -> dict[str, Method]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from convotic_emulator.engine.delivery import MAX_RESPONSE_MESSAGES, Waiter
 from convotic_emulator.engine.lease import Consumer
 from convotic_emulator.engine.names import check_name
+from convotic_emulator.engine.state import hear
 from convotic_emulator.errors import InvalidArgument, PubsubError
 from convotic_emulator.services.checks import (
     MAX_ACK_DEADLINE_SECONDS,
@@ -201,6 +202,7 @@ class _Stream(Waiter):
             check_ack_deadline(request.stream_ack_deadline_seconds)
             self.lease_seconds = request.stream_ack_deadline_seconds
         state, now_us = self.state, self._engine.clock.now_us()
+        hear(self.consumer)
         refused = state.acknowledge(request.ack_ids, now_us) if request.ack_ids else []
         changes = _deadline_changes(request)
         unchanged = state.modify(changes, now_us) if changes else []

@@ -23,7 +23,7 @@ from convotic_emulator.services.checks import (
 )
 from convotic_emulator.services.paging import page_of
 from convotic_emulator.services.reply import fill_messages
-from convotic_emulator.services.rpc import Method, unary_call, unary_methods
+from convotic_emulator.services.rpc import Method, parser, unary_call, unary_methods
 from convotic_emulator.services.snapshots import SnapshotMethods
 from convotic_emulator.services.streaming import StreamingPull
 from convotic_protos import pubsub as t
@@ -75,7 +75,7 @@ class SubscriberService:
         methods["Pull"] = unary_call(self._engine, self.pull, t.PullRequest.pb())
         methods["StreamingPull"] = Method(
             StreamingPull(self._engine).serve,
-            t.StreamingPullRequest.pb().FromString,
+            parser(t.StreamingPullRequest.pb()),
             is_stream=True,
         )
         return methods

@@ -23,6 +23,10 @@ class Holder(Protocol):
     held_messages: int
     held_bytes: int
 
+    #: Counts signs of life: acknowledgements, new deadlines.
+    sounds: int
+    is_silent: bool
+
 
 class Message:
     """One message of one subscription, while it is in memory.

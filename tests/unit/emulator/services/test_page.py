@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -146,3 +147,26 @@ async def test_dead_letters_are_counted_over_restarts(tmp_path: Path) -> None:
             await page.stop()
             # Available, outstanding, dead-lettered.
             assert "".join(f'<td class="n">{n}</td>' for n in (1, 0, 1)) in shown
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        b"GET //[ HTTP/1.1\r\nHost: {host}\r\n\r\n",
+        b"POST /publish HTTP/1.1\r\nHost: {host}\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+    ],
+)
+async def test_a_request_that_no_browser_sends_is_refused(
+    browser: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, request_head: bytes
+) -> None:
+    """With status 400, and nothing in the log."""
+    host, port = browser.base_url.host, browser.base_url.port
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(request_head.replace(b"{host}", f"{host}:{port}".encode()))
+
+    answer = await reader.read()
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert not caplog.records
+    writer.close()
+    await writer.wait_closed()
