@@ -11,22 +11,20 @@ from typing import Any
 import pytest
 
 from convotic_emulator.testing import EmulatorThread
+from tests.support.waiting import never, wait_until
 
 SOURCE = Path(__file__).parent / "node"
+#: StreamingPulls that a subscriber opens by default.
+NODE_STREAMS = 5
 
 pytestmark = pytest.mark.timeout(300)  # the first run downloads 40 MB
 
 
 def run(script: str, node_folder: Path, emulator: EmulatorThread) -> Any:
     """Run a script with the client; return what it prints."""
-    environment = os.environ | {
-        "PUBSUB_EMULATOR_HOST": emulator.address,
-        "PUBSUB_PROJECT_ID": "p",
-        "NODE_PATH": str(node_folder / "node_modules"),
-    }
     done = subprocess.run(
         ["node", str(SOURCE / script)],
-        env=environment,
+        env=node_environment(node_folder, emulator),
         capture_output=True,
         text=True,
         timeout=60,
@@ -54,3 +52,48 @@ def test_a_publisher_has_the_id_before_the_message_arrives(
 ) -> None:
     """Of 200 messages, all of which arrived before; a few may, as two answers are read at once."""
     assert run("ids.js", node_folder, pubsub_emulator)["early"] <= 5
+
+
+def test_an_idle_node_client_keeps_its_streams(
+    node_folder: Path, pubsub_emulator: EmulatorThread
+) -> None:
+    """For 100 s, in which it has sent three keepalives; a message then takes under 100 ms."""
+    process = subprocess.Popen(
+        ["node", str(SOURCE / "idle.js")],
+        env=node_environment(node_folder, pubsub_emulator),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["ready"]
+    wait_until(lambda: len(open_streams(pubsub_emulator)) == NODE_STREAMS)
+    streams = open_streams(pubsub_emulator)
+
+    never(lambda: open_streams(pubsub_emulator) != streams, for_=100)
+    out, _ = process.communicate("go on\n", timeout=30)
+
+    result = json.loads(out)
+    assert result["ended"] == []
+    assert result["milliseconds"] < 100
+
+
+def node_environment(folder: Path, emulator: EmulatorThread) -> dict[str, str]:
+    """Return where Node finds its packages and the server."""
+    return os.environ | {
+        "PUBSUB_EMULATOR_HOST": emulator.address,
+        "PUBSUB_PROJECT_ID": "p",
+        "NODE_PATH": str(folder / "node_modules"),
+    }
+
+
+def open_streams(emulator: EmulatorThread) -> set[tuple[int, int]]:
+    """Return connection and number of each open StreamingPull."""
+    grpc_server: Any = emulator.server._server
+    return {
+        (id(connection), stream)
+        for connection in list(grpc_server._connections)
+        for stream, call in list(connection.http2.calls.items())
+        if call._method.is_stream
+    }

@@ -59,6 +59,8 @@ class Features:
     refuses_unsupported: bool = False
     #: A schema's new revision must be compatible with the one before.
     schema_compatibility: bool = False
+    #: Any bytes can be asked for; over REST, names and methods are parts of a URL.
+    raw: bool = True
     #: Pushes to this machine (the service can't).
     local_push: bool = True
     #: What only our server promises.

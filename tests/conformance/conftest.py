@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
 
 from tests.conformance.broker import GOOGLE, OURS, Broker, Features, unique
+from tests.support.rest_channel import RestChannel
 
 CLOUD_PROJECT = os.environ.get("PUBSUB_CONFORMANCE_PROJECT", "")
 CLOUD = Features(
@@ -27,9 +29,22 @@ CLOUD = Features(
 )
 
 
+#: Ours over REST: in files that need no more than unary calls, and no waiting.
+REST = Features(**{**vars(OURS), "name": "convotic-rest", "raw": False})
+REST_FILES = {"test_resources", "test_schemas", "test_limits"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Drop rows over REST from the other files."""
+    items[:] = [
+        item for item in items if "convotic-rest" not in item.name or item.path.stem in REST_FILES
+    ]
+
+
 @pytest.fixture(
     params=[
         OURS,
+        REST,
         pytest.param(GOOGLE, marks=pytest.mark.google_emulator),
         *([CLOUD] if CLOUD_PROJECT else []),
     ],
@@ -46,6 +61,9 @@ def broker(features: Features, request: pytest.FixtureRequest) -> Iterator[Broke
     """The server under test, with a project of the test's own."""
     if features.name == "cloud":
         opened = Broker(features, _cloud_channel(), CLOUD_PROJECT)
+    elif features.name == "convotic-rest":
+        channel: Any = RestChannel(request.getfixturevalue("our_emulator"))
+        opened = Broker(features, channel, unique("project"))
     else:
         fixture = "our_emulator" if features.name == "convotic" else "google_emulator"
         channel = grpc.insecure_channel(request.getfixturevalue(fixture))

@@ -143,6 +143,7 @@ def test_an_update_mask_names_fields_that_exist(
 ) -> None:
     """At any depth; nothing is changed otherwise."""
     broker.needs("limits", "deep paths are not checked")
+    broker.needs("raw", "masks of these paths can't be written as JSON")
     wanted = t.Subscription.pb()(name=subscription, ack_deadline_seconds=20)
     changed = t.Topic.pb()(name=topic)
     for path in ("nope", "retry_policy.nope", "labels.key", "ackDeadlineSeconds", "*"):

@@ -116,11 +116,19 @@ class EmulatorServer:
             raise StoreError(
                 f"The data file {self._path} is damaged ({error!r}); it was not changed."
             ) from error
+        methods = self._methods(engine)
+
+        async def serve_http1(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            from convotic_emulator.rest.server import Rest  # noqa: PLC0415  # few need it
+
+            await Rest(methods, engine.dispatcher.serve).serve(reader, writer)
+
         server = GrpcServer(
-            self._methods(engine),
+            methods,
             name="convotic_emulator",
             metadata=_METADATA,
             on_handled=engine.dispatcher.serve,
+            http1=serve_http1,
             max_request_bytes=MAX_REQUEST_BYTES,
         )
         try:
@@ -131,6 +139,9 @@ class EmulatorServer:
                 f"Can't listen on {self.address}: the port is taken, or the host is not ours. "
                 "Port 0 is any free one."
             ) from error
+        if self._faults is not None:
+            loop = asyncio.get_running_loop()
+            self._faults.send_goaway = lambda: loop.call_soon_threadsafe(server.send_goaway)
         engine.pushing = Pushers(engine)
         engine.start()
         self._server, self._engine = server, engine

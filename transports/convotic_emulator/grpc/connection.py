@@ -33,6 +33,8 @@ Http1: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaita
 _SLICE_SECONDS = 0.001
 #: What may wait to be sent, beyond asyncio's own mark, before we stop reading.
 _MAX_UNSENT_BYTES = 1 << 20
+#: How long a client of HTTP/1.1 that sends no more may wait; most such have gone.
+_HALF_CLOSED_SECONDS = 1.0
 _ADVICE = b"This port speaks gRPC, over HTTP/2 without TLS.\n"
 #: For a browser, or curl.
 _NOT_HTTP_2 = (
@@ -74,7 +76,7 @@ class Connection(asyncio.Protocol):
         self._unsent_bytes = 0
         self._is_reading = True
         self._next_slice: asyncio.Handle | None = None
-        self._stuck: asyncio.TimerHandle | None = None
+        self._abort_timer: asyncio.TimerHandle | None = None
 
     # asyncio.Protocol
 
@@ -92,7 +94,7 @@ class Connection(asyncio.Protocol):
         self._owner.remove(self)
         if self._next_slice is not None:
             self._next_slice.cancel()
-        self._watch_stuck(is_stuck=False)
+        self._abort_after(None)
         self.http2.detach()
         if self._http1 is not None:
             self._http1.connection_lost(exc)
@@ -110,7 +112,8 @@ class Connection(asyncio.Protocol):
         """Go on sending, and reading."""
         self.is_paused = False
         self._unsent_bytes = 0
-        self._watch_stuck(is_stuck=False)
+        if self._http1 is None:
+            self._abort_after(None)
         if self._http1 is not None:
             self._http1.resume_writing()
         self.http2.pause(is_paused=False)
@@ -124,6 +127,13 @@ class Connection(asyncio.Protocol):
         self._buffer += data
         if self._next_slice is None:
             self._handle()
+
+    def eof_received(self) -> bool | None:
+        """Close; a client of HTTP/1.1 may have half-closed, and gets an answer that is near."""
+        if self._http1 is None:
+            return False
+        self._abort_after(_HALF_CLOSED_SECONDS)
+        return self._http1.eof_received()
 
     # What the server uses
 
@@ -237,20 +247,20 @@ class Connection(asyncio.Protocol):
             return
         self._read(is_reading=False)
         if self._is_stuck():
-            self._watch_stuck(is_stuck=True)
+            self._abort_after(self._owner.service.stuck_seconds)
         elif self._next_slice is None:
             self._next_slice = self._loop.call_soon(self._handle)
 
     def _is_stuck(self) -> bool:
         return self.is_paused and self._unsent_bytes > _MAX_UNSENT_BYTES
 
-    def _watch_stuck(self, *, is_stuck: bool) -> None:
-        """Disconnect a client that goes on not reading what it has asked for."""
-        if is_stuck and self._stuck is None:
-            self._stuck = self._loop.call_later(self._owner.service.stuck_seconds, self.abort)
-        elif not is_stuck and self._stuck is not None:
-            self._stuck.cancel()
-            self._stuck = None
+    def _abort_after(self, seconds: float | None) -> None:
+        """Disconnect the client unless it mends its ways in time; None: it has."""
+        if seconds is not None and self._abort_timer is None:
+            self._abort_timer = self._loop.call_later(seconds, self.abort)
+        elif seconds is None and self._abort_timer is not None:
+            self._abort_timer.cancel()
+            self._abort_timer = None
 
     def _read(self, *, is_reading: bool) -> None:
         if self._is_reading is is_reading or self._transport is None:

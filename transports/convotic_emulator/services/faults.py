@@ -51,6 +51,10 @@ class Faults:
         self._duplicates = 0
         self._delays: list[float] = []
         self._streams: set[_OpenStream] = set()
+        self._withholds_keepalive = False
+        self._stream_seconds: float | None = None
+        #: Sends GOAWAY to all clients; set by the server that has these faults.
+        self.send_goaway: Callable[[], object] = lambda: None
 
     def unavailable(self, calls: int = 1, *, method: str = "") -> None:
         """Answer the next calls with UNAVAILABLE, before they have any effect.
@@ -85,6 +89,37 @@ class Faults:
         """
         return self._end_streams(Unavailable("The connection was dropped."), subscription)
 
+    def silence_streams(self, subscription: str = "") -> int:
+        """Send nothing more on open StreamingPulls, not even keepalives; return how many.
+
+        They stay open, and go on taking requests. What is leased to them lapses in time.
+
+        Args:
+            subscription: only those of this one, by its full name.
+        """
+        chosen = self._chosen(subscription)
+        for stream in chosen:
+            stream.is_silent = True
+        return len(chosen)
+
+    def withhold_keepalive(self) -> None:
+        """Answer no keepalive of any stream, until :meth:`clear`; messages are delivered."""
+        with self._lock:
+            self._withholds_keepalive = True
+
+    def limit_streams(self, seconds: float | None) -> None:
+        """End StreamingPulls with UNAVAILABLE so long after they were opened, as the service does.
+
+        Args:
+            seconds: for streams that are opened from now on; None for no limit.
+        """
+        with self._lock:
+            self._stream_seconds = seconds
+
+    def goaway(self) -> None:
+        """Have all clients connect again for new calls; those that run go on."""
+        self.send_goaway()
+
     def lose_acks(self, requests: int = 1) -> None:
         """Confirm the next requests to acknowledge, and forget them: the messages come again.
 
@@ -114,6 +149,8 @@ class Faults:
             self._denied.clear()
             self._delays.clear()
             self._lost_acks = self._duplicates = 0
+            self._withholds_keepalive = False
+            self._stream_seconds = None
 
     # What the server asks
 
@@ -160,12 +197,25 @@ class Faults:
         with self._lock:
             self._streams.discard(stream)
 
+    @property
+    def withholds_keepalive(self) -> bool:
+        """Whether keepalives are not answered."""
+        return self._withholds_keepalive
+
+    @property
+    def stream_seconds(self) -> float | None:
+        """How long a stream lives."""
+        return self._stream_seconds
+
     def _end_streams(self, error: PubsubError, subscription: str) -> int:
-        with self._lock:
-            chosen = [s for s in self._streams if subscription in ("", s.subscription)]
+        chosen = self._chosen(subscription)
         for stream in chosen:
             stream.end(error)
         return len(chosen)
+
+    def _chosen(self, subscription: str) -> list[_OpenStream]:
+        with self._lock:
+            return [s for s in self._streams if subscription in ("", s.subscription)]
 
 
 def with_faults(path: str, method: Method, faults: Faults, engine: Engine) -> Method:
@@ -205,6 +255,8 @@ class _OpenStream:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Future[None] | None = None
         self._error: PubsubError | None = None
+        #: Whether nothing is sent any more; set from any thread.
+        self.is_silent = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._call, name)
@@ -213,6 +265,10 @@ class _OpenStream:
         """Serve until the stream ends, by itself or by a fault."""
         self._task = asyncio.ensure_future(serve(self))
         self._faults.add_stream(self)
+        timer = None
+        if (seconds := self._faults.stream_seconds) is not None:
+            text = "The service was unable to fulfill your request."
+            timer = self._loop.call_later(seconds, self._end, Unavailable(text))
         try:
             await self._task
         except asyncio.CancelledError:
@@ -221,6 +277,8 @@ class _OpenStream:
             raise call_error(self._error, self._engine) from None
         finally:
             self._faults.remove_stream(self)
+            if timer is not None:
+                timer.cancel()
 
     def end(self, error: PubsubError) -> None:
         """End the stream with a status; from any thread."""
@@ -241,6 +299,10 @@ class _OpenStream:
 
     async def write(self, response: Proto) -> None:
         """Send a response; deliver some of its messages again if that is wanted."""
+        if self.is_silent:
+            await asyncio.Event().wait()  # until the stream ends
+        if self._faults.withholds_keepalive and _is_keepalive(response):
+            return
         await self._call.write(response)
         await _deliver_again(self._faults, self._engine, self.subscription, response)
 
@@ -249,6 +311,11 @@ class _OpenStream:
         if self._error is None and self._task is not None and not self._task.done():
             self._error = error
             self._task.cancel()
+
+
+def _is_keepalive(response: Proto) -> bool:
+    """Say whether a response has properties of the subscription at most."""
+    return {field.name for field, _ in response.ListFields()} <= {"subscription_properties"}
 
 
 def _refuse_exactly_once(engine: Engine, name: str) -> None:

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Call",
+    "CallError",
     "EagerCoroutine",
     "Method",
+    "Status",
     "Unary",
     "call_error",
     "parser",

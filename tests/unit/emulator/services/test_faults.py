@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import grpc
 import pytest
 
 from convotic_emulator.testing import EmulatorThread
 from tests.conformance.broker import OURS, Broker, bodies
-from tests.support.waiting import wait_until
+from tests.support.waiting import never, wait_until
 
 
 @pytest.fixture
@@ -156,6 +157,102 @@ def test_exactly_once_never_confirms_a_lost_acknowledgement(
     fails_with(grpc.StatusCode.UNAVAILABLE, lambda: broker.acknowledge(subscription, received))
 
     broker.acknowledge(subscription, received)
+
+
+def test_a_keepalive_is_answered(broker: Broker, subscription: str) -> None:
+    """With an empty response, where the first request asks for it by its protocol_version."""
+    current = broker.stream(subscription, protocol_version=1)
+    older = broker.stream(subscription)
+
+    current.send()
+    older.send()
+
+    wait_until(lambda: current.responses)
+    assert not current.responses[0].received_messages
+    assert not older.responses
+    current.send()
+    wait_until(lambda: len(current.responses) == 2)
+
+
+def test_a_keepalive_is_answered_while_messages_wait_for_acknowledgement(
+    broker: Broker, topic: str, subscription: str
+) -> None:
+    """A stream at its flow control's limit is alive too."""
+    stream = broker.stream(subscription, protocol_version=1, max_outstanding_messages=1)
+    broker.publish(topic, b"1", b"2")
+    wait_until(lambda: len(stream.received) == 1)
+
+    stream.send()
+
+    wait_until(lambda: len(stream.responses) == 2)
+    assert len(stream.received) == 1
+    stream.acknowledge(stream.received)
+    wait_until(lambda: len(stream.received) == 2)
+
+
+def test_a_silent_stream(
+    pubsub_emulator: EmulatorThread, broker: Broker, topic: str, subscription: str
+) -> None:
+    """It stays open and sends nothing; another one gets the message when its lease has lapsed."""
+    stream = broker.stream(subscription, protocol_version=1)
+    stream.send()
+    wait_until(lambda: stream.responses)
+
+    assert pubsub_emulator.faults.silence_streams(subscription) == 1
+    broker.publish(topic, b"x")
+    stream.send()
+    never(lambda: len(stream.responses) > 1 or stream.ended.is_set(), for_=0.3)
+
+    other = broker.stream(subscription)
+    pubsub_emulator.advance(11)
+    wait_until(lambda: bodies(other.received) == [b"x"])
+
+
+def test_withheld_keepalives(
+    pubsub_emulator: EmulatorThread, broker: Broker, topic: str, subscription: str
+) -> None:
+    """Messages are delivered, keepalives are not answered."""
+    pubsub_emulator.faults.withhold_keepalive()
+    stream = broker.stream(subscription, protocol_version=1)
+    stream.send()
+    broker.publish(topic, b"x")
+
+    wait_until(lambda: stream.received)
+    assert len(stream.responses) == 1
+
+
+def test_streams_with_a_limited_life(
+    pubsub_emulator: EmulatorThread, broker: Broker, subscription: str
+) -> None:
+    """Each ends with UNAVAILABLE when its time is up."""
+    pubsub_emulator.faults.limit_streams(0.2)
+    short = broker.stream(subscription)
+    wait_until(short.ended.is_set)
+    pubsub_emulator.faults.limit_streams(None)
+    long = broker.stream(subscription)
+
+    assert short.code is grpc.StatusCode.UNAVAILABLE
+    never(long.ended.is_set, for_=0.3)
+
+
+def test_goaway(
+    pubsub_emulator: EmulatorThread, broker: Broker, topic: str, subscription: str
+) -> None:
+    """Open streams go on; new calls connect again, and none fails."""
+    stream = broker.stream(subscription)
+    broker.publish(topic, b"before")
+    wait_until(lambda: stream.received)
+    grpc_server: Any = pubsub_emulator.server._server
+    [old] = list(grpc_server._connections)
+
+    pubsub_emulator.faults.goaway()
+    wait_until(lambda: old.http2.is_leaving)
+    broker.publish(topic, b"after")
+
+    wait_until(lambda: bodies(stream.received) == [b"before", b"after"])
+    assert len(grpc_server._connections) == 2
+    stream.cancel()
+    wait_until(lambda: old not in grpc_server._connections)
 
 
 @pytest.mark.parametrize("way", ["pull", "stream"])
