@@ -23,10 +23,27 @@ __all__ = ["command"]
     type=click.IntRange(0, 65535),
     help="Port to listen on; 0: a free one.",
 )
+@click.option(
+    "--resources",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    help="YAML file of topics and subscriptions to create, or to bring in line.",
+)
+@click.option(
+    "--push-host",
+    multiple=True,
+    metavar="NAME",
+    help="Host that subscriptions may push to, beside this machine. Can be repeated.",
+)
 @click.option("--fsync", is_flag=True, help="Survive power loss too, not only killed processes.")
 @click.pass_context
-def command(
-    context: click.Context, data_dir: Path | None, host: str, port: int, fsync: bool
+def command(  # noqa: PLR0917  # click gives each option by name
+    context: click.Context,
+    data_dir: Path | None,
+    host: str,
+    port: int,
+    resources: Path | None,
+    push_host: tuple[str, ...],
+    fsync: bool,
 ) -> None:
     """Run the Pub/Sub emulator in the foreground, for any client that takes PUBSUB_EMULATOR_HOST.
 
@@ -42,6 +59,10 @@ def command(
             err=True,
         )
         arguments = ["--data-dir", str(context.obj), "--host", host, "--port", str(port)]
+        if resources is not None:
+            arguments += ["--resources", str(resources)]
+        for name in push_host:
+            arguments += ["--push-host", name]
         context.exit(main([*arguments, "--fsync"] if fsync else arguments))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections import deque
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Self
 
 __all__ = ["Endpoint", "Request"]
@@ -21,9 +23,12 @@ class Request:
 
 
 class Endpoint:
-    """``with Endpoint() as endpoint: endpoint.url``; ``statuses`` come first, then 204."""
+    """``with Endpoint() as endpoint: endpoint.url``; ``statuses`` come first, then 204.
 
-    def __init__(self, *statuses: int) -> None:
+    With a ``certificate`` (of localhost, and its key, as PEM) it speaks HTTPS.
+    """
+
+    def __init__(self, *statuses: int, certificate: Path | None = None) -> None:
         self.requests: list[Request] = []
         self.statuses = deque(statuses)
         endpoint = self
@@ -42,6 +47,11 @@ class Endpoint:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self.url = f"http://127.0.0.1:{self._server.server_port}/push?token=t"
+        if certificate is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            self.url = f"https://localhost:{self._server.server_port}/push?token=t"
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convotic_emulator import daemon
-from convotic_emulator.errors import StoreError
+from convotic_emulator.errors import ResourcesError, StoreError
 from convotic_local import FolderInUse
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from convotic_emulator.process import serve  # noqa: PLC0415  # gRPC after the lock
 
             asyncio.run(serve(options))
-    except (StoreError, FolderInUse, OSError) as error:
+    except (StoreError, ResourcesError, FolderInUse, OSError) as error:
         print(error, file=sys.stderr)  # noqa: T201  # a command's error; a daemon's log has stderr
         return 1
     except sqlite3.Error as error:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m convotic_emulator", description=__doc__)
-    parser.add_argument("--data-dir", type=_folder, required=True, help="where data is kept")
+    parser.add_argument("--data-dir", type=_path, required=True, help="where data is kept")
     parser.add_argument(
         "--host",
         type=lambda text: text.strip("[]"),
@@ -51,6 +51,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="where to listen, default %(default)s; there is no authentication",
     )
     parser.add_argument("--port", type=int, default=0, help="default: the last one, or a free one")
+    parser.add_argument(
+        "--resources",
+        type=_path,
+        metavar="FILE",
+        help="YAML file of topics and subscriptions to create, or to bring in line",
+    )
+    parser.add_argument(
+        "--push-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a host that subscriptions may push to, beside this machine; can be repeated",
+    )
     parser.add_argument("--fsync", action="store_true", help="survive power loss too; slower")
     parser.add_argument(
         "--idle-seconds",
@@ -61,7 +74,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _folder(text: str) -> Path:
+def _path(text: str) -> Path:
     return Path(text).expanduser().resolve()
 
 

@@ -13,6 +13,7 @@
     ├── Unimplemented             the reason says what is missing
     └── AckIdsFailed              exactly-once: which ack ids, and why
     StoreError(Exception)         the data folder can't be used; nothing in it was changed
+    ResourcesError(Exception)     a mistake in the file of ``--resources``
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ __all__ = [
     "PermissionDenied",
     "PubsubError",
     "ResourceExhausted",
+    "ResourcesError",
     "StoreError",
     "Unavailable",
     "Unimplemented",
@@ -118,6 +120,10 @@ class AckIdsFailed(PubsubError):
     def __init__(self, failures: Mapping[str, str]) -> None:
         super().__init__("Some acknowledgement ids in the request were invalid.")
         self.failures = failures
+
+
+class ResourcesError(Exception):
+    """The file of resources has a mistake; the text names file, line and field."""
 
 
 class StoreError(Exception):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from convotic_emulator import __version__, daemon
 from convotic_emulator.server import EXPOSED, EmulatorServer
 from convotic_emulator.services.page import Page
+from convotic_emulator.services.resources import apply_resources
 
 if TYPE_CHECKING:
     import argparse
@@ -63,6 +64,12 @@ async def serve(options: argparse.Namespace) -> None:
     own = daemon.local_server(options.data_dir)
     last = own.last() or {}
     server = await _listen(options, last)
+    if options.resources is not None:
+        try:
+            await apply_resources(options.resources, server.engine)
+        except BaseException:
+            await server.stop()
+            raise
     page = Page(server.engine)
     port = last.get("page_port")
     await page.start(port if isinstance(port, int) else 0)
@@ -114,6 +121,7 @@ async def _listen(options: argparse.Namespace, last: Record) -> EmulatorServer:
             host=options.host,
             port=port,
             fsync=options.fsync,
+            push_hosts=options.push_host,
         )
         try:
             await server.start()

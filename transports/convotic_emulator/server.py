@@ -14,6 +14,7 @@ from convotic_emulator.engine.engine import Engine
 from convotic_emulator.errors import StoreError
 from convotic_emulator.grpc.server import GrpcServer
 from convotic_emulator.services.iam import IamService
+from convotic_emulator.services.oidc import TokenSigner
 from convotic_emulator.services.publisher import PublisherService
 from convotic_emulator.services.push import Pushers
 from convotic_emulator.services.push_config import is_loopback
@@ -23,6 +24,7 @@ from convotic_emulator.services.subscriber import SubscriberService
 from convotic_emulator.storage.store import MEMORY, Store
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
     from types import TracebackType
 
@@ -33,6 +35,8 @@ __all__ = ["EXPOSED", "EmulatorServer"]
 
 logger = logging.getLogger(__name__)
 
+#: Where push receivers find the keys of tokens.
+JWKS = "/.well-known/jwks.json"
 EXPOSED = "Listening on a host that others can reach; there is no authentication."
 
 #: A publish request has at most 10 MB of messages, and some overhead.
@@ -52,6 +56,7 @@ class EmulatorServer:
         fsync: a confirmed publish or acknowledgement survives a power loss too.
         clock: time for leases, retention and back-off; tests pass a ManualClock.
         faults: what shall go wrong, for tests.
+        push_hosts: names of hosts that subscriptions may push to, beside this machine's.
     """
 
     def __init__(
@@ -63,11 +68,13 @@ class EmulatorServer:
         fsync: bool = False,
         clock: Clock | None = None,
         faults: Faults | None = None,
+        push_hosts: Collection[str] = (),
     ) -> None:
         self._path = path
         self._fsync = fsync
         self._clock = clock or SystemClock()
         self._faults = faults
+        self._push_hosts = frozenset(host.lower() for host in push_hosts)
         self._server: GrpcServer | None = None
         self._engine: Engine | None = None
         self.host = host.strip("[]")
@@ -116,12 +123,14 @@ class EmulatorServer:
             raise StoreError(
                 f"The data file {self._path} is damaged ({error!r}); it was not changed."
             ) from error
+        engine.push_hosts = self._push_hosts
+        signer = TokenSigner()
         methods = self._methods(engine)
 
         async def serve_http1(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             from convotic_emulator.rest.server import Rest  # noqa: PLC0415  # few need it
 
-            await Rest(methods, engine.dispatcher.serve).serve(reader, writer)
+            await Rest(methods, engine.dispatcher.serve, {JWKS: signer.jwks}).serve(reader, writer)
 
         server = GrpcServer(
             methods,
@@ -142,7 +151,7 @@ class EmulatorServer:
         if self._faults is not None:
             loop = asyncio.get_running_loop()
             self._faults.send_goaway = lambda: loop.call_soon_threadsafe(server.send_goaway)
-        engine.pushing = Pushers(engine)
+        engine.pushing = Pushers(engine, signer)
         engine.start()
         self._server, self._engine = server, engine
 

@@ -27,7 +27,13 @@ async def test_the_garbage_collector_is_not_in_the_way(tmp_path: Path) -> None:
     """A collection of all that is loaded would have every client wait for 15 ms."""
     gc.set_threshold(700, 10, 10)
     options = argparse.Namespace(
-        data_dir=tmp_path, host="127.0.0.1", port=0, fsync=False, idle_seconds=0.01
+        data_dir=tmp_path,
+        host="127.0.0.1",
+        port=0,
+        fsync=False,
+        idle_seconds=0.01,
+        resources=None,
+        push_host=[],
     )
 
     await serve(options)

@@ -56,6 +56,8 @@ class Engine:
         self.broker = Broker(store, clock, self.dispatcher.wake)
         self.seeks = Seeks(self.broker, self.commits)
         self.upkeep = Upkeep(self.broker, self.commits, self.dispatcher, self.delete_subscription)
+        #: Names of hosts beside this one that subscriptions may push to, in lower case.
+        self.push_hosts: frozenset[str] = frozenset()
         #: Set before :meth:`start`; without it nothing is pushed.
         self.pushing: Pushing | None = None
         self._timer: asyncio.TimerHandle | None = None

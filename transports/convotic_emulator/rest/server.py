@@ -30,10 +30,17 @@ class Rest:
     Args:
         methods: by path, as the gRPC server has them.
         on_handled: called when a request has been handled to its first wait.
+        documents: what GET answers at a path, beside the methods.
     """
 
-    def __init__(self, methods: Mapping[str, Method], on_handled: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        on_handled: Callable[[], None],
+        documents: Mapping[str, Callable[[], object]],
+    ) -> None:
         self._methods = methods
+        self._documents = documents
         self._on_handled = on_handled
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -49,15 +56,25 @@ class Rest:
             writer.write(response(error.status, body, is_persistent=False))
             await writer.drain()
 
+    def _document(self, request: Request) -> bytes | None:
+        """Answer what is no method."""
+        keep = request.is_persistent
+        if request.verb in ("GET", "HEAD") and request.path == "/":
+            # A health check, which Google's emulator answers so.
+            body = b"Ok\n" if request.verb == "GET" else b""
+            return response(200, body, is_persistent=keep, kind="text/plain")
+        if request.verb == "GET" and request.path in self._documents:
+            body = json.dumps(self._documents[request.path]()).encode()
+            return response(200, body, is_persistent=keep)
+        return None
+
     async def _answer(self, request: Request) -> bytes:
         keep = request.is_persistent
         if "origin" in request.headers:
             body = _error(403, _BROWSER, "PERMISSION_DENIED")
             return response(403, body, is_persistent=keep)
-        if request.verb in ("GET", "HEAD") and request.path == "/":
-            # A health check, which Google's emulator answers so.
-            body = b"Ok\n" if request.verb == "GET" else b""
-            return response(200, body, is_persistent=keep, kind="text/plain")
+        if (document := self._document(request)) is not None:
+            return document
         match = find(request.verb, request.path)
         if match is None:
             text = f"{request.verb} {request.path[:200]} is no method of Pub/Sub's REST API."
@@ -78,6 +95,9 @@ class Rest:
 
 class _Call:
     """What a unary method sees of its call."""
+
+    #: Nothing is delivered on a connection of HTTP/1.1.
+    peer: object = None
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         self._ends_at: float | None = None

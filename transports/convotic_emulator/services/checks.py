@@ -22,7 +22,7 @@ from convotic_emulator.errors import (
 from convotic_emulator.services.push_config import check_push_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 __all__ = [
     "check_labels",
@@ -88,12 +88,12 @@ def complete_topic(topic: Proto) -> None:
     topic.state = _ACTIVE
 
 
-def complete_subscription(subscription: Proto) -> None:
-    """Check a subscription and fill in the service's defaults."""
+def complete_subscription(subscription: Proto, push_hosts: Collection[str] = ()) -> None:
+    """Check a subscription and fill in the service's defaults; it may push to ``push_hosts``."""
     check_name(subscription.name, "subscriptions")
     refuse_unsupported(subscription, _UNSUPPORTED_SUBSCRIPTION)
     _clear_output_only(subscription)
-    check_push_config(subscription.push_config)
+    check_push_config(subscription.push_config, push_hosts)
     if subscription.push_config.push_endpoint and subscription.enable_exactly_once_delivery:
         raise InvalidArgument("Push subscriptions can't have exactly-once delivery.")
     check_labels(subscription.labels)

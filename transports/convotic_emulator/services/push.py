@@ -1,4 +1,4 @@
-"""Push delivery: messages of a subscription as HTTP requests to an endpoint on this machine.
+"""Push delivery: messages of a subscription as HTTP requests to an endpoint.
 
 Sources: https://cloud.google.com/pubsub/docs/push and ``PushConfig`` in the API reference. What is
 ours: at most ``MAX_REQUESTS`` at a time instead of the service's slow start.
@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import json
 import logging
 import sqlite3
+import ssl
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from convotic_emulator.engine.engine import Engine
     from convotic_emulator.engine.registry import Subscription
     from convotic_emulator.engine.rules import Proto
+    from convotic_emulator.services.oidc import TokenSigner
 
 __all__ = ["Pushers"]
 
@@ -47,15 +50,16 @@ _PULLED = pubsub.PullResponse.pb()
 class Pushers:
     """One :class:`_Pusher` for each subscription that has an endpoint."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, signer: TokenSigner) -> None:
         self._engine = engine
+        self._signer = signer
         self._running: dict[int, asyncio.Task[None]] = {}
 
     def refresh(self, subscription: Subscription) -> None:
         """Start, stop or restart pushing, as the subscription says now."""
         self.stop(subscription)
         if subscription.proto.push_config.push_endpoint and not subscription.proto.detached:
-            pusher = _Pusher(self._engine, subscription)
+            pusher = _Pusher(self._engine, subscription, self._signer)
             self._running[subscription.row.number] = asyncio.create_task(pusher.run())
 
     def stop(self, subscription: Subscription) -> None:
@@ -74,9 +78,10 @@ class Pushers:
 class _Pusher:
     """Pushes the messages of one subscription until it is cancelled."""
 
-    def __init__(self, engine: Engine, subscription: Subscription) -> None:
+    def __init__(self, engine: Engine, subscription: Subscription, signer: TokenSigner) -> None:
         self._engine = engine
         self._subscription = subscription
+        self._signer = signer
         self._config = subscription.proto.push_config
         self._endpoint = urlsplit(self._config.push_endpoint)
         self._places = asyncio.Semaphore(MAX_REQUESTS)
@@ -142,7 +147,8 @@ class _Pusher:
         """Return the endpoint's status; 0 for none."""
         try:
             async with asyncio.timeout(self._subscription.proto.ack_deadline_seconds):
-                return await _post(self._endpoint, *self._render(entry))
+                headers, body = self._render(entry)
+                return await _post(self._endpoint, {**headers, **self._credentials()}, body)
         except (OSError, TimeoutError, ValueError) as error:
             logger.info("Push to %s failed: %s", self._config.push_endpoint, error)
             return 0
@@ -161,6 +167,15 @@ class _Pusher:
                 if self._waiter is not None:
                     self._waiter.give_up()  # it was waiting before the pause
             state.modify([(entry.ack_id, 0)], now_us)
+
+    def _credentials(self) -> Mapping[str, str]:
+        """Return the header with the token that the subscription asks for."""
+        if not self._config.HasField("oidc_token"):
+            return {}
+        wanted = self._config.oidc_token
+        audience = wanted.audience or self._config.push_endpoint
+        token = self._signer.token(wanted.service_account_email, audience)
+        return {"Authorization": f"Bearer {token}"}
 
     def _render(self, entry: Proto) -> tuple[Mapping[str, str], bytes]:
         """Return headers and body of the request."""
@@ -224,7 +239,12 @@ async def _post(endpoint: SplitResult, headers: Mapping[str, str], body: bytes) 
         "Connection: close",
         *(f"{key}: {value}" for key, value in headers.items() if _is_header(key, value)),
     ]
-    reader, writer = await asyncio.open_connection(endpoint.hostname, endpoint.port or 80)
+    secure = endpoint.scheme == "https"
+    reader, writer = await asyncio.open_connection(
+        endpoint.hostname,
+        endpoint.port or (443 if secure else 80),
+        ssl=_tls() if secure else None,
+    )
     try:
         writer.write("\r\n".join([*lines, "", ""]).encode("utf-8") + body)
         await writer.drain()
@@ -236,6 +256,12 @@ async def _post(endpoint: SplitResult, headers: Mapping[str, str], body: bytes) 
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """Check certificates with the system's authorities, or those that SSL_CERT_FILE names."""
+    return ssl.create_default_context()
 
 
 def _is_header(key: str, value: str) -> bool:

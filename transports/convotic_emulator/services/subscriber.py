@@ -82,7 +82,7 @@ class SubscriberService:
 
     async def create_subscription(self, request: Proto) -> Proto:
         """Create a subscription; it gets what is published from now on."""
-        complete_subscription(request)
+        complete_subscription(request, self._engine.push_hosts)
         check_name(request.topic, "topics")
         self._engine.registry.topic(request.topic)
         if request.HasField("dead_letter_policy"):
@@ -110,7 +110,7 @@ class SubscriberService:
         changed = changed_copy(
             subscription.proto, request.subscription, request.update_mask, SUBSCRIPTION_FIELDS
         )
-        complete_subscription(changed)
+        complete_subscription(changed, self._engine.push_hosts)
         if changed.HasField("dead_letter_policy"):
             self._engine.registry.topic(changed.dead_letter_policy.dead_letter_topic)
         self._change(subscription, changed)
@@ -130,7 +130,7 @@ class SubscriberService:
         changed = type(subscription.proto)()
         changed.CopyFrom(subscription.proto)
         changed.push_config.CopyFrom(request.push_config)
-        complete_subscription(changed)
+        complete_subscription(changed, self._engine.push_hosts)
         self._change(subscription, changed)
         return _EMPTY()
 
