@@ -23,7 +23,7 @@ MAX_LOG_BYTES = 1_000_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server until SIGTERM, SIGINT, or nobody has been connected for a while."""
+    """Run the server until SIGTERM, SIGINT, or no client has been connected for a while."""
     options = _parse(arguments)
     try:
         os.umask(0o077)  # the folder may be one that others can read

@@ -97,7 +97,7 @@ class ResourceExhausted(PubsubError):
 
 
 class Unavailable(PubsubError):
-    """The server is going away, or can't write now; the client retries."""
+    """The server is stopping, or can't write now; the client retries."""
 
     code = "UNAVAILABLE"
 

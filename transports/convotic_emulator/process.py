@@ -1,4 +1,4 @@
-"""The life of a server process: it listens, says where, and ends when nobody needs it."""
+"""The life of a server process: it listens, announces its address, and ends when unused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MAX_CHECK_SECONDS = 10.0
 _COLLECTIONS = (10_000, 20, 20)
 
 
-#: Errors of accept() that last until somebody closes something.
+#: Errors of accept() that last until descriptors or memory are freed.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _REPEAT_SECONDS = 60.0
 
@@ -136,7 +136,7 @@ async def _listen(options: argparse.Namespace, last: Record) -> EmulatorServer:
 async def _wait_idle(
     server: EmulatorServer, page: Page, own: LocalServer, idle_seconds: float
 ) -> None:
-    """Return when nobody has been connected for ``idle_seconds``, and nobody can find us."""
+    """Return when no client was connected for ``idle_seconds`` and the address is withdrawn."""
     interval = min(max(idle_seconds / 4, _MIN_CHECK_SECONDS), _MAX_CHECK_SECONDS)
     last_seen = time.monotonic()
     while True:

@@ -51,11 +51,11 @@ class EmulatorServer:
 
     Args:
         path: the data file; by default messages live in memory only, until :meth:`stop`.
-        host: where to listen. There is no authentication: anybody who can connect can do anything.
+        host: where to listen. There is no authentication: any client can do anything.
         port: 0 takes a free one.
         fsync: a confirmed publish or acknowledgement survives a power loss too.
         clock: time for leases, retention and back-off; tests pass a ManualClock.
-        faults: what shall go wrong, for tests.
+        faults: faults to inject, for tests.
         push_hosts: names of hosts that subscriptions may push to, beside this machine's.
     """
 
@@ -181,7 +181,7 @@ class EmulatorServer:
         return {path: with_faults(path, method, faults, engine) for path, method in methods.items()}
 
     async def wait_failed(self) -> None:
-        """Wait until the data file fails; raises its error. For whoever runs a server for long."""
+        """Wait until the data file fails, and raise its error."""
         await asyncio.shield(self.engine.commits.failed)
 
     async def __aenter__(self) -> Self:

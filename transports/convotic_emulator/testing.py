@@ -8,7 +8,7 @@ Installed with the package; nothing needs to be configured::
         pubsub_emulator.advance(60)    # leases lapse now
 """
 
-# Loaded by every pytest of the environment: gRPC is imported by who asks for a server.
+# Loaded by every pytest of the environment: gRPC is imported only when a server is started.
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class EmulatorThread:
         from convotic_emulator.services.faults import Faults  # noqa: PLC0415
 
         self.clock: ManualClock = clock or RunningClock()
-        #: What shall go wrong.
+        #: Faults to inject.
         self.faults: Faults = Faults()
         self._server: EmulatorServer | None = None
 

@@ -76,7 +76,7 @@ class Backlog:
             self.cursor = message.seq
 
     def is_deliverable(self) -> bool:
-        """Say whether a consumer with room would probably get something. May read a page."""
+        """Return whether a consumer with room would probably get something. May read a page."""
         if self.is_held:
             return False
         return bool(self.again or self.keys or self.ready or self._read_page())
@@ -90,7 +90,7 @@ class Backlog:
         return len(self.again) + len(self.keys.free) + len(keys) + unkeyed
 
     def forget_ready(self) -> None:
-        """Drop what was read ahead; it is read again when somebody asks. For idle subscriptions."""
+        """Drop what was read ahead; it is read again when needed. For idle subscriptions."""
         if self.ready:
             self.cursor = self.ready[0].seq - 1
         self.ready.clear()
@@ -222,7 +222,7 @@ class Backlog:
             self.cursor = max(self.cursor, self._rows.last_before(self._number, oldest_us))
 
     def _is_known(self, row: Message) -> bool:
-        """Say whether a row is in memory elsewhere; only so after a restart."""
+        """Return whether a row is in memory elsewhere; only so after a restart."""
         seq = row.seq
         if seq in self._outstanding or seq in self.again or seq in self.delayed:
             return True

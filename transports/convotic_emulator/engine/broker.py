@@ -174,7 +174,7 @@ class Broker:
         return seek
 
     def seek(self, seek: Seek) -> Iterator[None]:
-        """Do a seek that has begun, a slice at a time; give up if the subscription is gone."""
+        """Do a seek, a slice at a time; stop if the subscription is deleted."""
         subscription = self.registry.by_number.get(seek.number)
         if subscription is None:
             return

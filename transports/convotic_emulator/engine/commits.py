@@ -23,21 +23,21 @@ logger = logging.getLogger(__name__)
 
 #: A file that could not be written is tried again so much later.
 RETRY_SECONDS = 1.0
-#: SQLite's errors that may pass: no room, the disk's trouble, no memory, somebody else's lock.
+#: SQLite's errors that may be temporary: no room, disk errors, no memory, a lock.
 _PASSING = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_BUSY}
 )
 
 
 class Memory(Protocol):
-    """What is in memory of the file: told when the two part, and when they agree again."""
+    """The in-memory state of the file: notified when the two differ, and when they agree again."""
 
     def on_commit(self) -> None:
         """Go on after a commit."""
         ...
 
     def on_trouble(self, error: Unavailable) -> None:
-        """Serve nobody: memory may be ahead of the file, which holds all that was confirmed."""
+        """Refuse every request: memory may be ahead of the file, which has what was confirmed."""
         ...
 
     def reload(self) -> None:
@@ -88,7 +88,7 @@ class Commits:
         """Return a future that is done when all that was written until now is committed."""
         if self._next is None:
             if not self._store.database.has_uncommitted and self.is_usable:
-                return self._nothing  # nobody waits a round of the loop for nothing
+                return self._nothing  # saves a round of the loop
             self._next = self._loop.create_future()
             self._loop.call_soon(self.flush)
         return self._next
@@ -117,7 +117,7 @@ class Commits:
         self._memory.on_commit()
 
     def fail(self, error: sqlite3.Error) -> None:
-        """Serve nobody. What may pass, like a full disk, is tried again; else the server stops."""
+        """Refuse every request. Temporary errors like a full disk are retried; others are fatal."""
         if not self.is_usable:
             return
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING:
@@ -140,7 +140,7 @@ class Commits:
     def _fail_for_good(self, error: sqlite3.Error) -> None:
         logger.critical("The data file can't be used any more; stopping.", exc_info=error)
         self.failed.set_exception(error)
-        self.failed.exception()  # seen: nobody may be waiting for it in a test
+        self.failed.exception()  # retrieved: tests may not wait for it
         self._memory.on_trouble(Unavailable("The server is shutting down."))
 
     def _retry_later(self, error: sqlite3.Error) -> None:

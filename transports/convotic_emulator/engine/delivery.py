@@ -1,4 +1,4 @@
-"""Who waits for messages, and who gets them: the asyncio side of delivery.
+"""Waiting consumers, and how messages are shared between them: the asyncio side of delivery.
 
 A subscription's waiters are served in turn; when fewer messages are there than they could take
 together, each gets its share. Nothing polls: the state machine wakes us.
@@ -99,7 +99,7 @@ class Dispatcher:
                 asyncio.get_running_loop().call_soon(self._dispatch)
 
     def serve(self) -> None:
-        """Serve those who were woken now, and not in the next round of the loop."""
+        """Serve woken subscriptions now, not in the next round of the loop."""
         if self._woken:
             self._dispatch()
 
@@ -125,7 +125,7 @@ class Dispatcher:
             waiter.refuse(error)
 
     def drop_all(self, error: Exception) -> None:
-        """Refuse everybody, from now on too: the server is going away."""
+        """Refuse all waiters, and new ones until :meth:`reopen`."""
         self._closed = error
         for state in list(self._waiting):
             self.drop(state, error)
@@ -135,7 +135,7 @@ class Dispatcher:
         self._closed = None
 
     def has_waiters(self, state: SubscriptionState) -> bool:
-        """Say whether anybody waits for messages of a subscription."""
+        """Return whether consumers wait for messages of a subscription."""
         return state in self._waiting
 
     def _dispatch(self) -> None:
@@ -177,7 +177,7 @@ class Dispatcher:
                     lease_us=waiter.lease_seconds * 1_000_000,
                     now_us=now_us,
                 )
-            queue.popleft()  # only now: if the file fails it must be told
+            queue.popleft()  # only now: if the file fails, this waiter must be refused too
             if not messages:
                 queue.append(waiter)
             elif waiter.give(messages):

@@ -78,7 +78,7 @@ class Engine:
         self.commits.committed()
 
     def stop(self) -> None:
-        """Refuse all who wait, commit, and close the store. Idempotent."""
+        """Refuse all waiting consumers, commit, and close the store. Idempotent."""
         if self._is_stopped:
             return
         self._is_stopped = True
@@ -93,7 +93,7 @@ class Engine:
             self.store.close()
 
     def refuse_waiters(self) -> None:
-        """Send away all who wait for messages: the server is stopping."""
+        """Refuse all waiting consumers: the server is stopping."""
         self._drop_waiters(Unavailable("The server is shutting down."))
 
     def check_subscription(self, subscription: Subscription) -> None:
@@ -114,13 +114,13 @@ class Engine:
     def delete_subscription(self, name: str) -> None:
         """Delete a subscription; its streams and pulls end with NotFound."""
         subscription = self.registry.delete_subscription(name)
-        self._send_away(subscription, NotFound.of(name))
+        self._refuse_consumers(subscription, NotFound.of(name))
 
     def detach_subscription(self, name: str) -> None:
         """Detach a subscription from its topic; its streams and pulls end."""
         subscription = self.registry.subscription(name)
         self.registry.detach(subscription)
-        self._send_away(subscription, FailedPrecondition(DETACHED))
+        self._refuse_consumers(subscription, FailedPrecondition(DETACHED))
 
     def wake_at(self, when_us: int, timed: Timed) -> None:
         """Have ``timed.fire`` called at a time by the clock."""
@@ -146,7 +146,7 @@ class Engine:
         self._set_timer()
 
     def on_trouble(self, error: Unavailable) -> None:
-        """Send everybody away; seeks go on when the file has been read again."""
+        """Refuse all waiting consumers; seeks continue when the file has been read again."""
         self.seeks.stop()
         self._drop_waiters(error)
 
@@ -170,7 +170,7 @@ class Engine:
             self.pushing.stop_all()
         self.dispatcher.drop_all(error)
 
-    def _send_away(self, subscription: Subscription, error: PubsubError) -> None:
+    def _refuse_consumers(self, subscription: Subscription, error: PubsubError) -> None:
         if self.pushing is not None:
             self.pushing.stop(subscription)
         self.dispatcher.drop(subscription.state, error)

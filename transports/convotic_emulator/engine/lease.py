@@ -18,7 +18,7 @@ class Consumer:
     """Who takes messages: a stream, or one pull. Counts what it holds, for flow control.
 
     A limit of 0 or less is none (https://cloud.google.com/pubsub/docs/flow-control-messages).
-    A message whose lease ends is no longer counted, whoever still works on it.
+    A message whose lease ends is no longer counted, even if the client still works on it.
 
     ``is_silent`` once a lease has lapsed and nothing was heard of the consumer since the delivery:
     its client is frozen, or gone without a word. Others come first then.
@@ -42,7 +42,7 @@ class Consumer:
         self.sounds = 0
 
     def has_room(self) -> bool:
-        """Say whether one more message may be sent now."""
+        """Return whether one more message may be sent now."""
         if 0 < self.max_messages <= self.held_messages:
             return False
         return not 0 < self.max_bytes <= self.held_bytes
@@ -51,7 +51,7 @@ class Consumer:
 class Take:
     """One consumer's turn: ``units`` is how many new keys, and messages without one, it may get.
 
-    Messages of a key that the consumer has already cost nothing: nobody else could get them.
+    Messages of a key that the consumer has already cost nothing: no other consumer could get them.
     """
 
     __slots__ = ("consumer", "now_us", "units")
@@ -120,7 +120,7 @@ class LeaseBatch:
 
 
 class LeaseOwner(Protocol):
-    """Who is told that leases have lapsed."""
+    """The owner of leases, notified when they lapse."""
 
     def expire(self, messages: list[Message], now_us: int) -> None:
         """Take back messages whose lease has just ended."""

@@ -46,7 +46,7 @@ class OrderingQueue:
         #: What is to be delivered before anything else of the key; empty when from > to.
         self.passed_from = 1
         self.passed_to = 0
-        #: Whose run it is; nobody's after a restart.
+        #: The consumer that holds the run; None after a restart.
         self.holder: Holder | None = None
 
     @property
@@ -55,7 +55,7 @@ class OrderingQueue:
         return bool(self.next_up) or self.passed_from <= self.passed_to
 
     def may_give(self, take: Take) -> bool:
-        """Say whether a consumer may get the next message of the key."""
+        """Return whether a consumer may get the next message of the key."""
         if not self.run:
             return take.units > 0
         return self.holder is take.consumer and not self.failed
@@ -133,7 +133,7 @@ class OrderingQueues:
         return bool(self.free or self.held)
 
     def takes_over(self, message: Message, take: Take) -> bool:
-        """Say whether a new message must wait in its key's queue; then it does."""
+        """Queue a new message behind others of its key if it must wait; return whether it must."""
         key = message.key
         assert key is not None
         queue = self.queues.get(key)
@@ -229,7 +229,7 @@ class OrderingQueues:
             self._wake()
 
     def is_known(self, row: Message) -> bool:
-        """Say whether a row waits in a queue or is in a run."""
+        """Return whether a row waits in a queue or is in a run."""
         queue = self.queues.get(row.key) if row.key else None
         return queue is not None and (
             queue.passed_from <= row.seq <= queue.passed_to
@@ -272,7 +272,7 @@ class OrderingQueues:
         self._place(key, queue)
 
     def _place(self, key: str, queue: OrderingQueue) -> None:
-        """Put a queue, as the last, where those look who may deliver its next message."""
+        """File a queue, last, under the consumers that may get its next message."""
         self.free.pop(key, None)
         own = None if queue.holder is None else self.held.get(queue.holder)
         if own is not None and own.pop(key, None) is not None and not own:

@@ -31,7 +31,7 @@ REVISIONS = schema.ListSchemaRevisionsResponse.pb()
 
 
 class Topic:
-    """A topic, and who gets what is published on it."""
+    """A topic with the subscriptions and snapshots that receive its messages."""
 
     def __init__(self, row: ResourceRow) -> None:
         self.row = row
@@ -68,7 +68,7 @@ class Subscription:
 
     @property
     def is_gone(self) -> bool:
-        """Whether nobody will get its messages any more."""
+        """Whether its messages can't be delivered any more."""
         return self.is_deleted or bool(self.proto.detached)
 
     def changed(self) -> None:

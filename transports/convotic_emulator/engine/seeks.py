@@ -1,4 +1,4 @@
-"""Seeks and snapshots of large backlogs: slices, between which everybody else has a turn.
+"""Seeks and snapshots of large backlogs, in slices: other requests run in between.
 
 A client that gives up waiting does not end them. A subscription has one at a time.
 """

@@ -1,4 +1,4 @@
-"""One subscription as a state machine: what is available, what is leased, what comes again.
+"""One subscription as a state machine: available, leased and redelivered messages.
 
 Pure: no I/O of its own, no threads, no clock; time is passed in, and rows are read and written
 through the store. A message is in exactly one place:

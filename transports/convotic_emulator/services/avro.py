@@ -25,7 +25,7 @@ def parse_definition(definition: str) -> Any:
 
 
 def is_valid_message(schema: Any, data: bytes, *, binary: bool) -> bool:
-    """Say whether data is one Avro datum, in binary or JSON encoding, with nothing after it."""
+    """Return whether data is one Avro datum, in binary or JSON encoding, with nothing after it."""
     fastavro = _fastavro()
     stream = io.BytesIO(data)
     try:

@@ -21,7 +21,7 @@ _NAMED = ("record", "error", "enum", "fixed")
 
 
 def can_read(reader: Any, writer: Any) -> bool:
-    """Say whether whatever was written with one parsed schema can be read with the other."""
+    """Return whether whatever was written with one parsed schema can be read with the other."""
     return _Resolution(reader, writer).matches(reader, writer)
 
 

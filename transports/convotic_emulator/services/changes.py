@@ -71,7 +71,7 @@ def changed_copy(current: Proto, wanted: Proto, mask: Proto, allowed: frozenset[
 
 
 def _exists(descriptor: Any, path: str) -> bool:
-    """Say whether a message type has the field at ``path``, ``a.b.c``."""
+    """Return whether a message type has the field at ``path``, ``a.b.c``."""
     for name in path.split("."):
         field = None if descriptor is None else descriptor.fields_by_name.get(name)
         if field is None:

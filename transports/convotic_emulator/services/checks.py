@@ -186,7 +186,7 @@ def check_labels(labels: Mapping[str, str]) -> None:
 
 
 def _is_label(text: str) -> bool:
-    """Say whether all characters are allowed: letters of any alphabet, but no capitals."""
+    """Return whether all characters are allowed: letters of any alphabet, but no capitals."""
     allowed = all(c in "_-" or (c.isalnum() and c == c.lower()) for c in text)
     return allowed and len(text) <= MAX_LABEL_LENGTH
 

@@ -41,7 +41,7 @@ class _Outage:
 
 
 class Faults:
-    """What shall go wrong. Nothing does until a method is called."""
+    """Faults to inject; none until a method is called."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -121,7 +121,7 @@ class Faults:
         self.send_goaway()
 
     def lose_acks(self, requests: int = 1) -> None:
-        """Confirm the next requests to acknowledge, and forget them: the messages come again.
+        """Confirm the next acknowledgements and ignore them: the messages are redelivered.
 
         An exactly-once subscription never confirms what it did not do: it answers UNAVAILABLE.
         """
@@ -155,12 +155,12 @@ class Faults:
     # What the server asks
 
     def take_delay_us(self) -> int:
-        """Return how late the next published message shall be."""
+        """Return the delay of the next published message."""
         with self._lock:
             return round(self._delays.pop(0) * SECOND_US) if self._delays else 0
 
     def check(self, method: str, request: Proto) -> None:
-        """Raise what a call shall fail with."""
+        """Raise the fault of a call, if there is one."""
         with self._lock:
             for outage in self._outages:
                 if outage.method not in ("", method):
@@ -175,20 +175,20 @@ class Faults:
                     raise PermissionDenied(_DENIED)
 
     def take_lost_ack(self) -> bool:
-        """Say whether a request to acknowledge shall be forgotten."""
+        """Return whether an acknowledgement is to be ignored."""
         with self._lock:
             self._lost_acks -= (lost := self._lost_acks > 0)
             return lost
 
     def take_duplicates(self, available: int) -> int:
-        """Return how many of some messages shall be delivered again."""
+        """Return how many of some messages are to be redelivered."""
         with self._lock:
             count = min(available, self._duplicates)
             self._duplicates -= count
             return count
 
     def add_stream(self, stream: _OpenStream) -> None:
-        """Note a stream that may have to end."""
+        """Record a stream that may have to end."""
         with self._lock:
             self._streams.add(stream)
 
@@ -219,7 +219,7 @@ class Faults:
 
 
 def with_faults(path: str, method: Method, faults: Faults, engine: Engine) -> Method:
-    """Return a method that goes wrong when it shall; only those of Pub/Sub do."""
+    """Return a method with its faults; only those of Pub/Sub have any."""
     if not path.startswith(("/google.pubsub.", "/google.iam.")):
         return method
     name = path.rpartition("/")[2]
@@ -285,7 +285,7 @@ class _OpenStream:
         self._loop.call_soon_threadsafe(self._end, error)
 
     async def read(self) -> Any:
-        """Return the client's next request, without acknowledgements that shall be lost."""
+        """Return the client's next request, without acknowledgements that are to be lost."""
         request = await self._call.read()
         if request is None:
             return None
@@ -314,7 +314,7 @@ class _OpenStream:
 
 
 def _is_keepalive(response: Proto) -> bool:
-    """Say whether a response has properties of the subscription at most."""
+    """Return whether a response has properties of the subscription at most."""
     return {field.name for field, _ in response.ListFields()} <= {"subscription_properties"}
 
 

@@ -63,7 +63,9 @@ class IamService:
         """Grant every permission that is asked about; none on what does not exist."""
         for permission in request.permissions:
             if "*" in permission:
-                raise InvalidArgument(f"Invalid permission {permission!r}: no wildcards, please.")
+                raise InvalidArgument(
+                    f"Invalid permission {permission!r}: wildcards are not allowed."
+                )
         granted = request.permissions if self._exists(request.resource) else ()
         return iam_policy_pb2.TestIamPermissionsResponse(permissions=granted)
 

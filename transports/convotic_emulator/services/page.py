@@ -45,7 +45,7 @@ __all__ = ["Page"]
 logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
-#: A message of the size limit, percent-encoded, is larger; who has that uses a client.
+#: A message of the size limit, percent-encoded, is larger; use a client for that.
 MAX_BODY_BYTES = 2_000_000
 #: Python refuses to read numbers of thousands of digits.
 MAX_DIGITS = 18

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Overview", "render_error", "render_messages", "render_overview"]
 
-#: Of a message's data; the rest is a click of a client away.
+#: Of a message's data; use a client for the rest.
 SHOWN_BYTES = 4000
 
 _STYLE = """

@@ -63,7 +63,7 @@ class Pushers:
             self._running[subscription.row.number] = asyncio.create_task(pusher.run())
 
     def stop(self, subscription: Subscription) -> None:
-        """Stop pushing; requests that are on their way are cut off, their leases stay."""
+        """Stop pushing; requests in flight are cancelled, their leases stay."""
         task = self._running.pop(subscription.row.number, None)
         if task is not None:
             task.cancel()
@@ -139,7 +139,7 @@ class _Pusher:
             self._settle(entry, status, paused)
             await self._engine.commits.committed()
         except PubsubError:
-            pass  # it comes again
+            pass  # it is redelivered
         except sqlite3.Error as error:
             self._engine.commits.fail(error)
 
@@ -265,7 +265,7 @@ def _tls() -> ssl.SSLContext:
 
 
 def _is_header(key: str, value: str) -> bool:
-    """Say whether an attribute can go into a header: not what frames the request, nor a break."""
+    """Return whether an attribute can be sent as a header: no framing header, no line break."""
     framing = ("host", "content-length", "connection", "transfer-encoding")
     token = key.isascii() and all(c.isalnum() or c in "!#$%&'*+-.^_`|~" for c in key)
     return token and key.lower() not in framing and value.isprintable()

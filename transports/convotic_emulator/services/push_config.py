@@ -40,7 +40,7 @@ def check_push_config(config: Any, hosts: Collection[str]) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether an address (or ``localhost``) is of this machine alone."""
+    """Return whether an address (or ``localhost``) is of this machine alone."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

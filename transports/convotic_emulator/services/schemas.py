@@ -131,13 +131,13 @@ class SchemaService:
         return empty_pb2.Empty()
 
     async def validate(self, request: Proto) -> Proto:
-        """Say whether a definition is valid, by an error if it is not."""
+        """Return whether a definition is valid, by an error if it is not."""
         check_project(request.parent)
         _check_definition(request.schema)
         return _VALIDATED()
 
     async def validate_message(self, request: Proto) -> Proto:
-        """Say whether a message fits a schema, by an error if it does not."""
+        """Return whether a message fits a schema, by an error if it does not."""
         check_project(request.parent)
         if request.name:
             definition = _revision(self._schema(request.name)).definition

@@ -5,7 +5,7 @@ The real service has such figures in Cloud Monitoring, minutes late. One method:
     CountMessages(google.protobuf.ListValue [names of subscriptions]) -> google.protobuf.Struct
     {"projects/p/subscriptions/s": {"messages": 12, "leased": 3, "oldest_published_at": 1.7e9}}
 
-``messages`` are all unacknowledged ones, ``leased`` those that somebody holds. Subscriptions that
+``messages`` are all unacknowledged ones, ``leased`` those that a consumer holds. Subscriptions that
 do not exist are left out.
 """
 

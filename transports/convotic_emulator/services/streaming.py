@@ -103,7 +103,7 @@ class _Stream(Waiter):
             await self.result
         finally:
             self._engine.dispatcher.leave(self)
-            # Cancelled tasks keep their frames, which keep the stream: no cycle, please.
+            # Cancelled tasks keep their frames, which keep the stream: that would be a cycle.
             reader, sending, self._reader, self._sending = self._reader, self._sending, None, None
             reader.cancel()
             if sending is not None:

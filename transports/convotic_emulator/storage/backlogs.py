@@ -137,7 +137,7 @@ class Backlogs:
             )
 
     def drop_slice(self, number: int) -> int:
-        """Delete some messages of a backlog that nobody uses any more; return how many."""
+        """Delete some messages of a dropped backlog; return how many."""
         dropped = 0
         for table, statement in (("backlog", _DELETE), ("acknowledged", _FORGET)):
             bounds = self.slice(table, *_range(number, 0))

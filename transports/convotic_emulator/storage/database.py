@@ -77,7 +77,7 @@ class Database:
             self._connection.execute("ROLLBACK")
 
     def has_room(self) -> bool:
-        """Say whether more can be added and still leave room for whatever takes out."""
+        """Return whether more can be added and still leave room for deletions."""
         now = time.monotonic()
         if self._folder is None or now < self._roomy_until:
             return True
@@ -112,7 +112,7 @@ class Database:
         return self._connection.execute(query, parameters)
 
     def defer_many(self, statement: str, rows: Iterable[Row]) -> None:
-        """Execute a statement for each row later, in a way that nobody can tell.
+        """Execute a statement for each row later, with the same effect.
 
         That is with the commit, or before anything else is read or written. Those of many requests
         become one, if the statement is the same object, and what need not wait does not.

@@ -100,7 +100,7 @@ def _write_schema(connection: sqlite3.Connection) -> None:
 
 
 def _check(file: Path) -> None:
-    """Look at a file without changing it: who closes one for writing folds its log into it."""
+    """Check a file without changing it: opened for writing, its log would be folded into it."""
     try:
         connection = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
         try:

@@ -1,4 +1,4 @@
-"""Leases as a log: who was leased until when. The last entry of a message counts."""
+"""Leases as a log of messages and deadlines. The last entry of a message counts."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Numbers"]
 
-#: Digits of a message id that nobody can guess, behind those that no other message of the file has.
+#: Random digits of a message id, behind the digits that make it unique.
 _RANDOM_DIGITS = 12
 #: Message numbers are reserved in blocks, so that none is used twice after a crash.
 _SEQ_BLOCK = 100_000
@@ -69,20 +69,20 @@ class Numbers:
         return number
 
     def are_being_published(self, messages: Sequence[Message]) -> bool:
-        """Say whether messages are not committed yet, and their numbers theirs even if never."""
+        """Return whether messages are uncommitted, under numbers that no crash would reuse."""
         return self._next_seq <= self._durable_seq and all(
             message.seq >= self._uncommitted_seq for message in messages
         )
 
     def are_new(self, messages: Sequence[Message]) -> bool:
-        """Say whether one of some messages is not committed yet."""
+        """Return whether one of some messages is not committed yet."""
         return any(message.seq >= self._uncommitted_seq for message in messages)
 
     def record_commit(self) -> None:
-        """Note that what was taken and reserved is in the file."""
+        """Record that what was taken and reserved is in the file."""
         self._uncommitted_seq = self._next_seq
         self._durable_seq = self._reserved_seq
 
     def record_rollback(self) -> None:
-        """Note that the last reservation is not in the file. Numbers are not taken back."""
+        """Record that the last reservation is not in the file. Numbers are not taken back."""
         self._reserved_seq = self._durable_seq

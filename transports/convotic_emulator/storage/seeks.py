@@ -2,7 +2,7 @@
 
 A :class:`Seek` is written down before its first slice and taken out with its last: a server that
 was killed in between finishes it when it starts again. Each slice may be done twice. A copy is only
-noted as begun: nobody was told of it, so the next start drops what there is.
+recorded as begun: it was never confirmed, so the next start drops it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _DELETE_OTHERS = (
 
 @dataclass(frozen=True, slots=True)
 class Seek:
-    """A seek that has begun. It concerns messages up to ``last_seq``; later ones just arrive."""
+    """A seek in progress. It concerns messages up to ``last_seq``, not later ones."""
 
     number: int
     last_seq: int
@@ -90,7 +90,7 @@ class Seeks:
         self._database.write("DELETE FROM resource WHERE name = ?", (f"seek/{number}",))
 
     def unfinished(self) -> list[Seek]:
-        """Return what an earlier run has begun."""
+        """Return the seeks of an earlier run."""
         rows = self._database.read("SELECT body FROM resource WHERE kind = 'seek'")
         return [Seek(**json.loads(row[0])) for row in rows]
 
@@ -115,17 +115,17 @@ class Seeks:
             yield
 
     def begin_copy(self, number: int) -> None:
-        """Note that a snapshot is not complete: without :meth:`end_copy` it ends at a restart."""
+        """Record that a snapshot is not complete: without :meth:`end_copy` it ends at a restart."""
         self._database.write(
             "INSERT INTO resource VALUES (?, 'copy', ?, x'', 0, 0)", (f"copy/{number}", number)
         )
 
     def end_copy(self, number: int) -> None:
-        """Note that a snapshot is complete, or gone."""
+        """Record that a snapshot is complete, or gone."""
         self._database.write("DELETE FROM resource WHERE name = ?", (f"copy/{number}",))
 
     def unfinished_copies(self) -> set[int]:
-        """Return the numbers of snapshots that an earlier run has begun."""
+        """Return the numbers of snapshots of an earlier run that are not complete."""
         rows = self._database.read("SELECT number FROM resource WHERE kind = 'copy'")
         return {row[0] for row in rows}
 

@@ -65,8 +65,8 @@ class Store:
     def delete_resource(self, row: ResourceRow) -> None:
         """Forget a resource with its access policy; :meth:`sweep` takes its messages.
 
-        Its number is never used again, so nobody sees them meanwhile. A million rows at once would
-        stop the server for seconds.
+        Its number is never reused, so they are invisible meanwhile. Deleting a million rows at once
+        would stop the server for seconds.
         """
         self.drop_backlog(row.number)
         self.counts.forget(row.number)
@@ -74,7 +74,7 @@ class Store:
         self.resources.delete(row)
 
     def drop_backlog(self, number: int) -> None:
-        """Let :meth:`sweep` take the messages and leases of a backlog; nobody may use it again."""
+        """Let :meth:`sweep` delete messages and leases of a backlog that is never used again."""
         self.counts.reset(number)
         self.database.write(
             "INSERT OR IGNORE INTO resource VALUES (?, 'garbage', ?, x'', 0, 0)",
@@ -95,7 +95,7 @@ class Store:
         return True
 
     def drop_unfinished_copies(self) -> None:
-        """Drop snapshots that an earlier run has begun: their creation was never confirmed."""
+        """Drop incomplete snapshots of an earlier run: their creation was never confirmed."""
         unfinished = self.seeks.unfinished_copies()
         for resource in self.resources.all() if unfinished else ():
             if resource.number in unfinished:
