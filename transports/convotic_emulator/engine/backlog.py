@@ -118,7 +118,8 @@ class Backlog:
         while not self.is_held:
             fresh = self._peek_fresh(take)
             message = None
-            if fresh is None or self._again_turn or len(self.again) > MAX_AGAIN:
+            has_again = self.again or self.keys
+            if has_again and (fresh is None or self._again_turn or len(self.again) > MAX_AGAIN):
                 message = self._peek_again(take)
             message = message or fresh
             if message is None or (room is not None and message.size > room):
@@ -140,7 +141,7 @@ class Backlog:
 
     def enter(self, message: Message, take: Take) -> None:
         """Record that a message has been delivered."""
-        if self.rules.ordered and message.key:
+        if message.key and self.rules.ordered:
             self.keys.enter(message, take)
         else:
             take.units -= 1
@@ -186,7 +187,7 @@ class Backlog:
         if not self.ready and not (take.units and self._read_page()):
             return None
         fresh = self.ready[0]
-        return fresh if take.units or (self.rules.ordered and fresh.key) else None
+        return fresh if take.units or (fresh.key and self.rules.ordered) else None
 
     def _peek_again(self, take: Take) -> Message | None:
         """Return what is to be redelivered, or is next of its key."""
@@ -196,12 +197,12 @@ class Backlog:
 
     def _waits(self, message: Message, take: Take) -> bool:
         """Leave a new message for later: its key is busy, or its back-off is not over."""
-        if self.rules.ordered and message.key:
+        if message.key and self.rules.ordered:
             return self.keys.takes_over(message, take)
-        is_late = message.due_us > take.now_us
-        if is_late:
-            self.queue_again(message, take.now_us)
-        return is_late
+        if message.due_us <= take.now_us:
+            return False
+        self.queue_again(message, take.now_us)
+        return True
 
     def _read_page(self) -> bool:
         """Fill ``ready``, if there is anything to fill it with."""

@@ -57,8 +57,8 @@ class SubscriptionState:
         wake: Callable[[SubscriptionState], None],
     ) -> None:
         self.number = number
-        self.seeks = seeks
-        self._ack_prefix = f"{token}-{number}-"
+        self._any_prefix = f"{token}-{number}-"
+        self._ack_prefix = f"{self._any_prefix}{seeks}-"
         self.outstanding: dict[int, Message] = {}
         self.backlog = Backlog(
             number,
@@ -94,7 +94,7 @@ class SubscriptionState:
 
     def begin_seek(self, seeks: int) -> None:
         """Void all ack ids and leases, and deliver nothing until :meth:`reload`."""
-        self.seeks = seeks
+        self._ack_prefix = f"{self._any_prefix}{seeks}-"
         self.hold()
         self._end_leases()
         self._store.leases.forget(self.number)
@@ -116,7 +116,7 @@ class SubscriptionState:
 
     def ack_id(self, message: Message) -> str:
         """Return the name of this delivery, ``TOKEN-SUBSCRIPTION-SEEKS-SEQ-GENERATION``."""
-        return f"{self._ack_prefix}{self.seeks}-{message.seq}-{message.generation}"
+        return f"{self._ack_prefix}{message.seq}-{message.generation}"
 
     def take(
         self,
@@ -162,6 +162,7 @@ class SubscriptionState:
         """
         removed: list[int] = []
         late: list[tuple[str, int, int]] = []
+        heard: Holder | None = None
         for ack_id, seq, generation in [(a, *self._parse(a)) for a in ack_ids]:
             message = self.outstanding.get(seq)
             if message is None or message.generation != generation:
@@ -169,7 +170,8 @@ class SubscriptionState:
             elif self._has_lapsed(message, now_us):
                 late.append((ack_id, seq, _VOID))
             else:
-                hear(message.holder)
+                if message.holder is not heard:
+                    hear(heard := message.holder)
                 del self.outstanding[seq]
                 self._end_lease(message)
                 removed += self.backlog.leave(message.key, seq)
@@ -301,11 +303,14 @@ class SubscriptionState:
 
     def _parse(self, ack_id: str) -> tuple[int, int]:
         """Return seq and generation; no message has the generation of an id of before a seek."""
-        if ack_id.startswith(self._ack_prefix) and len(ack_id) <= MAX_ACK_ID_LENGTH:
-            parts = ack_id[len(self._ack_prefix) :].split("-")
-            if len(parts) == 3 and all(map(str.isdecimal, parts)):  # noqa: PLR2004  # see ack_id()
-                seeks, seq, generation = map(int, parts)
-                return seq, generation if seeks == self.seeks else _VOID
+        if len(ack_id) <= MAX_ACK_ID_LENGTH and ack_id.startswith(self._any_prefix):
+            if ack_id.startswith(self._ack_prefix):
+                seq, _, generation = ack_id[len(self._ack_prefix) :].partition("-")
+                if seq.isdecimal() and generation.isdecimal():
+                    return int(seq), int(generation)
+            numbers = ack_id[len(self._any_prefix) :].split("-")
+            if len(numbers) == 3 and all(map(str.isdecimal, numbers)):  # noqa: PLR2004  # see ack_id
+                return int(numbers[1]), _VOID
         raise InvalidArgument(
             "You have passed an invalid ack ID to the service, or one of another subscription"
             f" (ack_id={ack_id[:MAX_ACK_ID_LENGTH]})."

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Numbers"]
 
-#: Random digits of a message id, behind the digits that make it unique.
-_RANDOM_DIGITS = 12
+#: Twelve random digits of a message id stand behind those that make it unique.
+_RANDOM_NUMBERS = 10**12
 #: Message numbers are reserved in blocks, so that none is used twice after a crash.
 _SEQ_BLOCK = 100_000
 
@@ -58,8 +58,7 @@ class Numbers:
         """
         random = array("Q", os.urandom(8 * count))
         return [
-            f"{seq}{number % 10**_RANDOM_DIGITS:0{_RANDOM_DIGITS}}"
-            for seq, number in enumerate(random, first_seq)
+            f"{seq}{number % _RANDOM_NUMBERS:012}" for seq, number in enumerate(random, first_seq)
         ]
 
     def take_number(self) -> int:
