@@ -49,6 +49,14 @@ class Memory(Protocol):
         ...
 
 
+class _Commit(asyncio.Future[None]):
+    """Done when a commit is. Many tasks wait for it: cancelling one of them must not cancel it."""
+
+    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002  # Future's signature
+        """Do nothing; a cancelled task ends when the commit is done."""
+        return False
+
+
 class Commits:
     """The commits of one store. Belongs to the event loop that it is created in."""
 
@@ -62,7 +70,7 @@ class Commits:
         self._trouble: Unavailable | None = None
         #: The connections that have published since the last commit.
         self.publishers: set[object] = set()
-        self._next: asyncio.Future[None] | None = None
+        self._next: _Commit | None = None
         self._nothing: asyncio.Future[None] = self._loop.create_future()
         self._nothing.set_result(None)
         self._is_stopped = False
@@ -89,7 +97,7 @@ class Commits:
         if self._next is None:
             if not self._store.database.has_uncommitted and self.is_usable:
                 return self._nothing  # saves a round of the loop
-            self._next = self._loop.create_future()
+            self._next = _Commit(loop=self._loop)
             self._loop.call_soon(self.flush)
         return self._next
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,23 @@ async def test_a_nearly_full_disk_takes_no_more(
         monkeypatch.undo()
         await client.publish(b"z")
         assert bodies(await client.pull()) == [b"z"]
+
+
+async def test_a_cancelled_request_cancels_no_other() -> None:
+    """They wait for the same commit: a client that gives up must not take others' answers along."""
+    async with EmulatorServer() as server:
+        commits = server.engine.commits
+        await commits.committed()
+        server.engine.store.database.write_meta("test", 1)
+
+        async def wait() -> str:
+            await commits.committed()
+            return "committed"
+
+        given_up, other = asyncio.create_task(wait()), asyncio.create_task(wait())
+        await asyncio.sleep(0)  # both wait now
+        given_up.cancel()
+
+        assert await asyncio.wait_for(other, 5) == "committed"
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
