@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 RECEIVE_WINDOW = 1 << 20
 #: A handler that does not read holds its client up when so much waits for it.
 _MAX_UNREAD_BYTES = 1 << 20
+#: So little that waits in a call is not counted; a connection has at most 1,000 calls.
+_SMALL_BYTES = 1 << 14
 _OK = trailers(Status.OK)
 
 
@@ -259,7 +261,7 @@ class Call:
             return
         if self._content_left:
             raise self._wrong_length()
-        if self._failure is None and self._reader.buffered_bytes:
+        if self._failure is None and self._reader.buffer:
             self._fail(CallError(Status.INTERNAL, "The request ends inside a message."))
         _wake(self._arrival)
         if self._task is None:
@@ -360,7 +362,11 @@ class Call:
 
     def _count_held(self) -> bool:
         """Have the connection count what waits here; return whether that is not too much."""
-        held = self._unread_bytes + self._reader.buffered_bytes
+        held = self._unread_bytes + len(self._reader.buffer)
+        if held <= _SMALL_BYTES:
+            held = 0
+        if held == self._held:
+            return True
         more, self._held = held - self._held, held
         return self._carrier.hold(more)
 
@@ -430,9 +436,10 @@ class Call:
             self._carrier.write(reset_frame(self._stream, ErrorCode.CANCEL))
         elif error is not None:
             self._carrier.write(self._take_head() + self._tail(self._trailers(error)))
-        self._carrier.hold(-self._held)
-        self._held = self._unread_bytes = 0
         self._messages.clear()
+        if self._held:
+            self._carrier.hold(-self._held)
+            self._held = 0
         self._carrier.forget(self._stream, is_complete=self.has_ended)
 
     def _trailers(self, error: CallError) -> bytes:

@@ -223,7 +223,8 @@ class Connection(asyncio.Protocol):
     def _handle_frames(self) -> None:
         buffer, handle = self._buffer, self.http2.handle
         start, end = 0, len(buffer)
-        slice_end = self._loop.time() + _SLICE_SECONDS
+        now = self._loop.time
+        slice_end = now() + _SLICE_SECONDS
         while end - start >= HEAD_BYTES:
             high, low, kind, flags, stream = HEAD.unpack_from(buffer, start)
             length = high << 16 | low
@@ -232,7 +233,7 @@ class Connection(asyncio.Protocol):
             body = start + HEAD_BYTES
             if end - body < length:
                 break
-            if self._is_stuck() or (start and self._loop.time() > slice_end):
+            if (start and now() > slice_end) or (self.is_paused and self._is_stuck()):
                 del buffer[:start]
                 self._schedule()
                 return

@@ -59,8 +59,8 @@ _PRIORITY_BYTES = 5
 _MAX_REASON_BYTES = 1000
 
 
-class Kind(IntEnum):
-    """Types of frames."""
+class Kind:
+    """Types of frames. No enum: looking up its members takes a tenth of a call's time."""
 
     DATA = 0
     HEADERS = 1
@@ -74,7 +74,7 @@ class Kind(IntEnum):
     CONTINUATION = 9
 
 
-class Setting(IntEnum):
+class Setting:
     """The settings that this server sends or reads."""
 
     ENABLE_PUSH = 2
@@ -191,6 +191,8 @@ def payload_of(flags: int, payload: bytes, *, may_have_priority: bool = False) -
     Raises:
         ProtocolError: there is more padding than payload.
     """
+    if not flags & (_PADDED | _PRIORITY):
+        return payload
     start, end = 0, len(payload)
     if flags & _PADDED:
         start = 1

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from hpack.exceptions import HPACKError
@@ -90,7 +90,7 @@ class _Block:
 
     stream: int
     ends_stream: bool
-    data: bytearray = field(default_factory=bytearray)
+    data: bytearray
 
 
 class Outlet(Protocol):
@@ -161,12 +161,12 @@ class Http2:
         """
         if self._block is not None and number != Kind.CONTINUATION:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a header block is interrupted")
-        known = _HANDLERS.get(number)
-        if known is None:
+        handle = _HANDLERS.get(number)
+        if handle is None:
             return  # an extension (section 5.5)
-        kind, handle = known
         try:
-            check_frame(kind, flags, stream, len(payload))
+            if number > Kind.HEADERS or not stream:  # DATA and HEADERS have any length
+                check_frame(number, flags, stream, len(payload))
             handle(self, flags, stream, payload)
         except StreamError as error:
             self._on_stream_error(error)
@@ -292,7 +292,7 @@ class Http2:
 
     # Inside
 
-    def _state(self, stream: int) -> State:
+    def _state(self, stream: int) -> int:
         call = self.calls.get(stream)
         if call is not None:
             return State.HALF_CLOSED if call.has_ended else State.OPEN
@@ -303,7 +303,7 @@ class Http2:
     def _on_stream_error(self, error: StreamError) -> None:
         """End a stream; one that was never opened can't be reset (section 6.4)."""
         stream = error.stream
-        if self._state(stream) is State.IDLE:
+        if self._state(stream) == State.IDLE:
             raise ProtocolError(error.code, str(error)) from error
         self.write(reset_frame(stream, error.code))
         if call := self.calls.get(stream):
@@ -322,40 +322,47 @@ class Http2:
         data = payload_of(flags, payload)
         if is_accepted(self._state(stream), Kind.DATA, stream):
             self.calls[stream].on_data(data, len(payload))
-        self._end_request(flags, stream)
+        if flags & END_STREAM:
+            self._end_request(stream)
 
     def _on_headers(self, flags: int, stream: int, payload: bytes) -> None:
         if priority_of(flags, payload) == stream:
             self._refuse_priority(stream)
-        self._block = _Block(stream, bool(flags & END_STREAM))
-        self._add_to_block(flags, payload_of(flags, payload, may_have_priority=True))
+        block = payload_of(flags, payload, may_have_priority=True)
+        ends_stream = bool(flags & END_STREAM)
+        if flags & END_HEADERS:
+            self._on_block(stream, block, ends_stream=ends_stream)
+        else:
+            self._block = _Block(stream, ends_stream, bytearray(block))
 
     def _on_continuation(self, flags: int, stream: int, payload: bytes) -> None:
         if self._block is None or self._block.stream != stream:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "CONTINUATION of no header block")
-        self._add_to_block(flags, payload)
-
-    def _add_to_block(self, flags: int, part: bytes) -> None:
         block = self._block
-        assert block is not None
-        block.data += part
+        block.data += payload
         if len(block.data) > _MAX_HEADER_BYTES:
             raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "the headers are too large")
-        if not flags & END_HEADERS:
-            return
-        self._block = None
-        try:
+        if flags & END_HEADERS:
+            self._block = None
             self._on_block(block.stream, bytes(block.data), ends_stream=block.ends_stream)
+
+    def _on_block(self, stream: int, block: bytes, *, ends_stream: bool) -> None:
+        """Take a complete header block."""
+        if len(block) > _MAX_HEADER_BYTES:
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "the headers are too large")
+        try:
+            self._on_fields(stream, block, ends_stream=ends_stream)
         except HPACKError as error:
             raise ProtocolError(ErrorCode.COMPRESSION_ERROR, str(error)) from error
         except MalformedHeaders as error:
-            raise StreamError(block.stream, ErrorCode.PROTOCOL_ERROR, str(error)) from error
-        self._end_request(END_STREAM if block.ends_stream else 0, block.stream)
+            raise StreamError(stream, ErrorCode.PROTOCOL_ERROR, str(error)) from error
+        if ends_stream:
+            self._end_request(stream)
 
-    def _on_block(self, stream: int, block: bytes, *, ends_stream: bool) -> None:
+    def _on_fields(self, stream: int, block: bytes, *, ends_stream: bool) -> None:
         """Take the fields of a request, or of its trailers. All must be decoded, used or not."""
         state = self._state(stream)
-        if state is State.IDLE:
+        if state == State.IDLE:
             self._number(stream)
             try:
                 request = self._decoder.request(block)
@@ -406,12 +413,12 @@ class Http2:
             self._remember_reset(stream)
         self.write(answer)
 
-    def _end_request(self, flags: int, stream: int) -> None:
-        """Note END_STREAM, if a frame has it."""
-        if flags & END_STREAM:
+    def _end_request(self, stream: int) -> None:
+        """Note that the client sends no more."""
+        if call := self.calls.get(stream):
+            call.on_end()
+        else:
             self._reset.pop(stream, None)
-            if call := self.calls.get(stream):
-                call.on_end()
 
     def _on_priority(self, _flags: int, stream: int, payload: bytes) -> None:
         if int.from_bytes(payload[:4], "big") & MAX_WINDOW == stream:
@@ -485,15 +492,15 @@ class Http2:
             raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "the window is too large")
 
 
-_HANDLERS: dict[int, tuple[Kind, Callable[[Http2, int, int, bytes], None]]] = {
-    Kind.DATA: (Kind.DATA, Http2._on_data),
-    Kind.HEADERS: (Kind.HEADERS, Http2._on_headers),
-    Kind.PRIORITY: (Kind.PRIORITY, Http2._on_priority),
-    Kind.RST_STREAM: (Kind.RST_STREAM, Http2._on_reset),
-    Kind.SETTINGS: (Kind.SETTINGS, Http2._on_settings),
-    Kind.PUSH_PROMISE: (Kind.PUSH_PROMISE, Http2._on_push_promise),
-    Kind.PING: (Kind.PING, Http2._on_ping),
-    Kind.GOAWAY: (Kind.GOAWAY, Http2._on_goaway),
-    Kind.WINDOW_UPDATE: (Kind.WINDOW_UPDATE, Http2._on_window),
-    Kind.CONTINUATION: (Kind.CONTINUATION, Http2._on_continuation),
+_HANDLERS: dict[int, Callable[[Http2, int, int, bytes], None]] = {
+    Kind.DATA: Http2._on_data,
+    Kind.HEADERS: Http2._on_headers,
+    Kind.PRIORITY: Http2._on_priority,
+    Kind.RST_STREAM: Http2._on_reset,
+    Kind.SETTINGS: Http2._on_settings,
+    Kind.PUSH_PROMISE: Http2._on_push_promise,
+    Kind.PING: Http2._on_ping,
+    Kind.GOAWAY: Http2._on_goaway,
+    Kind.WINDOW_UPDATE: Http2._on_window,
+    Kind.CONTINUATION: Http2._on_continuation,
 }

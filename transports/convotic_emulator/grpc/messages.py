@@ -30,17 +30,13 @@ def framed(message: bytes) -> bytes:
 class MessageReader:
     """Cuts a call's data into messages. They stay compressed until a handler reads them."""
 
-    __slots__ = ("_buffer", "_encoding", "_max_bytes")
+    __slots__ = ("_encoding", "_max_bytes", "buffer")
 
     def __init__(self, encoding: str, max_bytes: int) -> None:
-        self._buffer = bytearray()
+        #: A message that is not complete.
+        self.buffer = bytearray()
         self._encoding = encoding
         self._max_bytes = max_bytes
-
-    @property
-    def buffered_bytes(self) -> int:
-        """The bytes of a message that is not complete."""
-        return len(self._buffer)
 
     def feed(self, data: bytes) -> list[RawMessage]:
         """Return the messages that ``data`` completes.
@@ -49,9 +45,9 @@ class MessageReader:
             CallError: one is too large.
         """
         size = int.from_bytes(data[1:PREFIX_BYTES], "big") + PREFIX_BYTES
-        if not self._buffer and len(data) == size > PREFIX_BYTES and size <= self._max_bytes:
+        if not self.buffer and len(data) == size > PREFIX_BYTES and size <= self._max_bytes:
             return [(data[0], data[PREFIX_BYTES:])]
-        buffer = self._buffer
+        buffer = self.buffer
         buffer += data
         found: list[RawMessage] = []
         start = 0

@@ -7,7 +7,6 @@ state of a stream (section 5.1). The header fields' rules (section 8) are in ``h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, auto
 
 from convotic_emulator.grpc.frames import (
     ACK,
@@ -21,19 +20,19 @@ from convotic_emulator.grpc.frames import (
 __all__ = ["State", "check_frame", "is_accepted"]
 
 
-class State(Enum):
-    """A stream's state, as the server sees it."""
+class State:
+    """A stream's state, as the server sees it. No enum, as Kind is none."""
 
     #: No HEADERS have opened it.
-    IDLE = auto()
+    IDLE = 0
     #: The client may send more of its request.
-    OPEN = auto()
+    OPEN = 1
     #: The client has sent its whole request; the answer is not complete.
-    HALF_CLOSED = auto()
+    HALF_CLOSED = 2
     #: We ended it before the request was complete; what the client sent meanwhile is dropped.
-    RESET = auto()
+    RESET = 3
     #: Both sides know that it is over.
-    CLOSED = auto()
+    CLOSED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +43,14 @@ class _Refusal:
     reason: str
     ends_connection: bool = True
 
-    def error(self, kind: Kind, stream: int) -> ProtocolError | StreamError:
-        reason = f"{kind.name} on stream {stream}, {self.reason}"
+    def error(self, kind: int, stream: int) -> ProtocolError | StreamError:
+        reason = f"{_NAMES[kind]} on stream {stream}, {self.reason}"
         if self.ends_connection:
             return ProtocolError(self.code, reason)
         return StreamError(stream, self.code, reason)
 
 
+_NAMES = {value: name for name, value in vars(Kind).items() if name.isupper()}
 _ACCEPT, _DROP = True, False
 _UNKNOWN = _Refusal(ErrorCode.PROTOCOL_ERROR, "which was never opened")
 _LATE = _Refusal(ErrorCode.STREAM_CLOSED, "whose request has ended", ends_connection=False)
@@ -60,7 +60,7 @@ _PUSH = _Refusal(ErrorCode.PROTOCOL_ERROR, "but clients can't push")
 _COLUMNS = (
     Kind.DATA, Kind.HEADERS, Kind.PRIORITY, Kind.RST_STREAM, Kind.PUSH_PROMISE, Kind.WINDOW_UPDATE
 )  # fmt: skip
-_ROWS: dict[State, tuple[bool | _Refusal, ...]] = {
+_ROWS: dict[int, tuple[bool | _Refusal, ...]] = {
     # state             DATA      HEADERS   PRIORITY RST_STREAM PUSH   WINDOW_UPDATE
     State.IDLE:        (_UNKNOWN, _ACCEPT,  _DROP,   _UNKNOWN,  _PUSH, _UNKNOWN),
     State.OPEN:        (_ACCEPT,  _ACCEPT,  _DROP,   _ACCEPT,   _PUSH, _ACCEPT),
@@ -68,11 +68,7 @@ _ROWS: dict[State, tuple[bool | _Refusal, ...]] = {
     State.RESET:       (_DROP,    _DROP,    _DROP,   _ACCEPT,   _PUSH, _DROP),
     State.CLOSED:      (_CLOSED,  _CLOSED,  _DROP,   _DROP,     _PUSH, _DROP),
 }  # fmt: skip
-_STATES: dict[tuple[State, Kind], bool | _Refusal] = {
-    (state, kind): verdict
-    for state, row in _ROWS.items()
-    for kind, verdict in zip(_COLUMNS, row, strict=True)
-}
+_STATES = {state: dict(zip(_COLUMNS, verdicts, strict=True)) for state, verdicts in _ROWS.items()}
 
 #: Frames of the connection, which name stream 0; all other known ones name a stream.
 _ON_CONNECTION = frozenset({Kind.SETTINGS, Kind.PING, Kind.GOAWAY})
@@ -81,20 +77,20 @@ _LENGTHS = {Kind.PRIORITY: 5, Kind.RST_STREAM: 4, Kind.PING: 8, Kind.WINDOW_UPDA
 _GOAWAY_BYTES = 8
 
 
-def is_accepted(state: State, kind: Kind, stream: int) -> bool:
+def is_accepted(state: int, kind: int, stream: int) -> bool:
     """Return whether a frame takes effect; False: it is dropped.
 
     Raises:
         ProtocolError: it may not come in this state, and the connection ends.
         StreamError: it may not come in this state, and the stream ends.
     """
-    verdict = _STATES[state, kind]
+    verdict = _STATES[state][kind]
     if isinstance(verdict, _Refusal):
         raise verdict.error(kind, stream)
     return verdict
 
 
-def check_frame(kind: Kind, flags: int, stream: int, length: int) -> None:
+def check_frame(kind: int, flags: int, stream: int, length: int) -> None:
     """Check a frame's stream and length, which do not depend on any state.
 
     Raises:
@@ -102,15 +98,15 @@ def check_frame(kind: Kind, flags: int, stream: int, length: int) -> None:
         StreamError: a PRIORITY has a wrong length.
     """
     if kind not in _ON_EITHER and (stream == 0) is not (kind in _ON_CONNECTION):
-        raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"{kind.name} on stream {stream}")
-    if kind is Kind.SETTINGS:
+        raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"{_NAMES[kind]} on stream {stream}")
+    if kind == Kind.SETTINGS:
         is_right = not length if flags & ACK else length % SETTING_BYTES == 0
-    elif kind is Kind.GOAWAY:
+    elif kind == Kind.GOAWAY:
         is_right = length >= _GOAWAY_BYTES
     else:
         is_right = length == _LENGTHS.get(kind, length)
     if not is_right:
-        reason = f"{kind.name} has {length} bytes"
-        if kind is Kind.PRIORITY:
+        reason = f"{_NAMES[kind]} has {length} bytes"
+        if kind == Kind.PRIORITY:
             raise StreamError(stream, ErrorCode.FRAME_SIZE_ERROR, reason)
         raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, reason)
