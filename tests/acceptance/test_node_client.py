@@ -79,6 +79,37 @@ def test_an_idle_node_client_keeps_its_streams(
     assert result["milliseconds"] < 100
 
 
+@pytest.mark.parametrize("fault", ["silent streams", "withheld keepalives"])
+def test_node_replaces_streams_without_keepalive(
+    node_folder: Path, pubsub_emulator: EmulatorThread, fault: str
+) -> None:
+    """Within 45 s, and it goes on with new ones: our keepalive is what keeps the old."""
+    if fault == "withheld keepalives":
+        pubsub_emulator.faults.withhold_keepalive()
+    process = subprocess.Popen(
+        ["node", str(SOURCE / "idle.js")],
+        env=node_environment(node_folder, pubsub_emulator),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["ready"]
+    wait_until(lambda: len(open_streams(pubsub_emulator)) == NODE_STREAMS)
+    old = open_streams(pubsub_emulator)
+    if fault == "silent streams":
+        assert pubsub_emulator.faults.silence_streams() == NODE_STREAMS
+
+    wait_until(
+        lambda: len(streams := open_streams(pubsub_emulator)) == NODE_STREAMS and not streams & old,
+        timeout=60,
+    )
+    out, _ = process.communicate("go on\n", timeout=30)
+
+    assert json.loads(out)["milliseconds"] < 10_000
+
+
 def node_environment(folder: Path, emulator: EmulatorThread) -> dict[str, str]:
     """Return where Node finds its packages and the server."""
     return os.environ | {
