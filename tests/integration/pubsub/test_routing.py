@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from kombu.exceptions import ChannelError
 
 from convotic_pubsub.celery.routing import Binding, binding_id, read_binding
 from convotic_pubsub.errors import OptionError, PublishError
+from tests.support.pubsub import pull
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -191,3 +193,45 @@ def test_a_binding_that_is_too_long_is_refused() -> None:
     """A subscription's name has 255 characters; a cut one could not be read."""
     with pytest.raises(OptionError, match="binding of queue"):
         binding_id(Binding("x" * 100, "topic", "q" * 100, "k" * 100), "")
+
+
+def test_a_redelivery_by_another_process_is_known(broker: str, connect: Connect) -> None:
+    """The service counts for an ordinary queue too: Celery's deduplication looks at the flag."""
+    first, second = connect(visibility_timeout_seconds=10), connect(visibility_timeout_seconds=11)
+    seen: list[Any] = []
+    declare(first, Queue("jobs"))
+    first.Producer().publish({"n": 1}, routing_key="jobs")
+    message: Any = wait_until(lambda: Queue("jobs")(first.channel()).get(), timeout=10)
+    seen.append(message.delivery_info.get("redelivered", False))
+
+    message.reject(requeue=True)
+    bound = Queue("jobs")(second.channel())
+    again: Any = wait_until(bound.get, timeout=30)
+    seen.append(again.delivery_info.get("redelivered", False))
+    again.ack()
+
+    assert broker
+    assert seen == [False, True]
+
+
+def test_an_ordinary_message_has_a_limit_of_deliveries(our_emulator: str, connect: Connect) -> None:
+    """A task that takes its worker down each time ends as a dead letter, and the queue goes on."""
+    connection = connect(emulator_host=our_emulator, max_delivery_attempts=5)
+    declare(connection, Queue("jobs"))
+    connection.Producer().publish({"n": 1}, routing_key="jobs")
+    runs: list[Any] = []
+
+    def run(_body: Any, message: Any) -> None:
+        runs.append(message)
+        message.reject(requeue=True)
+
+    def is_dead() -> bool:
+        with suppress(TimeoutError):
+            connection.drain_events(timeout=0.2)
+        prefix = connection.transport.session.options.prefix
+        return bool(list(pull(connection.transport.session, f"{prefix}jobs.dead-letter")))
+
+    with connection.Consumer([Queue("jobs")], callbacks=[run]):
+        assert wait_until(is_dead, timeout=30)
+
+    assert len(runs) == 5
