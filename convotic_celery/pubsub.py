@@ -9,8 +9,8 @@
     later = pubsub.publish("custom.orders.remind", data=order, delay=3600)
     pubsub.cancel(later)
 
-Handlers and routes have the same as ``ctx.pubsub``, which also passes on the trace context. Where
-to publish is the environment's to say (``CONVOTIC_*``), or :func:`use`. The first call loads the
+Handlers and routes have the same as ``ctx.pubsub``, which also passes on the trace context. The
+environment (``CONVOTIC_*``) says where to publish, or :func:`use`. The first call loads the
 modules, so that a missing topic is created with its subscriptions, and connects. Thread-safe. A
 process that has published before it forks publishes for its children, as long as it lives.
 """

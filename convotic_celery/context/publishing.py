@@ -1,4 +1,4 @@
-"""What may be published, checked before anything is sent, and who sends it. Pure.
+"""Checks messages before anything is sent, and publishes them. Pure but for the publisher.
 
 The limits are Pub/Sub's, https://cloud.google.com/pubsub/quotas#resource_limits; they are checked
 here because the emulators don't, and a batch fails whole for one bad message.

@@ -25,6 +25,7 @@ import psutil
 from kombu import Connection, Queue
 
 from convotic_emulator import daemon
+from convotic_pubsub.queue import Lapse, Return
 from convotic_pubsub.registry import session_for
 from tests.support.pubsub import Harness, make_spec
 
@@ -80,9 +81,9 @@ def settle(message: Any) -> None:
     """Do what the message says, once."""
     outcome = "ack" if message.headers["deliveries"] > 1 else message.body.decode().strip('"')
     if outcome == "lapse":
-        message.lapse(1)
+        message.settle(Lapse(1))
     elif outcome == "hand_back":
-        message.hand_back()
+        message.settle(Return())
     elif outcome == "reject":
         message.reject(requeue=False)
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from celery import signals
 from kombu.asynchronous import Hub
 
-from convotic_pubsub.queue import Acknowledge, DeadLetter
+from convotic_pubsub.queue import Acknowledge, DeadLetter, Lapse
 from tests.support.pubsub import PlainPolicy, make_spec, pull
 from tests.support.waiting import wait_until
 
@@ -26,9 +26,9 @@ def fail_zero(retry_delay: float, max_runs: int) -> Callable[[Any], None]:
         if json.loads(message.body) != 0:
             message.ack()
         elif message.headers["deliveries"] < max_runs:
-            message.lapse(retry_delay)
+            message.settle(Lapse(retry_delay))
         else:
-            message.dead_letter({"convotic-dead-letter-reason": "max-retries-exceeded"})
+            message.settle(DeadLetter({"convotic-dead-letter-reason": "max-retries-exceeded"}))
 
     return handle
 
@@ -62,7 +62,7 @@ def test_more_waiting_messages_than_places_do_not_starve_the_queue(
     """Ten failures in a row on one place: fresh streams go on bringing what is behind them."""
     one = harness(broker, make_spec(concurrency=1))
     one.on_message = lambda message: (
-        message.lapse(60) if json.loads(message.body) < 10 else message.ack()
+        message.settle(Lapse(60)) if json.loads(message.body) < 10 else message.ack()
     )
     one.consume()
 
@@ -75,7 +75,7 @@ def test_more_waiting_messages_than_places_do_not_starve_the_queue(
 def test_beyond_max_waiting_retries_nothing_is_pulled(broker: str, harness: MakeHarness) -> None:
     """A dead dependency slows the queue: with two failures waiting, the third message stays."""
     one = harness(broker, make_spec(concurrency=1, buffer_messages=0, max_waiting_retries=2))
-    one.on_message = lambda message: message.lapse(4)
+    one.on_message = lambda message: message.settle(Lapse(4))
     one.consume()
 
     one.publish(*range(6))
@@ -182,7 +182,7 @@ def test_reject_requeues_at_once_and_settling_twice_does_nothing(
     first = one.messages[0]
 
     first.reject(requeue=True)
-    first.dead_letter({"convotic-dead-letter-reason": "never"})
+    first.settle(DeadLetter({"convotic-dead-letter-reason": "never"}))
     one.drain_until(lambda: len(one.messages) == 2)
     one.messages[1].ack()
     one.session.flush()

@@ -85,7 +85,7 @@ class Bindings:
         own.add(binding)
 
     def remove(self, binding: Binding) -> None:
-        """Undo :meth:`add`, whoever called it. A binding that does not exist is no error."""
+        """Undo :meth:`add`, by any process. A binding that does not exist is no error."""
         exchange = self._exchange(binding.exchange)
         exchange.own.discard(binding)
         exchange.stored -= {binding}

@@ -44,7 +44,7 @@ class Exchange:
 
     @property
     def may_be_unheard(self) -> bool:
-        """Whether a message that no queue gets is no mistake: it is for those who listen now."""
+        """Whether a message may reach no queue: it is meant for current listeners only."""
         is_broadcast = self.is_declared and (self.kind == "fanout" or not self.is_durable)
         return is_broadcast or self.is_remote_control or self.name == _EVENTS
 

@@ -453,7 +453,7 @@ class Channel(virtual.Channel):
     def close(self) -> None:
         """Cancel the consumers. What runs keeps its lease and can still be settled.
 
-        What nobody holds any more goes back: it is kept for those who do, and no longer.
+        A message goes back when nothing refers to it any more.
         """
         if self.closed:
             return

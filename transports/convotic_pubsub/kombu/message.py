@@ -8,11 +8,9 @@ from kombu.transport import virtual
 
 from convotic_pubsub.celery.task_headers import check_body
 from convotic_pubsub.names import snippet
-from convotic_pubsub.queue import Acknowledge, DeadLetter, Defer, Lapse, Return
+from convotic_pubsub.queue import Acknowledge, DeadLetter, Return
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from convotic_pubsub.consume.delivery import Delivery
     from convotic_pubsub.queue import PayloadDict, Received, Settlement
 
@@ -36,14 +34,14 @@ class Message(virtual.Message):
         self._undecodable: Exception | None = None
 
     def __del__(self) -> None:
-        # Celery forgets what it holds (ETA, rate limit) when it starts its consumer anew.
+        # Celery forgets what it holds (ETA, rate limit) when it restarts its consumer.
         delivery = self._delivery
         if delivery is not None and not delivery.is_settled and not delivery.hold_until:
             delivery.subscription.abandon(delivery)
 
     @property
     def received(self) -> Received | None:
-        """What Pub/Sub handed over; None for transient traffic."""
+        """The delivery as Pub/Sub made it; None for transient traffic."""
         return self._delivery.received if self._delivery else None
 
     def started(self, hold_seconds: float) -> None:
@@ -52,28 +50,12 @@ class Message(virtual.Message):
             self._delivery.subscription.start(self._delivery, hold_seconds)
 
     def settle(self, settlement: Settlement) -> None:
-        """Settle the message one way or another; see :mod:`convotic_pubsub.queue`."""
+        """Settle the message; the classes in :mod:`convotic_pubsub.queue` say how."""
         delivery = self._delivery
         if delivery is not None and delivery.subscription.settle(delivery, settlement):
             channel = self.channel
             if channel is not None:
                 channel.forget(self)
-
-    def lapse(self, delay_seconds: float) -> None:
-        """Don't acknowledge; let the lease end in ``delay_seconds`` (at least 1)."""
-        self.settle(Lapse(delay_seconds))
-
-    def postpone(self, delay_seconds: float) -> None:
-        """Let the lease end in ``delay_seconds`` (at least 1); it was not run."""
-        self.settle(Defer(delay_seconds))
-
-    def dead_letter(self, attributes: Mapping[str, str]) -> None:
-        """Publish to the dead-letter topic with these attributes added, then acknowledge."""
-        self.settle(DeadLetter(dict(attributes)))
-
-    def hand_back(self) -> None:
-        """Return it unrun, for delivery now."""
-        self.settle(Return())
 
     def settle_ack(self) -> None:
         """Acknowledge (what ``ack`` does after kombu's own checks).
@@ -89,13 +71,12 @@ class Message(virtual.Message):
     def give_up(self, error: Exception) -> None:
         """Dead-letter a message that nobody can take, with the reason ``invalid``."""
         if self.received is not None:
-            self.dead_letter(
-                {
-                    **_describe(self.received, "invalid"),
-                    "convotic-dead-letter-error-type": type(error).__name__,
-                    "convotic-dead-letter-error-message": snippet(str(error), 200),
-                }
-            )
+            attributes = {
+                **_describe(self.received, "invalid"),
+                "convotic-dead-letter-error-type": type(error).__name__,
+                "convotic-dead-letter-error-message": snippet(str(error), 200),
+            }
+            self.settle(DeadLetter(attributes))
 
     def _decode(self) -> Any:
         try:
@@ -117,8 +98,12 @@ class Message(virtual.Message):
             self.settle(Return())
             return
         describe = getattr(delivery.subscription.spec.policy, "reject_attributes", None)
-        self.dead_letter(
-            describe(delivery.received) if describe else _describe(delivery.received, "rejected")
+        self.settle(
+            DeadLetter(
+                describe(delivery.received)
+                if describe
+                else _describe(delivery.received, "rejected")
+            )
         )
 
 

@@ -128,7 +128,7 @@ async def _answer_one(
     try:
         method, args = pickle.loads(request)  # noqa: S301  see above
         reply = (number, await answer(method, args), None)
-    except Exception as error:  # noqa: BLE001  it is the answer to the one who asked
+    except Exception as error:  # noqa: BLE001  it is the child's answer
         reply = (number, None, _picklable(error))
     writer.write(_frame(reply))
 

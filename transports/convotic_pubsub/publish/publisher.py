@@ -46,7 +46,7 @@ Future = concurrent.futures.Future[str]
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A message on its way, and who waits for it."""
+    """A message on its way, and its caller's future."""
 
     message: Any
     size: int
@@ -313,7 +313,7 @@ class Publisher:
             return []
         try:
             await self._declare({queue for each in known for queue in each.if_missing.declare})
-        except Exception as problem:  # noqa: BLE001  told to those who wait
+        except Exception as problem:  # noqa: BLE001  it is their callers' error
             _fail(known, problem)
             return []
         for each in known:
