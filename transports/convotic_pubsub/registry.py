@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,27 @@ def open_session(options: TransportOptions) -> Session:
         if session is None:
             if _forked_from_user:
                 raise PubsubTransportError(FORKED)
+            _refuse_green_threads()
             session = _sessions[key] = Session(options)
         return session
+
+
+def _refuse_green_threads() -> None:
+    """Raise where gevent or eventlet has patched threads: our I/O loop would never turn there.
+
+    gRPC's ``init_gevent`` is for its blocking calls; the transport's are asyncio's.
+    """
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if gevent is not None and gevent.is_module_patched("threading"):
+        name = "gevent"
+    elif eventlet is not None and eventlet.is_monkey_patched("thread"):
+        name = "eventlet"
+    else:
+        return
+    raise PubsubTransportError(
+        f"pubsub:// does not work in a process that {name} has patched: it needs real threads. "
+        "Use Celery's default pool, prefork, threads or solo; for gunicorn gthread or uvicorn."
+    )
 
 
 def session_for(url: str, transport_options: Mapping[str, Any]) -> Session:

@@ -53,6 +53,8 @@ logger = logging.getLogger(__name__)
 #: Imported for what it registers.
 _COMMANDS = pause_commands
 
+_GREEN_POOLS = frozenset({"celery.concurrency.gevent", "celery.concurrency.eventlet"})
+
 #: A SIGTERM so soon after the first is the same one: process groups and supervisors repeat it.
 _SAME_SIGNAL_SECONDS = 1.0
 
@@ -125,6 +127,12 @@ class HandlerWorker(Worker):
         super().setup_defaults(*args, **kwargs)
         self.mover = ScheduleMover(self.app.services)
         self.pool_cls = choose_pool(self.pool_cls)
+        if self.pool_cls.__module__ in _GREEN_POOLS:
+            raise click.UsageError(
+                f"The pool {self.pool_cls.__module__.rpartition('.')[2]} is not supported: the "
+                "transport needs real threads. Leave -P out (async handlers run on an event loop), "
+                "or use prefork, threads or solo."
+            )
         if issubclass(self.pool_cls, TaskPool) and not self.concurrency:
             self.concurrency = self.app.total_concurrency
             # Each queue has a limit of its own, in the transport; a common one would let a slow
