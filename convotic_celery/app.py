@@ -20,6 +20,7 @@ from celery.signals import (
 )
 from kombu import Queue
 from kombu.transport import get_transport_cls
+from kombu.utils.url import maybe_sanitize_url
 
 from convotic_celery.context.services import Services, ServicesHook
 from convotic_celery.context.store import Store
@@ -203,6 +204,13 @@ class ConvoticApp(Celery):
             return task.apply_async(*args, **kwargs)
         result: AsyncResult[Any] = super().send_task(name, *args, **kwargs)
         return result
+
+    def bugreport(self) -> str:
+        """Return what ``celery report`` prints; the result backend is the store's server."""
+        report: str = super().bugreport()
+        url = self.settings.redis_url
+        where = "embedded" if url is None else maybe_sanitize_url(url.get_secret_value())
+        return report.replace("results:disabled", f"results:{where}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle for a spawned child: it loads settings and modules itself."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from celery.exceptions import SoftTimeLimitExceeded
@@ -45,7 +46,7 @@ def run_coroutine(task: Task[Any, Any], coroutine: Coroutine[Any, Any, T]) -> T:
     assert run.home is not None
     driven = drive(run, task, task.request_stack.top, coroutine)
     if run.home.thread_id != threading.get_ident():
-        return run.home.run(driven)
+        return run.home.run(driven, on_interrupt=partial(setattr, run, "stop_reason", "terminated"))
     nested = LoopThread("convotic-nested")  # this loop can't turn while its thread waits
     nested.start()
     try:
@@ -90,10 +91,22 @@ async def explain_cancellation(coroutine: Coroutine[Any, Any, T]) -> T:
             if current is not None:
                 current.uncancel()
             raise SoftTimeLimitExceeded(run.soft_limit_seconds) from None
+        if run is not None and run.stop_reason is None and current is not None:
+            while current.uncancel():  # by its own code: nobody else has stopped it
+                pass
         if current is not None and current.cancelling():
             raise
         raise HandlerCancelled("the handler awaited something that was cancelled") from exc
-    except (SystemExit, KeyboardInterrupt) as exc:
+    except (SystemExit, KeyboardInterrupt, GeneratorExit) as exc:
+        if isinstance(exc, GeneratorExit) and not _is_in_task():
+            raise  # the coroutine is being closed
         # asyncio would let it through and end the loop, with every other handler on it.
         text = f"{type(exc).__name__}({error_text(exc)})"
         raise HandlerExited(f"the handler raised {text}") from exc
+
+
+def _is_in_task() -> bool:
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from convotic_celery.runtime.delivery.settlement import Fail
     from convotic_celery.runtime.execution.deadline import RunDeadline
     from convotic_celery.runtime.execution.lifespans import Lifespans
-    from convotic_celery.runtime.locks.key_lock import KeyGuard, KeyStore
+    from convotic_celery.runtime.locks.key_lock import KeyLock, KeyStore
     from convotic_celery.sdk.handler import HandlerDefinition
 
 __all__ = [
@@ -120,7 +120,7 @@ class Execution:
     store: KeyStore
     attempts: AttemptLog | None = None
     replays: ReplayTokens | None = None
-    guard: KeyGuard | None = None
+    guard: KeyLock | None = None
     lifespans: Lifespans | None = None
 
     def do_async(self, step: object) -> Coroutine[Any, Any, Any]:

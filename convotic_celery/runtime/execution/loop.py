@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
@@ -72,11 +72,17 @@ class LoopThread:
             started.wait()
             self._loop = loop
 
-    def run(self, coroutine: Coroutine[Any, Any, T], *, seconds: float | None = None) -> T:
+    def run(
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        *,
+        seconds: float | None = None,
+        on_interrupt: Callable[[], object] | None = None,
+    ) -> T:
         """Run a coroutine on the loop from another thread, in a copy of the caller's context.
 
         Blocks until it has ended. What interrupts the caller meanwhile (a time limit's signal in a
-        prefork child, a timeout) cancels the coroutine.
+        prefork child, a timeout) calls ``on_interrupt`` and cancels the coroutine.
 
         Raises:
             TimeoutError: It took longer than ``seconds``.
@@ -93,6 +99,8 @@ class LoopThread:
         except CancelledError:
             raise asyncio.CancelledError from None
         except BaseException:
+            if on_interrupt is not None and not future.done():
+                on_interrupt()
             future.cancel()
             raise
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from celery.app.task import Task
+from celery.canvas import Signature
 
 from convotic_celery.context.publishing import encode_json
 from convotic_celery.errors import InvalidMessage, PublishRefused
@@ -43,6 +44,16 @@ _REFUSED = {
     "chord": "a handler can't be part of a chord: it has no result",
     "eta": "Pub/Sub has no delayed delivery; use ctx.pubsub.publish(…, delay=…)",
     "countdown": "Pub/Sub has no delayed delivery; use ctx.pubsub.publish(…, delay=…)",
+    "task_id": "a message's task id follows from its message id",
+    "headers": "a message has attributes; pass attributes={…} as a keyword argument of the task",
+    "shadow": "events name the handler",
+    "priority": "Pub/Sub has no priorities",
+    "queue": "a handler has one queue, its own",
+    "exchange": "a handler has one topic, its own",
+    "routing_key": "a handler has one queue, its own",
+    "serializer": "the data is JSON",
+    "compression": "the data is JSON as it is; publish compressed data with the attribute "
+    "content-encoding",
     "expires": "a handler's message does not expire; check message.published_at in the handler",
 }
 
@@ -63,6 +74,31 @@ class ConvoticTask(Task[Any, Any]):
         if inspect.iscoroutine(result):
             return run_coroutine(self, explain_cancellation(result))
         return result
+
+
+@Signature.register_type(name="convotic-handler")
+class HandlerSignature(Signature):
+    """A call of a handler. Whatever canvas it is put into is refused when that is sent."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self["subtask_type"] = "convotic-handler"
+
+    @classmethod
+    def from_dict(cls, d: Any, app: Any = None) -> HandlerSignature:
+        """Return the signature that a dictionary stands for."""
+        return cls(d, app=app)
+
+    def freeze(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: Celery calls this for each part of a canvas, before it sends the first.
+
+        Raises:
+            PublishRefused: Always.
+        """
+        raise PublishRefused(
+            f"{self.task} is a handler and can't be part of a chain, group or chord: its message "
+            "carries no callbacks and it has no result. Publish from a task, or use a workflow."
+        )
 
 
 class HandlerTask(Task[Any, Any]):
@@ -162,8 +198,9 @@ class HandlerTask(Task[Any, Any]):
         Raises:
             PublishRefused: The call asks for what a raw message can't carry, or breaks a limit.
         """
-        self._refuse({**options, "link": link, "link_error": link_error})
-        del task_id, producer, shadow  # Celery's; a message's task id follows from its message id
+        named = {"task_id": task_id, "link": link, "link_error": link_error, "shadow": shadow}
+        self._refuse({**options, **named})
+        del producer  # Celery's
         data, attributes, ordering_key = _call_arguments(self.name, args, kwargs)
         if self.app.conf.task_always_eager:
             return self.apply((data,), {"attributes": attributes})
@@ -171,6 +208,13 @@ class HandlerTask(Task[Any, Any]):
         result = self.AsyncResult(task_id_of(self.definition.subscription, message_id))
         result.ignored = True  # as Celery's own: nobody waits for what is not stored
         return result
+
+    def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> HandlerSignature:
+        """Return what can be called later; it can't be part of a chain, group or chord."""
+        starkwargs.setdefault("app", self.app)
+        return HandlerSignature(self, args, *starargs, **starkwargs)
+
+    subtask = signature
 
     def _call_directly(self, *args: Any, **kwargs: Any) -> None:
         """Run on plain data, as ``handler_task(order)`` or an eager call does. Errors pass through.
@@ -212,7 +256,8 @@ class HandlerTask(Task[Any, Any]):
 
     def _refuse(self, options: Mapping[str, Any]) -> None:
         for option, reason in _REFUSED.items():
-            if options.get(option):
+            value = options.get(option)
+            if value and not (option in {"queue", "routing_key"} and value == self.name):
                 raise PublishRefused(f"{self.name} can't be called with {option}=: {reason}.")
 
 

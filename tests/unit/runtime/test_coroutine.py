@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from celery import Celery, current_task
 
+from convotic_celery.errors import ConvoticError
 from convotic_celery.runtime.execution.coroutine import run_coroutine
 from convotic_celery.runtime.execution.loop import process_loop
 from convotic_celery.runtime.execution.task import ConvoticTask
@@ -107,3 +108,21 @@ def test_cancelling_on_the_loop_reaches_the_thread(app: Celery[Any]) -> None:
 
     with pytest.raises(asyncio.CancelledError):
         run_coroutine(plain_task(app), cancel_itself())
+
+
+@pytest.mark.parametrize("kind", ["cancel", "GeneratorExit"])
+def test_a_handler_that_ends_itself_strangely_has_failed(app: Celery[Any], kind: str) -> None:
+    """It cancels its own task, or raises GeneratorExit: an error of its own, no lost process."""
+
+    @app.task(shared=False)
+    async def end_itself() -> None:
+        if kind == "GeneratorExit":
+            raise GeneratorExit
+        current = asyncio.current_task()
+        assert current is not None
+        current.cancel()
+        await asyncio.sleep(1)
+
+    with pytest.raises(ConvoticError) as caught:
+        end_itself()
+    assert type(caught.value).__name__ in {"HandlerCancelled", "HandlerExited"}

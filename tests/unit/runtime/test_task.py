@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from celery import chain, group
+from celery import chain, chord, group
 
 from convotic_celery.app import ConvoticApp
 from convotic_celery.errors import InvalidMessage, PublishRefused
@@ -67,17 +68,6 @@ def test_send_task_by_name_does_the_same() -> None:
     assert json.loads(topic.messages[0][1]) == {"id": 2}
 
 
-def test_a_group_of_handlers_is_many_messages() -> None:
-    """Nothing in a group needs a result."""
-    topic = Topic()
-    app, task = make_task_on(topic)
-    app.conf.update(result_backend="cache+memory://")  # Celery's groups ask their backend
-
-    group(task.s({"id": 1}), task.s({"id": 2})).apply_async()
-
-    assert [json.loads(data)["id"] for _, data, _, _ in topic.messages] == [1, 2]
-
-
 @pytest.mark.parametrize(
     ("option", "value"),
     [
@@ -85,6 +75,12 @@ def test_a_group_of_handlers_is_many_messages() -> None:
         ("eta", "2030-01-01"),
         ("expires", 60),
         ("link", ["x"]),
+        ("task_id", "mine"),
+        ("headers", {"a": 1}),
+        ("priority", 5),
+        ("queue", "another"),
+        ("serializer", "pickle"),
+        ("compression", "gzip"),
         ("link_error", [1]),
     ],
 )
@@ -98,14 +94,33 @@ def test_what_a_raw_message_can_t_carry_is_refused(option: str, value: Any) -> N
     assert topic.messages == []
 
 
-def test_a_chain_of_handlers_is_refused() -> None:
-    """The second would wait for ever for the first one's result."""
+@pytest.mark.parametrize("where", ["first", "last", "group", "header", "body", "clone"])
+def test_a_handler_in_a_canvas_is_refused_when_that_is_sent(where: str) -> None:
+    """Nothing is sent: the step after it would never run, and a result would never come."""
     topic = Topic()
-    _, task = make_task_on(topic)
+    app, task = make_task_on(topic)
+    app.conf.update(result_backend="cache+memory://")  # Celery's groups ask their backend
 
-    with pytest.raises(PublishRefused, match="chain="):
-        chain(task.s({"id": 1}), task.s()).apply_async()
+    @app.task(shared=False)
+    def other(*_: Any) -> None:
+        """Do nothing."""
+
+    handler = task.s({"id": 1})
+    canvases: dict[str, Callable[[], Any]] = {
+        "first": lambda: chain(handler, other.s()),
+        "last": lambda: chain(other.s(), task.s()),
+        "group": lambda: group(handler, other.s()),
+        "header": lambda: chord([handler, other.s()], other.s()),
+        "body": lambda: chord([other.s(), other.s()], task.s()),
+        "clone": lambda: group(handler.clone(), task.si({"id": 2})),
+    }
+    canvas = canvases[where]()
+    with pytest.raises(PublishRefused, match="can't be part of a chain, group or chord"):
+        canvas.apply_async()
     assert topic.messages == []
+
+    handler.apply_async()
+    assert len(topic.messages) == 1
 
 
 @pytest.mark.parametrize(("args", "kwargs"), [((1, 2), {}), ((1,), {"priority_": 3})])
