@@ -22,8 +22,8 @@ from convotic_celery.context.records import new_token
 from convotic_celery.errors import StoreUnavailable
 from convotic_celery.runtime.delivery.settlement import Deferred, KeySucceeded
 from convotic_celery.runtime.delivery.steps import Ask, Pause, Steps
-from convotic_celery.runtime.locks import scripts as lease_scripts
-from convotic_celery.runtime.locks.renewer import LEASE_SECONDS, KeptLease, LeaseKeeper
+from convotic_celery.runtime.locks import scripts
+from convotic_celery.runtime.locks.renewer import LOCK_SECONDS, HeldLock, LockRenewer
 from convotic_celery.sdk.selector import select_key
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from convotic_celery.sdk.handler import HandlerDefinition
     from convotic_celery.sdk.message import WorkerMessage
 
-__all__ = ["Claim", "KeyGuard", "KeyStore", "Patience"]
+__all__ = ["HeldKeys", "KeyLock", "KeyStore", "WaitLimits"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class RunDeadline(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class WaitLimits:
     """How many seconds a run waits in its place before its message is deferred."""
 
     #: For the run that has its key: most have ended by then.
@@ -71,12 +71,12 @@ class Patience:
 
 
 class KeyStore:
-    """Where the keys are, and who renews the leases; one a process. Thread-safe."""
+    """Where the keys are, and what renews their locks; one per process. Thread-safe."""
 
     def __init__(self, store: Store, *, key_prefix: str) -> None:
         self.asynchronous = AsyncDatabase(store)
         self.synchronous = SyncDatabase(store)
-        self.keeper = LeaseKeeper(self.synchronous)
+        self.renewer = LockRenewer(self.synchronous)
         self.prefix = key_prefix
 
     async def do_async(self, step: Ask | Pause) -> Any:
@@ -95,23 +95,23 @@ class KeyStore:
 
 
 @dataclass(eq=False, slots=True)
-class Claim:
+class HeldKeys:
     """What one run has taken."""
 
     token: str = field(default_factory=new_token)
     dedup_key: str | None = None
     place_key: str | None = None
-    leases: list[KeptLease] = field(default_factory=list)
+    locks: list[HeldLock] = field(default_factory=list)
 
 
-class KeyGuard:
+class KeyLock:
     """The keys of one handler's messages."""
 
     def __init__(
-        self, definition: HandlerDefinition, keys: KeyStore, patience: Patience | None = None
+        self, definition: HandlerDefinition, keys: KeyStore, patience: WaitLimits | None = None
     ) -> None:
         options = definition.options
-        self._patience = patience or Patience()
+        self._patience = patience or WaitLimits()
         self._deduplicate = options.deduplicate
         self._concurrency_key = options.concurrency_key
         self._limit = str(options.concurrency_key_limit)
@@ -119,13 +119,13 @@ class KeyGuard:
         self._window = str(int(options.deduplicate_window * 1000))
         self._run_limit = options.run_limit
         self._delay = min(600.0, max(1.0, options.ack_deadline))
-        self._keeper = keys.keeper
+        self._renewer = keys.renewer
         self._fence = f"{keys.prefix}fence"
         self._dedup_prefix = f"{keys.prefix}dedup:{definition.subscription}:"
         self._place_prefix = f"{keys.prefix}concurrency:{definition.subscription}:"
-        self._lease = str(int(LEASE_SECONDS * 1000))
+        self._duration = str(int(LOCK_SECONDS * 1000))
 
-    def acquire(self, message: WorkerMessage[Any], control: RunDeadline) -> Steps[Claim]:
+    def acquire(self, message: WorkerMessage[Any], control: RunDeadline) -> Steps[HeldKeys]:
         """Take the message's keys.
 
         Raises:
@@ -133,61 +133,61 @@ class KeyGuard:
             Deferred: A key is busy, or the store away, for long.
             InvalidMessage: It has no key.
         """
-        claim = Claim()
+        held = HeldKeys()
         dedup_key = self._deduplicate and select_key(self._deduplicate, message)
         place_key = self._concurrency_key and select_key(self._concurrency_key, message)
         try:
             if dedup_key:
-                yield from self._claim(claim, self._dedup_prefix + dedup_key, control)
+                yield from self._lock(held, self._dedup_prefix + dedup_key, control)
             if place_key:
-                yield from self._enter(claim, self._place_prefix + place_key, control)
+                yield from self._enter(held, self._place_prefix + place_key, control)
         except StoreUnavailable as error:  # on_store_loss="run"
             logger.warning("Message %s runs without protection: %s", message.id, error)
         except BaseException:
-            yield from self.release(claim)
+            yield from self.release(held)
             raise
-        return claim
+        return held
 
-    def complete(self, claim: Claim, control: RunDeadline) -> Steps[None]:
+    def complete(self, held: HeldKeys, control: RunDeadline) -> Steps[None]:
         """Remember that the run succeeded, and free what it has."""
-        self._drop_leases(claim)
-        if claim.dedup_key:
-            arguments = (claim.token, self._window)
+        self._drop_locks(held)
+        if held.dedup_key:
+            arguments = (held.token, self._window)
             try:
                 mine = yield from self._ask(
-                    Ask(lease_scripts.COMPLETE, (claim.dedup_key,), arguments),
+                    Ask(scripts.COMPLETE, (held.dedup_key,), arguments),
                     control,
                     patience=control.time_left,
                 )
             except (StoreUnavailable, Deferred) as error:
                 logger.error(  # noqa: TRY400 - the text is the store's, no traceback of ours helps
                     "The success of %s could not be recorded, a duplicate would run: %s",
-                    claim.dedup_key,
+                    held.dedup_key,
                     error,
                 )
             else:
                 if not mine:
-                    logger.error("Another run has taken %s before this one ended", claim.dedup_key)
-            claim.dedup_key = None
-        yield from self.release(claim)
+                    logger.error("Another run has taken %s before this one ended", held.dedup_key)
+            held.dedup_key = None
+        yield from self.release(held)
 
-    def release(self, claim: Claim) -> Steps[None]:
-        """Free what the run has, without success. What can't be freed ends with its lease."""
-        self._drop_leases(claim)
+    def release(self, held: HeldKeys) -> Steps[None]:
+        """Free what the run has, without success. What can't be freed ends with its lock."""
+        self._drop_locks(held)
         taken = [
-            (lease_scripts.RELEASE, claim.dedup_key),
-            (lease_scripts.LEAVE, claim.place_key),
+            (scripts.RELEASE, held.dedup_key),
+            (scripts.LEAVE, held.place_key),
         ]
-        claim.dedup_key = claim.place_key = None
+        held.dedup_key = held.place_key = None
         for script, key in taken:
             if key:
                 try:
-                    yield Ask(script, (key,), (claim.token,))
+                    yield Ask(script, (key,), (held.token,))
                 except StoreUnavailable as error:
-                    logger.warning("The key %s is freed only with its lease: %s", key, error)
+                    logger.warning("The key %s is freed only when its lock expires: %s", key, error)
 
-    def _claim(self, claim: Claim, key: str, control: RunDeadline) -> Steps[None]:
-        question = Ask(lease_scripts.CLAIM, (key, self._fence), (claim.token, self._lease))
+    def _lock(self, held: HeldKeys, key: str, control: RunDeadline) -> Steps[None]:
+        question = Ask(scripts.CLAIM, (key, self._fence), (held.token, self._duration))
         waiting = _Waiting(control, "its key is busy", self._patience.busy, self._delay)
         while True:
             answer, detail = yield from self._ask(question, control)
@@ -196,36 +196,36 @@ class KeyGuard:
             if answer == "claimed":
                 break
             yield from waiting.pause(self._run_limit)
-        claim.dedup_key = key
+        held.dedup_key = key
         control.fencing_token = int(detail)
-        lease = KeptLease(
+        lock = HeldLock(
             keys=(key, self._fence),
-            arguments=(claim.token, self._lease),
-            renewal=lease_scripts.RENEW,
-            taking=lease_scripts.CLAIM,
-            freeing=lease_scripts.RELEASE,
+            arguments=(held.token, self._duration),
+            renewal=scripts.RENEW,
+            taking=scripts.CLAIM,
+            freeing=scripts.RELEASE,
             on_lost=control.lose,
         )
-        self._keep(claim, lease)
+        self._keep(held, lock)
 
-    def _enter(self, claim: Claim, key: str, control: RunDeadline) -> Steps[None]:
-        arguments = (claim.token, self._lease, self._limit)
-        question = Ask(lease_scripts.ENTER, (key,), arguments)
+    def _enter(self, held: HeldKeys, key: str, control: RunDeadline) -> Steps[None]:
+        arguments = (held.token, self._duration, self._limit)
+        question = Ask(scripts.ENTER, (key,), arguments)
         waiting = _Waiting(
             control, "its concurrency key is busy", self._patience.place, self._delay
         )
         while not (yield from self._ask(question, control)):
             yield from waiting.pause(self._run_limit)
-        claim.place_key = key
-        lease = KeptLease(
+        held.place_key = key
+        lock = HeldLock(
             keys=(key,),
             arguments=arguments,
-            renewal=lease_scripts.STAY,
-            taking=lease_scripts.ENTER,
-            freeing=lease_scripts.LEAVE,
+            renewal=scripts.STAY,
+            taking=scripts.ENTER,
+            freeing=scripts.LEAVE,
             on_lost=control.lose,
         )
-        self._keep(claim, lease)
+        self._keep(held, lock)
 
     def _ask(
         self, question: Ask, control: RunDeadline, *, patience: float | None = None
@@ -241,14 +241,14 @@ class KeyGuard:
                     raise
             yield from waiting.pause(self._run_limit)
 
-    def _keep(self, claim: Claim, lease: KeptLease) -> None:
-        claim.leases.append(lease)
-        self._keeper.keep(lease)
+    def _keep(self, held: HeldKeys, lock: HeldLock) -> None:
+        held.locks.append(lock)
+        self._renewer.keep(lock)
 
-    def _drop_leases(self, claim: Claim) -> None:
-        for lease in claim.leases:
-            self._keeper.drop(lease)
-        claim.leases.clear()
+    def _drop_locks(self, held: HeldKeys) -> None:
+        for lock in held.locks:
+            self._renewer.drop(lock)
+        held.locks.clear()
 
 
 class _Waiting:

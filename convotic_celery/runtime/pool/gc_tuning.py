@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import sys
 
-__all__ = ["calm_garbage_collector"]
+__all__ = ["tune_gc"]
 
 #: CPython's own, up to 3.13; whoever has chosen others keeps them.
 _DEFAULTS = {(700, 10, 10), (2000, 10, 0)}
@@ -21,10 +21,10 @@ _YOUNG = 10_000
 _MIDDLE, _OLD = 20, 20
 
 
-def calm_garbage_collector() -> None:
-    """Take what is loaded out of the collector's sight, and let it run seldom. Idempotent.
+def tune_gc() -> None:
+    """Exclude what is loaded from collections and make them rarer. Idempotent.
 
-    Call when the process has loaded its code, in a process that is ours.
+    Call it once the process has loaded its code, and only in a process that is ours.
     """
     if sys.implementation.name != "cpython" or gc.get_threshold() not in _DEFAULTS:
         return

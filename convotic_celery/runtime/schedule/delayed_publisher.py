@@ -1,4 +1,4 @@
-"""Publishes delayed messages when they are due: :class:`ScheduleMover`, a thread in each worker.
+"""Publishes delayed messages when they are due: :class:`DelayedPublisher`, a thread in each worker.
 
 A thread of its own, so that it waits neither for a handler that blocks its event loop nor for the
 worker's main loop. What it has taken is its own for a few seconds, renewed while the publish is
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from convotic_celery.context.scheduled import ScheduledMessage
     from convotic_celery.context.services import Services
 
-__all__ = ["ScheduleMover"]
+__all__ = ["DelayedPublisher"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ MAX_PAUSE_SECONDS = 10.0
 STORE_AWAY_SECONDS = 1.0
 #: How long an answer "no such topic" is believed, for messages that nobody misses.
 MISSING_TOPIC_SECONDS = 10.0
-#: How long :meth:`ScheduleMover.stop` waits for what is under way.
+#: How long :meth:`DelayedPublisher.stop` waits for what is under way.
 STOP_SECONDS = 5.0
 
 #: The message was not stored.
@@ -50,7 +50,7 @@ _NO_TOPIC = (TopicHasNoSubscription, TopicNotFound)
 _Answer: TypeAlias = "tuple[ScheduledMessage, Future[str]]"
 
 
-class ScheduleMover:
+class DelayedPublisher:
     """Takes what is due out of the store and publishes it, until it is stopped.
 
     :meth:`start` and :meth:`stop` are thread-safe and idempotent; a stopped one stays so.

@@ -12,7 +12,7 @@ from kombu import Exchange, Queue
 from convotic_celery.names import prefixed
 from convotic_celery.runtime.execution.invoke import Execution
 from convotic_celery.runtime.execution.task import HandlerTask
-from convotic_celery.runtime.locks.key_lock import KeyGuard
+from convotic_celery.runtime.locks.key_lock import KeyLock
 from convotic_celery.sdk.rate import parse_rate
 from convotic_pubsub.limits import MAX_RETENTION_SECONDS
 from convotic_pubsub.queue import DeliveryPolicy, QueueSpec
@@ -44,7 +44,7 @@ def make_execution(  # noqa: PLR0917 - one of each, all of other types
         store,
         attempts,
         replays,
-        guard=KeyGuard(definition, store) if definition.options.needs_store else None,
+        guard=KeyLock(definition, store) if definition.options.needs_store else None,
         lifespans=lifespans if definition.lifespan else None,
     )
 

@@ -26,15 +26,16 @@ from celery.signals import worker_shutting_down
 from celery.utils.sysinfo import (  # type: ignore[attr-defined]  # not in celery-types
     is_auto_concurrency,
 )
+from celery.utils.text import str_to_list
 from click.core import ParameterSource
 from kombu.utils.imports import symbol_by_name
 
 from convotic_celery.errors import ConfigurationError, ConvoticError
 from convotic_celery.runtime.delivery.counters import count_overdue, outcomes
 from convotic_celery.runtime.execution.task import HandlerTask
-from convotic_celery.runtime.pool.gc_tuning import calm_garbage_collector
+from convotic_celery.runtime.pool.gc_tuning import tune_gc
 from convotic_celery.runtime.pool.pool import TaskPool
-from convotic_celery.runtime.schedule.delayed_publisher import ScheduleMover
+from convotic_celery.runtime.schedule.delayed_publisher import DelayedPublisher
 from convotic_celery.runtime.worker import pause_commands
 from convotic_celery.runtime.worker.banner import handler_table
 from convotic_pubsub.errors import PubsubTransportError
@@ -125,7 +126,7 @@ class HandlerWorker(Worker):
             logger.warning("Using spawn instead of fork: gRPC does not survive a fork")
         kwargs["pool_start_method"] = "spawn"
         super().setup_defaults(*args, **kwargs)
-        self.mover = ScheduleMover(self.app.services)
+        self.delayed_publisher = DelayedPublisher(self.app.services)
         self.pool_cls = choose_pool(self.pool_cls)
         if self.pool_cls.__module__ in _GREEN_POOLS:
             raise click.UsageError(
@@ -148,9 +149,17 @@ class HandlerWorker(Worker):
         try:
             super().setup_queues(include, exclude)
         except ImproperlyConfigured as error:
-            known = ", ".join(sorted(self.app.amqp.queues))
-            text = f"{str(error).splitlines()[0]} The queues are: {known}."
-            raise click.UsageError(text) from None
+            known = sorted(self.app.amqp.queues)
+            given: list[str | list[str]] = [each for each in (include, exclude) if each]
+            named = {
+                name
+                for each in given
+                for name in (str_to_list(each) if isinstance(each, str) else each)
+            }
+            unknown = ", ".join(sorted(named - set(known))) or str(error)
+            raise click.UsageError(
+                f"There is no queue {unknown}. The queues are: {', '.join(known)}."
+            ) from None
         self.app.pauses.deselect(self.app.amqp.queues)
 
     def extra_info(self) -> str:
@@ -202,8 +211,8 @@ class HandlerWorker(Worker):
     def on_consumer_ready(self, consumer: Any) -> None:
         """Announce the worker; all code it runs is loaded by now, and its subscriptions exist."""
         self.app.pauses.catch_up(consumer)
-        calm_garbage_collector()
-        self.mover.start()
+        tune_gc()
+        self.delayed_publisher.start()
         super().on_consumer_ready(consumer)
 
     def on_stopped(self) -> None:
@@ -217,7 +226,7 @@ class HandlerWorker(Worker):
                 dispatcher.flush()
             except Exception:
                 logger.warning("The last events could not be sent", exc_info=True)
-        self.mover.stop()
+        self.delayed_publisher.stop()
         self.app.lifespans.close()
         super().on_stopped()
 

@@ -13,7 +13,7 @@ from convotic_celery.context import Store
 from convotic_celery.runtime.delivery.settlement import Deferred, KeySucceeded
 from convotic_celery.runtime.delivery.steps import drive_async
 from convotic_celery.runtime.execution.deadline import RunDeadline
-from convotic_celery.runtime.locks.key_lock import Claim, KeyGuard, KeyStore, Patience
+from convotic_celery.runtime.locks.key_lock import HeldKeys, KeyLock, KeyStore, WaitLimits
 from convotic_celery.sdk.message import WorkerMessage
 from tests.support.valkey import run_valkey
 from tests.unit.runtime.support import define
@@ -32,7 +32,7 @@ class World:
         self.store = store
         self._deduplicate = deduplicate
         self._keys = KeyStore(store, key_prefix=f"test-{uuid.uuid4().hex[:8]}:")
-        self._claims: list[Claim] = []
+        self._claims: list[HeldKeys] = []
         self._others: list[World] = []
 
     def keyed_by(self, deduplicate: str) -> World:
@@ -43,15 +43,15 @@ class World:
     def close(self) -> None:
         """Have no lease renewed after the test."""
         for claim in self._claims:
-            for lease in claim.leases:
-                self._keys.keeper.drop(lease)
+            for lease in claim.locks:
+                self._keys.renewer.drop(lease)
         for other in self._others:
             other.close()
 
-    async def begin(self, message_id: str = "m-1") -> Claim | str:
+    async def begin(self, message_id: str = "m-1") -> HeldKeys | str:
         """Have a worker take the message; say why it does not run if it does not."""
         definition = define(deduplicate=self._deduplicate)
-        guard = KeyGuard(definition, self._keys, Patience(busy=0))
+        guard = KeyLock(definition, self._keys, WaitLimits(busy=0))
         self._guard, self._control = guard, RunDeadline(30.0, lambda _: True)
         message = WorkerMessage(
             id=message_id, data={"id": 7}, attributes={}, published_at=datetime.now(UTC)
@@ -65,16 +65,16 @@ class World:
         self._claims.append(claim)
         return claim
 
-    async def succeed(self, claim: Claim | str) -> None:
+    async def succeed(self, claim: HeldKeys | str) -> None:
         """Have the run return, and its success recorded."""
-        assert isinstance(claim, Claim)
+        assert isinstance(claim, HeldKeys)
         await drive_async(self._guard.complete(claim, self._control), self._keys)
 
-    async def kill(self, claim: Claim | str) -> None:
+    async def kill(self, claim: HeldKeys | str) -> None:
         """Kill the worker: nothing is renewed, and in time the lease ends."""
-        assert isinstance(claim, Claim)
-        for lease in claim.leases:
-            self._keys.keeper.drop(lease)
+        assert isinstance(claim, HeldKeys)
+        for lease in claim.locks:
+            self._keys.renewer.drop(lease)
         assert await self.begin() == "postponed"  # never beside the first
         assert claim.dedup_key is not None
         left = await self.store.async_client().pttl(claim.dedup_key)
@@ -82,25 +82,25 @@ class World:
         await self.store.async_client().delete(claim.dedup_key)
 
 
-async def in_the_middle(world: World) -> Claim | str:
+async def in_the_middle(world: World) -> HeldKeys | str:
     await world.kill(await world.begin())
     return await world.begin()
 
 
-async def after_it_was_recorded(world: World) -> Claim | str:
+async def after_it_was_recorded(world: World) -> HeldKeys | str:
     await world.succeed(await world.begin())
     return await world.begin()
 
 
-async def repeated_publish(world: World) -> Claim | str:
+async def repeated_publish(world: World) -> HeldKeys | str:
     by_id = world.keyed_by("message.id")
     await by_id.succeed(await by_id.begin("m-1"))
-    assert isinstance(await by_id.begin("m-2"), Claim)
+    assert isinstance(await by_id.begin("m-2"), HeldKeys)
     await world.succeed(await world.begin("m-1"))
     return await world.begin("m-2")
 
 
-async def two_at_once(world: World) -> Claim | str:
+async def two_at_once(world: World) -> HeldKeys | str:
     first, control = await world.begin(), world._control
     assert await world.begin() == "postponed"
     world._control = control
@@ -108,17 +108,17 @@ async def two_at_once(world: World) -> Claim | str:
     return await world.begin()
 
 
-async def lost_data(world: World) -> Claim | str:
+async def lost_data(world: World) -> HeldKeys | str:
     await world.succeed(await world.begin())
     await world.store.async_client().flushall()
     return await world.begin()
 
 
-async def before_it_began(world: World) -> Claim | str:
+async def before_it_began(world: World) -> HeldKeys | str:
     return await world.begin()
 
 
-Play: TypeAlias = Callable[[World], Awaitable[Claim | str]]
+Play: TypeAlias = Callable[[World], Awaitable[HeldKeys | str]]
 
 
 @pytest.mark.parametrize(
@@ -145,4 +145,4 @@ async def test_the_next_delivery_is_run_or_skipped(
         await store.aclose()
         store.close()
 
-    assert outcome == "skipped" if is_skipped else isinstance(outcome, Claim)
+    assert outcome == "skipped" if is_skipped else isinstance(outcome, HeldKeys)

@@ -26,7 +26,7 @@ from convotic_celery.runtime.delivery.settlement import (
 )
 from convotic_celery.runtime.delivery.steps import Pause, Steps
 from convotic_celery.runtime.execution.deadline import RunDeadline
-from convotic_celery.runtime.locks.key_lock import Claim
+from convotic_celery.runtime.locks.key_lock import HeldKeys
 from convotic_celery.runtime.pool.pool import TaskPool
 from convotic_celery.runtime.worker.consumer import HandlerConsumer
 from convotic_celery.sdk.options import WorkerOptions
@@ -116,17 +116,17 @@ def test_a_deferred_message_is_delivered_again_unfailed(any_pool: Any) -> None:
 
 
 class BusyKey:
-    """Stands for a KeyGuard whose key is free after a while."""
+    """Stands for a KeyLock whose key is free after a while."""
 
     freed_at = 0.0
 
-    def acquire(self, message: Any, control: RunDeadline) -> Steps[Claim]:
+    def acquire(self, message: Any, control: RunDeadline) -> Steps[HeldKeys]:
         yield Pause(0.3)
         self.freed_at = time.monotonic()
         control.restart(10.0)
-        return Claim()
+        return HeldKeys()
 
-    def release(self, claim: Claim) -> Steps[None]:
+    def release(self, claim: HeldKeys) -> Steps[None]:
         yield from ()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from convotic_celery.runtime.pool.gc_tuning import calm_garbage_collector
+from convotic_celery.runtime.pool.gc_tuning import tune_gc
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def _restored_collector() -> Iterator[None]:
 def test_collects_less_often_and_leaves_out_what_is_loaded() -> None:
     """The default thresholds are raised, and what is loaded is frozen."""
     gc.set_threshold(700, 10, 10)
-    calm_garbage_collector()
+    tune_gc()
     assert gc.get_threshold()[0] > 700
     assert gc.get_freeze_count() > 0
 
@@ -30,6 +30,6 @@ def test_leaves_chosen_thresholds_alone() -> None:
     """Whoever set thresholds before keeps them, and nothing is frozen."""
     gc.set_threshold(1234, 5, 5)
     frozen = gc.get_freeze_count()
-    calm_garbage_collector()
+    tune_gc()
     assert gc.get_threshold() == (1234, 5, 5)
     assert gc.get_freeze_count() == frozen

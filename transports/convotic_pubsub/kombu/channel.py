@@ -65,7 +65,7 @@ class Channel(virtual.Channel):
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
         super().__init__(connection, **kwargs)
-        self._unsettled = QoS(self)
+        self._unsettled = QoS()
         self.session: Session = connection.session
         self._transient = self.session.transient
         self._inbox: Inbox[QueuedMessage] = connection.inbox

@@ -10,7 +10,6 @@ from weakref import WeakValueDictionary
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-    from convotic_pubsub.kombu.channel import Channel
     from convotic_pubsub.kombu.message import Message
 
 __all__ = ["QoS"]
@@ -22,8 +21,7 @@ class QoS:
     Thread-safe: the pool's threads settle while the channel's thread goes through what is left.
     """
 
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
+    def __init__(self) -> None:
         self.prefetch_count = 0
         self._lock = threading.Lock()
         self._messages: MutableMapping[str, Message] = {}

@@ -18,12 +18,12 @@ from convotic_celery.runtime.delivery.settlement import Deferred, KeySucceeded
 from convotic_celery.runtime.delivery.steps import drive_async, drive_sync
 from convotic_celery.runtime.execution.deadline import RunDeadline
 from convotic_celery.runtime.locks.key_lock import (
-    Claim,
-    KeyGuard,
+    HeldKeys,
+    KeyLock,
     KeyStore,
-    Patience,
+    WaitLimits,
 )
-from convotic_celery.runtime.locks.renewer import KeptLease, LeaseKeeper
+from convotic_celery.runtime.locks.renewer import HeldLock, LockRenewer
 from convotic_celery.runtime.locks.scripts import CLAIM, RELEASE, RENEW
 from convotic_celery.sdk.message import WorkerMessage
 from tests.support.valkey import ValkeyOnSocket, run_valkey
@@ -43,7 +43,7 @@ async def keys(server: ValkeyOnSocket) -> AsyncIterator[KeyStore]:
     store = Store(server.url)
     made = KeyStore(store, key_prefix=f"test-{uuid.uuid4().hex[:8]}:")
     yield made
-    made.keeper.drop_all()  # else its thread renews in all later tests, of a server that is gone
+    made.renewer.drop_all()  # else its thread renews in all later tests, of a server that is gone
     await store.aclose()
     store.close()
 
@@ -54,13 +54,13 @@ async def keys_of_another_worker(server: ValkeyOnSocket, keys: KeyStore) -> Asyn
     store = Store(server.url)
     made = KeyStore(store, key_prefix=keys.prefix)
     yield made
-    made.keeper.drop_all()
+    made.renewer.drop_all()
     await store.aclose()
     store.close()
 
 
 #: Gives up at once.
-IMPATIENT = Patience(busy=0, place=0, store=0)
+IMPATIENT = WaitLimits(busy=0, place=0, store=0)
 
 
 def make_message(data: object = None, **fields: Any) -> WorkerMessage[Any]:
@@ -79,8 +79,8 @@ def make_control() -> RunDeadline:
     return RunDeadline(30.0, lambda _: True)
 
 
-def make_guard(keys: KeyStore, patience: Patience | None = None, **options: Any) -> KeyGuard:
-    return KeyGuard(define(**{"deduplicate": "data.id", **options}), keys, patience)
+def make_guard(keys: KeyStore, patience: WaitLimits | None = None, **options: Any) -> KeyLock:
+    return KeyLock(define(**{"deduplicate": "data.id", **options}), keys, patience)
 
 
 async def test_what_has_succeeded_is_skipped(keys: KeyStore) -> None:
@@ -187,7 +187,7 @@ async def test_a_concurrency_key_has_so_many_places(
         for each in (here, there)
     }
 
-    async def acquire(where: KeyStore) -> Claim:
+    async def acquire(where: KeyStore) -> HeldKeys:
         return await drive_async(guards[where].acquire(make_message(), make_control()), where)
 
     claim = await acquire(here)
@@ -236,8 +236,8 @@ async def test_a_success_is_forgotten_after_the_window(keys: KeyStore) -> None:
     assert 3590 < left <= 3600
 
 
-def make_lease(keys: KeyStore, token: str, lost: list[bool]) -> KeptLease:
-    return KeptLease(
+def make_lease(keys: KeyStore, token: str, lost: list[bool]) -> HeldLock:
+    return HeldLock(
         keys=(f"{keys.prefix}k", f"{keys.prefix}fence"),
         arguments=(token, "300"),
         renewal=RENEW,
@@ -255,7 +255,7 @@ def claim_as(keys: KeyStore, token: str, *, milliseconds: int = 300) -> str:
 
 def test_a_lease_is_renewed_until_it_is_dropped(keys: KeyStore) -> None:
     """Far beyond its time to live."""
-    keeper = LeaseKeeper(keys.synchronous, lease_seconds=0.3)
+    keeper = LockRenewer(keys.synchronous, lock_seconds=0.3)
     claim_as(keys, "mine")
     lease = make_lease(keys, "mine", [])
     keeper.keep(lease)
@@ -273,7 +273,7 @@ def test_who_lost_a_lease_is_told(keys: KeyStore) -> None:
     lost: list[bool] = []
     claim_as(keys, "other", milliseconds=60_000)
 
-    LeaseKeeper(keys.synchronous, lease_seconds=0.15).keep(make_lease(keys, "mine", lost))
+    LockRenewer(keys.synchronous, lock_seconds=0.15).keep(make_lease(keys, "mine", lost))
 
     wait_until(lambda: lost)
     assert lost == [True]
@@ -282,7 +282,7 @@ def test_who_lost_a_lease_is_told(keys: KeyStore) -> None:
 def test_a_lease_that_the_store_has_lost_is_taken_again(keys: KeyStore) -> None:
     """After an outage that was longer than the lease, say."""
     lost: list[bool] = []
-    keeper = LeaseKeeper(keys.synchronous, lease_seconds=0.3)
+    keeper = LockRenewer(keys.synchronous, lock_seconds=0.3)
     lease = make_lease(keys, "mine", lost)
     client = keys.synchronous._store.sync_client()
 
@@ -310,7 +310,7 @@ def test_while_the_store_is_away_a_message_is_not_run(away: KeyStore) -> None:
         held.append(seconds)
         return True
 
-    guard = make_guard(away, Patience(store=0.05), ack_deadline=30)
+    guard = make_guard(away, WaitLimits(store=0.05), ack_deadline=30)
 
     with pytest.raises(Deferred, match="the store is away"):
         drive_sync(guard.acquire(make_message(), RunDeadline(30.0, hold)), away)

@@ -13,7 +13,7 @@ import pytest
 
 from convotic_celery.context import Delivery, Services, Store
 from convotic_celery.errors import StoreUnavailable, TopicHasNoSubscription
-from convotic_celery.runtime.schedule.delayed_publisher import ScheduleMover
+from convotic_celery.runtime.schedule.delayed_publisher import DelayedPublisher
 from convotic_pubsub.outgoing import OutgoingMessage
 from tests.support.valkey import run_valkey
 from tests.support.waiting import never, scaled_timeout, wait_until
@@ -74,9 +74,9 @@ class Movers:
         self._services = services
         self._stack = stack
 
-    def start(self, *, lease_seconds: float = 10.0) -> ScheduleMover:
+    def start(self, *, lease_seconds: float = 10.0) -> DelayedPublisher:
         """Return one that runs."""
-        mover = ScheduleMover(self._services, lease_seconds=lease_seconds)
+        mover = DelayedPublisher(self._services, lease_seconds=lease_seconds)
         self._stack.callback(mover.stop, 0.5)
         mover.start()
         return mover
@@ -288,6 +288,6 @@ def test_stop_waits_for_what_is_under_way(
     mover.stop()
     mover.start()
     assert mover._thread is None
-    ScheduleMover(services).stop()
+    DelayedPublisher(services).stop()
     (left,) = services.sync_schedule.take_due("other", limit=9).messages
     assert left.message.data == b"2"
