@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +95,30 @@ def test_publishing_names_every_function() -> None:
 
     assert scope["place_orders"]
     assert [name for name in pubsub.__all__ if f"pubsub.{name}" not in text] == []
+
+
+def read_texts(folder: Path) -> Iterator[str]:
+    """Yield the texts in a folder's code, with … for what is filled in."""
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [
+                    each.value if isinstance(each, ast.Constant) else "…" for each in node.values
+                ]
+                yield "".join(map(str, parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield re.sub(r"%[-0-9.]*[a-z]", "…", node.value)
+
+
+def test_troubleshooting_quotes_messages_that_exist() -> None:
+    """All but Celery's and Flower's: a reader searches for what is printed."""
+    own = (DOCS / "troubleshooting.md").read_text().partition("## From Celery")[0]
+    rows = re.findall(r"^\| (?:`\w+`: )?`(.+?)`", own, re.MULTILINE)
+    texts = "\n".join(
+        text
+        for name in ("convotic_celery", "transports")
+        for text in read_texts(DOCS.parent / name)
+    )
+
+    parts = [part.strip() for row in rows for part in row.split("…")]
+    assert [part for part in parts if len(part) > 2 and part not in texts] == []
