@@ -224,7 +224,7 @@ class ScheduledMessage:
 
 @dataclass(frozen=True, slots=True)
 class DueMessages:
-    """What a mover has taken, and when it should come again."""
+    """The messages that a publisher has taken, and when it should look next."""
 
     messages: Sequence[ScheduledMessage]
     #: Seconds until the next one is due, if that is within :data:`IDLE_SECONDS`; else None.

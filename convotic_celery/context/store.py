@@ -41,7 +41,7 @@ class Store:
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``, or a blocking function that returns it. A
             function is called on first use, and again after the server could not be reached: it
-            may start the server anew.
+            may restart the server.
         timeout_seconds: How long to wait for one answer, and for a connection.
     """
 
@@ -148,7 +148,7 @@ class Store:
     def find_again(self) -> bool:
         """Ask for the address once more after a failure; True if there is hope (blocks).
 
-        Only where the address is a function: it may have started the server anew.
+        Only if the address is a function, which may have restarted the server.
         """
         if isinstance(self._provide_url, str):
             return False
