@@ -121,7 +121,7 @@ def _unpack(
     attributes: Mapping[str, str] | None,
     ordering_key: str,
 ) -> tuple[Any, Mapping[str, str] | None, str]:
-    """Take the message from a mapping, the seed's form: ``{"data": ..., "attributes": ...}``."""
+    """Take the message from a mapping: ``{"data": ..., "attributes": ...}``."""
     unknown = set(content) - {"data", "attributes", "ordering_key", "orderingKey"}
     if unknown or not content:
         raise PublishRefused(

@@ -19,7 +19,7 @@ PUBLIC = ("sdk", "context", "testing", "errors.py", "settings.py", "log.py")
 #: In nobody's text or names: the thing has another word now.
 GONE = re.compile(
     r"\bthe seed\b|slip of the pen|post_without_hurry|\bPolicyCalls\b|\bLeaseRules\b|\bKeyLines\b"
-    r"|\bRunControl\b|\bRunClock\b|\bKeptLease\b|\bLeaseKeeper\b|calm_garbage_collector|\bBURYING\b",
+    r"|\bRunControl\b|\bBURYING\b",
     re.IGNORECASE,
 )
 #: In nothing that users read.

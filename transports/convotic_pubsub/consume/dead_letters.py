@@ -1,4 +1,4 @@
-"""Publishes what is given up to its queue's dead-letter topic (I/O thread)."""
+"""Publishes messages to the dead-letter topics of their queues (I/O thread)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def publish_dead_letter(
         received.message_id,
         spec.queue,
         spec.dead_letter_topic,
-        attributes.get(_REASON, "given up"),
+        attributes.get(_REASON, "no reason given"),
         extra={"action": "dead_lettered", "queue": spec.queue},
     )
     return True
@@ -70,9 +70,9 @@ async def _publish(
 
 
 def report_missing_topic(spec: QueueSpec, received: Received) -> None:
-    """Log that a message is given up and there is no topic for it."""
+    """Log that a message is acknowledged without a copy: it has no dead-letter topic."""
     logger.error(
-        "Message %s of queue %s is given up and acknowledged: it has no dead-letter topic",
+        "Message %s of queue %s is acknowledged and lost: its queue has no dead-letter topic",
         received.message_id,
         spec.queue,
         extra={"action": "dead_letter_missing", "queue": spec.queue},
