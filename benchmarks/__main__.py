@@ -1,4 +1,4 @@
-"""``make bench``: measure ours and the peers in turns, print figures beside targets, keep them.
+"""``make bench``: measure ours and the peers in turns; print and store figures with their targets.
 
 See README.md.
 """
@@ -32,13 +32,13 @@ from convotic_emulator import daemon
 from tests.support.google_emulator import start_google_emulator
 
 _PUBLISHED = 10_000
-#: Measured so many times in each round, in turns: they differ by less than two runs of one of them.
+#: Measured several times per round, in turns: they differ by less than two runs of either.
 _IN_TURNS = ("latency/convotic", "latency/celery rabbitmq")
 _TURNS = 3
 
 
 class Run:
-    """All kinds of measurement of one run, and what they gave. The servers end with ``stack``."""
+    """All measurements of one run, and their results. The servers end with ``stack``."""
 
     def __init__(self, stack: ExitStack, folder: Path, options: argparse.Namespace) -> None:
         self.values: dict[str, list[float]] = {}
@@ -63,13 +63,13 @@ class Run:
             )
 
     def declare(self) -> None:
-        """Have a worker create the handler's resources."""
+        """Start a worker once, which creates the handler's resources."""
         self._bench.declare()
         if self._google:
             self._google.declare()
 
     def round(self, say: Callable[[str], None]) -> None:
-        """Measure everything once, and what is in turns some more times."""
+        """Measure everything once, and the kinds in turns several times."""
         kinds = self._kinds()
         for kind in kinds:
             turns = _IN_TURNS * (_TURNS - 1) if kind == _IN_TURNS[0] else ()
@@ -78,7 +78,7 @@ class Run:
                 self._measure(name, kinds[name])
 
     def _measure(self, name: str, measure: Callable[[], Any]) -> Any:
-        """Keep and return what is measured; None, and why, where that can't be."""
+        """Store and return a measurement; None, with the reason, if it is not possible."""
         try:
             outcome = measure()
         except (MissingPeer, AssertionError, subprocess.SubprocessError, OSError) as error:
@@ -89,7 +89,7 @@ class Run:
 
     def _kinds(self) -> dict[str, Callable[[], Any]]:
         bench, google = self._bench, self._google
-        # What is compared closely comes close together: the machine is another one in a minute.
+        # Close comparisons run close together: the machine's speed changes within a minute.
         kinds: dict[str, Callable[[], Any]] = {
             "throughput/convotic": bench.throughput,
             "throughput/convotic, typed": lambda: bench.throughput(handler="typed"),
@@ -150,7 +150,7 @@ class Run:
         return self._best_of("celery orders", lambda pool: peer.order_throughput(pool, store))
 
     def _best_of(self, name: str, throughput: Callable[[str], float]) -> float:
-        """Measure a peer: all its pools at first, then the fastest."""
+        """Measure a peer: first all its pools, then the fastest."""
         if name in self._best:
             return throughput(self._best[name])
         measured = {
@@ -161,7 +161,7 @@ class Run:
             pool: rate for pool, rate in measured.items() if rate is not None
         }
         if not rates:
-            raise MissingPeer(f"no pool of {name} has got through")
+            raise MissingPeer(f"no pool of {name} completed a run")
         self._best[name] = max(rates, key=lambda pool: rates[pool])
         return rates[self._best[name]]
 
@@ -181,7 +181,7 @@ class Run:
 
 
 class _Noting:
-    """Notes why something is missing, instead of failing."""
+    """Records why something is missing, instead of failing."""
 
     def __init__(self, missing: dict[str, str], name: str) -> None:
         self._missing = missing
@@ -224,11 +224,15 @@ def describe_machine() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench ARGS=…")
-    parser.add_argument("--messages", type=int, default=12000, help="of each throughput run")
+    parser.add_argument(
+        "--messages", type=int, default=12000, help="messages of each throughput run"
+    )
     parser.add_argument("--latencies", type=int, default=200, help="messages of each latency run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="where to write; default: benchmarks/results/")
-    parser.add_argument("--backlog", type=int, default=0, help="also measure one of so many")
+    parser.add_argument(
+        "--backlog", type=int, default=0, help="also measure a backlog of this size"
+    )
     parser.add_argument(
         "--guard", type=Path, help="a run's JSON: exit 1 if a ratio is clearly worse than there"
     )
@@ -258,7 +262,9 @@ def main() -> None:
     worse = find_worse(samples, options.guard) if options.guard else []
     for line in worse:
         print(f"worse than in {options.guard}: {line}")
-    print(f"\n{machine['cpus']} cpus, load {load:.1f} before; kept in {path}, with a chart (.svg)")
+    print(
+        f"\n{machine['cpus']} cpus, load {load:.1f} before; stored in {path}, with a chart (.svg)"
+    )
     if worse:
         sys.exit(1)
 

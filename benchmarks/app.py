@@ -1,4 +1,4 @@
-"""Our app as it is measured: no results, and task events only where they are asked for."""
+"""Our app under measurement: no results, and task events only on request."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """What a huge backlog does to other clients: ``python -m benchmarks.backlog [--messages 1000000]``.
 
-Seek, snapshot, detach and delete over that many messages of 500 bytes, while somebody else
-publishes one message at a time on a topic of their own. Prints for each operation its seconds, and
-the slowest and the median of those publishes in milliseconds. At last the observer goes on until
-the rows of what was deleted are gone, and the file has shrunk.
+Runs seek, snapshot, detach and delete on that many messages of 500 bytes, while an observer
+publishes one message at a time to a topic of its own. Prints the seconds of each operation, and the
+slowest and the median of those publishes in milliseconds. In the end the observer goes on until the
+deleted rows are gone and the file has shrunk.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ async def measure(address: str, file: Path, messages: int) -> Figures:
 
 @asynccontextmanager
 async def observed(channel: grpc.aio.Channel, figures: Figures, name: str) -> AsyncIterator[None]:
-    """Time what is done inside, and the publishes of somebody else meanwhile."""
+    """Time the block, and the observer's publishes meanwhile."""
     latencies: list[float] = []
 
     async def observe() -> None:

@@ -1,4 +1,4 @@
-"""A gRPC server that does nothing: it answers Publish with an id. The floor of a Python server.
+"""A gRPC server that does nothing but answer Publish with an id: the floor of a Python server.
 
 ``python -m benchmarks.echo`` prints its port and serves until its standard input ends.
 """
@@ -16,7 +16,7 @@ _RESPONSE = t.PublishResponse.pb()
 
 
 async def answer(_request: Any, _context: Any) -> Any:
-    """Confirm what was not stored."""
+    """Confirm a publish without storing it."""
     return _RESPONSE(message_ids=["17999999999999999"])
 
 
@@ -34,7 +34,7 @@ async def main() -> None:
     server.add_generic_rpc_handlers((service,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    print(port, flush=True)  # for who has started it
+    print(port, flush=True)  # for the process that started it
     await asyncio.to_thread(sys.stdin.read)
     await server.stop(None)
 

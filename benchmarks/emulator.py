@@ -1,9 +1,9 @@
 """Our server beside Google's emulator, in one run: ``python -m benchmarks.emulator``.
 
 The same raw asynchronous client measures both: latency of a unary publish and from publish to
-StreamingPull, in turns of 50 calls, of servers that have just started, then of warm ones; rate of
-publishing in batches, rate of one StreamingPull with acknowledgements, and the memory of the
-server with a backlog. A server that only echoes has its turns too: the floor of gRPC in Python.
+StreamingPull, in turns of 50 calls, first on servers just started, then on warm ones; the rate of
+publishing in batches and of one StreamingPull with acknowledgements; and the server's memory with a
+backlog. A server that only echoes takes turns too: the floor of gRPC in Python.
 Rates and latencies are the client's and the server's together: they share the machine.
 """
 
@@ -181,7 +181,7 @@ def note(latencies: dict[str, list[float]], what: str, figures: dict[str, Figure
 
 
 async def drain(stream: Any, count: int) -> None:
-    """Acknowledge what was published while nobody read."""
+    """Acknowledge the messages that were published without a reader."""
     drained = 0
     while drained < count:
         received = list((await stream.read()).received_messages)
@@ -190,7 +190,7 @@ async def drain(stream: Any, count: int) -> None:
 
 
 async def measure_publishing(channel: grpc.aio.Channel, messages: int) -> float:
-    """Publish batches, four requests at a time; return messages a second."""
+    """Publish batches, four requests at a time; return messages per second."""
     start = time.perf_counter()
     slots = asyncio.Semaphore(4)
 
@@ -203,7 +203,7 @@ async def measure_publishing(channel: grpc.aio.Channel, messages: int) -> float:
 
 
 async def measure_delivery(channel: grpc.aio.Channel, messages: int) -> float:
-    """Read a backlog over one stream, acknowledging over it; return messages a second."""
+    """Read and acknowledge a backlog over one stream; return messages per second."""
     stream = open_stream(channel)
     start = time.perf_counter()
     await stream.write(
@@ -230,7 +230,7 @@ def open_stream(channel: grpc.aio.Channel) -> Any:
 
 
 async def end_stream(stream: Any) -> None:
-    """Half-close, and wait until the server has ended it: it must not take what comes next."""
+    """Half-close, and wait until the server has ended it: it must not take later messages."""
     await stream.done_writing()
     await stream.code()
 

@@ -1,4 +1,4 @@
-"""Arithmetic of measurements, and what they are read from."""
+"""Arithmetic of measurements, and reading them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Sample:
 
 
 def rate_of_middle(arrivals_ns: Sequence[int]) -> float:
-    """Return messages a second over the middle 80 % of the arrivals: no start, no tail."""
+    """Return messages per second over the middle 80 % of the arrivals."""
     ordered = sorted(arrivals_ns)
     edge = len(ordered) // 10
     middle = ordered[edge : len(ordered) - edge]
@@ -43,31 +43,31 @@ def rate_of_middle(arrivals_ns: Sequence[int]) -> float:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value that ``share`` (0..1) of all are not above."""
+    """Return the quantile ``share`` (0 to 1) of the values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 def read_record(path: Path) -> list[tuple[int, int]]:
-    """Return what a measured handler noted: when each message was sent and when it arrived."""
+    """Return a measured handler's record: when each message was sent and when it arrived."""
     lines = path.read_text().splitlines()
     return [(int(sent), int(arrived)) for sent, arrived in (line.split() for line in lines)]
 
 
 def count_lines(path: Path) -> int:
-    """Return how many messages a measured handler has noted so far."""
+    """Return how many messages a measured handler has recorded so far."""
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def has_lines(path: Path, count: int) -> bool:
-    """Say whether a measured handler has noted so many."""
+    """Return whether a measured handler has recorded at least this many."""
     return count_lines(path) >= count
 
 
 class LineCounter:
-    """Counts like :func:`count_lines`, reading only what is new.
+    """Counts like :func:`count_lines`, reading only new lines.
 
-    Who waits for a million lines must not take a core from what it measures.
+    Waiting for a million lines must not take a core from the measurement.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The module under measurement: its handler notes when each message arrived."""
+"""The module under measurement: its handler records when each message arrived."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ TOPIC = "bench.noop"
 SUBSCRIPTION = f"{TOPIC}.bench"
 
 module = ConvoticModule(name="bench", version="1")
-#: Sent and arrived, monotonic nanoseconds; one line of text a message, written in blocks.
+#: Sent and arrived, monotonic nanoseconds; one line of text per message, written in blocks.
 _record: list[str] = []
 _path = Path(os.environ.get("CONVOTIC_TEST_BENCH_RECORD", os.devnull))
 _BLOCK = int(os.environ.get("CONVOTIC_TEST_BENCH_BLOCK", "500"))
 
 
-#: How long a handler waits, and how many wait at a time.
+#: How long a handler waits, and how many wait at once.
 _WAIT = float(os.environ.get("CONVOTIC_TEST_BENCH_WAIT", "0"))
 _CONCURRENCY = int(os.environ.get("CONVOTIC_TEST_BENCH_CONCURRENCY", "100"))
 
@@ -62,7 +62,7 @@ module.worker(TOPIC, **_OPTIONS)(_HANDLERS[os.environ.get("CONVOTIC_TEST_BENCH_H
 
 
 def note(sent: int) -> None:
-    """Note that a message has arrived."""
+    """Record that a message has arrived."""
     _record.append(f"{sent} {time.monotonic_ns()}\n")
     if len(_record) >= _BLOCK:
         with _path.open("a") as file:
@@ -71,7 +71,7 @@ def note(sent: int) -> None:
 
 
 async def do_nothing(message: WorkerMessage, ctx: ConvoticContext) -> None:
-    """Stand beside the measured handler: one of many."""
+    """Do nothing: one of many handlers beside the measured one."""
 
 
 for _number in range(int(os.environ.get("CONVOTIC_TEST_BENCH_OTHERS", "0"))):

@@ -1,6 +1,6 @@
 """Celery's own worker on ``memory://``: prints the rate of the middle 80 % of N no-op tasks.
 
-``python -m benchmarks.in_memory N``, a process of its own: the broker lives in it.
+``python -m benchmarks.in_memory N``, in a process of its own, which contains the broker.
 """
 
 from __future__ import annotations

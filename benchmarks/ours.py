@@ -1,4 +1,4 @@
-"""Our worker under measurement: on the emulator of a folder, or on another one."""
+"""Our worker under measurement, on the emulator of a folder or on another one."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ PROJECT = LOCAL_BROKER_URL.removeprefix("pubsub://")
 
 
 class Bench:
-    """One run: an emulator, the store of a temp folder, and what is measured on them.
+    """One run: an emulator, the store of a temporary folder, and the measurements on them.
 
-    The emulator is the folder's own unless ``address`` names another.
+    The emulator is the folder's unless ``address`` names another.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Bench:
 
     @property
     def _address(self) -> str:
-        """Where the emulator is now: it ends when a peer's turn leaves it without clients."""
+        """The emulator's current address: it ends when a peer's turn leaves it without clients."""
         return self._named_address or embedded.broker_address(self._settings)
 
     def raw_client(self, topic: str, subscription: str) -> RawClient:
@@ -63,7 +63,7 @@ class Bench:
 
     @contextmanager
     def _empty(self) -> Iterator[RawClient]:
-        """Give a client of the handler's resources, without what an earlier worker has left."""
+        """Yield a client of the handler's resources, without leftovers of an earlier worker."""
         with closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client:
             client.purge()
             yield client
@@ -81,7 +81,7 @@ class Bench:
         return Child(arguments, environment=environment, log=self._log, cwd=ROOT)
 
     def declare(self) -> None:
-        """Have a worker create the handler's resources."""
+        """Start a worker once, which creates the handler's resources."""
         with self.worker(Path(os.devnull), block=1, events=False) as worker:
             self._wait(worker, self._probe, "the worker's subscription")
 
@@ -97,7 +97,7 @@ class Bench:
         workers: int = 1,
         **extra: object,
     ) -> float:
-        """Messages a second of our workers on a backlog."""
+        """Messages per second of our workers on a backlog."""
         count = messages or self._messages
         with self._empty() as client:
             client.publish(count)
@@ -116,7 +116,7 @@ class Bench:
     def _drain(
         self, count: int, *, events: bool = False, workers: int = 1, **extra: object
     ) -> float:
-        """Have workers process a backlog; return messages a second over its middle."""
+        """Let workers process a backlog; return messages per second over its middle."""
         records = [self._folder / f"record-{time.monotonic_ns()}-{n}" for n in range(workers)]
         with ExitStack() as stack:
             running = [
@@ -167,7 +167,7 @@ class Bench:
         return [(arrived - sent) / 1e9 for sent, arrived in pairs]
 
     def start_seconds(self) -> float:
-        """Seconds from the start of a worker to its first message, which waits there."""
+        """Seconds from the start of a worker to its first message, which is already waiting."""
         record = self._folder / f"record-{time.monotonic_ns()}"
         with self._empty() as client:
             client.publish_one()
@@ -177,7 +177,7 @@ class Bench:
             return time.monotonic() - began
 
     def many_handlers(self, others: int, idle_seconds: float = 5.0) -> tuple[float, float]:
-        """Start a worker of so many handlers; seconds until it works, share of a core when idle."""
+        """Start a worker of many handlers; seconds until it works, share of a core when idle."""
         record = self._folder / f"record-{time.monotonic_ns()}"
         with self.worker(record, block=1, events=False, others=others) as worker:
             self._wait(worker, lambda: self._is_served(record), "the first start")
@@ -189,7 +189,7 @@ class Bench:
             self._wait(worker, partial(has_lines, record, 1), "one message")
             start = time.monotonic() - began
             process = psutil.Process(worker._process.pid)
-            Event().wait(idle_seconds)  # streams that still open
+            Event().wait(idle_seconds)  # until all streams are open
             before = sum(process.cpu_times()[:2])
             Event().wait(idle_seconds)
             return start, (sum(process.cpu_times()[:2]) - before) / idle_seconds

@@ -1,7 +1,7 @@
 """Plain Celery on another broker, measured like our worker; see ``peers/``.
 
-It runs in an environment of its own (``.bench-peers/``, made on first use): redis and kombu's
-gcpubsub need packages that ours has no use for.
+It runs in an environment of its own (``.bench-peers/``, created on first use): redis and kombu's
+gcpubsub need packages that ours does not.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ ROOT = Path(__file__).parents[1]
 ENVIRONMENT = ROOT / ".bench-peers"
 ORDERS = ROOT / "modules" / "convotic_order_processor" / "data" / "cdnow_orders.jsonl"
 
-#: Pool -> its size; with each a worker prefetches 100 messages in all.
+#: Pool -> its size; with each, a worker prefetches 100 messages in all.
 POOLS = {"solo": 1, "threads": 4, "prefork": 2}
 _PREFETCH = 100
-#: Of dramatiq's worker: processes and threads in each, as in ``facts/peers.md``.
+#: Processes of dramatiq's worker, and threads in each.
 _DRAMATIQ_SIZE = ("2", "4")
-#: A run takes some ten; a worker that stands still (gcpubsub's prefork does, now and then: gRPC
-#: does not survive a fork) costs the bench no more than this.
+#: A run takes about ten seconds; a worker that hangs (gcpubsub's prefork sometimes does: gRPC does
+#: not survive a fork) costs the bench no more than this.
 _RUN_SECONDS = 90
 
 
 def peers_python() -> Path:
-    """Return the Python of the peers' environment; made when it is missing."""
+    """Return the Python of the peers' environment; creates it if it is missing."""
     python = ENVIRONMENT / "bin" / "python"
     celery = f"celery[redis,gcpubsub]=={version('celery')}"
     wanted = [celery, "dramatiq[redis]>=2,<3", "hiredis>=3,<4"]
@@ -60,11 +60,11 @@ class CeleryPeer:
     url: str
     folder: Path
     extra: dict[str, str] = field(default_factory=dict)
-    #: A new one for each measurement: what one leaves behind is no other's.
+    #: A new one for each measurement, so that none sees another's leftovers.
     queue: str = "bench"
 
     def publish(self, count: int) -> float:
-        """Publish so many tasks with ``apply_async``; return how many a second."""
+        """Publish tasks with ``apply_async``; return how many per second."""
         self._record()
         return self._publish(count)
 
@@ -72,7 +72,7 @@ class CeleryPeer:
         return float(self._run("publish", str(count)))
 
     def throughput(self, pool: str, count: int, *, events: bool = False) -> float:
-        """Messages a second on a backlog, over the middle 80 %."""
+        """Messages per second on a backlog, over the middle 80 %."""
         record = self._record()
         self._publish(count)
         with self.worker(pool, record, block=100, events=events) as process:
@@ -96,7 +96,7 @@ class CeleryPeer:
         return [(arrived - sent) / 1e9 for sent, arrived in read_record(record)[10:]]
 
     def start_seconds(self) -> float:
-        """Seconds from the start of a worker to its first task, which waits there."""
+        """Seconds from the start of a worker to its first task, which is already waiting."""
         record = self._record()
         self._publish(1)
         began = time.monotonic()
@@ -105,7 +105,7 @@ class CeleryPeer:
             return time.monotonic() - began
 
     def dramatiq_throughput(self, count: int) -> float:
-        """Messages a second of dramatiq's worker on a backlog in the same broker."""
+        """Messages per second of dramatiq's worker on a backlog in the same broker."""
         record = self._record()
         self._run("dramatiq_app", str(count))
         processes, threads = _DRAMATIQ_SIZE

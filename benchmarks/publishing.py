@@ -1,10 +1,10 @@
 """``python -m benchmarks.publishing ADDRESS N``: our publishing beside a raw unary gRPC call.
 
-Prints one JSON object: ``many``, messages a second of ``publish_many``; ``single`` and ``raw``,
+Prints one JSON object: ``many``, messages per second of ``publish_many``; ``single`` and ``raw``,
 median milliseconds of one awaited publish, ours and grpc.aio's, taken in turns.
 
 ``python -m benchmarks.publishing ADDRESS N RECORD`` publishes one at a time, as any program would:
-the next when a worker has noted the last one in RECORD.
+the next one when a worker has recorded the last one in RECORD.
 """
 
 from __future__ import annotations

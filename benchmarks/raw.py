@@ -1,4 +1,4 @@
-"""The raw client: Google's generated client on the emulator, without Celery and our worker."""
+"""The raw client: Google's generated client on the emulator, without Celery or our worker."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RawClient:
         self._subscriber.close()
 
     def exists(self) -> bool:
-        """Tell whether the subscription is there."""
+        """Return whether the subscription exists."""
         try:
             self._subscriber.get_subscription(subscription=self._subscription)
         except NotFound:
@@ -54,7 +54,7 @@ class RawClient:
         self._publisher.api.publish(topic=self._topic, messages=[message])
 
     def purge(self) -> None:
-        """Forget what is there."""
+        """Drop all messages."""
         self._subscriber.seek(
             request={"subscription": self._subscription, "time": datetime.now(UTC)}
         )

@@ -1,4 +1,4 @@
-"""The peers' brokers, each a private process on a free port, its data in a folder of the run."""
+"""The peers' brokers, each a private process on a free port with its data in the run's folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 
 class MissingPeer(Exception):
-    """A peer is not installed here; its rows say so."""
+    """A peer is not installed here; its rows report that."""
 
 
 @contextlib.contextmanager
@@ -57,7 +57,7 @@ def rabbitmq(folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def redis_server(folder: Path) -> Iterator[str]:
-    """Run the Valkey that our wheel brings, without persistence; yield its Redis URL."""
+    """Run the Valkey of our wheel, without persistence; yield its Redis URL."""
     port = free_port()
     folder.mkdir(parents=True)
     arguments = [str(find_binary()), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]

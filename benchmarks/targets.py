@@ -1,4 +1,4 @@
-"""What the figures must reach, as ratios of one run; and how they are shown."""
+"""The targets, as ratios of one run; and how figures are shown."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from benchmarks.figures import Sample
 
 __all__ = ["TARGETS", "Target", "find_worse", "print_targets", "write_chart"]
 
-#: A ratio this much worse than in the run it is guarded by is no noise: medians of quiet runs
-#: differ by up to a fifth.
+#: A ratio this much worse than in the guarding run is more than noise: medians of quiet runs differ
+#: by up to a fifth.
 _TOLERANCE = 1 / 3
-#: Tails, and what depends on how warm a JVM is, differ more: 1.6 and 2.2, 4.7 and 7.2 were seen in
-#: two runs of one hour.
+#: Tails, and figures that depend on a JVM's warmth, differ more: 1.6 and 2.2, 4.7 and 7.2 were seen
+#: in two runs within an hour.
 _LOOSE = 1.0
 
 
@@ -137,7 +137,7 @@ TARGETS = (
 
 
 def print_targets(samples: Mapping[str, Sample], missing: Mapping[str, str]) -> None:
-    """Print each figure beside what it is measured against, and whether it holds."""
+    """Print each figure with its target, and whether it is reached."""
     print(f"\n{'':<38}{'convotic':>12}{'peer':>12}{'ratio':>8}  target   spread of ours")
     for target in TARGETS:
         sample = samples.get(target.figure)
@@ -149,7 +149,7 @@ def print_targets(samples: Mapping[str, Sample], missing: Mapping[str, str]) -> 
             continue
         compared = base if other is None else other.median
         sign = ">=" if target.at_least else "<="
-        bound = f"{sign} {target.bound:g}" if target.bound else "told"
+        bound = f"{sign} {target.bound:g}" if target.bound else "none"
         mark = "  " if not target.bound else "ok" if target.holds(samples) else "NO"
         print(
             f"{target.title:<38}{sample.median:>9,.4g} {target.unit:<2}{compared:>10,.4g}  "
@@ -162,7 +162,7 @@ def print_targets(samples: Mapping[str, Sample], missing: Mapping[str, str]) -> 
 def find_worse(samples: Mapping[str, Sample], guard: Path) -> list[str]:
     """Return the ratios that are clearly worse than those of an earlier run, given as its JSON.
 
-    What either run lacks is not compared. Raises OSError or ValueError for a file that is no run's.
+    Figures that either run lacks are not compared. Raises OSError or ValueError for any other file.
     """
     figures: dict[str, list[float]] = json.loads(guard.read_text())["figures"]
     earlier = {name: Sample(tuple(values)) for name, values in figures.items()}

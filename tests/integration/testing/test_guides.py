@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from convotic_celery import ConvoticModule, ServiceNotProvided, WorkerMessage
+from convotic_celery import ConvoticContext, ConvoticModule, ServiceNotProvided, WorkerMessage
 from convotic_celery.routes import create_asgi_app
 from convotic_celery.testing import AppUnderTest, convotic_app
 from tests.unit.test_guides import run_blocks
@@ -139,6 +139,18 @@ async def test_modules() -> None:
         assert [each.topic for each in app.published][-1] == "custom.alerts.new"
 
     assert isinstance(scope["message"], WorkerMessage)
+
+
+async def test_web_frameworks() -> None:
+    """FastAPI's endpoint publishes into the test."""
+    _, scope = run_blocks("web-frameworks.md")
+    module = ConvoticModule(name="shop", version="1.0.0")
+
+    @module.worker("custom.orders.new")
+    async def process_order(message: WorkerMessage, ctx: ConvoticContext) -> None:
+        """Do nothing."""
+
+    await scope["test_an_order_is_queued"](module)
 
 
 async def test_a_service_that_nobody_provides_is_named() -> None:
