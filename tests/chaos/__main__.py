@@ -94,8 +94,8 @@ def publish(world: World, context: Any, rate: float, stop: Event) -> None:
         number += 1
         topic = TOPICS[number % len(TOPICS)]
         message_id = f"{topic.rpartition('.')[2]}-{number}"
-        # A fifth of the failing ones fails more often than they may.
-        failures = 9 if number % 15 == 0 else number % 3
+        # A fifth of those that fail do so more often than they may.
+        failures = 9 if number % 15 == 2 else number % 4
         with suppress(Exception):  # not confirmed: whatever becomes of it, nobody was promised
             context.pubsub.publish(topic, data={"id": message_id, "failures": failures})
             world.ledger.confirmed.add(message_id)
