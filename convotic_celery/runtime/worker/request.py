@@ -83,6 +83,7 @@ class HandlerRequest(Request):
     _context: Any
     #: Until when the lease is kept, by the monotonic clock; before the run, for ever.
     _held_until = math.inf
+    _is_terminated = False
 
     # -- what Celery and the pool call -----------------------------------------------------------
 
@@ -150,6 +151,11 @@ class HandlerRequest(Request):
             error = TimeLimitExceeded(timeout)
             self._end(ExceptionInfo((type(error), error, None)))
 
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """Stop the run of a revoked task. The run's end may be noticed before Celery says why."""
+        self._is_terminated = True
+        super().terminate(pool, signal)
+
     def info(self, safe: bool = False) -> Any:  # noqa: ARG002 - it is always safe
         """Return what ``inspect active`` shows; the data as (shortened) text, it is bytes."""
         shown = super().info(safe=True)
@@ -176,7 +182,7 @@ class HandlerRequest(Request):
         """Ask the table about an end that comes from no run of ours."""
         options = self._definition.options
         if self._was_stopped_by_us(error):
-            return settle(Stopped(), options)
+            return settle(Revoked() if self._is_terminated else Stopped(), options)
         if self._facts is None:  # in Celery's own envelope
             return settle(Refused("invalid", error), options)
         if isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt):

@@ -282,6 +282,28 @@ def test_revoking_a_running_message_cancels_and_acknowledges(pool: TaskPool) -> 
     assert running.eventer.kinds == ["task-started", "task-revoked"]
 
 
+def test_a_run_that_ends_before_its_revocation_is_announced_is_revoked(pool: TaskPool) -> None:
+    """Whichever thread is first, the message is acknowledged and does not come back."""
+
+    async def handler(message: Any, ctx: Any) -> None:
+        await forever()
+
+    running = run(pool, handler)
+    wait_until(lambda: running.eventer.kinds == ["task-started"])
+
+    class EarlyEnd:
+        """The pool, whose job has ended when ``terminate_job`` returns."""
+
+        def terminate_job(self, pid: int, signal: int) -> None:
+            pool.terminate_job(pid, signal)
+            wait_until(lambda: not pool.info["running"])
+
+    running.request.terminate(EarlyEnd())
+
+    assert running.message.settlement == ("ack",)
+    assert running.eventer.kinds == ["task-started", "task-revoked"]
+
+
 def test_a_message_revoked_before_it_began_is_acknowledged(pool: TaskPool) -> None:
     """It is not run."""
 
