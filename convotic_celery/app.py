@@ -62,7 +62,7 @@ __all__ = ["ConvoticApp", "create_app"]
 #: The project of the embedded emulator, and of any other that ``PUBSUB_EMULATOR_HOST`` names.
 LOCAL_BROKER_URL = "pubsub://convotic-local"
 
-#: Derived from the settings in every process anew, so not sent along when a child is started.
+#: Derived from the settings in every process, so not sent along when a child is started.
 _DERIVED = frozenset({"beat_schedule", "broker_transport_options", "task_queues"})
 
 
@@ -263,7 +263,7 @@ class ConvoticApp(Celery):
             "worker_pool_start_method": "spawn",
             "worker_prefetch_multiplier": 1,
             # Celery kills a child that has not started within 4 s, and its successor, for ever: a
-            # spawned one imports everything anew, which takes longer on a busy machine.
+            # spawned one imports everything, which takes longer on a busy machine.
             "worker_proc_alive_timeout": 60.0,
             "worker_send_task_events": True,
         }

@@ -138,7 +138,7 @@ def _refuse_taken(name: str, file: Path) -> None:
 def _check_shadowed(name: str, file: Path) -> None:
     """Refuse a module that would hide an installed package from the whole process.
 
-    An installed copy of a module may be hidden, and that is logged: whoever works on one has both.
+    An installed copy of a module may be hidden, and that is logged: its developer has both.
     """
     elsewhere = [
         entry for entry in sys.path if Path(entry) not in (file.parent, file.parent.parent)

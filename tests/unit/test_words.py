@@ -19,7 +19,8 @@ PUBLIC = ("sdk", "context", "testing", "errors.py", "settings.py", "log.py")
 #: In nobody's text or names: the thing has another word now.
 GONE = re.compile(
     r"\bthe seed\b|slip of the pen|post_without_hurry|\bPolicyCalls\b|\bLeaseRules\b|\bKeyLines\b"
-    r"|\bRunControl\b|\bBURYING\b",
+    r"|\bRunControl\b|\bBURYING\b|\bKeyGuard\b|\bKeptLease\b|\bLeaseKeeper\b"
+    r"|\bScheduleMover\b|\bcalm_garbage",
     re.IGNORECASE,
 )
 #: In nothing that users read.

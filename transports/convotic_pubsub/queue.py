@@ -1,6 +1,6 @@
 """What a kombu queue is on Pub/Sub: one topic, one subscription, and the policy for its messages.
 
-This is the seam between the transport and whoever runs tasks on it. The transport owns leases,
+This is the seam between the transport and what runs tasks on it. The transport owns leases,
 flow control and settlement; a :class:`DeliveryPolicy` owns what a message *means* (Celery headers,
 attempt counting, attributes of its own). Pure: no I/O, no clock, no threads.
 """

@@ -1,4 +1,4 @@
-"""The sessions of this process: one for each set of options, found by whoever uses the same."""
+"""The sessions of this process: one for each set of options, shared by all users of the same."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def _leave(*_: object) -> NoReturn:
 
 def _stay_until_interrupt(text: str) -> None:
     try:
-        click.echo(text, err=True)  # within: whoever reads it may interrupt at once
+        click.echo(text, err=True)  # within: its reader may interrupt at once
         threading.Event().wait()
     except KeyboardInterrupt:
         return

@@ -51,7 +51,7 @@ __all__ = ["Ended", "attempt", "run_handler"]
 
 logger = logging.getLogger(__name__)
 
-#: Passed through untouched: the worker is told to stop.
+#: Passed through untouched: they stop the worker.
 _WORKER_STOPS = (WorkerShutdown, WorkerTerminate, GeneratorExit, asyncio.CancelledError)
 
 

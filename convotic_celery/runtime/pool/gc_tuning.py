@@ -13,7 +13,7 @@ import sys
 
 __all__ = ["tune_gc"]
 
-#: CPython's own, up to 3.13; whoever has chosen others keeps them.
+#: CPython's own, up to 3.13; others were chosen on purpose, and stay.
 _DEFAULTS = {(700, 10, 10), (2000, 10, 0)}
 #: New containers between collections of the youngest: about a hundred messages' worth. What is left
 #: of a message is freed by counting references; only cycles wait, a few MB of them at most.

@@ -1,4 +1,4 @@
-"""One call that a pool was asked to make, and how its end is told.
+"""One call that a pool was asked to make, and how its end is reported.
 
 What Celery's ``Request`` hands to a pool: a target and callbacks. A job tells its outcome exactly
 once, and no exception of a callback reaches the loop or thread that runs it.
@@ -87,7 +87,7 @@ class Job(Run):
         self._on_result = on_result
         self._on_error = on_error
         self._on_timeout = on_timeout
-        #: One item until the outcome is told; popping is atomic.
+        #: One item until the outcome is reported; popping is atomic.
         self._untold = [True]
 
     def __repr__(self) -> str:

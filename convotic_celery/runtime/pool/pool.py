@@ -113,7 +113,7 @@ class TaskPool(BasePool):
         correlation_id: str | None = None,
         **_: Any,
     ) -> Job:
-        """Begin a job; never blocks. Its end is told through the callbacks, on another thread."""
+        """Begin a job; never blocks. Its callbacks report the end, on another thread."""
         job = Job(
             target,
             args,

@@ -165,7 +165,7 @@ class DelayedPublisher:
         self._changed.set()
 
     def _settle(self) -> None:
-        """Tell the store what has become of messages; what it did not hear is told again."""
+        """Tell the store what has become of messages; what it did not hear is repeated."""
         published: list[str] = []
         failed: list[tuple[ScheduledMessage, BaseException]] = []
         while self._answered:

@@ -103,7 +103,7 @@ class HandlerConsumer(Consumer):
     def _limit_task(self, request: Any, bucket: Any, tokens: int) -> Any:
         """Have a message wait for its turn, which ``rate_limit`` says, with its lease held."""
         if isinstance(self.pool, TaskPool) and self.pool.is_this_thread:
-            request.hand_back()  # the limit is new; the message comes again, to Celery's loop
+            request.hand_back()  # the limit is new; the redelivery goes to Celery's loop
             return None
         if isinstance(request, HandlerRequest):
             wait = bucket.expected_time(len(bucket.contents) + tokens)

@@ -15,7 +15,7 @@ from convotic_celery.runtime.execution.lifespans import one_of_each, report_fail
 
 __all__ = ["OpenLifespans"]
 
-#: How often a worker that waits for a lifespan looks whether it is told to stop.
+#: How often a worker that waits for a lifespan checks for an order to stop.
 POLL_SECONDS = 0.2
 
 

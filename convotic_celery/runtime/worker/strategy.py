@@ -51,7 +51,7 @@ def handler_strategy(task: Any, app: Any, consumer: Any) -> Strategy:
         reject: Any,
         callbacks: Iterable[Callable[[Any], Any]],
     ) -> None:
-        if message.content_type != CONTENT_TYPE:  # it can't be run, and is told so as a task
+        if message.content_type != CONTENT_TYPE:  # it can't be run, and fails as a task does
             strategy.default(task, app, consumer)(message, body, ack, reject, callbacks)
             return
         request = request_class(

@@ -84,7 +84,7 @@ class HandlerApp(Protocol):
 
 
 class HandlerWorker(Worker):
-    """``app.Worker``. Made anew for each start; knows its app's handlers."""
+    """``app.Worker``. Made for each start; knows its app's handlers."""
 
     class Blueprint(Worker.Blueprint):
         """Celery's steps, and ours."""

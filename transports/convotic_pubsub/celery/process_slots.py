@@ -1,9 +1,9 @@
 """Small numbers that name a process's control subscription: held by a lock, freed by any death.
 
 A number is held by a lock on a file in a folder of this host and user. So the names of control
-subscriptions are few and used again, and whoever gets the lock knows that the owner is gone. Where
-there is no such folder (a read-only file system), or it is not this user's alone, a process has
-numbers and a name of its own, and what it leaves behind expires.
+subscriptions are few and used again, and a process that gets the lock knows that the owner is gone.
+Where there is no such folder (a read-only file system), or it is not this user's alone, a process
+has numbers and a name of its own, and what it leaves behind expires.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class Broker:
             task.add_done_callback(self._retiring.discard)
 
     def replace_acks(self) -> None:
-        """Connect anew for acknowledgements: one was not answered in time."""
+        """Replace the connection of acknowledgements: one was not answered in time."""
         self.channels.replace(self.acks)
 
     async def close(self) -> None:

@@ -82,7 +82,7 @@ class ChannelPool:
         return channel
 
     def replace(self, rpc: Rpc) -> None:
-        """Connect anew instead of a connection on which an answer did not come in time.
+        """Replace a connection on which an answer did not come in time.
 
         gRPC takes minutes to notice that a connection is dead, if bytes vanish without an error.
         Calls that are still under way on it have their own timeouts to end.

@@ -168,12 +168,12 @@ class AckBatcher:
         if self._reported == type(translated).__name__ and not refused_ack_ids(error):
             return  # said, and not over: each of the next messages would say it again
         self._reported = type(translated).__name__
-        # What is deleted delivers nothing again, and whoever pulls from it is told: as a process's
-        # control subscription at its end.
+        # A deleted subscription can't redeliver; its puller gets NOT_FOUND. So ends each process's
+        # control subscription.
         is_gone = error.code() is grpc.StatusCode.NOT_FOUND
         logger.log(
             logging.DEBUG if is_gone else logging.WARNING,
-            "Acknowledgement not confirmed, the messages may come again: %s",
+            "Acknowledgement not confirmed, the messages may be delivered again: %s",
             translated,
             extra={"action": "ack_failed", "subscription": self._path, "count": len(batch)},
         )
