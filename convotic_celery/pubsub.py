@@ -190,13 +190,10 @@ def _find_app() -> ConvoticApp:
 
 def _find_celery_app() -> ConvoticApp | None:
     """Return Celery's current or default app if it is ours, as it is in a worker."""
-    from celery import _state  # noqa: PLC0415 - as above
-
     from convotic_celery.app import ConvoticApp  # noqa: PLC0415 - as above
+    from convotic_celery.runtime.celery_internals import known_apps  # noqa: PLC0415 - as above
 
-    # celery.current_app would make an app where there is none.
-    state: Any = _state
-    for app in (state._tls.current_app, state.default_app):
+    for app in known_apps():
         if isinstance(app, ConvoticApp):
             return app
     return None

@@ -9,16 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from celery import _state
 from celery._state import _task_stack  # type: ignore[attr-defined]  # not in celery-types
 from celery.utils.threads import get_ident
 
 __all__ = [
     "OVERRIDDEN",
     "TASKS",
+    "custom_pool_name",
+    "has_auto_concurrency",
+    "install_cold_stop",
     "is_celerys_tracer",
     "key_by",
     "key_by_thread",
+    "known_apps",
     "make_request_class",
+    "pool_class",
     "run_ready_callbacks",
     "thread_or_greenlet",
     "worker_hostname",
@@ -104,3 +110,51 @@ def run_ready_callbacks(hub: Any) -> None:
     )
 
     _run_ready_callbacks(hub)
+
+
+def known_apps() -> tuple[Any, Any]:
+    """Return this thread's current app and the process's default one; None where there is none.
+
+    ``celery.current_app`` would make an app.
+    """
+    state: Any = _state
+    return state._tls.current_app, state.default_app
+
+
+def install_cold_stop(worker: Any, *, is_last: bool = False) -> None:
+    """Have the next SIGTERM stop the worker now; the last one doesn't wait for anything at all.
+
+    Celery installs the same for SIGQUIT, and says so unless it is the last one.
+    """
+    from celery.apps import worker as program  # noqa: PLC0415 - see above
+
+    install: Any = program.install_worker_term_hard_handler  # type: ignore[attr-defined]  # not in celery-types
+    if is_last:
+        shutdown: Any = program.on_hard_shutdown  # type: ignore[attr-defined]  # as above
+        install(worker, sig="SIGTERM", callback=shutdown, verbose=False)
+    else:
+        install(worker, sig="SIGTERM")
+
+
+def has_auto_concurrency(concurrency: object) -> bool:
+    """Say whether ``-c`` leaves the pool's size to Celery."""
+    from celery.utils import sysinfo  # noqa: PLC0415 - see above
+
+    found: bool = sysinfo.is_auto_concurrency(concurrency)  # type: ignore[attr-defined]  # not in celery-types
+    return found
+
+
+def pool_class(name: str | type[Any]) -> type[Any]:
+    """Return the pool that ``-P`` or ``worker_pool`` names."""
+    from celery import concurrency  # noqa: PLC0415 - see above
+
+    found: type[Any] = concurrency.get_implementation(name)
+    return found
+
+
+def custom_pool_name() -> str | None:
+    """Return what ``-P custom`` stands for: CELERY_CUSTOM_WORKER_POOL."""
+    from celery import concurrency  # noqa: PLC0415 - see above
+
+    name: str | None = concurrency.ALIASES.get("custom")  # type: ignore[attr-defined]  # as above
+    return name

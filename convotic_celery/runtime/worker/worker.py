@@ -10,27 +10,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 from billiard import cpu_count
-from celery.apps.worker import (  # type: ignore[attr-defined]  # not in celery-types
-    Worker,
-    install_worker_term_hard_handler,
-    on_hard_shutdown,
-)
-from celery.concurrency import (  # type: ignore[attr-defined]  # not in celery-types
-    ALIASES,
-    get_implementation,
-)
+from celery.apps.worker import Worker
 from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.exceptions import ImproperlyConfigured
 from celery.signals import worker_shutting_down
-from celery.utils.sysinfo import (  # type: ignore[attr-defined]  # not in celery-types
-    is_auto_concurrency,
-)
 from celery.utils.text import str_to_list
 from click.core import ParameterSource
 from kombu.utils.imports import symbol_by_name
 
 from convotic_celery.errors import ConfigurationError, ConvoticError
+from convotic_celery.runtime import celery_internals
 from convotic_celery.runtime.delivery.counters import count_overdue, outcomes
 from convotic_celery.runtime.execution.task import HandlerTask
 from convotic_celery.runtime.pool.gc_tuning import tune_gc
@@ -199,11 +189,9 @@ class HandlerWorker(Worker):
         def stop_now(number: int, frame: Any) -> None:
             if time.monotonic() - first < _SAME_SIGNAL_SECONDS:
                 return
-            install_worker_term_hard_handler(self, sig="SIGTERM")
+            celery_internals.install_cold_stop(self)
             cold: Any = signal.getsignal(number)
-            install_worker_term_hard_handler(
-                self, sig="SIGTERM", callback=on_hard_shutdown, verbose=False
-            )
+            celery_internals.install_cold_stop(self, is_last=True)
             cold(number, frame)
 
         signal.signal(signal.SIGTERM, stop_now)
@@ -235,7 +223,7 @@ class HandlerWorker(Worker):
         if issubclass(self.pool_cls, SoloPool):
             self.concurrency = 1
         self.prefetch_multiplier = max(1, self.prefetch_multiplier)
-        if not is_auto_concurrency(self.concurrency):
+        if not celery_internals.has_auto_concurrency(self.concurrency):
             self.concurrency = int(self.concurrency or cpu_count())
             self.app.limit_concurrency(self.concurrency)
 
@@ -269,13 +257,13 @@ def choose_pool(configured: Any) -> type[Any]:
     its place (``celery.bin.worker.WorkersPool.convert``), so the command line is asked whether
     somebody did.
     """
-    pool: type[Any] = get_implementation(configured)
+    pool = celery_internals.pool_class(configured)
     prefork: type[Any] = PreforkPool
     if not issubclass(pool, TaskPool):
         return pool
     context = click.get_current_context(silent=True)
     if context is None or context.get_parameter_source("pool") not in _GIVEN:
         return pool
-    custom: str | None = ALIASES.get("custom")
+    custom = celery_internals.custom_pool_name()
     # -P custom, and that names ours?
     return pool if custom and symbol_by_name(custom) is pool else prefork

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 from convotic_celery.app import ConvoticApp
 from convotic_celery.runtime.celery_internals import make_request_class
 from convotic_celery.runtime.delivery.payload import PayloadBuilder, as_task_body
+from convotic_celery.runtime.worker.consumer import HandlerConsumer
 from convotic_celery.runtime.worker.request import HandlerRequest
 from convotic_celery.sdk.handler import HandlerDefinition, define_handler
 from convotic_celery.sdk.options import WorkerOptions
@@ -66,6 +68,14 @@ def make_app(*definitions: HandlerDefinition) -> ConvoticApp:
         task: Any = app.tasks[definition.queue]
         task.execution = replace(task.execution, attempts=None)  # there is no store
     return app
+
+
+def make_consumer(app: ConvoticApp, pool: Any) -> HandlerConsumer:
+    """Return the consumer that a worker of the app has; it is connected to nothing."""
+    worker = SimpleNamespace(use_eventloop=True)
+    return HandlerConsumer(
+        lambda *_: None, app=app, pool=pool, hostname="unit@here", controller=worker
+    )
 
 
 def receive(data: bytes = b'{"id": 1}', **values: Any) -> Received:

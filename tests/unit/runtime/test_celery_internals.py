@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import threading
 from functools import wraps
 from typing import Any
 
 import pytest
-from celery import Celery, _state, current_task
+from celery import Celery, _state, concurrency, current_task
 from celery.app import trace
 from celery.concurrency import prefork
 from celery.utils import threads
@@ -123,3 +124,45 @@ def test_run_ready_callbacks_leaves_all_but_acknowledgements() -> None:
     left: Any = hub._pop_ready()
     assert len(left) == 1
     hub.close()
+
+
+def test_tls_has_the_current_app_and_default_app_the_other() -> None:
+    """``_state._tls.current_app`` and ``_state.default_app``, without making one."""
+    state: Any = _state
+    before = state._tls.current_app, state.default_app
+    try:
+        state._tls.current_app = state.default_app = None
+        assert celery_internals.known_apps() == (None, None)
+        app = make_app(define())
+        app.set_current()
+        assert celery_internals.known_apps() == (app, app)
+    finally:
+        state._tls.current_app, state.default_app = before
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_install_worker_term_hard_handler_installs_for_sigterm(is_last: bool) -> None:
+    """``celery.apps.worker.install_worker_term_hard_handler`` and ``on_hard_shutdown``."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        celery_internals.install_cold_stop(object(), is_last=is_last)
+        assert signal.getsignal(signal.SIGTERM) is not before
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_is_auto_concurrency_is_about_the_option() -> None:
+    """``celery.utils.sysinfo.is_auto_concurrency``."""
+    assert celery_internals.has_auto_concurrency("auto")
+    assert not celery_internals.has_auto_concurrency(2)
+
+
+def test_get_implementation_and_aliases_know_pools_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``celery.concurrency.get_implementation`` and ``ALIASES``."""
+    aliases: Any = concurrency.ALIASES  # type: ignore[attr-defined]  # not in celery-types
+    monkeypatch.delitem(aliases, "custom", raising=False)
+
+    assert celery_internals.pool_class("prefork") is prefork.TaskPool
+    assert celery_internals.custom_pool_name() is None
+    monkeypatch.setitem(aliases, "custom", "some.pool:TaskPool")
+    assert celery_internals.custom_pool_name() == "some.pool:TaskPool"

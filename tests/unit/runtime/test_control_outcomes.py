@@ -38,6 +38,7 @@ from tests.unit.runtime.support import (
     RecordingMessage,
     define,
     make_app,
+    make_consumer,
     make_request,
     receive,
 )
@@ -200,8 +201,7 @@ def make_limited(pool: Any) -> tuple[HandlerConsumer, Any, RecordingMessage]:
     task: Any = app.tasks[definition.queue]
     assert task.rate_limit == 0.5
     request, message, _ = make_request(app, definition, pool, receive())
-    consumer = HandlerConsumer.__new__(HandlerConsumer)
-    return consumer, request, message
+    return make_consumer(app, pool), request, message
 
 
 def test_a_message_that_waits_for_its_rate_keeps_its_lease(
