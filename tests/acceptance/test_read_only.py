@@ -16,7 +16,9 @@ pytestmark = pytest.mark.timeout(120)
 #: In a mount namespace of its own: nothing is changed for others.
 READ_ONLY = """
 for folder in /tmp /var/tmp /usr/tmp; do
-  if [ -d "$folder" ]; then mount -t tmpfs -o ro tmpfs "$folder"; fi
+  if [ -d "$folder" ]; then
+    mount --bind "$folder" "$folder" && mount -o remount,bind,ro "$folder"
+  fi
 done
 cd /proc
 exec "$@"

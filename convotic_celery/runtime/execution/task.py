@@ -255,9 +255,16 @@ class HandlerTask(Task[Any, Any]):
         )
 
     def _refuse(self, options: Mapping[str, Any]) -> None:
+        # What it is anyway may be said: `celery call` names the serializer, beat marks its tasks.
+        meant = {
+            "queue": self.name,
+            "routing_key": self.name,
+            "serializer": "json",
+            "headers": {"celery_beat_task": True},
+        }
         for option, reason in _REFUSED.items():
             value = options.get(option)
-            if value and not (option in {"queue", "routing_key"} and value == self.name):
+            if value and value != meant.get(option):
                 raise PublishRefused(f"{self.name} can't be called with {option}=: {reason}.")
 
 

@@ -219,7 +219,8 @@ class Channel(virtual.Channel):
             BrokerUnavailable: the one attempt found no server.
         """
         del kwargs
-        if message["properties"].get("expiration"):
+        # With Celery's expires= it has both: the worker drops what has expired.
+        if message["properties"].get("expiration") and not message["headers"].get("expires"):
             raise PublishError(
                 "a message's expiration= can't be kept, Pub/Sub has none: use Celery's expires=, "
                 "or the queue's message_retention_seconds"
