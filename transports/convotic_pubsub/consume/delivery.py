@@ -18,7 +18,7 @@ __all__ = ["Delivery", "Outstanding", "Owner", "PullStream", "State"]
 _tags = itertools.count(1)
 
 
-class State(enum.Enum):
+class State(enum.IntEnum):
     """Where a delivery stands; ``flow.py`` has the transitions. The I/O thread makes them."""
 
     #: Just arrived.

@@ -30,7 +30,8 @@ from convotic_pubsub.queue import (
 __all__ = ["Effect", "Event", "Facts", "Signal", "Step", "transition"]
 
 
-class Signal(enum.Enum):
+# Numbers, since these are looked up ten times a message: an Enum's hash is a call in Python.
+class Signal(enum.IntEnum):
     """Events without data of their own."""
 
     #: It is its turn, and a slot is free.
@@ -51,7 +52,7 @@ class Signal(enum.Enum):
     LEASE_ENDED = enum.auto()
 
 
-class Effect(enum.Enum):
+class Effect(enum.IntEnum):
     """What the subscription does, in the order given."""
 
     #: Ask to be called when something must be done about the lease.
