@@ -58,13 +58,14 @@ class Pipeline(asyncio.Protocol):
             redis.exceptions.TimeoutError: It did not answer in time.
             redis.exceptions.ResponseError: It refused the command.
         """
+        packed = _pack(command)  # first: what can't be sent must not wait for an answer
         while self._transport is None:
             await self._open()
         answer = self._loop.create_future()
         self._waiting.append((answer, self._loop.time() + self._timeout_seconds))
         if not self._outgoing:
             self._loop.call_soon(self._flush)
-        self._outgoing.append(_pack(command))
+        self._outgoing.append(packed)
         return await answer
 
     async def aclose(self) -> None:

@@ -105,6 +105,22 @@ async def test_an_error_is_its_own_callers(store_url: str, key_prefix: str) -> N
     assert answers[3] == "ö"
 
 
+async def test_a_command_that_cant_be_sent_takes_nobodys_answer(store_url: str) -> None:
+    """It raises, and the calls beside it get their own answers."""
+    async with relay_to(store_url) as (_, pipeline):
+        answers = await asyncio.gather(
+            pipeline.call("ECHO", "before"),
+            pipeline.call("ECHO", "\ud800"),
+            pipeline.call("ECHO", "after"),
+            return_exceptions=True,
+        )
+
+        assert answers[0] == "before"
+        assert isinstance(answers[1], UnicodeEncodeError)
+        assert answers[2] == "after"
+        assert await pipeline.call("ECHO", "later") == "later"
+
+
 async def test_a_server_that_hangs_up_fails_who_waits_and_nobody_after(store_url: str) -> None:
     """Calls whose answers are owed raise ConnectionError; the next one connects again."""
     async with relay_to(store_url) as (relay, pipeline):
