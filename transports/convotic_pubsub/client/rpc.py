@@ -142,12 +142,6 @@ class Rpc:
         request = pb.DeleteSubscriptionRequest(subscription=path)
         return call(request, timeout=timeout, metadata=[routing_header("subscription", path)])
 
-    def seek(self, request: Any, timeout: float = 30) -> Any:
-        """Seek a subscription to a time or snapshot."""
-        call = self._unary("Subscriber", "Seek", pb.SeekRequest, pb.SeekResponse)
-        metadata = [routing_header("subscription", request.subscription)]
-        return call(request, timeout=timeout, metadata=metadata)
-
     def pull(self, request: Any, timeout: float) -> Any:
         """Pull up to ``max_messages``; the server answers empty shortly before ``timeout``."""
         call = self._unary("Subscriber", "Pull", pb.PullRequest, pb.PullResponse)
