@@ -1,9 +1,13 @@
-"""The ``convotic`` command. One file a command; what a command needs is imported when it runs."""
+"""The ``convotic`` command. One file a command; what a command needs is imported when it runs.
+
+A new command is a new file, whose docstring begins with its name and what it does: group.py.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -19,24 +23,8 @@ EXIT_INTERRUPTED = 130
 
 @click.group(
     cls=LazyGroup,
-    commands_in={
-        "asyncapi": (
-            "convotic_celery.cli.asyncapi",
-            "Print the AsyncAPI document of the handlers.",
-        ),
-        "demo": ("convotic_celery.cli.demo", "Send real orders through a real worker; check sums."),
-        "emulator": ("convotic_celery.cli.emulator", "Run, show or stop the embedded servers."),
-        "handlers": ("convotic_celery.cli.handlers", "List the handlers that a worker would run."),
-        "pause": ("convotic_celery.cli.pause", "Stop all workers from running a handler."),
-        "publish": ("convotic_celery.cli.publish", "Publish one message to a topic."),
-        "resume": ("convotic_celery.cli.resume", "Have a paused handler run again."),
-        "routes": ("convotic_celery.cli.routes", "Answer the modules' routes over HTTP."),
-        "settings": ("convotic_celery.cli.settings", "Show the settings in effect."),
-        "worker": (
-            "convotic_celery.cli.worker",
-            "Run workers and keep them running.",
-        ),
-    },
+    package=__name__,
+    folder=Path(__file__).parent,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="convotic-celery", message="%(package)s %(version)s")

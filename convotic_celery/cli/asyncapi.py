@@ -1,4 +1,4 @@
-"""``convotic asyncapi``: the document of the handlers. Starts and contacts nothing."""
+"""``convotic asyncapi``: Print the AsyncAPI document of the handlers."""
 
 from __future__ import annotations
 

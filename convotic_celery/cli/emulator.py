@@ -1,4 +1,4 @@
-"""``convotic emulator``: the embedded servers of a data folder, by hand."""
+"""``convotic emulator``: Run, show or stop the embedded servers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from convotic_celery.cli.group import GuessingGroup
+
 __all__ = ["command"]
 
 
-@click.group("emulator", invoke_without_command=True)
+@click.group("emulator", cls=GuessingGroup, invoke_without_command=True)
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),

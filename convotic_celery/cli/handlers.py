@@ -1,4 +1,4 @@
-"""``convotic handlers``: what a worker started here would run. Starts and contacts nothing."""
+"""``convotic handlers``: List the handlers that a worker would run."""
 
 from __future__ import annotations
 

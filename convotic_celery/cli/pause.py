@@ -1,4 +1,4 @@
-"""``convotic pause``: no worker runs a handler until ``convotic resume``."""
+"""``convotic pause``: Stop all workers from running a handler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``convotic publish``: one message on a topic, by hand."""
+"""``convotic publish``: Publish messages to a topic."""
 
 from __future__ import annotations
 

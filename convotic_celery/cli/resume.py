@@ -1,4 +1,4 @@
-"""``convotic resume``: workers run a paused handler again."""
+"""``convotic resume``: Have a paused handler run again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``convotic routes``: the modules' routes on uvicorn, or the list of them."""
+"""``convotic routes``: Answer the modules' routes over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``convotic settings``: what this process would run with, and where each value comes from."""
+"""``convotic settings``: Show the settings in effect."""
 
 from __future__ import annotations
 

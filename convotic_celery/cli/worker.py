@@ -1,4 +1,4 @@
-"""``convotic worker``: one or many Celery workers, kept running."""
+"""``convotic worker``: Run workers and keep them running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``convotic demo``: real orders through a real worker, and the sums to prove it."""
+"""``convotic demo``: Send real orders through a real worker; check sums."""
 
 from __future__ import annotations
 

@@ -38,18 +38,9 @@ def test_every_listed_command_exists(capsys: pytest.CaptureFixture[str]) -> None
     assert isinstance(group, click.Group)
     names = group.list_commands(click.Context(group))
 
-    assert names == [
-        "asyncapi",
-        "demo",
-        "emulator",
-        "handlers",
-        "pause",
-        "publish",
-        "resume",
-        "routes",
-        "settings",
-        "worker",
-    ]
+    assert {"emulator", "handlers", "publish", "worker"} <= set(names)
+    assert cli.main(["--help"]) == 0
+    assert "  publish   " in capsys.readouterr().out
     for name in names:
         assert cli.main([name, "--help"]) == 0
         assert f"convotic {name}" in capsys.readouterr().out
