@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from convotic_celery.context import records, scheduled
+from convotic_celery.context import records, scheduled, scheduled_listing
 
 if TYPE_CHECKING:
     import threading
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from convotic_celery.context.database import AsyncDatabase
     from convotic_celery.context.keys import Keys
+    from convotic_celery.context.models import Page
     from convotic_celery.context.scheduled import Delay, DueMessages, ScheduledMessage
+    from convotic_celery.context.scheduled_listing import DelayedMessage
     from convotic_pubsub.outgoing import OutgoingMessage
 
 __all__ = ["AsyncSchedule"]
@@ -131,6 +133,30 @@ class AsyncSchedule:
         """Return when the next message is due, timezone-aware; None if none waits."""
         found = await self._database.run(scheduled.NEXT_DUE, [self._keys.schedule])
         return scheduled.parse_next_due(found)
+
+    async def list(
+        self, *, limit: int = 100, cursor: str | None = None
+    ) -> tuple[int, Page[DelayedMessage]]:
+        """Return how many messages wait, and a page of them, the next one due first.
+
+        Their data is cut after 2,000 bytes; :meth:`get` returns all of it. ``limit`` is 1 to 1,000.
+        Raises InvalidField.
+        """
+        found = await self._database.run(
+            scheduled_listing.LIST_SCHEDULED,
+            [self._keys.schedule],
+            self._keys.scheduled(""),
+            *scheduled_listing.listing_arguments(limit, cursor),
+        )
+        return scheduled_listing.parse_listing(found, limit)
+
+    async def get(self, schedule_id: str) -> DelayedMessage | None:
+        """Return a message that waits, None if it does not; raises ValueError for an invalid id."""
+        key = self._keys.scheduled(scheduled.check_schedule_id(schedule_id))
+        found = await self._database.run(
+            scheduled_listing.READ_SCHEDULED, [self._keys.schedule, key], schedule_id
+        )
+        return scheduled_listing.parse_delayed(found)
 
     def _clock(self) -> str:
         return "" if self.now is None else _milliseconds(self.now().timestamp())

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from convotic_celery.context import records, scheduled
+from convotic_celery.context import records, scheduled, scheduled_listing
 
 if TYPE_CHECKING:
     import threading
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from convotic_celery.context.database import SyncDatabase
     from convotic_celery.context.keys import Keys
+    from convotic_celery.context.models import Page
     from convotic_celery.context.scheduled import Delay, DueMessages, ScheduledMessage
+    from convotic_celery.context.scheduled_listing import DelayedMessage
     from convotic_pubsub.outgoing import OutgoingMessage
 
 __all__ = ["SyncSchedule"]
@@ -133,6 +135,30 @@ class SyncSchedule:
         """Return when the next message is due, timezone-aware; None if none waits."""
         found = self._database.run(scheduled.NEXT_DUE, [self._keys.schedule])
         return scheduled.parse_next_due(found)
+
+    def list(
+        self, *, limit: int = 100, cursor: str | None = None
+    ) -> tuple[int, Page[DelayedMessage]]:
+        """Return how many messages wait, and a page of them, the next one due first.
+
+        Their data is cut after 2,000 bytes; :meth:`get` returns all of it. ``limit`` is 1 to 1,000.
+        Raises InvalidField.
+        """
+        found = self._database.run(
+            scheduled_listing.LIST_SCHEDULED,
+            [self._keys.schedule],
+            self._keys.scheduled(""),
+            *scheduled_listing.listing_arguments(limit, cursor),
+        )
+        return scheduled_listing.parse_listing(found, limit)
+
+    def get(self, schedule_id: str) -> DelayedMessage | None:
+        """Return a message that waits, None if it does not; raises ValueError for an invalid id."""
+        key = self._keys.scheduled(scheduled.check_schedule_id(schedule_id))
+        found = self._database.run(
+            scheduled_listing.READ_SCHEDULED, [self._keys.schedule, key], schedule_id
+        )
+        return scheduled_listing.parse_delayed(found)
 
     def _clock(self) -> str:
         return "" if self.now is None else _milliseconds(self.now().timestamp())

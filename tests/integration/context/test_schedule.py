@@ -18,6 +18,7 @@ from convotic_celery.context.scripts import Script
 from convotic_celery.errors import (
     EmptyMessage,
     InvalidDelay,
+    InvalidField,
     NotSerializable,
     PublishRefused,
     StoreUnavailable,
@@ -311,3 +312,54 @@ async def test_repeated_call_does_not_end_a_movers_lease(
     await schedule.add([MESSAGE], 0)
 
     assert await take(services.async_schedule, "other") == []
+
+
+async def test_waiting_messages_are_listed_in_the_order_they_are_due(
+    pubsub: AsyncPubsub, schedule: AsyncSchedule, clock: MovingClock
+) -> None:
+    """Page by page, with ties and with what was published between two pages; nothing is taken."""
+    late = await pubsub.publish(TOPIC, data={"n": 9}, attributes={"a": "b"}, delay=90)
+    early = await pubsub.publish_many(TOPIC, [{"data": n} for n in range(5)], delay=5)
+
+    total, first = await schedule.list(limit=4)
+    assert (total, len(first.items)) == (6, 4)
+    _, second = await schedule.list(limit=4, cursor=first.next_cursor)
+
+    assert [item.id for item in (*first.items, *second.items)] == [*sorted(early), late]
+    assert second.next_cursor is None
+    last = second.items[-1]
+    assert (last.topic, last.data, last.attributes["a"]) == (TOPIC, '{"n":9}', "b")
+    assert last.due_at == clock.now() + timedelta(seconds=90)
+    assert not last.is_taken
+    clock.advance(6)
+    taken = await take(schedule)
+    assert len(taken) == 5
+    await schedule.settle([message.id for message in taken])
+    total, rest = await schedule.list(cursor=first.next_cursor)
+    assert (total, [item.id for item in rest.items]) == (1, [late])
+
+
+async def test_a_list_has_the_beginning_of_large_data(
+    pubsub: AsyncPubsub, schedule: AsyncSchedule
+) -> None:
+    """No character is halved; the message itself has all of it."""
+    schedule_id = await pubsub.publish(TOPIC, data="ä" * 3_000, delay=60)
+
+    _, page = await schedule.list()
+    whole = await schedule.get(schedule_id)
+
+    assert page.items[0].data == '"' + "ä" * 999
+    assert page.items[0].is_cut
+    assert whole is not None
+    assert (whole.data, whole.size, whole.is_cut) == ('"' + "ä" * 3_000 + '"', 6_002, False)
+    assert await pubsub.cancel(schedule_id)
+    assert await schedule.get(schedule_id) is None
+
+
+@pytest.mark.parametrize("arguments", [{"limit": 0}, {"limit": 1_001}, {"cursor": "5"}])
+async def test_a_list_refuses_what_is_no_page(
+    schedule: AsyncSchedule, arguments: dict[str, Any]
+) -> None:
+    """A limit out of bounds, and what no page has given as its cursor."""
+    with pytest.raises(InvalidField):
+        await schedule.list(**arguments)
