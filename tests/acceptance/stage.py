@@ -19,7 +19,7 @@ from convotic_celery.cli.demo.child import Child
 from convotic_celery.cli.demo.producer import close_publisher, make_publisher, make_subscriber
 from convotic_celery.embedded import broker_address
 from convotic_celery.settings import Settings
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 __all__ = ["Stage", "Worker", "make_stage"]
 
@@ -126,7 +126,7 @@ class Stage:
             assert worker.child.is_running, worker.read_log()
             return bool(re.search(r"\bready\b", worker.read_log()))
 
-        wait_until(is_ready, timeout=30, what="the worker to be ready")
+        wait_until(is_ready, what="the worker to be ready")
 
     def publish(self, *data: bytes, topic: str = TOPIC, **attributes: str) -> str:
         """Publish with Google's client, as any producer would; return the last confirmed id.
@@ -137,7 +137,7 @@ class Stage:
         try:
             path = f"projects/{self.project}/topics/{topic}"
             futures = [publisher.publish(path, each, **attributes) for each in data]  # type: ignore[arg-type]  # Google's
-            return str([future.result(30) for future in futures][-1])
+            return str([future.result(PATIENCE) for future in futures][-1])
         finally:
             close_publisher(publisher)
 

@@ -16,8 +16,6 @@ from convotic_celery.cli.demo.child import Child
 from tests.acceptance.stage import Stage
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(180)
-
 MODULE = """
 from typing import Any
 
@@ -101,7 +99,7 @@ def routes(stage: Stage) -> Iterator[httpx.Client]:
             except httpx.TransportError:
                 return False
 
-        wait_until(answers, timeout=30, what="the routes answer")
+        wait_until(answers, what="the routes answer")
         yield client
 
 
@@ -137,7 +135,7 @@ def test_an_order_comes_by_http_and_is_shown_by_http(authors_stage: Stage, pool:
             def shown() -> bool:
                 return all(client.get(f"/orders/{n}").is_success for n in (1, 2))
 
-            wait_until(shown, timeout=30, what="both orders are shown")
+            wait_until(shown, what="both orders are shown")
         orders = [client.get(f"/orders/{n}").json() for n in (1, 2)]
 
     assert accepted.status_code == 202

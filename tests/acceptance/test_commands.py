@@ -6,15 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from convotic_celery.embedded import store
 from convotic_emulator import daemon
 from tests.acceptance.commands import convotic
 from tests.acceptance.stage import TOPIC, Stage
-from tests.support.waiting import wait_until
-
-pytestmark = pytest.mark.timeout(120)
+from tests.support.waiting import PATIENCE, wait_until
 
 
 def test_publish_reaches_a_running_worker(stage: Stage) -> None:
@@ -23,7 +19,7 @@ def test_publish_reaches_a_running_worker(stage: Stage) -> None:
         done = convotic(stage, "publish", TOPIC, '{"id": 1}', "--attribute", "source=shell")
 
         assert done.returncode == 0, done.stderr
-        (run,) = wait_until(lambda: stage.read_runs("end"), timeout=15)
+        (run,) = wait_until(lambda: stage.read_runs("end"))
 
     assert run["id"] == done.stdout.strip()
     assert run["data"] == {"id": 1}
@@ -65,7 +61,7 @@ def test_the_emulator_in_the_foreground_prints_its_variable(data_dir: Path) -> N
         line = emulator.stdout.readline().strip()
         status = daemon.status(data_dir)
         emulator.terminate()
-        emulator.communicate(timeout=20)
+        emulator.communicate(timeout=PATIENCE)
 
     assert status is not None
     assert line == f"PUBSUB_EMULATOR_HOST={status['address']}"

@@ -16,8 +16,6 @@ from convotic_emulator.testing import EmulatorThread
 from tests.acceptance.stage import Stage, Worker, make_stage
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(180)
-
 #: Three handlers that do the same; a message says where its first run kills the process.
 MODULE = '''
 import asyncio
@@ -100,19 +98,19 @@ class World:
         faults = self.emulator.faults
         faults.lose_acks(1)
         self.publish(topic)
-        wait_until(lambda: self.stage.read_runs("end"), timeout=15)
-        wait_until(lambda: not faults._lost_acks, timeout=15, what="it is lost")
+        wait_until(lambda: self.stage.read_runs("end"))
+        wait_until(lambda: not faults._lost_acks, what="it is lost")
 
     def wait_until_settled(self, topic: str) -> None:
         """Wait until Pub/Sub has nothing more of the handler's."""
         path = f"projects/{self.stage.project}/subscriptions/{topic}.crashes"
-        wait_until(lambda: not self.emulator.count(path), timeout=60, what="nothing is left")
+        wait_until(lambda: not self.emulator.count(path), what="nothing is left")
 
     def kill(self, topic: str, point: str) -> int:
         """Kill the worker at that point of a run; return how often it has run in the end."""
         with self.worker() as worker:
             self.publish(topic, die=point)
-            wait_until(lambda: not worker.child.is_running, timeout=20, what="it has died")
+            wait_until(lambda: not worker.child.is_running, what="it has died")
         self.emulator.advance(60)  # the dead worker's lease is over
         with self.worker():
             self.wait_until_settled(topic)
@@ -162,10 +160,10 @@ def repeated_publish(world: World, topic: str) -> int:
 def two_at_once(world: World, topic: str) -> int:
     with world.worker(), world.worker():
         world.publish(topic, slow=6)
-        wait_until(world.starts, timeout=15)
+        wait_until(world.starts)
         world.emulator.advance(60)  # as if its lease were over: the other worker gets it, too
         world.wait_until_settled(topic)
-        wait_until(lambda: len(world.stage.read_runs("end")) == len(world.starts()), timeout=15)
+        wait_until(lambda: len(world.stage.read_runs("end")) == len(world.starts()))
     assert len({run["worker"] for run in world.starts()}) == len(world.starts())
     return len(world.starts())
 

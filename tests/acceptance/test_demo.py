@@ -18,8 +18,6 @@ import pytest
 from tests.conftest import end_servers
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(240)
-
 #: The first 1,000 orders; counted by hand from the data set, not by the code under test.
 FIRST_THOUSAND = {"published": 1000, "processed": 1000, "contacts": 325, "units": 2236}
 BROKERS = ["embedded", pytest.param("google", marks=pytest.mark.google_emulator)]
@@ -97,7 +95,7 @@ def processes_using(folder: Path, word: str = "") -> list[psutil.Process]:
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C or SIGTERM ends worker, servers and folder with the demo."""
     with start_demo(tmp_path, "--chaos") as demo:
-        wait_until(lambda: list(tmp_path.glob("convotic-demo-*/worker.log")), timeout=30)
+        wait_until(lambda: list(tmp_path.glob("convotic-demo-*/worker.log")))
         demo.send_signal(number)
         demo.communicate(timeout=60)
 
@@ -112,11 +110,11 @@ def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: signa
 def test_a_killed_demo_takes_its_worker_along(tmp_path: Path) -> None:
     """Not even kill -9 of the demo leaves a worker that runs for ever."""
     with start_demo(tmp_path, "--chaos") as demo:
-        wait_until(lambda: list(tmp_path.glob("convotic-demo-*/worker.log")), timeout=30)
+        wait_until(lambda: list(tmp_path.glob("convotic-demo-*/worker.log")))
         demo.kill()
         demo.communicate(timeout=60)
 
-    wait_until(lambda: not processes_using(tmp_path, "worker"), timeout=10)
+    wait_until(lambda: not processes_using(tmp_path, "worker"))
 
     for folder in tmp_path.glob("convotic-demo-*"):
         end_servers(folder)

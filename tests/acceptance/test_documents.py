@@ -19,8 +19,6 @@ from convotic_celery.settings import Settings
 from tests.acceptance.stage import Stage
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(120)
-
 ROOT = Path(__file__).parents[2]
 MODULE = re.compile(r"```python\n# modules/shop\.py\n(.*?)```", re.DOTALL)
 PUBLISH = re.compile(r"^\$ convotic (publish .*)$", re.MULTILINE)
@@ -67,7 +65,7 @@ def test_the_first_handler_works_as_shown(embedded_stage: Stage, page: str) -> N
 
     with embedded_stage.worker() as worker:
         run_there(embedded_stage, "convotic_celery.cli", *shlex.split(command[1]))
-        wait_until(lambda: contacts.find_by_external_id("c-1"), timeout=15)
+        wait_until(lambda: contacts.find_by_external_id("c-1"))
         (line,) = [each for each in worker.read_log().splitlines() if "Processing order" in each]
         assert line.endswith("attempt=1 order_id=1")
     store.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import grpc
-import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
@@ -14,8 +13,6 @@ from convotic_emulator import daemon
 from tests.conformance.broker import OURS, Broker
 from tests.support.browser import open_browser
 from tests.support.waiting import wait_until
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def rows_of(browser: webdriver.Chrome) -> list[list[str]]:

@@ -12,8 +12,6 @@ from convotic_emulator.testing import EmulatorThread
 from tests.acceptance.stage import QUEUE, TOPIC, Stage, Worker, make_stage
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def stage(tmp_path: Path, data_dir: Path, pubsub_emulator: EmulatorThread) -> Stage:
@@ -38,9 +36,9 @@ def test_an_unconfirmed_acknowledgement_is_sent_until_it_is_confirmed(
     pubsub_emulator.faults.lose_acks(2)
     stage.publish_json({"id": 1})
 
-    wait_until(lambda: stage.read_runs("end"), timeout=15)
+    wait_until(lambda: stage.read_runs("end"))
     subscription = f"projects/{stage.project}/subscriptions/{QUEUE}"
-    wait_until(lambda: not pubsub_emulator.count(subscription), timeout=8)
+    wait_until(lambda: not pubsub_emulator.count(subscription))
 
     assert not pubsub_emulator.faults.take_lost_ack()
     assert len(stage.read_runs()) == 1
@@ -53,13 +51,13 @@ def test_a_message_whose_acknowledgement_failed_comes_again(
     """Refused for good: the log says so, and the message is neither lost nor stuck."""
     subscription = f"projects/{stage.project}/subscriptions/{QUEUE}"
     stage.publish_json({"id": 1, "slow": 1})
-    wait_until(stage.read_runs, timeout=15)
+    wait_until(stage.read_runs)
     pubsub_emulator.faults.deny(subscription)
-    wait_until(lambda: "Acknowledgement not confirmed" in worker.read_log(), timeout=15)
+    wait_until(lambda: "Acknowledgement not confirmed" in worker.read_log())
     pubsub_emulator.faults.allow(subscription)
     assert pubsub_emulator.count(subscription) == 1
 
     pubsub_emulator.advance(60)  # its lease is over
 
-    wait_until(lambda: len(stage.read_runs("end")) == 2, timeout=20)
-    wait_until(lambda: not pubsub_emulator.count(subscription), timeout=8)
+    wait_until(lambda: len(stage.read_runs("end")) == 2)
+    wait_until(lambda: not pubsub_emulator.count(subscription))

@@ -20,8 +20,6 @@ from tests.acceptance.stage import QUEUE, Stage
 from tests.support.browser import open_browser
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @contextmanager
 def run_flower(stage: Stage) -> Iterator[str]:
@@ -38,7 +36,7 @@ def run_flower(stage: Stage) -> Iterator[str]:
     )
     with child:
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(url), timeout=30, what="Flower")
+        wait_until(lambda: answers(url), what="Flower")
         try:
             yield url
         except BaseException:
@@ -90,7 +88,7 @@ class Pages:
             return all(text in page for text in texts)
 
         try:
-            wait_until(has_all, timeout=30, what=f"{texts} on {path}")
+            wait_until(has_all, what=f"{texts} on {path}")
         except AssertionError:
             print(page)  # noqa: T201 - pytest shows it with the failure
             raise
@@ -112,7 +110,7 @@ def test_flower_shows_workers_tasks_retries_and_queues(
     with stage.worker() as worker, run_flower(stage) as url:
         pages = Pages(browser, url)
         pages.wait_for("/workers", "celery@", "Online")
-        (name,) = wait_until(lambda: read_json(f"{url}/api/workers"), timeout=20)
+        (name,) = wait_until(lambda: read_json(f"{url}/api/workers"))
 
         stage.publish_json({"id": "good-one"})
         pages.wait_for("/tasks", QUEUE, "SUCCESS")

@@ -14,8 +14,6 @@ from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient
 from convotic_celery.cli.demo.producer import close_publisher, make_publisher, make_subscriber
 from tests.acceptance.stage import QUEUE, TOPIC, Stage
 
-pytestmark = pytest.mark.timeout(120)
-
 CELERY = ("celery", "-A", "convotic_celery")
 CONVOTIC = ("convotic_celery.cli",)
 

@@ -17,7 +17,7 @@ SOURCE = Path(__file__).parent / "node"
 #: StreamingPulls that a subscriber opens by default.
 NODE_STREAMS = 5
 
-pytestmark = pytest.mark.timeout(300)  # the first run downloads 40 MB
+pytestmark = pytest.mark.timeout(600)  # the first run downloads 40 MB
 
 
 def run(script: str, node_folder: Path, emulator: EmulatorThread) -> Any:

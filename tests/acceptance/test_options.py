@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import psutil
-import pytest
 
 from convotic_celery.embedded import broker_address
 from convotic_celery.settings import Settings
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 
     from tests.acceptance.stage import Worker
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def test_two_apps_on_one_project_are_kept_apart_by_prefixes(stage: Stage) -> None:
     """The same module twice: each app gets its own messages, its own orders, its own answers."""
@@ -29,10 +26,10 @@ def test_two_apps_on_one_project_are_kept_apart_by_prefixes(stage: Stage) -> Non
         published = convotic(stage, "publish", TOPIC, '{"id": 1}')
         paused = convotic(stage, "pause", QUEUE)
         stage.publish_json({"id": 2}, topic=f"blue-{TOPIC}")
-        wait_until((stage.folder / "green-record").exists, timeout=15)
-        wait_until((stage.folder / "blue-record").exists, timeout=15)
-        wait_until(lambda: read_ends(stage, "green-") == 1, timeout=15)
-        wait_until(lambda: read_ends(stage, "blue-") == 1, timeout=15)
+        wait_until((stage.folder / "green-record").exists)
+        wait_until((stage.folder / "blue-record").exists)
+        wait_until(lambda: read_ends(stage, "green-") == 1)
+        wait_until(lambda: read_ends(stage, "blue-") == 1)
 
     assert published.returncode == 0, published.stderr
     assert "green@" in paused.stdout

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from tests.acceptance.commands import convotic
 from tests.acceptance.stage import QUEUE, TOPIC, Stage
 from tests.support.waiting import never, wait_until
-
-pytestmark = pytest.mark.timeout(120)
 
 OTHER = "custom.orders.plain"
 
@@ -27,11 +23,11 @@ def test_a_paused_handler_gets_nothing_until_it_is_resumed(stage: Stage) -> None
         for number in range(3):
             stage.publish_json({"of": "paused", "id": number})
         stage.publish_json({"of": "other"}, topic=OTHER)
-        wait_until(lambda: "other" in read_topics(stage), timeout=15)
+        wait_until(lambda: "other" in read_topics(stage))
         never(lambda: "paused" in read_topics(stage), for_=1.5)
         resumed = convotic(stage, "resume", TOPIC)
 
-        wait_until(lambda: read_topics(stage).count("paused") == 3, timeout=15)
+        wait_until(lambda: read_topics(stage).count("paused") == 3)
         never(lambda: len(read_topics(stage)) > 4, for_=0.5)
 
     assert paused.returncode == 0, paused.stderr
@@ -54,10 +50,10 @@ def test_a_worker_that_starts_later_keeps_to_the_pause(embedded_stage: Stage) ->
     with stage.worker() as worker:
         stage.publish_json({"of": "paused"})
         stage.publish_json({"of": "other"}, topic=OTHER)
-        wait_until(lambda: read_topics(stage) == ["other"], timeout=15)
+        wait_until(lambda: read_topics(stage) == ["other"])
         assert f"{QUEUE} is paused" in worker.read_log()
         convotic(stage, "resume", QUEUE)
-        wait_until(lambda: read_topics(stage) == ["other", "paused"], timeout=15)
+        wait_until(lambda: read_topics(stage) == ["other", "paused"])
 
     assert paused.returncode == 1
     assert "No worker answered" in paused.stderr
@@ -71,7 +67,7 @@ def test_resume_adds_no_queue_to_a_worker_that_does_not_serve_it(embedded_stage:
     with stage.worker("-Q", f"{OTHER}.shop"):
         resumed = convotic(stage, "resume", QUEUE)
         stage.publish_json({"of": "other"}, topic=OTHER)
-        wait_until(lambda: read_topics(stage) == ["other"], timeout=15)
+        wait_until(lambda: read_topics(stage) == ["other"])
 
     assert resumed.returncode == 1
     assert "does not consume it" in resumed.stdout

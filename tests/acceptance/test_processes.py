@@ -8,17 +8,14 @@ import signal
 from typing import TYPE_CHECKING
 
 import psutil
-import pytest
 
 from convotic_celery.cli.demo.child import Child
 from tests.acceptance.commands import convotic
 from tests.acceptance.stage import QUEUE
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from tests.acceptance.stage import Stage
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def test_a_killed_worker_is_replaced_and_loses_nothing(embedded_stage: Stage) -> None:
@@ -36,14 +33,14 @@ def test_a_killed_worker_is_replaced_and_loses_nothing(embedded_stage: Stage) ->
             assert fleet.is_running, log.read_text()
             return log.read_text().count(" ready.")
 
-        wait_until(lambda: count_ready() == 2, timeout=40)
+        wait_until(lambda: count_ready() == 2)
         for number in range(4):
             stage.publish_json({"id": number, "slow": 1})
-        wait_until(lambda: len(stage.read_runs()) >= 2, timeout=15)
+        wait_until(lambda: len(stage.read_runs()) >= 2)
         workers = psutil.Process(fleet._process.pid).children()
         os.kill(workers[0].pid, signal.SIGKILL)
 
-        wait_until(lambda: count_ready() == 3, timeout=40)
+        wait_until(lambda: count_ready() == 3)
         wait_until(
             lambda: {run["data"]["id"] for run in stage.read_runs("end")} == {0, 1, 2, 3},
             timeout=40,
@@ -53,7 +50,7 @@ def test_a_killed_worker_is_replaced_and_loses_nothing(embedded_stage: Stage) ->
         convotic(stage, "resume", QUEUE, "--timeout", "1")
         fleet.terminate()
 
-        assert fleet.wait(30) == 0
+        assert fleet.wait(PATIENCE) == 0
 
     assert {node.split("@")[0] for node in answer["workers"]} == {"celery1", "celery2"}
     assert "was killed by signal 9" in log.read_text()

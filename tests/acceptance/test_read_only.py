@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.waiting import wait_until
-
-pytestmark = pytest.mark.timeout(120)
+from tests.support.waiting import PATIENCE, wait_until
 
 #: In a mount namespace of its own: nothing is changed for others.
 READ_ONLY = """
@@ -45,10 +43,10 @@ def test_a_worker_runs_without_a_writable_folder(tmp_path: Path, our_emulator: s
             stderr=output,
         )
     try:
-        wait_until(lambda: " ready." in log.read_text(), timeout=40, what="the worker is ready")
+        wait_until(lambda: " ready." in log.read_text(), what="the worker is ready")
     finally:
         worker.terminate()
-        worker.wait(30)
+        worker.wait(PATIENCE)
 
     text = log.read_text()
     assert worker.returncode == 0

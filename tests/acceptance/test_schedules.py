@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import os
 
-import pytest
-
 from convotic_celery.cli.demo.child import Child
 from tests.acceptance.stage import Stage
 from tests.support.waiting import wait_until
-
-pytestmark = pytest.mark.timeout(120)
 
 MODULE = """
 from convotic_celery import ConvoticModule

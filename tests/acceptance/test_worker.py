@@ -6,9 +6,7 @@ import pytest
 
 from tests.acceptance.stage import QUEUE, TOPIC, Stage
 from tests.conftest import end_servers
-from tests.support.waiting import never, wait_until
-
-pytestmark = pytest.mark.timeout(120)
+from tests.support.waiting import PATIENCE, never, wait_until
 
 
 def test_it_prints_what_it_consumes(embedded_stage: Stage) -> None:
@@ -29,7 +27,7 @@ def test_every_pool_runs_async_and_plain_handlers(embedded_stage: Stage, pool: s
         embedded_stage.publish_json({"id": "async"})
         embedded_stage.publish_json({"id": "plain"}, topic="custom.orders.plain")
 
-        wait_until(lambda: len(embedded_stage.read_runs("end")) == 2, timeout=20)
+        wait_until(lambda: len(embedded_stage.read_runs("end")) == 2)
 
 
 @pytest.mark.crash(6, "the worker, on SIGTERM", lost="nothing", repeated="nothing")
@@ -39,16 +37,16 @@ def test_sigterm_finishes_what_runs_and_leaves(embedded_stage: Stage, pool: str)
     arguments = () if pool == "default" else ("-P", pool, "-c", "2")
     with embedded_stage.worker(*arguments) as worker:
         embedded_stage.publish_json({"id": "slow", "slow": 2})
-        wait_until(embedded_stage.read_runs, timeout=20)
+        wait_until(embedded_stage.read_runs)
 
         worker.child.terminate()
 
-        assert worker.child.wait(20) == 0
+        assert worker.child.wait(PATIENCE) == 0
         assert len(embedded_stage.read_runs("end")) == 1
 
     with embedded_stage.worker():
         embedded_stage.publish_json({"id": "next"})
-        wait_until(lambda: len(embedded_stage.read_runs("end")) == 2, timeout=15)
+        wait_until(lambda: len(embedded_stage.read_runs("end")) == 2)
     assert [run["data"]["id"] for run in embedded_stage.read_runs()] == ["slow", "next"]
 
 
@@ -60,13 +58,13 @@ def test_sigterm_hands_back_what_has_not_started(embedded_stage: Stage, pool: st
         embedded_stage.publish_json({"id": 0, "slow": 6})
         for number in (1, 2):
             embedded_stage.publish_json({"id": number})
-        wait_until(embedded_stage.read_runs, timeout=15)
+        wait_until(embedded_stage.read_runs)
         worker.child.terminate()
-        assert worker.child.wait(20) == 0
+        assert worker.child.wait(PATIENCE) == 0
     assert [run["data"]["id"] for run in embedded_stage.read_runs()] == [0]
 
     with embedded_stage.worker():
-        wait_until(lambda: len(embedded_stage.read_runs("end")) == 3, timeout=15)
+        wait_until(lambda: len(embedded_stage.read_runs("end")) == 3)
 
     assert sorted(run["data"]["id"] for run in embedded_stage.read_runs()) == [0, 1, 2]
 
@@ -94,7 +92,7 @@ def test_a_broken_module_stops_the_worker(
     (embedded_stage.folder / "modules" / "broken.py").write_text(source)
 
     with embedded_stage.worker(ready=False) as worker:
-        assert worker.child.wait(30) != 0
+        assert worker.child.wait(PATIENCE) != 0
 
     log = worker.read_log()
     assert "broken.py" in log
@@ -115,7 +113,7 @@ def test_the_embedded_servers_are_refused_where_they_would_lose_data(
 ) -> None:
     """In production a worker without URLs does not start, and says which variables are missing."""
     with embedded_stage.worker(ready=False, **{name: value}) as worker:
-        assert worker.child.wait(30) != 0
+        assert worker.child.wait(PATIENCE) != 0
 
     log = worker.read_log()
     assert "CONVOTIC_BROKER_URL" in log
@@ -132,7 +130,7 @@ def test_it_starts_without_any_configuration(embedded_stage: Stage) -> None:
     try:
         with embedded_stage.worker():
             embedded_stage.publish_json({"id": 1})
-            wait_until(lambda: embedded_stage.read_runs("end"), timeout=15)
+            wait_until(lambda: embedded_stage.read_runs("end"))
     finally:
         end_servers(default)
 
@@ -165,10 +163,10 @@ def test_a_coroutine_that_swallows_its_cancellation_keeps_no_worker(
     arguments = () if pool == "default" else ("-P", pool, "-c", "1")
     with embedded_stage.worker(*arguments) as worker:
         embedded_stage.publish_json({}, topic="custom.stubborn")
-        wait_until(lambda: "it runs" in worker.read_log(), timeout=20)
+        wait_until(lambda: "it runs" in worker.read_log())
         worker.child.terminate()
-        wait_until(lambda: "Warm shutdown" in worker.read_log(), timeout=20)
+        wait_until(lambda: "Warm shutdown" in worker.read_log())
         never(lambda: not worker.child.is_running, for_=1.5)
         worker.child.terminate()
 
-        assert worker.child.wait(20) is not None
+        assert worker.child.wait(PATIENCE) is not None

@@ -60,7 +60,7 @@ class World:
     def __enter__(self) -> Self:
         """Wait until the workers are ready."""
         for number in range(len(self.workers)):
-            wait_until(lambda n=number: "ready." in self.read_log(n), timeout=60, what="a worker")  # type: ignore[misc]  # mypy does not infer a lambda with a default
+            wait_until(lambda n=number: "ready." in self.read_log(n), what="a worker")  # type: ignore[misc]  # mypy does not infer a lambda with a default
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -99,7 +99,7 @@ class World:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        wait_until(lambda: _listens(port), timeout=30, what=f"{command[0]} to listen")
+        wait_until(lambda: _listens(port), what=f"{command[0]} to listen")
         return process
 
     def _start_worker(self, number: int) -> Child:

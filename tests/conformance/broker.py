@@ -20,7 +20,7 @@ from google.protobuf import empty_pb2
 from google.pubsub_v1.types import pubsub as t
 from google.pubsub_v1.types import schema as s
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 #: Raw protobuf messages have no stubs.
 Proto = Any
@@ -324,7 +324,7 @@ class Stream:
         """End it from the client's side."""
         self._call.cancel()
         self._requests.put(None)
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=PATIENCE)
 
     def _collect(self) -> None:
         try:

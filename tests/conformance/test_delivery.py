@@ -63,7 +63,8 @@ def test_a_lease_ends_when_its_deadline_says(broker: Broker, topic: str, subscri
     start = time.monotonic()
     wait_until(lambda: broker.pull_now(subscription))
 
-    assert 0.95 < time.monotonic() - start < 1.6
+    # Not the subscription's ten.
+    assert 0.95 < time.monotonic() - start < 9
 
 
 def test_an_extended_lease_holds(broker: Broker, topic: str, subscription: str) -> None:
@@ -87,7 +88,7 @@ def test_a_nacked_message_comes_back_at_once(broker: Broker, topic: str, subscri
 
     start = time.monotonic()
     assert bodies(broker.pull(subscription)) == [b"x"]
-    assert time.monotonic() - start < 0.5
+    assert time.monotonic() - start < 5  # not when its lease would have ended
 
 
 def test_a_late_acknowledgement_counts_until_redelivery(
@@ -157,7 +158,7 @@ def test_a_pull_waits_for_a_message(broker: Broker, topic: str, subscription: st
 
     start = time.monotonic()
     assert bodies(pending.result().received_messages) == [b"x"]
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 15  # of 20
 
 
 def test_a_pull_answers_before_its_deadline(broker: Broker, subscription: str) -> None:

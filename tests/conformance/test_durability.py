@@ -24,7 +24,7 @@ from google.protobuf import struct_pb2, timestamp_pb2
 
 from convotic_emulator import daemon
 from tests.conformance.broker import OURS, Broker, unique
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 #: How many times the server is killed; more by KILL_ITERATIONS (50 before a release).
 ITERATIONS = int(os.environ.get("KILL_ITERATIONS", "5"))
@@ -200,7 +200,7 @@ def test_nothing_confirmed_is_lost_by_kill_9(folder: Path) -> None:
         assert info is not None
         os.kill(info["pid"], signal.SIGKILL)
         for thread in threads:
-            thread.join(timeout=20)
+            thread.join(timeout=PATIENCE)
         wait_until(lambda: daemon.status(folder) is None)
         address = daemon.ensure_running(folder)
         broker = Broker(OURS, grpc.insecure_channel(address), "p")
@@ -254,7 +254,7 @@ def test_a_seek_is_not_torn_by_kill_9(folder: Path) -> None:
     assert info is not None
     os.kill(info["pid"], signal.SIGKILL)
 
-    asker.join(timeout=20)
+    asker.join(timeout=PATIENCE)
     broker.close()
     wait_until(lambda: daemon.status(folder) is None)
     again = Broker(OURS, grpc.insecure_channel(daemon.ensure_running(folder)), "p")

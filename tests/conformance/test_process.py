@@ -20,7 +20,7 @@ import pytest
 
 from convotic_emulator import daemon
 from tests.conformance.broker import OURS, Broker, bodies
-from tests.support.waiting import never, wait_until
+from tests.support.waiting import PATIENCE, never, wait_until
 
 
 @pytest.fixture
@@ -120,12 +120,12 @@ def test_it_ends_after_its_last_client(folder: Path) -> None:
     """An open connection keeps it, however quiet; without one it ends."""
     address = daemon.ensure_running(folder, idle_seconds=0.5)
     channel = grpc.insecure_channel(address)
-    grpc.channel_ready_future(channel).result(timeout=5)
+    grpc.channel_ready_future(channel).result(timeout=PATIENCE)
     never(lambda: daemon.status(folder) is None, for_=1.2)
 
     channel.close()
 
-    wait_until(lambda: daemon.status(folder) is None, timeout=5)
+    wait_until(lambda: daemon.status(folder) is None)
 
 
 def test_a_damaged_folder_is_an_error_with_the_reason(folder: Path) -> None:

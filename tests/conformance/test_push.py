@@ -39,7 +39,7 @@ def test_a_message_is_pushed_wrapped_in_json(
 
     [message_id] = broker.publish(topic, b"\x00hello", attributes={"a": "1"})
 
-    wait_until(lambda: endpoint.requests, timeout=10)
+    wait_until(lambda: endpoint.requests)
     [request] = endpoint.requests
     assert request.path == "/push?token=t"
     assert request.headers["content-type"].startswith("application/json")
@@ -59,7 +59,7 @@ def test_what_is_refused_is_pushed_again(broker: Broker, topic: str, endpoint: E
 
     broker.publish(topic, b"x")
 
-    wait_until(lambda: len(endpoint.requests) == 3, timeout=20)
+    wait_until(lambda: len(endpoint.requests) == 3)
     assert len({json.loads(r.body)["message"]["messageId"] for r in endpoint.requests}) == 1
 
 
@@ -72,7 +72,7 @@ def test_without_wrapper_the_body_is_the_data(
 
     [message_id] = broker.publish(topic, b"raw", attributes={"kind": "a"})
 
-    wait_until(lambda: endpoint.requests, timeout=10)
+    wait_until(lambda: endpoint.requests)
     [request] = endpoint.requests
     assert request.body == b"raw"
     assert request.headers["x-goog-pubsub-message-id"] == message_id
@@ -86,7 +86,7 @@ def test_a_push_subscription_becomes_a_pull_subscription(
     """By an empty configuration; nothing is pushed from then on."""
     subscription = broker.subscription(topic, push_config=config(endpoint))
     broker.publish(topic, b"pushed")
-    wait_until(lambda: endpoint.requests, timeout=10)
+    wait_until(lambda: endpoint.requests)
 
     broker.call("ModifyPushConfig", subscription=subscription, push_config=t.PushConfig.pb()())
     broker.publish(topic, b"pulled")

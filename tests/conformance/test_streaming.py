@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from tests.conformance.broker import Broker, bodies
-from tests.support.waiting import never, wait_until
+from tests.support.waiting import PATIENCE, never, wait_until
 
 
 def test_a_stream_delivers_and_acknowledges(broker: Broker, topic: str, subscription: str) -> None:
@@ -47,7 +47,7 @@ def test_half_close_ends_a_stream_and_keeps_its_leases(
 
     stream.half_close()
 
-    assert stream.ended.wait(5)
+    assert stream.ended.wait(PATIENCE)
     assert stream.code == grpc.StatusCode.OK
     never(lambda: broker.pull_now(subscription), for_=0.3)
     broker.modify(subscription, stream.received, 1)
@@ -75,7 +75,7 @@ def test_the_stream_has_its_own_deadline(broker: Broker, topic: str) -> None:
     subscription = broker.subscription(topic, ack_deadline_seconds=30)
 
     refused = broker.stream(subscription, stream_ack_deadline_seconds=5)
-    assert refused.ended.wait(5)
+    assert refused.ended.wait(PATIENCE)
 
     assert refused.code == grpc.StatusCode.INVALID_ARGUMENT
 
@@ -86,7 +86,7 @@ def test_a_bogus_ack_id_aborts_the_stream(broker: Broker, subscription: str) -> 
 
     stream.send(ack_ids=["bogus"])
 
-    assert stream.ended.wait(5)
+    assert stream.ended.wait(PATIENCE)
     assert stream.code == grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -97,7 +97,7 @@ def test_deleting_the_subscription_ends_its_streams(broker: Broker, subscription
 
     broker.call("DeleteSubscription", subscription=subscription)
 
-    assert stream.ended.wait(5)
+    assert stream.ended.wait(PATIENCE)
     assert stream.code == grpc.StatusCode.NOT_FOUND
 
 
@@ -172,7 +172,7 @@ def test_flow_control_is_set_by_the_first_request_only(broker: Broker, subscript
 
     stream.send(max_outstanding_messages=6)
 
-    assert stream.ended.wait(5)
+    assert stream.ended.wait(PATIENCE)
     assert stream.code == grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -187,7 +187,7 @@ def test_responses_fit_a_client_with_default_limits(
     pulled = broker.pull_now(subscription)  # an error if it is too large
     stream = broker.stream(subscription)
 
-    wait_until(lambda: len(stream.received) + len(pulled) == 20, timeout=10)
+    wait_until(lambda: len(stream.received) + len(pulled) == 20)
     assert pulled
 
 

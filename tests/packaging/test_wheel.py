@@ -5,8 +5,6 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-import pytest
-
 from tests.packaging.support import run
 
 PACKAGES = {
@@ -39,13 +37,11 @@ def test_it_says_that_it_is_typed_and_brings_the_orders(wheel: Path) -> None:
     assert any(name.startswith("convotic_order_processor/") and ".jsonl" in name for name in names)
 
 
-@pytest.mark.timeout(300)
 def test_the_command_works_where_only_the_wheel_is(environment: Path, tmp_path: Path) -> None:
     """`convotic --help` lists the commands in a fresh environment."""
     assert "demo" in run(environment, "convotic", "--help", cwd=tmp_path)
 
 
-@pytest.mark.timeout(300)
 def test_kombu_knows_the_transport_whatever_is_imported_first(
     environment: Path, tmp_path: Path
 ) -> None:
@@ -60,7 +56,6 @@ print(Connection("pubsub://demo").get_transport_cls().driver_type)
     assert run(environment, "python", "-c", script, cwd=tmp_path) == "pubsub\n"
 
 
-@pytest.mark.timeout(300)
 def test_every_module_of_the_wheel_can_be_imported(environment: Path, tmp_path: Path) -> None:
     """No module needs what the wheel does not declare, or imports the repository's paths."""
     script = f"""
@@ -75,7 +70,6 @@ for package in {sorted(PACKAGES)}:
     run(environment, "python", "-W", "error::SyntaxWarning", "-c", script, cwd=tmp_path)
 
 
-@pytest.mark.timeout(300)
 def test_the_transport_is_found_without_our_app(environment: Path, tmp_path: Path) -> None:
     """`pubsub://` is a transport for every Celery process of the environment."""
     script = (

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from convotic_emulator import daemon
-from tests.support.waiting import scaled_timeout, wait_until
+from tests.support.waiting import wait_until
 
 __all__ = ["end_emulator"]
 
@@ -22,6 +22,5 @@ def end_emulator(data_dir: Path) -> None:
     if info is not None:
         wait_until(
             lambda: not psutil.pid_exists(int(info["pid"])),
-            timeout=scaled_timeout(3),
             what="the emulator's process is gone",
         )

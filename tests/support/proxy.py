@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from tests.support.waiting import PATIENCE
+
 __all__ = ["Proxy", "run_proxy"]
 
 _CHUNK_BYTES = 1 << 16
@@ -50,7 +52,7 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(PATIENCE)
 
     def reset(self) -> None:
         """Reset all open connections, as a restarted load balancer does."""
@@ -81,9 +83,9 @@ class Proxy:
 
     def close(self) -> None:
         """End all connections and the thread."""
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(PATIENCE)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         self._loop.close()
 
     def _call(self, change: Callable[[], object]) -> None:
@@ -94,7 +96,7 @@ class Proxy:
             done.set()
 
         self._loop.call_soon_threadsafe(run)
-        done.wait(10)
+        done.wait(PATIENCE)
 
     def _abort_all(self) -> None:
         for link in self._links:

@@ -20,7 +20,7 @@ from convotic_pubsub.queue import (
     Received,
 )
 from convotic_pubsub.session import Session
-from tests.support.waiting import scaled_timeout
+from tests.support.waiting import PATIENCE
 
 __all__ = ["Harness", "PlainPolicy", "make_payload", "make_spec", "unique"]
 
@@ -121,15 +121,15 @@ class Harness:
             )
             for value in values
         ]
-        return [future.result(10) for future in futures]
+        return [future.result(PATIENCE) for future in futures]
 
-    def drain_until(self, condition: Callable[[], object], seconds: float = 5.0) -> None:
-        """Hand over what comes until the condition holds; fail after ``seconds`` (more in CI)."""
+    def drain_until(self, condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+        """Hand over what comes until the condition holds; fail after :data:`PATIENCE` or more."""
         clock = self.session.clock
-        end = clock() + scaled_timeout(seconds)
+        end = clock() + max(seconds, PATIENCE)
         while not condition():
             if clock() > end:
-                pytest.fail(f"not within {seconds} s; handed over: {self.bodies}")
+                pytest.fail(f"not within {max(seconds, PATIENCE):g} s; handed over: {self.bodies}")
             try:
                 self.connection.drain_events(timeout=0.05)
             except TimeoutError:

@@ -66,7 +66,7 @@ def test_a_delay_counts_both_ways(proxy: Proxy) -> None:
 
         assert ask(peer) == b"hello"
 
-        assert 0.2 <= time.monotonic() - began < 2
+        assert 0.2 <= time.monotonic() - began < 10
 
 
 def test_silence_is_of_open_connections(proxy: Proxy) -> None:

@@ -171,7 +171,7 @@ class Plain:
         default = ["worker", "-n", f"{name}@%h", "--loglevel", "INFO", "--concurrency", "2"]
         with self.child(*default, *arguments, log=log.name) as child:
             try:
-                wait_until(lambda: " ready" in log.read_text(), timeout=30, what="the worker")
+                wait_until(lambda: " ready" in log.read_text(), what="the worker")
                 yield child
             except BaseException:
                 print(log.read_text()[-6000:])  # noqa: T201 - pytest shows it with the failure

@@ -20,12 +20,10 @@ from convotic_pubsub.errors import PublishError
 from convotic_pubsub.outgoing import OutgoingMessage
 from convotic_pubsub.queue import QueueSpec
 from tests.integration.celery.conftest import second_app
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from tests.integration.celery.conftest import Plain
-
-pytestmark = pytest.mark.timeout(240)
 
 
 def control_subscriptions(plain: Plain) -> set[str]:
@@ -78,7 +76,7 @@ def test_each_workers_answer_comes_within_200_ms(plain: Plain, worker: object) -
     del worker
     clock = plain.session.clock
     with plain.worker("second"):
-        wait_until(lambda: len(plain.app.control.ping(timeout=2)) == 2, timeout=15)
+        wait_until(lambda: len(plain.app.control.ping(timeout=2)) == 2)
         for question in ("ping", "stats", "active_queues", "registered", "scheduled", "conf"):
             seconds: list[float] = []
             for _ in range(9):
@@ -97,7 +95,7 @@ def test_two_workers_find_each_other(plain: Plain, worker: object) -> None:
         log = (plain.folder / "second.log").read_text()
 
         assert "mingle: sync with 1 nodes" in log
-        replies = wait_until(lambda: len(plain.app.control.ping(timeout=2)) == 2, timeout=15)
+        replies = wait_until(lambda: len(plain.app.control.ping(timeout=2)) == 2)
         assert replies
 
 
@@ -107,7 +105,7 @@ def test_a_broadcast_reaches_every_worker(plain: Plain, worker: object) -> None:
     with plain.worker("second"):
         plain.app.send_task("plain.note", ("hello",), queue=Broadcast("news"))
 
-        wait_until(lambda: len(plain.read_notes()) == 2, timeout=15)
+        wait_until(lambda: len(plain.read_notes()) == 2)
 
     # Written by children of two parents.
     assert len({line.split()[0] for line in plain.read_notes()}) == 2
@@ -127,7 +125,7 @@ def test_a_queue_is_paused_and_resumed(plain: Plain, worker: object) -> None:
 
     plain.app.control.add_consumer("celery", reply=True, timeout=5)
 
-    assert waiting.get(timeout=20) == 42
+    assert waiting.get(timeout=PATIENCE) == 42
 
 
 def test_a_killed_workers_subscription_is_taken_over(plain: Plain, worker: object) -> None:
@@ -246,7 +244,7 @@ def send_raw(plain: Plain, topic: str, exchange: str, body: Any, key: str = "") 
     message = OutgoingMessage(
         f"{plain.prefix}celery.{topic}", json.dumps(envelope).encode(), attributes
     )
-    plain.session.publish(message).result(10)
+    plain.session.publish(message).result(PATIENCE)
 
 
 def test_a_worker_outlives_malformed_events_and_orders(plain: Plain) -> None:
@@ -262,11 +260,11 @@ def test_a_worker_outlives_malformed_events_and_orders(plain: Plain) -> None:
         attributes = {"exchange": "celeryev", "rk": "worker.x"}
         for topic in ("events", "control"):
             message = OutgoingMessage(f"{app.prefix}celery.{topic}", data, attributes)
-            app.session.publish(message).result(10)
+            app.session.publish(message).result(PATIENCE)
 
         log = plain.folder / "tough.log"
-        wait_until(lambda: "'no_such_order'" in log.read_text(), timeout=30)
-        assert app.send("add", 2, 3).get(timeout=20) == 5
+        wait_until(lambda: "'no_such_order'" in log.read_text())
+        assert app.send("add", 2, 3).get(timeout=PATIENCE) == 5
         assert app.app.control.ping(timeout=10, limit=1)
 
     assert "Unrecoverable" not in log.read_text()
@@ -280,7 +278,7 @@ def test_an_order_that_comes_by_the_events_topic_is_not_obeyed(plain: Plain) -> 
         send_raw(app, "events", "celery.pidbox", order)
         send_raw(app, "events", "", order, "deaf.celery.pidbox")
 
-        assert app.send("add", 2, 3).get(timeout=20) == 5
+        assert app.send("add", 2, 3).get(timeout=PATIENCE) == 5
         assert app.app.control.ping(timeout=10, limit=1)
         assert "Got shutdown from remote" not in (plain.folder / "deaf.log").read_text()
 
@@ -292,7 +290,7 @@ def test_a_worker_without_remote_control_obeys_nobody(plain: Plain) -> None:
         second_app(plain, MORE=json.dumps(more)) as app,
         app.worker("locked", "--without-gossip", "--without-mingle"),
     ):
-        assert app.send("add", 2, 3).get(timeout=20) == 5
+        assert app.send("add", 2, 3).get(timeout=PATIENCE) == 5
         assert app.app.control.ping(timeout=1) == []
 
 
@@ -310,4 +308,4 @@ def test_an_order_to_consume_binds_the_queue_for_every_publisher(plain: Plain) -
                 )
             return None
 
-        assert wait_until(send, timeout=30).get(timeout=20) == 5
+        assert wait_until(send).get(timeout=PATIENCE) == 5

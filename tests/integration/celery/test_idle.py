@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import psutil
-import pytest
 
-from tests.support.waiting import never
+from tests.support.waiting import PATIENCE, never
 
 if TYPE_CHECKING:
     from convotic_celery.cli.demo.child import Child
     from tests.integration.celery.conftest import Plain
 
-pytestmark = pytest.mark.timeout(120)
 SECONDS = 8.0
 
 
@@ -26,7 +24,7 @@ def cpu_seconds(worker: Child) -> float:
 
 def test_an_idle_worker_uses_under_one_percent_of_a_core(plain: Plain, worker: Child) -> None:
     """With events, gossip and heartbeats as Celery has them, and two children."""
-    plain.send("add", 1, 2).get(timeout=20)
+    plain.send("add", 1, 2).get(timeout=PATIENCE)
     before = cpu_seconds(worker)
 
     never(lambda: worker.is_running is False, for_=SECONDS)

@@ -10,12 +10,11 @@ import pytest
 
 from convotic_pubsub.outgoing import OutgoingMessage
 from tests.support.pubsub import pull, unique
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from tests.integration.celery.conftest import Plain
 
-pytestmark = pytest.mark.timeout(180)
 
 _HEADERS = (
     *("lang", "task", "id", "root_id", "parent_id", "group", "group_index", "retries", "eta"),
@@ -73,8 +72,8 @@ def test_a_malformed_envelope_takes_no_slot(plain: Plain, pool: str) -> None:
             session.publish(OutgoingMessage(f"{plain.prefix}celery", m)) for m in malformed()
         ]
         for future in futures:
-            future.result(30)
+            future.result(PATIENCE)
         good = [plain.send("add", 1, number) for number in range(10)]
 
         assert [result.get(timeout=60) for result in good] == list(range(1, 11))
-        wait_until(lambda: not list(pull(session, f"{plain.prefix}celery")), timeout=60)
+        wait_until(lambda: not list(pull(session, f"{plain.prefix}celery")))

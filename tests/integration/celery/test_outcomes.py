@@ -14,12 +14,12 @@ from celery.exceptions import TaskRevokedError
 from convotic_pubsub.celery.codec import decode_envelope
 from convotic_pubsub.outgoing import OutgoingMessage
 from tests.support.pubsub import acknowledge, pull
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from tests.integration.celery.conftest import Plain
 
-pytestmark = [pytest.mark.usefixtures("worker"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.usefixtures("worker")]
 SECONDS = 20
 
 
@@ -101,7 +101,7 @@ def test_an_undecodable_body_is_a_dead_letter(plain: Plain) -> None:
     """Data that is no envelope, or an envelope that is no task: kept, and the worker goes on."""
     one, two = uuid.uuid4().hex, uuid.uuid4().hex
     session = plain.session
-    session.publish(OutgoingMessage(f"{plain.prefix}celery", one.encode())).result(10)
+    session.publish(OutgoingMessage(f"{plain.prefix}celery", one.encode())).result(PATIENCE)
     strange = {"body": two, "headers": {}, "properties": {}, "content-type": "application/json"}
     session.publish(OutgoingMessage(f"{plain.prefix}celery", json.dumps(strange).encode())).result(
         10

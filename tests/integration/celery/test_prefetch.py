@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.support.pubsub import pull
 from tests.support.waiting import never, wait_until
 
 if TYPE_CHECKING:
     from tests.integration.celery.conftest import Plain
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def test_a_worker_takes_its_prefetch_count(plain: Plain) -> None:
@@ -26,7 +22,7 @@ def test_a_worker_takes_its_prefetch_count(plain: Plain) -> None:
             replies = [inspect.active() or {}, inspect.reserved() or {}]
             return sum(len(tasks) for reply in replies for tasks in reply.values())
 
-        wait_until(lambda: held() == 4, timeout=15)
+        wait_until(lambda: held() == 4)
         never(lambda: held() > 4, for_=0.5)
         left = len(list(pull(plain.session, f"{plain.prefix}celery")))
         worker.kill()

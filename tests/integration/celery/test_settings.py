@@ -13,14 +13,13 @@ from celery.exceptions import TaskRevokedError
 from convotic_pubsub.outgoing import OutgoingMessage
 from tests.integration.celery.conftest import second_app
 from tests.support.pubsub import pull
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.integration.celery.conftest import Plain
 
-pytestmark = pytest.mark.timeout(180)
 SECONDS = 20
 
 
@@ -63,7 +62,7 @@ def test_without_late_acks_each_outcome_ends_the_message(early: Plain) -> None:
 def test_without_late_acks_what_was_never_run_is_kept_or_revoked(early: Plain) -> None:
     """An unknown task and a foreign message are dead letters, as they are with late acks."""
     unknown = early.send("no_such_task")
-    early.session.publish(OutgoingMessage(f"{early.prefix}celery", b"foreign")).result(10)
+    early.session.publish(OutgoingMessage(f"{early.prefix}celery", b"foreign")).result(PATIENCE)
     expired = early.send("add", 1, 1, expires=datetime.now(UTC) - timedelta(seconds=1))
     letters: list[bytes] = []
 
@@ -114,7 +113,7 @@ def test_a_killed_workers_task_runs_on_another(plain: Plain, pool: str) -> None:
             app.send("note", "waiting")
             doomed.kill()
         with app.worker("next", "-P", "threads"):
-            wait_until(lambda: len(app.read_notes()) >= 3, timeout=40)
+            wait_until(lambda: len(app.read_notes()) >= 3)
 
     assert sorted(line.split()[1] for line in app.read_notes()) == ["slow", "slow", "waiting"]
 

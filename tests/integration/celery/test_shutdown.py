@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.pubsub import pull
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from tests.integration.celery.conftest import Plain
-
-pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
@@ -21,11 +19,11 @@ def test_what_waits_for_its_eta_goes_back_at_once(plain: Plain, pool: str) -> No
     with plain.worker("leaving", "-P", pool) as worker:
         result = plain.send("add", 1, 2, countdown=9)
         inspect = plain.app.control.inspect(timeout=1)
-        wait_until(lambda: "add" in str(inspect.scheduled()), timeout=20)
+        wait_until(lambda: "add" in str(inspect.scheduled()))
         worker.terminate()
-        assert worker.wait(30) == 0
+        assert worker.wait(PATIENCE) == 0
 
-    back = wait_until(lambda: list(pull(plain.session, f"{plain.prefix}celery")), timeout=5)
+    back = wait_until(lambda: list(pull(plain.session, f"{plain.prefix}celery")))
 
     assert [result.id in str(each.message.data) for each in back] == [True]
     plain.session.resources.purge(plain.session.spec("celery"))

@@ -7,14 +7,10 @@ import re
 from contextlib import suppress
 from typing import Any
 
-import pytest
-
 from convotic_pubsub.outgoing import OutgoingMessage
 from tests.integration.celery.conftest import Plain, second_app
 from tests.support.pubsub import pull, unique
-from tests.support.waiting import wait_until
-
-pytestmark = pytest.mark.timeout(240)
+from tests.support.waiting import PATIENCE, wait_until
 
 
 def test_results_come_back_by_rpc(plain: Plain) -> None:
@@ -23,7 +19,7 @@ def test_results_come_back_by_rpc(plain: Plain) -> None:
         results = [app.send("add", number, 1) for number in range(10)]
         failed = app.send("fail")
 
-        assert [result.get(timeout=20) for result in results] == list(range(1, 11))
+        assert [result.get(timeout=PATIENCE) for result in results] == list(range(1, 11))
         assert str(failed.get(timeout=20, propagate=False)) == "as asked"
 
 
@@ -37,7 +33,7 @@ def test_gossip_tells_of_a_worker_that_joins_and_leaves(plain: Plain) -> None:
             )
             assert not re.search(r"guest@\S+ left", log.read_text())
 
-        wait_until(lambda: re.search(r"guest@\S+ left", log.read_text()), timeout=30)
+        wait_until(lambda: re.search(r"guest@\S+ left", log.read_text()))
 
 
 def test_two_prefixes_part_tasks_control_and_events(plain: Plain, worker: object) -> None:
@@ -51,9 +47,9 @@ def test_two_prefixes_part_tasks_control_and_events(plain: Plain, worker: object
     ):
         receiver = second.app.events.Receiver(connection, handlers={"*": seen.append})
         with receiver.consumer_context() as (events, _, _):
-            plain.send("note", "ours").get(timeout=20)
-            second.send("note", "theirs").get(timeout=20)
-            wait_until(lambda: drain(events, seen, "task-succeeded"), timeout=20)
+            plain.send("note", "ours").get(timeout=PATIENCE)
+            second.send("note", "theirs").get(timeout=PATIENCE)
+            wait_until(lambda: drain(events, seen, "task-succeeded"))
             ours = plain.app.control.ping(timeout=2)
             theirs = second.app.control.ping(timeout=2)
 
@@ -86,7 +82,7 @@ def test_a_message_that_celery_fails_on_is_a_dead_letter_and_leased_no_more(
     }
     data = json.dumps(broken).encode()
     session = plain.session
-    session.publish(OutgoingMessage(f"{plain.prefix}celery", data)).result(10)
+    session.publish(OutgoingMessage(f"{plain.prefix}celery", data)).result(PATIENCE)
 
     def find() -> Any:
         letters = pull(session, f"{plain.prefix}celery.dead-letter")
@@ -94,5 +90,5 @@ def test_a_message_that_celery_fails_on_is_a_dead_letter_and_leased_no_more(
 
     (letter, *_) = wait_until(find, timeout=75)
     assert letter.data == data
-    assert plain.send("add", 2, 3).get(timeout=20) == 5
+    assert plain.send("add", 2, 3).get(timeout=PATIENCE) == 5
     assert not list(pull(session, f"{plain.prefix}celery"))

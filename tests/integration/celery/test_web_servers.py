@@ -19,9 +19,7 @@ from convotic_pubsub import session_for
 from convotic_pubsub.celery.codec import decode_envelope
 from convotic_pubsub.session import Session
 from tests.support.pubsub import pull, unique
-from tests.support.waiting import wait_until
-
-pytestmark = pytest.mark.timeout(120)
+from tests.support.waiting import PATIENCE, wait_until
 
 #: Written to ``web.py``: a plain Celery app and Convotic's ``publish`` in one web application.
 WEB = """
@@ -110,15 +108,15 @@ def test_each_process_of_a_web_server_publishes(
             paths = visit_both_processes(f"http://127.0.0.1:{port}", child)
             expected = Counter([*paths, *(["/preloaded"] if more else [])])
             sent = Receiver(session)
-            wait_until(lambda: sent.read_tasks() >= expected, timeout=30)
-            wait_until(lambda: sent.read_messages() >= expected, timeout=30)
+            wait_until(lambda: sent.read_tasks() >= expected)
+            wait_until(lambda: sent.read_messages() >= expected)
         except BaseException:
             print(child.last_lines(60))  # noqa: T201 - pytest shows it with the failure
             raise
         finally:
             session.close()
         child.terminate()
-        child.wait(20)
+        child.wait(PATIENCE)
 
     assert sent.tasks == sent.messages == expected
     assert "Task was destroyed" not in child.last_lines(1000)
@@ -151,10 +149,10 @@ def visit_both_processes(url: str, child: Child) -> list[str]:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", int(url.rsplit(":", 1)[1]))) == 0
 
-    wait_until(answers, timeout=30, what="the server answers")
+    wait_until(answers, what="the server answers")
     one_request_each = httpx.Limits(max_keepalive_connections=0)
     with httpx.Client(limits=one_request_each, timeout=20) as client, ThreadPoolExecutor(4) as pool:
-        wait_until(are_both_seen, timeout=20, what="an answer of a second process")
+        wait_until(are_both_seen, what="an answer of a second process")
     return paths
 
 

@@ -19,7 +19,6 @@ from convotic_celery.context import Services, Store
 from convotic_celery.errors import StoreUnavailable
 from tests.integration.context.conftest import DELIVERY, NoPublisher
 from tests.support.valkey import ValkeyOnSocket, run_valkey
-from tests.support.waiting import scaled_timeout
 
 
 async def test_address_is_asked_for_on_first_use(store_url: str) -> None:
@@ -143,7 +142,7 @@ async def test_server_that_stands_still_is_reported_soon() -> None:
         assert await services.async_contacts.count() == services.sync_contacts.count() == 0
         await store.aclose()
         store.close()
-    assert took < scaled_timeout()
+    assert took < 10
 
 
 async def test_lost_connections_are_made_anew(store_url: str) -> None:

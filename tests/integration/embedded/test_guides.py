@@ -14,6 +14,7 @@ from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient
 from convotic_emulator import daemon
 from convotic_emulator.testing import EmulatorThread
 from tests.support.orphans import end_emulator
+from tests.support.waiting import PATIENCE
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
@@ -88,7 +89,7 @@ def test_a_dead_letter_is_read_and_replayed_as_shown(pubsub_emulator: EmulatorTh
             "source": "api",
         }
         publish: Any = publisher.publish  # typed as the generated client's
-        publish(topics[1], b"{}", **attributes).result(10)
+        publish(topics[1], b"{}", **attributes).result(PATIENCE)
 
         (dead,) = scope["read_dead_letters"]("p", handler)
         scope["replay"]("p", handler, dead)

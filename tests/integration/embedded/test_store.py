@@ -19,7 +19,7 @@ from convotic_celery.embedded import store
 from convotic_celery.embedded.paths import MAX_SOCKET_PATH_BYTES, StorePaths
 from convotic_celery.errors import ConfigurationError, StoreUnavailable
 from convotic_celery.settings import Settings
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 
 def connect(socket: Path) -> redis.Redis:
@@ -142,7 +142,7 @@ def test_it_ends_after_its_last_client(data_dir: Path) -> None:
         with pytest.raises(psutil.TimeoutExpired):
             server.wait(1.2)
 
-    server.wait(5)  # asking for the status would be one more client
+    server.wait(PATIENCE)  # asking for the status would be one more client
 
     wait_until(lambda: not socket.exists())
 
@@ -155,8 +155,8 @@ def test_it_ends_when_its_folder_is_deleted(data_dir: Path) -> None:
 
     with connect(store.ensure_running(data_dir)) as client:
         client.set("key", "new")
-        wait_until(lambda: not psutil.pid_exists(old.server_pid), timeout=20)
-        wait_until(lambda: not psutil.pid_exists(old.supervisor_pid), timeout=20)
+        wait_until(lambda: not psutil.pid_exists(old.server_pid))
+        wait_until(lambda: not psutil.pid_exists(old.supervisor_pid))
 
         assert client.get("key") == "new"
     assert running_status(data_dir).server_pid != old.server_pid

@@ -138,7 +138,7 @@ def test_what_waits_longer_than_the_ack_deadline_is_handed_back_once(
     one.drain_until(lambda: len(one.messages) == 1)
     one.messages[0].started(60)
 
-    wait_until(lambda: len(one.session.outstanding) == 1, timeout=15)
+    wait_until(lambda: len(one.session.outstanding) == 1)
     two = harness(broker, spec, visibility_timeout_seconds=61)
     two.on_message = lambda message: message.ack()
     two.consume()

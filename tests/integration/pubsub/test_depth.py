@@ -82,7 +82,7 @@ def test_flowers_rows_are_queues_and_their_dead_letters(
         return [(row["name"], row["messages"], row["messages_unacknowledged"]) for row in rows]
 
     # The stream may have been given the last message before it has ended: that comes back.
-    wait_until(lambda: read()[0] == (one.spec.queue, 1, 0), timeout=10)
+    wait_until(lambda: read()[0] == (one.spec.queue, 1, 0))
     assert read()[1:] == [
         (f"{one.spec.queue}.dead-letter", 2, 0),
         ("never-made", None, None),

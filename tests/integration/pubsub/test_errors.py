@@ -14,6 +14,7 @@ from convotic_pubsub.errors import AccessDenied, BrokerUnavailable, OptionError,
 from convotic_pubsub.outgoing import OutgoingMessage
 from tests.support.faulty import FaultyServer, run_faulty_server
 from tests.support.pubsub import make_spec
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from tests.integration.pubsub.conftest import MakeHarness
@@ -144,7 +145,7 @@ def test_a_publish_survives_an_unavailable_service(
 
     faulty.faults.clear()
 
-    assert future.result(10)
+    assert future.result(PATIENCE)
 
 
 def test_a_refused_creation_names_resource_and_role(

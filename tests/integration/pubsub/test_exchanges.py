@@ -14,7 +14,7 @@ from kombu.utils.uuid import uuid
 from convotic_pubsub.errors import OptionError
 from convotic_pubsub.outgoing import OutgoingMessage
 from tests.support.pubsub import make_spec, unique
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from tests.integration.pubsub.conftest import Connect, MakeHarness
@@ -30,7 +30,7 @@ def receive(connection: Any, got: list[Any], count: int) -> None:
             connection.drain_events(timeout=0.05)
         return len(got) >= count
 
-    wait_until(drain, timeout=10)
+    wait_until(drain)
 
 
 def test_a_direct_queue_carries_text_and_binary_bodies(connect: Connect) -> None:
@@ -122,7 +122,7 @@ def test_a_reply_queue_of_another_process_is_found(connect: Connect) -> None:
     queue.declare()
 
     one.Producer().publish({"answer": 42}, routing_key=name)
-    message = wait_until(lambda: queue.get(no_ack=True), timeout=10)
+    message = wait_until(lambda: queue.get(no_ack=True))
 
     assert message.payload == {"answer": 42}
 
@@ -165,8 +165,8 @@ def test_a_message_that_is_no_celery_message_is_dead_lettered(connect: Connect) 
     consumer = connection.Consumer(Queue("mixed", channel=connection.channel()), accept=["json"])
     consumer.consume()
 
-    session.publish(OutgoingMessage(session.spec("mixed").topic, b"not json")).result(10)
-    wait_until(lambda: session.dead_lettered["mixed"] == 1, timeout=10)
+    session.publish(OutgoingMessage(session.spec("mixed").topic, b"not json")).result(PATIENCE)
+    wait_until(lambda: session.dead_lettered["mixed"] == 1)
     session.flush()
 
     assert not session.outstanding

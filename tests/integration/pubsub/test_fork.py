@@ -44,14 +44,14 @@ def test_a_forked_child_publishes_through_its_parent(broker: str) -> None:
             for number in range(20):
                 child.Producer().publish({"n": number}, routing_key="jobs", declare=[Queue("jobs")])
             one = OutgoingMessage("fork-jobs", b"[]")
-            print("id", bool(session_for(url, options).publish(one).result(10)))
+            print("id", bool(session_for(url, options).publish(one).result(PATIENCE)))
 
         in_child(publish)
         in_child(publish)
         bodies = []
         while len(bodies) < 42:
             try:
-                message = queue.get(timeout=5)
+                message = queue.get(timeout=PATIENCE)
             except ValueError:
                 continue
             bodies.append(message.payload)
@@ -141,7 +141,8 @@ def test_a_child_whose_parent_is_gone_is_told(our_emulator: str) -> None:
                 os._exit(0)  # a grandchild has no relay and harms nobody
             os.read(read_end, 1)
             try:
-                session_for(url, options).publish(OutgoingMessage("fork-jobs", b"[]")).result(10)
+                message = OutgoingMessage("fork-jobs", b"[]")
+                session_for(url, options).publish(message).result(PATIENCE)
             except PubsubTransportError as error:
                 print("is gone" in str(error), flush=True)
             os._exit(0)
@@ -166,7 +167,7 @@ def test_a_grandchild_gets_an_error_instead_of_a_hang(our_emulator: str) -> None
         def try_all():
             session = session_for(url, options)
             for attempt in (
-                lambda: session.publish(one, sending="directly").result(10),
+                lambda: session.publish(one, sending="directly").result(PATIENCE),
                 lambda: session.publish_confirmed(one),
                 lambda: session.resources.ensure(parent.spec("jobs")),
                 lambda: Connection(url, transport_options=options).Producer().publish(

@@ -12,6 +12,7 @@ from convotic_pubsub.errors import PublishError
 from convotic_pubsub.outgoing import OutgoingMessage
 from tests.support.faulty import run_faulty_server
 from tests.support.pubsub import make_spec, pull, unique
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from tests.integration.pubsub.conftest import MakeHarness
@@ -26,7 +27,9 @@ def test_a_bad_message_costs_the_others_of_its_batch_nothing(
     name = unique("mixed")
     channel.queue_declare(name)
     channel.basic_publish(channel.prepare_message("before"), "", name)
-    one.session.publish(OutgoingMessage(one.session.spec(name).topic, b"no envelope")).result(10)
+    one.session.publish(OutgoingMessage(one.session.spec(name).topic, b"no envelope")).result(
+        PATIENCE
+    )
     channel.basic_publish(channel.prepare_message("behind"), "", name)
     got: list[Any] = []
 

@@ -12,7 +12,7 @@ import pytest
 
 from convotic_pubsub.errors import BrokerUnavailable
 from tests.support.pubsub import make_spec
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from convotic_pubsub.kombu.channel import QueuedMessage
@@ -61,15 +61,15 @@ def test_the_thread_that_hands_over_runs_the_consumer(
 
     one.on_message = handle
     one.publish("one")
-    wait_until(lambda: inbox.queued, timeout=10)
+    wait_until(lambda: inbox.queued)
     with pytest.raises(TimeoutError):
         one.connection.drain_events(timeout=0.1)
 
-    other.submit(inbox.queued[0].deliver).result(10)
+    other.submit(inbox.queued[0].deliver).result(PATIENCE)
 
     assert one.bodies == ["one"]
     assert threads == ["other_0"]
-    wait_until(lambda: not one.session.outstanding, timeout=10)
+    wait_until(lambda: not one.session.outstanding)
 
 
 def test_what_an_inbox_refuses_is_the_loop_s(broker: str, harness: MakeHarness) -> None:
@@ -101,7 +101,7 @@ def test_a_stopping_connection_hands_over_nothing(broker: str, harness: MakeHarn
     one, inbox = harness(broker, spec), Inbox()
     consume_by(one, inbox)
     one.publish("one")
-    wait_until(lambda: inbox.queued, timeout=10)
+    wait_until(lambda: inbox.queued)
 
     one.connection.transport._stop()
     inbox.queued[0].deliver()
@@ -120,7 +120,7 @@ def test_a_cancelled_consumer_s_message_is_not_handed_over(
     one, inbox = harness(broker, make_spec()), Inbox()
     consume_by(one, inbox)
     one.publish("one")
-    wait_until(lambda: inbox.queued, timeout=10)
+    wait_until(lambda: inbox.queued)
 
     one.cancel()
     inbox.queued[0].deliver()
@@ -143,13 +143,13 @@ def test_an_error_of_the_consumer_costs_no_message(
 
     one.on_message = fail
     one.publish("one")
-    wait_until(lambda: inbox.queued, timeout=10)
+    wait_until(lambda: inbox.queued)
 
     with caplog.at_level(logging.WARNING, "convotic_pubsub"):
         inbox.queued[0].deliver()
 
     if isinstance(error, BrokerUnavailable):
         assert "was not taken: away" in caplog.text
-        wait_until(lambda: len(inbox.queued) == 2, timeout=10)
+        wait_until(lambda: len(inbox.queued) == 2)
     else:
-        wait_until(lambda: [m.message.data for m in one.dead_letters()] == [b'"one"'], timeout=10)
+        wait_until(lambda: [m.message.data for m in one.dead_letters()] == [b'"one"'])

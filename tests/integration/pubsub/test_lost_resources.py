@@ -104,7 +104,7 @@ def test_a_deleted_control_subscription_is_made_again(connect: Connect, provisio
 
     session.resources.delete_subscription(spec.subscription)
 
-    assert wait_until(lambda: session.resources.exists(spec), timeout=15)
+    assert wait_until(lambda: session.resources.exists(spec))
 
 
 def test_all_queues_follow_an_emulator_that_moves(harness: MakeHarness) -> None:
@@ -124,9 +124,9 @@ def test_all_queues_follow_an_emulator_that_moves(harness: MakeHarness) -> None:
 
         addresses[0] = new.address
         old.faults.drop_streams()
-        wait_until(lambda: session.broker.address == new.address, timeout=10)
+        wait_until(lambda: session.broker.address == new.address)
         for each in all_of_them:
-            wait_until(partial(session.resources.exists, each.spec), timeout=20)
+            wait_until(partial(session.resources.exists, each.spec))
             each.publish(2)
             each.drain_until(partial(has_both, each), seconds=10)
 

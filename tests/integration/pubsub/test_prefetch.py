@@ -11,6 +11,7 @@ from kombu import Consumer, Queue
 
 from convotic_pubsub.outgoing import OutgoingMessage
 from tests.support.pubsub import make_spec, pull, unique
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from tests.integration.pubsub.conftest import MakeHarness
@@ -62,7 +63,7 @@ def test_what_waits_for_another_queues_messages_is_given_back(
     one.publish("busy")
     one.drain_until(lambda: one.bodies == ["busy"])
     consumer = consume(one, channel, patient.queue)
-    one.session.publish(OutgoingMessage(patient.topic, b'"patient"')).result(10)
+    one.session.publish(OutgoingMessage(patient.topic, b'"patient"')).result(PATIENCE)
     one.drain_until(lambda: len(one.session.outstanding) == 2)
 
     one.drain_until(lambda: len(one.session.outstanding) == 1)
@@ -84,7 +85,9 @@ def test_a_cancelled_queue_keeps_no_place(broker: str, harness: MakeHarness) -> 
         one.session.resources.ensure(spec)
         consumers.append(consume(one, channel, spec.queue))
         for body in bodies:
-            one.session.publish(OutgoingMessage(spec.topic, json.dumps(body).encode())).result(10)
+            one.session.publish(OutgoingMessage(spec.topic, json.dumps(body).encode())).result(
+                PATIENCE
+            )
         expected += len(bodies)
         one.drain_until(partial(has_outstanding, one, expected))
         one.drain_for(0.1)

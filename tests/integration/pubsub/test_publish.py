@@ -17,6 +17,7 @@ from convotic_pubsub.outgoing import IfMissing, OutgoingMessage
 from convotic_pubsub.registry import session_for
 from tests.support.proxy import run_proxy
 from tests.support.pubsub import make_spec, pull, unique
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from convotic_emulator.testing import EmulatorThread
@@ -44,7 +45,7 @@ def test_an_unknown_topic_is_an_error_that_names_it(broker: str, harness: MakeHa
     topic = unique("nobody")
 
     with pytest.raises(TopicNotFound, match=topic):
-        one.session.publish(OutgoingMessage(topic, b"{}")).result(10)
+        one.session.publish(OutgoingMessage(topic, b"{}")).result(PATIENCE)
 
 
 def test_one_bad_message_does_not_fail_its_batch(broker: str, harness: MakeHarness) -> None:
@@ -55,10 +56,10 @@ def test_one_bad_message_does_not_fail_its_batch(broker: str, harness: MakeHarne
         one.session.publish(OutgoingMessage(one.spec.topic, data)) for data in (b"1", b"", b"2")
     ]
 
-    assert futures[0].result(10)
-    assert futures[2].result(10)
+    assert futures[0].result(PATIENCE)
+    assert futures[2].result(PATIENCE)
     with pytest.raises(PublishError, match="refused"):
-        futures[1].result(10)
+        futures[1].result(PATIENCE)
     assert {each.message.data for each in pull(one.session, one.spec.subscription)} == {b"1", b"2"}
 
 
@@ -87,7 +88,7 @@ def test_one_message_is_sent_without_the_io_thread(
     try:
         message_id = one.session.publish(
             OutgoingMessage(one.spec.topic, b"1"), sending=sending
-        ).result(10)
+        ).result(PATIENCE)
         assert not go_on.is_set()
     finally:
         go_on.set()
@@ -102,9 +103,11 @@ def test_it_has_the_same_errors(broker: str, harness: MakeHarness, sending: Send
     one = harness(broker, make_spec())
 
     with pytest.raises(TopicNotFound, match="no-such-topic"):
-        one.session.publish(OutgoingMessage("no-such-topic", b"{}"), sending=sending).result(10)
+        one.session.publish(OutgoingMessage("no-such-topic", b"{}"), sending=sending).result(
+            PATIENCE
+        )
     with pytest.raises(PublishError, match="refused"):
-        one.session.publish(OutgoingMessage(one.spec.topic, b""), sending=sending).result(10)
+        one.session.publish(OutgoingMessage(one.spec.topic, b""), sending=sending).result(PATIENCE)
 
 
 def test_closing_waits_for_what_was_sent_directly(
@@ -116,11 +119,11 @@ def test_closing_waits_for_what_was_sent_directly(
 
     async def hold_the_server() -> None:
         held.set()
-        go_on.wait(10)
+        go_on.wait(PATIENCE)
 
     with concurrent.futures.ThreadPoolExecutor() as threads:
         threads.submit(_LOOP.run, hold_the_server())
-        assert held.wait(10)
+        assert held.wait(PATIENCE)
         confirmation = one.session.publish(
             OutgoingMessage(one.spec.topic, b"1"), sending="directly"
         )
@@ -129,8 +132,8 @@ def test_closing_waits_for_what_was_sent_directly(
             closing.result(0.3)
         go_on.set()
 
-        assert confirmation.result(10)
-        closing.result(10)
+        assert confirmation.result(PATIENCE)
+        closing.result(PATIENCE)
 
 
 def test_a_closed_session_publishes_no_more(our_emulator: str, harness: MakeHarness) -> None:
@@ -142,9 +145,11 @@ def test_a_closed_session_publishes_no_more(our_emulator: str, harness: MakeHarn
     with pytest.raises(PublishError, match="closed"):
         one.session.publish_confirmed(OutgoingMessage(one.spec.topic, b"2"))
     with pytest.raises(PublishError, match="closed"):
-        one.session.publish(OutgoingMessage(one.spec.topic, b"3")).result(10)
+        one.session.publish(OutgoingMessage(one.spec.topic, b"3")).result(PATIENCE)
     with pytest.raises(PublishError, match="closed"):
-        one.session.publish(OutgoingMessage(one.spec.topic, b"4"), sending="directly").result(10)
+        one.session.publish(OutgoingMessage(one.spec.topic, b"4"), sending="directly").result(
+            PATIENCE
+        )
 
 
 def test_threads_that_publish_at_once_do_not_wait_for_each_other(
@@ -236,7 +241,7 @@ def test_an_unexpected_error_of_a_direct_publish_costs_the_next_nothing(
         with monkeypatch.context() as broken:
             broken.setattr(channels, method, fail)
             with pytest.raises(RuntimeError, match="out of memory"):
-                one.session.publish(message, sending=sending).result(10)  # type: ignore[arg-type]
+                one.session.publish(message, sending=sending).result(PATIENCE)  # type: ignore[arg-type]
         assert not one.session.publisher._directly.locked()
 
 
@@ -255,5 +260,5 @@ def test_a_missing_topic_needs_no_thread(our_emulator: str, harness: MakeHarness
     ]
 
     assert threading.active_count() == threads
-    assert len({future.result(20) for future in futures}) == 100
+    assert len({future.result(PATIENCE) for future in futures}) == 100
     assert one.session.resources.purge(spec) == 100

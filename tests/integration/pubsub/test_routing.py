@@ -38,7 +38,7 @@ def bodies(connection: Any, queue: str, count: int) -> list[Any]:
             found.append(message.payload)
         return len(found) >= count
 
-    wait_until(take, timeout=15)
+    wait_until(take)
     return found
 
 
@@ -201,12 +201,12 @@ def test_a_redelivery_by_another_process_is_known(broker: str, connect: Connect)
     seen: list[Any] = []
     declare(first, Queue("jobs"))
     first.Producer().publish({"n": 1}, routing_key="jobs")
-    message: Any = wait_until(lambda: Queue("jobs")(first.channel()).get(), timeout=10)
+    message: Any = wait_until(lambda: Queue("jobs")(first.channel()).get())
     seen.append(message.delivery_info.get("redelivered", False))
 
     message.reject(requeue=True)
     bound = Queue("jobs")(second.channel())
-    again: Any = wait_until(bound.get, timeout=30)
+    again: Any = wait_until(bound.get)
     seen.append(again.delivery_info.get("redelivered", False))
     again.ack()
 
@@ -232,6 +232,6 @@ def test_an_ordinary_message_has_a_limit_of_deliveries(our_emulator: str, connec
         return bool(list(pull(connection.transport.session, f"{prefix}jobs.dead-letter")))
 
     with connection.Consumer([Queue("jobs")], callbacks=[run]):
-        assert wait_until(is_dead, timeout=30)
+        assert wait_until(is_dead)
 
     assert len(runs) == 5

@@ -10,13 +10,11 @@ import pytest
 from tests.integration.pubsub.conftest import MakeHarness
 from tests.support.proxy import run_proxy
 from tests.support.pubsub import make_spec
-from tests.support.waiting import scaled_timeout
 
-#: How long a silent stream may go unnoticed, and how long a test waits for that.
-NOTICED_SECONDS = 45.0
+#: How long a silent stream may go unnoticed: it was 85 to 90 s.
+NOTICED_SECONDS = 70.0
 
 
-@pytest.mark.timeout(180)
 def test_a_half_open_connection_is_replaced_and_nothing_counts_as_lost(
     our_emulator: str, harness: MakeHarness
 ) -> None:
@@ -36,7 +34,7 @@ def test_a_half_open_connection_is_replaced_and_nothing_counts_as_lost(
         direct.publish(*range(3))
         old = one.session.broker.channels._pulls[0]
         one.drain_until(lambda: old not in one.session.broker.channels._pulls, seconds=45)
-        assert time.monotonic() - silent_at < scaled_timeout(NOTICED_SECONDS)
+        assert time.monotonic() - silent_at < NOTICED_SECONDS
         # Until the server, too, ends the old stream (after 60 s), it may send messages there.
         one.drain_until(lambda: {0, 1, 2} <= {*one.bodies}, seconds=60)
 
@@ -45,7 +43,6 @@ def test_a_half_open_connection_is_replaced_and_nothing_counts_as_lost(
         one.drain_until(lambda: not one.session.outstanding, seconds=30)
 
 
-@pytest.mark.timeout(180)
 def test_a_black_hole_is_noticed_and_left_soon_after_its_end(
     our_emulator: str, harness: MakeHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -70,7 +67,6 @@ def test_a_black_hole_is_noticed_and_left_soon_after_its_end(
         one.drain_until(lambda: "after" in one.bodies, seconds=10)
 
 
-@pytest.mark.timeout(180)
 def test_an_idle_stream_is_not_replaced(
     broker: str, harness: MakeHarness, caplog: pytest.LogCaptureFixture
 ) -> None:

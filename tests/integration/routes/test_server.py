@@ -18,7 +18,7 @@ from grpc import insecure_channel
 
 from convotic_emulator import daemon
 from tests.support.orphans import end_emulator
-from tests.support.waiting import scaled_timeout, wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 SUBSCRIPTION = "projects/convotic-local/subscriptions/custom.orders.new.order-processor"
 
@@ -58,12 +58,12 @@ def server(data_dir: Path) -> Iterator[str]:
             return False
 
     try:
-        wait_until(answers, timeout=scaled_timeout(5), what="the server answers")
+        wait_until(answers, what="the server answers")
         yield url
     finally:
         client.close()
         process.send_signal(signal.SIGTERM)
-        process.wait(scaled_timeout(5))
+        process.wait(PATIENCE)
         end_emulator(data_dir)
 
 

@@ -139,8 +139,8 @@ def test_a_store_that_answers_with_an_error_is_unavailable(
     finally:
         mend_store(log.admin)
 
-    wait_until(lambda: not log.attempts.known_failures("sub", "1"), timeout=10)
-    found = wait_until(lambda: log.begin("next"), timeout=10)
+    wait_until(lambda: not log.attempts.known_failures("sub", "1"))
+    found = wait_until(lambda: log.begin("next"))
     assert found is not None
     assert (found.failures, found.losses) == (3, 0)
     said = [each.getMessage() for each in caplog.records if "store" in each.getMessage().lower()]

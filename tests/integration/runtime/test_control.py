@@ -14,9 +14,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.stage import Stage, Worker
-from tests.support.waiting import never, wait_until
-
-pytestmark = pytest.mark.timeout(120)
+from tests.support.waiting import PATIENCE, never, wait_until
 
 
 def celery(stage: Stage, *arguments: str) -> str:
@@ -45,12 +43,12 @@ def test_revoking_a_running_handler_cancels_it(stage: Stage) -> None:
     """terminate ends the coroutine; its message is acknowledged and does not come again."""
     with stage.worker():
         stage.publish_json(60, topic="probe.slow")
-        wait_until(lambda: stage.read_runs("slow"), timeout=20)
+        wait_until(lambda: stage.read_runs("slow"))
         (active,) = inspect(stage, "active")
         celery(stage, "control", "terminate", "SIGTERM", active["id"])
-        wait_until(lambda: stage.read_runs("cancelled"), timeout=10)
+        wait_until(lambda: stage.read_runs("cancelled"))
         stage.publish_json(1, topic="probe.async")
-        wait_until(lambda: stage.read_runs("async"), timeout=20)
+        wait_until(lambda: stage.read_runs("async"))
         stats = inspect(stage, "stats")
         conf = inspect(stage, "conf")
 
@@ -67,7 +65,7 @@ def test_calling_a_handler_from_the_command_line(stage: Stage) -> None:
     """`celery call` publishes a raw message that this handler gets."""
     with stage.worker():
         task_id = celery(stage, "call", "probe.async.probe", "--args", '[{"id": 7}]').strip()
-        (run,) = wait_until(lambda: stage.read_runs("async"), timeout=20)
+        (run,) = wait_until(lambda: stage.read_runs("async"))
 
     assert run["data"] == {"id": 7}
     assert run["task"] == task_id
@@ -78,14 +76,14 @@ def test_a_second_signal_stops_now(stage: Stage, second: signal.Signals) -> None
     """SIGTERM, then a second signal: the run is cancelled and its message handed back, unfailed."""
     with stage.worker() as worker:
         stage.publish_json(50, topic="probe.slow")
-        wait_until(lambda: stage.read_runs("slow"), timeout=20)
+        wait_until(lambda: stage.read_runs("slow"))
         worker.child.terminate()
         # A SIGTERM within a second of the first counts as the same one.
         never(lambda: not worker.child.is_running, for_=1.2)
         os.kill(worker.child._process.pid, second)
-        worker.child.wait(20)
+        worker.child.wait(PATIENCE)
     with stage.worker():
-        wait_until(lambda: len(stage.read_runs("slow")) == 2, timeout=20)
+        wait_until(lambda: len(stage.read_runs("slow")) == 2)
 
     assert [run["attempt"] for run in stage.read_runs("slow")] == [1, 1]
 
@@ -93,7 +91,7 @@ def test_a_second_signal_stops_now(stage: Stage, second: signal.Signals) -> None
 def test_an_unknown_queue_is_refused(stage: Stage) -> None:
     """`-Q` with a slip of the pen ends at once, with the names there are."""
     with stage.worker("-Q", "probe.asinc.probe", ready=False) as worker:
-        assert worker.child.wait(30) == 2
+        assert worker.child.wait(PATIENCE) == 2
 
     log = worker.read_log()
     assert "probe.async.probe" in log
@@ -154,7 +152,7 @@ def take(stage: Stage, worker: Worker, name: str) -> str:
     def takers() -> list[str]:
         return re.findall(rf"taken\.{name}\.taken by (\S+)", worker.read_log())[count:]
 
-    [taker] = wait_until(takers, timeout=20)
+    [taker] = wait_until(takers)
     return str(taker)
 
 

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.stage import Stage, make_stage
-from tests.support.waiting import wait_until
-
-pytestmark = pytest.mark.timeout(120)
+from tests.support.waiting import PATIENCE, wait_until
 
 MODULE = '''
 """Handlers that end their process, and hooks that tell."""
@@ -103,13 +101,13 @@ def test_the_next_worker_tells_it_for_a_killed_one(stage: Stage) -> None:
     """
     with stage.worker() as first:
         stage.publish_json({}, topic="probe.start")
-        assert first.child.wait(20) == 9
+        assert first.child.wait(PATIENCE) == 9
     with stage.worker(ready=False) as second:
-        assert second.child.wait(40) == 9
+        assert second.child.wait(PATIENCE) == 9
     with stage.worker():
         dead_letter = stage.pull_dead_letter(queue="workflow.falling.probe", timeout=40)
         stage.publish_json({}, topic="probe.look")
-        (looked,) = wait_until(lambda: stage.read_runs("looked"), timeout=20)
+        (looked,) = wait_until(lambda: stage.read_runs("looked"))
 
     assert dead_letter.attributes[REASON] == "worker-lost"
     assert looked["status"] == "failed"

@@ -16,7 +16,7 @@ from convotic_celery.errors import StoreUnavailable, TopicHasNoSubscription
 from convotic_celery.runtime.schedule.delayed_publisher import DelayedPublisher
 from convotic_pubsub.outgoing import OutgoingMessage
 from tests.support.valkey import run_valkey
-from tests.support.waiting import never, scaled_timeout, wait_until
+from tests.support.waiting import PATIENCE, never, wait_until
 
 TOPIC = "custom.orders.remind"
 
@@ -98,7 +98,7 @@ def test_due_messages_are_published_once(
     for _ in range(3):
         movers.start()
 
-    wait_until(lambda: is_empty(services), timeout=scaled_timeout(3))
+    wait_until(lambda: is_empty(services))
     assert sorted(int(message.data) for message in publisher.sent) == list(range(1_200))
     assert publisher.sent[0] == OutgoingMessage(TOPIC, publisher.sent[0].data, {"a": "b"}, "c")
 
@@ -166,7 +166,7 @@ def test_refused_message_waits_and_is_told_once(
     assert "Register a handler for it" in caplog.text
     assert services.sync_pubsub().cancel(second)
     publisher.answer = True
-    wait_until(lambda: is_empty(services), timeout=scaled_timeout(2))
+    wait_until(lambda: is_empty(services))
     assert publisher.sent[-1].data == b"1"
 
 
@@ -183,7 +183,7 @@ def test_error_of_the_publisher_itself_is_no_end(
     services.sync_pubsub().publish(TOPIC, data=1, delay=0)
     movers.start()
 
-    wait_until(lambda: is_empty(services), timeout=scaled_timeout(2))
+    wait_until(lambda: is_empty(services))
     assert len(publisher.sent) == 1
 
 
@@ -228,7 +228,7 @@ def test_announcement_survives_a_broker_that_is_away(
 
     publisher.answer = True
 
-    wait_until(lambda: is_empty(services), timeout=scaled_timeout(2))
+    wait_until(lambda: is_empty(services))
     assert publisher.sent[-1].topic == "sent"
 
 
@@ -283,7 +283,7 @@ def test_stop_waits_for_what_is_under_way(
 
     publisher.futures[0].set_result("17")
 
-    thread.join(scaled_timeout())
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     mover.stop()
     mover.start()

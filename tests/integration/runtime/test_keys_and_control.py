@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.stage import Stage, make_stage
-from tests.support.waiting import wait_until
-
-pytestmark = pytest.mark.timeout(120)
+from tests.support.waiting import PATIENCE, wait_until
 
 MODULE = '''
 """Handlers that ask for everything there is."""
@@ -139,10 +137,10 @@ def test_duplicates_are_skipped(stage: Stage) -> None:
     with stage.worker():
         for _ in range(5):
             stage.publish_json({"id": 1, "seconds": 0.5}, topic="probe.once")
-        wait_until(lambda: stage.read_runs("once-end"), timeout=20)
+        wait_until(lambda: stage.read_runs("once-end"))
         stage.publish_json({"id": 1}, topic="probe.once")
         stage.publish_json({"id": 2}, topic="probe.once")
-        wait_until(lambda: len(stage.read_runs("once-end")) == 2, timeout=20)
+        wait_until(lambda: len(stage.read_runs("once-end")) == 2)
 
     assert [run["data"]["id"] for run in stage.read_runs("once")] == [1, 2]
 
@@ -151,11 +149,11 @@ def test_a_killed_worker_s_key_is_free_again(stage: Stage) -> None:
     """kill -9 in the middle: the message is run again, with a newer fencing token."""
     with stage.worker() as worker:
         stage.publish_json({"id": 1, "seconds": 60}, topic="probe.once")
-        (first,) = wait_until(lambda: stage.read_runs("once"), timeout=20)
+        (first,) = wait_until(lambda: stage.read_runs("once"))
         os.kill(worker.child._process.pid, signal.SIGKILL)
-        worker.child.wait(10)
+        worker.child.wait(PATIENCE)
     with stage.worker():
-        runs = wait_until(lambda: stage.read_runs("once")[1:], timeout=60)
+        runs = wait_until(lambda: stage.read_runs("once")[1:])
 
     assert runs[0]["fence"] > first["fence"]
     assert runs[0]["attempt"] == 1
@@ -166,7 +164,7 @@ def test_a_concurrency_key_runs_one_at_a_time(stage: Stage) -> None:
     with stage.worker():
         for _ in range(4):
             stage.publish_json({"tenant": "a"}, topic="probe.alone")
-        wait_until(lambda: len(stage.read_runs("alone-end")) == 4, timeout=30)
+        wait_until(lambda: len(stage.read_runs("alone-end")) == 4)
 
     begins = [run["at"] for run in stage.read_runs("alone")]
     ends = [run["at"] for run in stage.read_runs("alone-end")]
@@ -180,7 +178,7 @@ def test_an_extended_deadline_keeps_the_lease(stage: Stage) -> None:
     """A run of 4 s with an ack deadline of 1 s: one delivery, one run, to its end."""
     with stage.worker():
         stage.publish_json({}, topic="probe.extended")
-        wait_until(lambda: stage.read_runs("extended-end"), timeout=30)
+        wait_until(lambda: stage.read_runs("extended-end"))
 
     assert len(stage.read_runs("extended")) == 1
 
@@ -189,11 +187,11 @@ def test_prefork_refuses_to_extend(stage: Stage) -> None:
     """With what to do instead, which helps; lifespans are each child's own."""
     with stage.worker("-P", "prefork", "-c", "1"):
         stage.publish_json({}, topic="probe.extended")
-        (run,) = wait_until(lambda: stage.read_runs("refused"), timeout=30)
+        (run,) = wait_until(lambda: stage.read_runs("refused"))
         stage.publish_json({"tenant": "a"}, topic="probe.alone")
-        wait_until(lambda: stage.read_runs("alone-end"), timeout=30)
+        wait_until(lambda: stage.read_runs("alone-end"))
         stage.publish_json({}, topic="probe.long")
-        wait_until(lambda: stage.read_runs("long-end"), timeout=30)
+        wait_until(lambda: stage.read_runs("long-end"))
 
     assert len(stage.read_runs("long")) == 1
     assert "max_lease_duration" in run["error"]
@@ -208,11 +206,11 @@ def test_a_workflow_goes_on_after_a_crash(stage: Stage) -> None:
     """kill -9 in the second step: only that one is run again."""
     with stage.worker() as worker:
         stage.publish_json({"order": 7}, topic="probe.start")
-        wait_until(lambda: stage.read_runs("second"), timeout=20)
+        wait_until(lambda: stage.read_runs("second"))
         os.kill(worker.child._process.pid, signal.SIGKILL)
-        worker.child.wait(10)
+        worker.child.wait(PATIENCE)
     with stage.worker():
-        (end,) = wait_until(lambda: stage.read_runs("second-end"), timeout=60)
+        (end,) = wait_until(lambda: stage.read_runs("second-end"))
 
     assert end["seen"] == {"order": 7}
     assert len(stage.read_runs("first")) == 1
@@ -223,7 +221,7 @@ def test_a_rate_limit_spaces_the_runs(stage: Stage) -> None:
     with stage.worker():
         for _ in range(5):
             stage.publish_json({}, topic="probe.limited")
-        wait_until(lambda: len(stage.read_runs("limited")) == 5, timeout=30)
+        wait_until(lambda: len(stage.read_runs("limited")) == 5)
 
     times = [run["at"] for run in stage.read_runs("limited")]
     assert times[-1] - times[0] > 1.5

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.stage import Stage, make_stage
-from tests.support.waiting import wait_until
-
-pytestmark = pytest.mark.timeout(120)
+from tests.support.waiting import PATIENCE, wait_until
 
 MODULE = '''
 """A module with something to open."""
@@ -77,10 +75,10 @@ def test_it_is_open_before_a_message_comes(
 ) -> None:
     """Once in each process that runs handlers; closed there when the worker ends."""
     with stage.worker(*arguments) as worker:
-        opened = wait_until(lambda: stage.read_runs("open")[processes - 1 :], timeout=20)
+        opened = wait_until(lambda: stage.read_runs("open")[processes - 1 :])
         assert opened
         worker.child.terminate()
-        assert worker.child.wait(20) == 0
+        assert worker.child.wait(PATIENCE) == 0
 
     opened, closed = stage.read_runs("open"), stage.read_runs("close")
     assert len({run["pid"] for run in opened}) == len(opened) == processes
@@ -91,7 +89,7 @@ def test_it_is_open_before_a_message_comes(
 def test_one_that_fails_stops_the_worker(stage: Stage) -> None:
     """With an error that names the module and the cause; no message is taken."""
     with stage.worker(ready=False, BROKEN="always") as worker:
-        assert worker.child.wait(30) == 1
+        assert worker.child.wait(PATIENCE) == 1
 
     log = worker.read_log()
     assert log.count("The lifespan of module pool failed, the worker does not start") == 1
@@ -103,9 +101,9 @@ def test_one_that_fails_stops_the_worker(stage: Stage) -> None:
 def test_one_that_hangs_does_not_outlive_a_signal(stage: Stage) -> None:
     """SIGTERM ends a worker that is still opening."""
     with stage.worker(ready=False, BROKEN="slow") as worker:
-        wait_until(lambda: stage.read_runs("opening"), timeout=30)
+        wait_until(lambda: stage.read_runs("opening"))
         worker.child.terminate()
-        worker.child.wait(20)
+        worker.child.wait(PATIENCE)
 
     assert not stage.read_runs("open")
 
@@ -113,8 +111,8 @@ def test_one_that_hangs_does_not_outlive_a_signal(stage: Stage) -> None:
 def test_one_that_fails_in_a_prefork_child_is_tried_again(stage: Stage) -> None:
     """By the first run that needs it: the child is not replaced again and again."""
     with stage.worker("-P", "prefork", "-c", "1", BROKEN="once") as worker:
-        wait_until(lambda: stage.read_runs("failed"), timeout=20)
+        wait_until(lambda: stage.read_runs("failed"))
         stage.publish_json(1, topic="pool.new")
-        wait_until(lambda: stage.read_runs("run"), timeout=20)
+        wait_until(lambda: stage.read_runs("run"))
 
     assert "the first run that needs it tries again" in worker.read_log()

@@ -7,9 +7,7 @@ import itertools
 import pytest
 
 from tests.acceptance.stage import Stage
-from tests.support.waiting import wait_until
-
-pytestmark = pytest.mark.timeout(180)
+from tests.support.waiting import PATIENCE, wait_until
 
 #: A worker's arguments for each pool; the last is what nobody has to say.
 POOLS = {
@@ -39,8 +37,8 @@ def test_every_outcome_in_every_pool(stage: Stage, pool: str) -> None:
         stage.publish_json("no", topic="probe.failing")
         stage.publish_json("stuck", topic="probe.endless")
 
-        wait_until(lambda: len(stage.read_runs("async")) == 5, timeout=20)
-        wait_until(lambda: len(stage.read_runs("plain")) == 5, timeout=20)
+        wait_until(lambda: len(stage.read_runs("async")) == 5)
+        wait_until(lambda: len(stage.read_runs("plain")) == 5)
         invalid = stage.pull_dead_letter(queue="probe.async.probe")
         failed = stage.pull_dead_letter(queue="probe.failing.probe", timeout=20)
         stuck = stage.pull_dead_letter(queue="probe.endless.probe", timeout=20)
@@ -72,8 +70,8 @@ def test_the_pool_is_the_one_that_was_asked_for(
     with stage.worker(*POOLS[name]) as worker:
         stage.publish_json(1, topic="probe.async")
         stage.publish_json(1, topic="probe.plain")
-        (ran_async,) = wait_until(lambda: stage.read_runs("async"), timeout=20)
-        (ran_plain,) = wait_until(lambda: stage.read_runs("plain"), timeout=20)
+        (ran_async,) = wait_until(lambda: stage.read_runs("async"))
+        (ran_plain,) = wait_until(lambda: stage.read_runs("plain"))
 
     log = worker.read_log()
     assert ran_async["thread"].startswith(async_thread)
@@ -89,7 +87,7 @@ def test_prefork_stops_a_blocking_handler(stage: Stage) -> None:
         stage.publish_json(1, topic="probe.blocking")
         dead_letter = stage.pull_dead_letter(queue="probe.blocking.probe", timeout=20)
         stage.publish_json(2, topic="probe.plain")
-        wait_until(lambda: stage.read_runs("plain"), timeout=20)
+        wait_until(lambda: stage.read_runs("plain"))
 
     assert dead_letter.attributes[REASON] == "ack-deadline-exceeded"
 
@@ -106,7 +104,7 @@ def test_a_child_that_dies_is_a_loss(stage: Stage) -> None:
         stage.publish_json(1, topic="probe.dying")
         dead_letter = stage.pull_dead_letter(queue="probe.dying.probe", timeout=40)
         stage.publish_json(2, topic="probe.plain")
-        wait_until(lambda: stage.read_runs("plain"), timeout=20)
+        wait_until(lambda: stage.read_runs("plain"))
 
     runs = stage.read_runs("dying")
     assert dead_letter.attributes[REASON] == "worker-lost"
@@ -119,14 +117,14 @@ def test_a_running_handler_ends_before_a_warm_stop(stage: Stage, pool: str) -> N
     """SIGTERM: what runs finishes and is acknowledged; it does not come again."""
     with stage.worker(*POOLS[pool]) as worker:
         stage.publish_json(2, topic="probe.slow")
-        wait_until(lambda: stage.read_runs("slow"), timeout=20)
+        wait_until(lambda: stage.read_runs("slow"))
         worker.child.terminate()
-        assert worker.child.wait(20) == 0
+        assert worker.child.wait(PATIENCE) == 0
 
     assert len(stage.read_runs("slow-end")) == 1
     with stage.worker():
         stage.publish_json(1, topic="probe.async")
-        wait_until(lambda: stage.read_runs("async"), timeout=20)
+        wait_until(lambda: stage.read_runs("async"))
     assert len(stage.read_runs("slow")) == 1
 
 
@@ -134,10 +132,10 @@ def test_what_has_not_begun_goes_to_another_worker(stage: Stage) -> None:
     """At SIGTERM waiting messages are given back at once, and cost no attempt."""
     with stage.worker("-n", "first@%h") as first:
         stage.publish_json(*(3 + number / 10 for number in range(6)), topic="probe.slow")
-        wait_until(lambda: len(stage.read_runs("slow")) == 2, timeout=20)
+        wait_until(lambda: len(stage.read_runs("slow")) == 2)
         with stage.worker("-n", "second@%h"):
             first.child.terminate()
-            wait_until(lambda: len(stage.read_runs("slow-end")) == 6, timeout=40)
+            wait_until(lambda: len(stage.read_runs("slow-end")) == 6)
 
     assert {run["attempt"] for run in stage.read_runs("slow")} == {1}
     assert len(stage.read_runs("slow")) == 6
@@ -147,7 +145,7 @@ def test_handlers_wait_at_once(stage: Stage) -> None:
     """concurrency=2: two coroutines of one handler overlap; the third waits for a place."""
     with stage.worker():
         stage.publish_json(*(1 + number / 100 for number in range(4)), topic="probe.slow")
-        wait_until(lambda: len(stage.read_runs("slow-end")) == 4, timeout=20)
+        wait_until(lambda: len(stage.read_runs("slow-end")) == 4)
 
     starts = sorted(run["at"] for run in stage.read_runs("slow"))
     ends = sorted(run["at"] for run in stage.read_runs("slow-end"))

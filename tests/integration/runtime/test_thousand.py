@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from convotic_celery.cli.demo.producer import close_publisher, make_publisher
 from tests.acceptance.stage import Stage, make_stage
-from tests.support.waiting import wait_until
-
-pytestmark = pytest.mark.timeout(120)
+from tests.support.waiting import PATIENCE, wait_until
 
 NUMBER = 1_000
 MODULE = f'''
@@ -48,9 +44,9 @@ def test_a_thousand_handlers_wait_at_once(tmp_path: Path, data_dir: Path) -> Non
 
     with stage.worker() as worker:
         publish_numbers(stage)
-        (met,) = wait_until(lambda: stage.read_runs("met"), timeout=60)
+        (met,) = wait_until(lambda: stage.read_runs("met"))
         worker.child.terminate()  # a warm stop waits for all of them
-        assert worker.child.wait(30) == 0
+        assert worker.child.wait(PATIENCE) == 0
 
     assert met["threads"] < 50
     assert worker.read_log().count(" succeeded in ") == NUMBER
@@ -63,6 +59,6 @@ def publish_numbers(stage: Stage) -> None:
         path = f"projects/{stage.project}/topics/probe.meeting"
         futures = [publisher.publish(path, str(number).encode()) for number in range(NUMBER)]
         for future in futures:
-            future.result(30)
+            future.result(PATIENCE)
     finally:
         close_publisher(publisher)

@@ -14,9 +14,7 @@ from convotic_celery.app import create_app
 from convotic_celery.context import Delivery
 from convotic_celery.settings import Settings
 from tests.acceptance.stage import Stage, make_stage
-from tests.support.waiting import wait_until
-
-pytestmark = pytest.mark.timeout(180)
+from tests.support.waiting import PATIENCE, wait_until
 
 MODULE = '''
 """Workflows of functions and Celery tasks."""
@@ -126,12 +124,12 @@ def test_canvas_goes_on_after_a_crash(stage: Stage, workflows: Any) -> None:
     """kill -9 in one of two tasks: the state says which step; the steps before are not repeated."""
     with stage.worker() as worker:
         stage.publish_json({"workflow": "parallel", "order": 7}, topic="probe.start")
-        wait_until(lambda: stage.read_runs("slow") and stage.read_runs("quick"), timeout=30)
+        wait_until(lambda: stage.read_runs("slow") and stage.read_runs("quick"))
 
         (waiting,) = workflows.list("parallel", status="running").items
         assert (waiting.id, waiting.step, waiting.step_name) == ("parallel", 1, "both")
         os.kill(worker.child._process.pid, signal.SIGKILL)
-        worker.child.wait(10)
+        worker.child.wait(PATIENCE)
     with stage.worker():
         (shipped,) = wait_until(lambda: stage.read_runs("ship"), timeout=90)
         wait_until(lambda: workflows.get("parallel").status == "completed")
@@ -155,13 +153,13 @@ def test_a_failed_task_fails_the_run_until_it_is_resumed(
     """With the task's error; resuming starts the canvas again."""
     with stage.worker(*pool):
         stage.publish_json({"workflow": workflow, "order": 7}, topic="probe.start")
-        (failed,) = wait_until(lambda: workflows.list(status="failed").items, timeout=30)
+        (failed,) = wait_until(lambda: workflows.list(status="failed").items)
         assert (failed.step, failed.step_name) == (1, *paid)
         assert "ConnectionError" in failed.error
         assert "no bank for 7" in failed.error
 
         stage.publish_json({"workflow": workflow}, topic="probe.resume")
-        wait_until(lambda: workflows.get(workflow).status == "completed", timeout=30)
+        wait_until(lambda: workflows.get(workflow).status == "completed")
 
     (shipped,) = stage.read_runs("ship")
     assert shipped["seen"] == {"reserve": 7, **paid}

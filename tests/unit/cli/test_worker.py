@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from convotic_celery.cli.worker import worker_commands
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 #: Runs commands under the supervisor: its own process, for it owns the signals.
 RUN = """
@@ -72,12 +72,12 @@ def test_many_processes_have_a_number_in_their_names(option: list[str]) -> None:
 def test_a_killed_process_is_started_again_and_sigterm_ends_all(tmp_path: Path) -> None:
     """At once the first time; the exit code is 0 when all have ended as they were told."""
     with supervise(WAIT, WAIT, folder=tmp_path) as supervisor:
-        wait_until(lambda: len(read_pids(tmp_path)) == 2, timeout=20)
+        wait_until(lambda: len(read_pids(tmp_path)) == 2)
         os.kill(read_pids(tmp_path)[0], signal.SIGKILL)
-        wait_until(lambda: len(read_pids(tmp_path)) == 3, timeout=20)
+        wait_until(lambda: len(read_pids(tmp_path)) == 3)
         supervisor.terminate()
 
-        assert "was killed by signal 9" in supervisor.communicate(timeout=20)[1]
+        assert "was killed by signal 9" in supervisor.communicate(timeout=PATIENCE)[1]
 
     assert supervisor.returncode == 0
     for pid in read_pids(tmp_path):
@@ -92,7 +92,7 @@ def test_a_process_that_dies_again_and_again_is_started_ever_later(tmp_path: Pat
         assert supervisor.stderr is not None
         waits = [supervisor.stderr.readline().split()[-2] for _ in range(3)]
         supervisor.terminate()
-        supervisor.communicate(timeout=20)
+        supervisor.communicate(timeout=PATIENCE)
 
     assert waits == ["0", "1", "2"]
 
@@ -100,7 +100,7 @@ def test_a_process_that_dies_again_and_again_is_started_ever_later(tmp_path: Pat
 def test_an_error_at_the_start_ends_all(tmp_path: Path) -> None:
     """A wrong option or setting is told by the first process, and once; its exit code is ours."""
     with supervise(WAIT, "import sys; sys.exit(2)", folder=tmp_path) as supervisor:
-        assert supervisor.communicate(timeout=20)[1] == ""
+        assert supervisor.communicate(timeout=PATIENCE)[1] == ""
 
     assert supervisor.returncode == 2
 
@@ -111,7 +111,7 @@ def test_an_error_later_is_a_death_like_any(tmp_path: Path) -> None:
         assert supervisor.stderr is not None
         line = supervisor.stderr.readline()
         supervisor.terminate()
-        supervisor.communicate(timeout=20)
+        supervisor.communicate(timeout=PATIENCE)
 
     assert "ended with exit code 2; starting it again in 0 s" in line
 
@@ -119,7 +119,7 @@ def test_an_error_later_is_a_death_like_any(tmp_path: Path) -> None:
 def test_what_was_told_to_end_stays_ended(tmp_path: Path) -> None:
     """Exit code 0 is an order that was carried out; without processes left the supervisor ends."""
     with supervise("pass", "pass", folder=tmp_path) as supervisor:
-        assert supervisor.communicate(timeout=20)[1] == ""
+        assert supervisor.communicate(timeout=PATIENCE)[1] == ""
 
     assert supervisor.returncode == 0
 
@@ -128,10 +128,10 @@ def test_what_was_told_to_end_stays_ended(tmp_path: Path) -> None:
 def test_a_killed_supervisor_takes_its_processes_along(tmp_path: Path) -> None:
     """They end as SIGTERM ends them."""
     with supervise(WAIT, folder=tmp_path) as supervisor:
-        (pid,) = wait_until(lambda: read_pids(tmp_path), timeout=20)
+        (pid,) = wait_until(lambda: read_pids(tmp_path))
         supervisor.kill()
 
-    wait_until(lambda: not is_running(pid), timeout=20)
+    wait_until(lambda: not is_running(pid))
 
 
 def is_running(pid: int) -> bool:

@@ -11,7 +11,7 @@ from celery.worker import state
 
 from convotic_celery.runtime.delivery.counters import count_overdue
 from convotic_celery.runtime.pool.pool import TaskPool
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 from tests.unit.runtime.support import define, make_app, make_request
 
 
@@ -20,7 +20,7 @@ def test_a_plain_run_past_its_deadline_is_counted() -> None:
     go_on = threading.Event()
 
     def block(message: Any, ctx: Any) -> None:
-        go_on.wait(30)
+        go_on.wait(PATIENCE)
 
     definition = define(block, ack_deadline=1, deadline_grace=0)
     app, pool = make_app(definition), TaskPool(1)
@@ -31,7 +31,7 @@ def test_a_plain_run_past_its_deadline_is_counted() -> None:
     try:
         assert count_overdue() == {}
         request.execute_using_pool(pool)
-        wait_until(lambda: count_overdue() == {definition.queue: 1}, timeout=10)
+        wait_until(lambda: count_overdue() == {definition.queue: 1})
         assert not message.settlements
 
         go_on.set()

@@ -20,7 +20,7 @@ from celery.exceptions import SoftTimeLimitExceeded, Terminated, WorkerLostError
 
 from convotic_celery.runtime.execution.task import ConvoticTask
 from convotic_celery.runtime.pool.pool import TaskPool
-from tests.support.waiting import scaled_timeout, wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 NUMBER: ContextVar[int] = ContextVar("number", default=-1)
 
@@ -97,7 +97,7 @@ def test_a_thousand_coroutines_wait_at_once(pool: TaskPool, app: Celery[Any]) ->
 
     outcomes = [run_task(pool, meet, number, number=number) for number in range(1_000)]
 
-    wait_until(lambda: all(o.results for o in outcomes), timeout=scaled_timeout(10))
+    wait_until(lambda: all(o.results for o in outcomes))
     assert [o.results[0][:2] for o in outcomes] == [(0, str(n)) for n in range(1_000)]
     assert len({o.accepted[0] for o in outcomes}) == 1_000
 
@@ -110,7 +110,7 @@ def test_plain_tasks_run_in_threads_while_the_loop_turns(pool: TaskPool, app: Ce
     @app.task(shared=False)
     def block() -> None:
         seen.append(threading.current_thread().name)
-        release.wait(scaled_timeout())
+        release.wait(PATIENCE)
 
     @app.task(shared=False)
     async def pass_by() -> str:
@@ -283,12 +283,12 @@ def test_stop_waits_for_what_runs(pool: TaskPool, app: Celery[Any]) -> None:
 
     @app.task(shared=False)
     async def finish() -> str:
-        await asyncio.to_thread(release.wait, scaled_timeout())
+        await asyncio.to_thread(release.wait, PATIENCE)
         return "finished"
 
     @app.task(shared=False)
     def finish_in_thread() -> str:
-        release.wait(scaled_timeout())
+        release.wait(PATIENCE)
         return "finished"
 
     outcomes = [run_task(pool, finish), run_task(pool, finish_in_thread)]
@@ -297,7 +297,7 @@ def test_stop_waits_for_what_runs(pool: TaskPool, app: Celery[Any]) -> None:
     stopper.start()
     assert all(not o.results for o in outcomes)
     release.set()
-    stopper.join(scaled_timeout())
+    stopper.join(PATIENCE)
 
     assert not stopper.is_alive()
     assert [o.results[0][1] for o in outcomes] == ["'finished'", "'finished'"]
@@ -318,7 +318,7 @@ def test_queued_thread_jobs_are_handed_back_at_stop(app: Celery[Any]) -> None:
 
     @app.task(shared=False)
     def block() -> None:
-        release.wait(scaled_timeout())
+        release.wait(PATIENCE)
 
     first = run_task(pool, block)
     wait_until(lambda: first.accepted)
@@ -328,7 +328,7 @@ def test_queued_thread_jobs_are_handed_back_at_stop(app: Celery[Any]) -> None:
     stopper.start()
     wait_until(lambda: handed_back)
     release.set()
-    stopper.join(scaled_timeout())
+    stopper.join(PATIENCE)
 
     assert handed_back == [request]
     assert first.results
@@ -362,14 +362,14 @@ def test_terminate_does_not_wait_for_threads(pool: TaskPool, app: Celery[Any]) -
 
     @app.task(shared=False)
     def block() -> None:
-        release.wait(scaled_timeout(5))
+        release.wait(PATIENCE)
 
     outcome = run_task(pool, block)
     wait_until(lambda: outcome.accepted)
     begun = time.monotonic()
     pool.terminate()
 
-    assert time.monotonic() - begun < scaled_timeout()
+    assert time.monotonic() - begun < PATIENCE / 2
     release.set()
     wait_until(lambda: outcome.results)
 
@@ -394,7 +394,7 @@ def test_a_blocked_loop_is_named(app: Celery[Any], caplog: pytest.LogCaptureFixt
     @app.task(shared=False)
     async def block_the_loop() -> None:
         await asyncio.sleep(0)
-        release.wait(scaled_timeout())
+        release.wait(PATIENCE)
 
     pool = WatchedPool(1, app=app)
     pool.start()

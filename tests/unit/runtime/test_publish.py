@@ -12,7 +12,7 @@ from convotic_celery.runtime import publish
 from convotic_celery.runtime.publish import HandlerPublisher, SessionPublisher
 from convotic_pubsub.errors import PublishError, TopicNotFound
 from convotic_pubsub.outgoing import FAIL_IF_MISSING, IfMissing, OutgoingMessage
-from tests.support.waiting import scaled_timeout
+from tests.support.waiting import PATIENCE
 from tests.unit.runtime.support import define
 
 
@@ -57,7 +57,7 @@ def make_publisher(*definitions: Any, may_create: bool = True) -> SessionPublish
 
 
 def send(publisher: SessionPublisher, topic: str) -> str:
-    return publisher.publish(OutgoingMessage(topic, b"1", {"a": "b"}, "k")).result(scaled_timeout())
+    return publisher.publish(OutgoingMessage(topic, b"1", {"a": "b"}, "k")).result(PATIENCE)
 
 
 def test_a_message_is_sent_as_it_is(session: Session) -> None:

@@ -21,7 +21,7 @@ from convotic_celery.runtime.delivery.counters import outcomes
 from convotic_celery.runtime.pool.pool import TaskPool
 from convotic_celery.sdk.outcomes import DeadLetter, Drop, Retry
 from convotic_pubsub.queue import Received
-from tests.support.waiting import scaled_timeout, wait_until
+from tests.support.waiting import wait_until
 from tests.unit.runtime.support import (
     RecordingEventer,
     RecordingMessage,
@@ -43,7 +43,7 @@ class Run(NamedTuple):
     def settled(self) -> tuple[Any, ...]:
         """Wait for the settlement and the last event."""
         # A failure is first written to a store that is not there: that alone takes two seconds.
-        wait_until(self.message.settled.is_set, timeout=scaled_timeout(3))
+        wait_until(self.message.settled.is_set)
         wait_until(lambda: len(self.eventer.events) >= 2)
         return self.message.settlement
 

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 import pytest
 
 from convotic_celery.runtime.pool.threads import WorkerThreads
-from tests.support.waiting import never, scaled_timeout, wait_until
+from tests.support.waiting import PATIENCE, never, wait_until
 
 
 class Gate:
@@ -21,7 +21,7 @@ class Gate:
 
     def __call__(self, number: int) -> None:
         self.begun.put(number)
-        self.open.wait(scaled_timeout())
+        self.open.wait(PATIENCE)
 
 
 def test_at_most_limit_items_run_at_once() -> None:

@@ -104,7 +104,7 @@ async def stuck(server: Any) -> Any:
     [connection] = server._connections
     connected = connection._transport.get_extra_info("socket")
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
-    await wait_until_async(connection._is_stuck, timeout=20)
+    await wait_until_async(connection._is_stuck)
     return connection
 
 
@@ -147,7 +147,7 @@ async def test_a_client_that_goes_on_not_reading_is_disconnected(echo: Echo) -> 
     server = GrpcServer(echo.methods(), name="the test", stuck_seconds=0.2)
     port = await server.listen("127.0.0.1", 0)
     with Flooder(port, PING * 10_000, reads=False) as flooder:
-        await wait_until_async(lambda: flooder.is_cut_off, timeout=20)
+        await wait_until_async(lambda: flooder.is_cut_off)
     await wait_until_async(lambda: not server.has_clients)
     await server.stop(0)
 

@@ -13,7 +13,7 @@ import pytest
 
 from convotic_emulator.testing import EmulatorThread
 from tests.conformance.broker import OURS, Broker, bodies
-from tests.support.waiting import never, wait_until
+from tests.support.waiting import PATIENCE, never, wait_until
 
 
 @pytest.fixture
@@ -94,11 +94,11 @@ def test_permission_denied_on_one_resource(
 
     pubsub_emulator.faults.deny(subscription)
 
-    stream.ended.wait(5)
+    stream.ended.wait(PATIENCE)
     assert stream.code is grpc.StatusCode.PERMISSION_DENIED
     fails_with(grpc.StatusCode.PERMISSION_DENIED, lambda: broker.pull_now(subscription))
     refused = broker.stream(subscription)
-    refused.ended.wait(5)
+    refused.ended.wait(PATIENCE)
     assert refused.code is grpc.StatusCode.PERMISSION_DENIED
     broker.publish(topic, b"y")
 
@@ -116,7 +116,7 @@ def test_dropped_streams_keep_their_leases(
 
     assert pubsub_emulator.faults.drop_streams() == 1
 
-    stream.ended.wait(5)
+    stream.ended.wait(PATIENCE)
     assert stream.code is grpc.StatusCode.UNAVAILABLE
     assert broker.pull_now(subscription) == []
     broker.acknowledge(subscription, stream.received)
@@ -136,7 +136,7 @@ def test_lost_acknowledgements_are_confirmed(
     wait_until(lambda: stream.received)
     stream.acknowledge(stream.received)
     stream.half_close()
-    stream.ended.wait(5)
+    stream.ended.wait(PATIENCE)
     assert stream.code is grpc.StatusCode.OK
     pubsub_emulator.advance(11)
 
