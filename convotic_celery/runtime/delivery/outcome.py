@@ -247,7 +247,14 @@ def _raised(  # noqa: PLR0911 - rows as well
     if _is_used_up(attempt, options):
         return _fail(used_up, attempt, final_error(error))
     delay = _delay(error, options, attempt, event.elapsed_seconds, event.random)
-    return RetryRun(delay, "failure", used_up, error_type(error), error_text(error)[:_MAX_TEXT])
+    return RetryRun(
+        delay,
+        "failure",
+        used_up,
+        error_type(error),
+        error_text(error)[:_MAX_TEXT],
+        attempt=attempt,
+    )
 
 
 def _hard_limit(options: WorkerOptions, attempt: int) -> RetryRun | Fail:

@@ -7,7 +7,8 @@ Example of what a worker's Celery gets for one message::
     headers           task, id, root_id, parent_id, retries, argsrepr, … as Celery's protocol 2 has
     them headers.convotic  {"message_id": "11", "pubsub_id": "11", "attributes": {"source": "api"},
                        "ordering_key": "", "published_at": "2026-11-23T20:00:00+00:00",
-                       "attempt": 1, "replay_count": 0, "empty": False, "trace": {}}
+                       "attempt": 1, "delivery_attempt": 1, "replay_count": 0, "empty": False,
+                       "trace": {}}
 
 The data is *not* parsed here, nor by the worker's main loop: a message that is not JSON must fail
 as a task does, in the pool, with its own dead letter and state.
@@ -20,6 +21,7 @@ import socket
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
@@ -45,8 +47,10 @@ __all__ = [
     "PayloadBuilder",
     "as_task_body",
     "read_claim",
+    "read_facts",
     "register_serializer",
     "task_id_of",
+    "unknown_facts",
 ]
 
 CONTENT_TYPE = RAW_CONTENT_TYPE
@@ -77,6 +81,8 @@ class MessageFacts(TypedDict):
     published_at: str
     #: As far as it is known; a redelivery's run asks the store and corrects it.
     attempt: int
+    #: How often Pub/Sub says it has delivered the message; 0 where it does not count.
+    delivery_attempt: int
     replay_count: int
     #: True if there was no data at all.
     empty: bool
@@ -120,6 +126,39 @@ def read_claim(attributes: Mapping[str, str]) -> Claim | None:
     return Claim(message_id, replay_count(attributes), attributes.get(REPLAY_TOKEN_ATTRIBUTE, ""))
 
 
+def read_facts(received: Received, attempt: int = 1) -> MessageFacts:
+    """Return what Pub/Sub said about a delivery."""
+    attributes, message_id = received.attributes, received.message_id
+    return {
+        "message_id": message_id,
+        "pubsub_id": message_id,
+        "attributes": user_attributes(attributes) if attributes else {},
+        "ordering_key": received.ordering_key,
+        "published_at": received.published_at.isoformat(),
+        "attempt": attempt,
+        "delivery_attempt": received.delivery_attempt,
+        "replay_count": 0,
+        "empty": not received.data,
+        "trace": trace_attributes(attributes) if attributes else {},
+    }
+
+
+def unknown_facts(message_id: str) -> MessageFacts:
+    """Return the facts of a message that came in Celery's own envelope, which says nothing."""
+    return {
+        "message_id": message_id,
+        "pubsub_id": message_id,
+        "attributes": {},
+        "ordering_key": "",
+        "published_at": datetime.now(UTC).isoformat(),
+        "attempt": 1,
+        "delivery_attempt": 0,
+        "replay_count": 0,
+        "empty": False,
+        "trace": {},
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class PayloadBuilder:
     """Builds Celery's view of one queue's messages. Thread-safe, and as little work as possible."""
@@ -137,20 +176,9 @@ class PayloadBuilder:
     def build(self, received: Received, *, attempt: int = 1, run: str = "") -> PayloadDict:
         """Return the kombu payload of a delivery; a redelivery's ``run`` has a name."""
         claim = read_claim(received.attributes) if received.attributes else None
-        message_id = received.message_id
-        task_id = task_id_of(self.subscription, message_id)
+        task_id = task_id_of(self.subscription, received.message_id)
         root_id = task_id_of(self.subscription, claim.message_id) if claim else task_id
-        facts: MessageFacts = {
-            "message_id": message_id,
-            "pubsub_id": message_id,
-            "attributes": user_attributes(received.attributes) if received.attributes else {},
-            "ordering_key": received.ordering_key,
-            "published_at": received.published_at.isoformat(),
-            "attempt": attempt,
-            "replay_count": 0,
-            "empty": not received.data,
-            "trace": trace_attributes(received.attributes) if received.attributes else {},
-        }
+        facts = read_facts(received, attempt)
         if claim is not None:
             facts["claim"] = claim
         if run:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,12 +14,14 @@ from convotic_celery.runtime.delivery.attributes import (
     dead_letter_attributes,
 )
 from convotic_celery.runtime.delivery.counters import outcomes
+from convotic_celery.runtime.delivery.observing import MessageSettled, ObservedMessage, observers
 from convotic_celery.runtime.delivery.outcome import Arrived, Refused, settle
-from convotic_celery.runtime.delivery.payload import PayloadBuilder
+from convotic_celery.runtime.delivery.payload import PayloadBuilder, read_facts, task_id_of
 from convotic_celery.runtime.delivery.settlement import Ack
 from convotic_pubsub.queue import Acknowledge, Decision, Deliver, Received
 
 if TYPE_CHECKING:
+    from convotic_celery.runtime.delivery.settlement import Settlement
     from convotic_celery.sdk.handler import HandlerDefinition
 
 __all__ = ["HandlerPolicy", "KnownFailures"]
@@ -42,6 +45,7 @@ class HandlerPolicy:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self._definition = definition
         self._queue = definition.queue
         self._subscription = definition.subscription
         self._topic = definition.topic
@@ -59,6 +63,7 @@ class HandlerPolicy:
             settlement = settle(Arrived(is_for_us, age), self._options)
             if isinstance(settlement, Ack):
                 outcomes.count(self._queue, settlement.outcome)
+                self._report(received, settlement)
                 return Acknowledge(settlement.outcome.replace("_", "-"))
         if received.delivery_attempt == 1:  # nearly every message
             return Deliver(self._payloads.build(received))
@@ -74,7 +79,7 @@ class HandlerPolicy:
     def reject_attributes(self, received: Received) -> dict[str, str]:
         """Return a dead letter's attributes for a message that Celery itself refused."""
         fail = settle(Refused("rejected"), self._options)
-        return dead_letter_attributes(
+        attributes = dead_letter_attributes(
             fail,
             Origin(
                 message_id=received.message_id,
@@ -83,3 +88,18 @@ class HandlerPolicy:
                 published_at=received.published_at,
             ),
         )
+        self._report(received, fail, attributes)
+        return attributes
+
+    def _report(
+        self,
+        received: Received,
+        settlement: Settlement,
+        dead_letter: Mapping[str, str] | None = None,
+    ) -> None:
+        """Tell observers of a delivery that has no run."""
+        if observers.settled:
+            task_id = task_id_of(self._subscription, received.message_id)
+            message = ObservedMessage(self._definition, read_facts(received), task_id)
+            event = MessageSettled(message, settlement, time.time(), dead_letter=dead_letter)
+            observers.report(observers.settled, event)

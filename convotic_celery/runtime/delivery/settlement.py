@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from celery import exceptions as celery_exceptions
@@ -67,6 +67,8 @@ class RetryRun:
     error_message: str = ""
     #: False if the worker still has to write it to the store.
     recorded: bool = False
+    #: The run that failed; 0: not known. For observers.
+    attempt: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

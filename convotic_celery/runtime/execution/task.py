@@ -233,6 +233,7 @@ class HandlerTask(Task[Any, Any]):
             "ordering_key": ordering_key,
             "published_at": datetime.now(UTC).isoformat(),
             "attempt": 1,
+            "delivery_attempt": 0,
             "replay_count": 0,
             "empty": data is None,
             "trace": {},

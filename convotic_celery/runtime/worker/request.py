@@ -31,6 +31,12 @@ from convotic_celery.runtime.delivery.attempts import RunName, describe_failure
 from convotic_celery.runtime.delivery.attributes import Origin, dead_letter_attributes
 from convotic_celery.runtime.delivery.carriers import carried, error_of
 from convotic_celery.runtime.delivery.counters import Outcome, outcomes
+from convotic_celery.runtime.delivery.observing import (
+    MessageSettled,
+    ObservedMessage,
+    RunBegan,
+    observers,
+)
 from convotic_celery.runtime.delivery.outcome import (
     HardLimit,
     Raised,
@@ -41,6 +47,7 @@ from convotic_celery.runtime.delivery.outcome import (
     WorkerLost,
     settle,
 )
+from convotic_celery.runtime.delivery.payload import unknown_facts
 from convotic_celery.runtime.delivery.settlement import (
     Ack,
     Defer,
@@ -53,6 +60,8 @@ from convotic_celery.sdk.options import WorkerOptions
 from convotic_pubsub import queue
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from convotic_celery.runtime.delivery.attempts import End
     from convotic_celery.runtime.delivery.payload import MessageFacts
     from convotic_celery.runtime.execution.invoke import Execution
@@ -91,6 +100,7 @@ class HandlerRequest(Request):
     #: Until when the lease is kept, by the monotonic clock; before the run, for ever.
     _held_until = math.inf
     _is_terminated = False
+    _observed: ObservedMessage | None = None
 
     # -- what Celery and the pool call -----------------------------------------------------------
 
@@ -98,6 +108,8 @@ class HandlerRequest(Request):
         """Note that the handler begins: from now on the lease is held for its ack deadline."""
         self.hold(self.run_limit)
         super().on_accepted(pid, time_accepted)
+        if observers.began:
+            observers.report(observers.began, RunBegan(self.observed, self.time_start or 0.0))
 
     @property
     def run_limit(self) -> float:
@@ -121,6 +133,8 @@ class HandlerRequest(Request):
             self.acknowledged = True
             self._delivery.settle(_ACKNOWLEDGE)
             outcomes.count(self.name, _SUCCEEDED)
+            if observers.settled:
+                self._report_to_observers(_RETURNED)
 
     def reject(self, requeue: bool = False) -> None:
         """Give the message up, or back: what Celery does with a request that it can't run."""
@@ -231,6 +245,9 @@ class HandlerRequest(Request):
                 self._report_failure(exc_info, recorded=recorded, announced=announced)
             case ReturnUnrun():
                 outcomes.count(self.name, "returned_unrun")
+        if observers.settled:
+            dead_letter = told.attributes if isinstance(told, queue.DeadLetter) else None
+            self._report_to_observers(settlement, exc_info, dead_letter)
 
     def _to_transport(self, settlement: Settlement) -> queue.Settlement:
         match settlement:
@@ -265,6 +282,26 @@ class HandlerRequest(Request):
         attempts.end_later(RunName(subscription, facts["pubsub_id"], run, ttl), end, last)
 
     # -- reporting -------------------------------------------------------------------------------
+
+    @property
+    def observed(self) -> ObservedMessage:
+        """The message as observers know it."""
+        if self._observed is None:
+            facts = self._facts or unknown_facts(self.id)
+            self._observed = ObservedMessage(self._definition, facts, self.id)
+        return self._observed
+
+    def _report_to_observers(
+        self,
+        settlement: Settlement,
+        exc_info: ExceptionInfo | None = None,
+        dead_letter: Mapping[str, str] | None = None,
+    ) -> None:
+        event = MessageSettled(self.observed, settlement, time.time(), self.time_start)
+        if exc_info is not None:
+            event.error, event.traceback = error_of(exc_info), safe_str(exc_info.traceback)
+        event.dead_letter = dead_letter
+        observers.report(observers.settled, event)
 
     def _report_ack(self, ack: Ack) -> None:
         """Monitors see a message that its handler declined as a success with that result."""

@@ -8,6 +8,7 @@ then: the same line in the log, signal, event, check for a revocation, and turn 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
@@ -16,6 +17,7 @@ from celery.app import trace
 from celery.worker import state, strategy
 
 from convotic_celery.runtime.celery_internals import make_request_class
+from convotic_celery.runtime.delivery.observing import MessageTaken, observers
 from convotic_celery.runtime.delivery.payload import CONTENT_TYPE, as_task_body
 from convotic_celery.runtime.worker.request import HandlerRequest
 
@@ -65,6 +67,8 @@ def handler_strategy(task: Any, app: Any, consumer: Any) -> Strategy:
             headers=message.headers,
             decoded=True,
         )
+        if observers.taken:
+            observers.report(observers.taken, MessageTaken(request.observed, time.time()))
         if logs:
             _log(request)
         if request.id in revoked and request.revoked():

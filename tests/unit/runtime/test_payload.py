@@ -54,6 +54,7 @@ def test_headers_are_celerys_and_the_facts_are_ours() -> None:
         "ordering_key": "k",
         "published_at": "2026-11-23T20:00:00+00:00",
         "attempt": 3,
+        "delivery_attempt": 1,
         "replay_count": 0,
         "empty": False,
         "trace": {},

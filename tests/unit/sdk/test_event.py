@@ -62,6 +62,7 @@ def receive(
         "ordering_key": "",
         "published_at": "2026-11-23T20:00:00+00:00",
         "attempt": 1,
+        "delivery_attempt": 1,
         "replay_count": 0,
         "empty": not raw,
         "trace": {},
