@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from convotic_celery.sdk.handler import HandlerDefinition
     from convotic_celery.sdk.route import RouteDefinition
     from convotic_celery.sdk.schedule import ScheduleDefinition
+    from convotic_pubsub.options import TransportOptions
+    from convotic_pubsub.session import Session
 
 __all__ = ["ConvoticApp", "create_app"]
 
@@ -183,6 +185,20 @@ class ConvoticApp(Celery):
         """
         if isinstance(self.services.publisher, SessionPublisher):
             session_for(*self._broker_parameters())
+
+    def transport_options(self) -> TransportOptions:
+        """Return the options of this app's connections, with its handlers' queues."""
+        return parse_options(*self._broker_parameters())
+
+    def open_session(self) -> Session:
+        """Return the session that this process's publishers and consumers share.
+
+        Blocks, for seconds where the embedded emulator has to be started.
+
+        Raises:
+            BrokerUnavailable: The server can't be reached.
+        """
+        return session_for(*self._broker_parameters())
 
     def limit_concurrency(self, limit: int) -> None:
         """Pull at most ``limit`` messages of each handler; for a worker whose pool is bounded.

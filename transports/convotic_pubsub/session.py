@@ -14,6 +14,7 @@ import socket
 import time
 import uuid
 from collections import Counter
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Callable, Coroutine, Iterable
 
+    from convotic_pubsub.client.admin import Admin
     from convotic_pubsub.consume.delivery import Delivery
     from convotic_pubsub.consume.ports import Dispatch
     from convotic_pubsub.options import TransportOptions
@@ -135,6 +137,13 @@ class Session:
             return self._io.call(coroutine, timeout)
         except grpc.aio.AioRpcError as error:
             raise translate(error, f"projects/{self.options.project}") from error
+
+    @cached_property
+    def admin(self) -> Admin:
+        """What exists on the server, and who may use it, for tools that change it."""
+        from convotic_pubsub.client.admin import Admin  # noqa: PLC0415  50 ms of IAM's messages
+
+        return Admin(self.call, self.options.project, self.broker)
 
     # -- the end ----------------------------------------------------------------------------------
 

@@ -95,19 +95,17 @@ def test_verify_tells_each_setting_of_subscription_and_topic(
         for each in caplog.records
         if hasattr(each, "drift")
     }
-    path = f"projects/test-project/topics/{spec.dead_letter_topic}"
-    policy = f'dead_letter_topic: "{path}" max_delivery_attempts: {{}}'
     assert by_name["subscription_drift", spec.subscription].__dict__["drift"] == [
         'filter is unset, wanted attributes:"kind"',
         "enable_exactly_once_delivery is False, wanted True",
-        f"dead_letter_policy is {policy.format(10)}, wanted {policy.format(20)}",
-        "message_retention_duration is seconds: 604800, wanted seconds: 3600",
-        "expiration_policy is unset, wanted ttl { seconds: 86400 }",
-        "label team is shop, wanted books",
+        "max_delivery_attempts is 10, wanted 20",
+        "message_retention_seconds is 604800, wanted 3600",
+        "expiration_seconds is never, wanted 86400",
+        "labels.team is shop, wanted books",
     ]
     assert by_name["topic_drift", spec.topic].__dict__["drift"] == [
-        "message_storage_regions is ['europe-west1'], wanted ['europe-west4']",
-        "label team is shop, wanted books",
+        "message_storage_regions is europe-west1, wanted europe-west4",
+        "labels.team is shop, wanted books",
     ]
 
 

@@ -13,34 +13,39 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
+from convotic_pubsub.client.resource_messages import (
+    read_subscription,
+    read_topic,
+    subscription_message,
+    topic_message,
+)
 from convotic_pubsub.client.rpc import pb, translate
 from convotic_pubsub.errors import SubscriptionMismatch, SubscriptionNotFound
-from convotic_pubsub.limits import lease_seconds
-from convotic_pubsub.names import check_resource_id, subscription_path, topic_path
+from convotic_pubsub.names import subscription_path, topic_path
+from convotic_pubsub.topology import (
+    EMULATOR_RETENTION_SECONDS,
+    subscription_differences,
+    topic_differences,
+    wanted_dead_letter_subscription,
+    wanted_subscription,
+    wanted_topics,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Iterable
 
     from convotic_pubsub.client.broker import Broker
     from convotic_pubsub.options import TransportOptions
     from convotic_pubsub.queue import QueueSpec
+    from convotic_pubsub.topology import Difference, SubscriptionSettings, TopicSettings
 
-__all__ = ["Provisioner"]
+__all__ = ["Provisioner", "create_subscription"]
 
 logger = logging.getLogger(__name__)
 
-#: What of a subscription can be changed, and is compared beside its labels.
-_CHANGEABLE = (
-    "filter",
-    "ack_deadline_seconds",
-    "enable_exactly_once_delivery",
-    "dead_letter_policy",
-    "retry_policy",
-    "message_retention_duration",
-    "expiration_policy",
-)
-#: What Google's emulator takes at most (facts: 0.8.20 refuses more for a subscription).
-_EMULATOR_RETENTION_SECONDS = 7 * 24 * 3600
+#: What makes a queue unfit: its messages would be others, or come in another order. Another filter
+#: is a warning, for the worker looks at each message itself.
+_REFUSED = frozenset({"topic", "enable_message_ordering"})
 
 
 class Provisioner:
@@ -48,10 +53,9 @@ class Provisioner:
 
     def __init__(self, broker: Broker, options: TransportOptions) -> None:
         self._broker = broker
+        self._options = options
         self._project = options.project
         self._provision = options.provision
-        self._labels = options.labels
-        self._regions = options.message_storage_regions
         self._ensured: dict[str, asyncio.Task[None]] = {}
         self._ephemeral: set[str] = set()
 
@@ -85,99 +89,53 @@ class Provisioner:
         self._ensured.pop(queue, None)
 
     async def _ensure(self, spec: QueueSpec, *, create: bool) -> None:
-        topics = [topic for topic in (spec.topic, spec.dead_letter_topic) if topic]
-        wanted = [self._wanted(spec)]
-        if spec.dead_letter_topic:
-            wanted.append(self._wanted_dead_letter(spec))
+        wanted = [wanted_subscription(spec, self._options)]
+        if (dead_letters := wanted_dead_letter_subscription(spec, self._options)) is not None:
+            wanted.append(dead_letters)
+        topics = wanted_topics(spec, self._options)
         # First: one that can't be used must not lead to a topic that nobody subscribes to.
         exist = await asyncio.gather(*(self._compare(each) for each in wanted))
-        await asyncio.gather(*(self._topic(topic, spec, create=create) for topic in topics))
+        await asyncio.gather(*(self._topic(topic, create=create) for topic in topics))
         missing = [each for each, exists in zip(wanted, exist, strict=True) if not exists]
         await asyncio.gather(*(self._subscription(each, create=create) for each in missing))
 
-    async def _topic(self, topic: str, spec: QueueSpec, *, create: bool) -> None:
-        path = topic_path(self._project, topic)
-        check_resource_id("topic", path.rsplit("/", 1)[1])
-        wanted = pb.Topic(name=path, labels={**self._labels, **spec.labels})
-        wanted.message_storage_policy.allowed_persistence_regions.extend(self._regions)
-        if not self._regions:
-            wanted.ClearField("message_storage_policy")
+    async def _topic(self, wanted: TopicSettings, *, create: bool) -> None:
         try:
             if create:
-                await self._broker.rpc.create_topic(wanted)
+                await self._broker.rpc.create_topic(topic_message(wanted))
             else:
-                _report_topic_drift(wanted, await self._broker.rpc.get_topic(path))
+                existing = read_topic(await self._broker.rpc.get_topic(wanted.name))
+                _warn_of_drift("Topic", wanted.name, topic_differences(wanted, existing))
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
-                raise translate(error, path) from error
+                raise translate(error, wanted.name) from error
 
-    async def _compare(self, wanted: Any) -> bool:
+    async def _compare(self, wanted: SubscriptionSettings) -> bool:
         """Say whether a subscription exists; report where it differs."""
-        check_resource_id("subscription", wanted.name.rsplit("/", 1)[1])
         try:
             existing = await self._broker.rpc.get_subscription(wanted.name)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 return False
             raise translate(error, wanted.name) from error
-        _report_drift(wanted, existing, is_emulated=self._broker.is_emulated)
+        differences = subscription_differences(
+            wanted, read_subscription(existing), is_emulated=self._broker.is_emulated
+        )
+        _refuse_mismatch(wanted, differences)
+        _warn_of_drift("Subscription", wanted.name, differences)
         return True
 
-    async def _subscription(self, wanted: Any, *, create: bool) -> None:
+    async def _subscription(self, wanted: SubscriptionSettings, *, create: bool) -> None:
         """Create a subscription that is missing."""
         if not create:
             raise SubscriptionNotFound(
                 f"{wanted.name} does not exist: create it, or let provision=create do so"
             )
         try:
-            await self._create(wanted)
+            await create_subscription(self._broker, wanted)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
                 raise translate(error, wanted.name) from error
-
-    async def _create(self, wanted: Any) -> None:
-        try:
-            await self._broker.rpc.create_subscription(wanted)
-        except grpc.aio.AioRpcError as error:
-            retention = wanted.message_retention_duration
-            refused = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE)
-            if error.code() not in refused or retention.seconds <= _EMULATOR_RETENTION_SECONDS:
-                raise
-            # Google's emulator takes no more than 7 days, the service 31.
-            retention.seconds = _EMULATOR_RETENTION_SECONDS
-            await self._broker.rpc.create_subscription(wanted)
-
-    def _wanted(self, spec: QueueSpec) -> Any:
-        wanted = pb.Subscription(
-            name=subscription_path(self._project, spec.subscription),
-            topic=topic_path(self._project, spec.topic),
-            ack_deadline_seconds=lease_seconds(spec.ack_deadline_seconds),
-            filter=spec.filter,
-            enable_message_ordering=spec.enable_message_ordering,
-            enable_exactly_once_delivery=spec.enable_exactly_once_delivery,
-            labels={**self._labels, **spec.labels},
-        )
-        wanted.message_retention_duration.seconds = spec.message_retention_seconds
-        wanted.expiration_policy.SetInParent()  # set without ttl: never expires
-        if spec.expiration_seconds:
-            wanted.expiration_policy.ttl.seconds = spec.expiration_seconds
-        if spec.dead_letter_topic and spec.max_delivery_attempts:
-            policy = wanted.dead_letter_policy
-            policy.dead_letter_topic = topic_path(self._project, spec.dead_letter_topic)
-            policy.max_delivery_attempts = spec.max_delivery_attempts
-        return wanted
-
-    def _wanted_dead_letter(self, spec: QueueSpec) -> Any:
-        name = spec.dead_letter_topic.rsplit("/", 1)[-1]
-        wanted = pb.Subscription(
-            name=subscription_path(self._project, name),
-            topic=topic_path(self._project, spec.dead_letter_topic),
-            ack_deadline_seconds=60,
-            labels={**self._labels, **spec.labels},
-        )
-        wanted.message_retention_duration.seconds = spec.dead_letter_retention_seconds
-        wanted.expiration_policy.SetInParent()
-        return wanted
 
     async def delete(self, spec: QueueSpec, *, topic: bool) -> None:
         """Delete a queue's subscription, and its topic if asked; missing ones are no error."""
@@ -238,61 +196,43 @@ async def _unless_missing(call: Awaitable[Any], path: str) -> None:
             raise translate(error, path) from error
 
 
-def _report_drift(wanted: Any, existing: Any, *, is_emulated: bool) -> None:
-    """Warn of settings that differ; raise for those that can never be changed."""
-    fixed = [
-        f"{name} is {getattr(existing, name)!r}, wanted {getattr(wanted, name)!r}"
-        for name in ("topic", "enable_message_ordering")
-        if getattr(existing, name) != getattr(wanted, name)
-    ]
+async def create_subscription(broker: Broker, wanted: SubscriptionSettings) -> None:
+    """Create a subscription (I/O thread).
+
+    Raises:
+        grpc.aio.AioRpcError: as the server answered.
+    """
+    message = subscription_message(wanted)
+    try:
+        await broker.rpc.create_subscription(message)
+    except grpc.aio.AioRpcError as error:
+        retention = message.message_retention_duration
+        refused = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE)
+        if error.code() not in refused or retention.seconds <= EMULATOR_RETENTION_SECONDS:
+            raise
+        # Google's emulator takes no more than 7 days, the service 31.
+        retention.seconds = EMULATOR_RETENTION_SECONDS
+        await broker.rpc.create_subscription(message)
+
+
+def _refuse_mismatch(wanted: SubscriptionSettings, differences: Iterable[Difference]) -> None:
+    fixed = [str(each) for each in differences if each.setting in _REFUSED]
     if fixed:
         raise SubscriptionMismatch(
             f"{wanted.name} exists and can't be changed: {'; '.join(fixed)}. "
-            "Delete it (its backlog goes too) or give the handler another subscription="
+            "`convotic topology apply` replaces it and keeps its messages; or give the handler "
+            "another subscription="
         )
-    drift = [
-        _difference(name, getattr(existing, name), getattr(wanted, name))
-        for name in _CHANGEABLE
-        if getattr(existing, name) != getattr(wanted, name)
-    ]
-    is_cut = wanted.message_retention_duration.seconds > _EMULATOR_RETENTION_SECONDS
-    if is_emulated and is_cut:  # as it was when the subscription was made; see _create
-        drift = [each for each in drift if not each.startswith("message_retention_duration ")]
-    _warn_of_drift("Subscription", wanted.name, drift + _label_drift(wanted, existing))
 
 
-def _report_topic_drift(wanted: Any, existing: Any) -> None:
-    policies = (wanted.message_storage_policy, existing.message_storage_policy)
-    asked, there = (sorted(policy.allowed_persistence_regions) for policy in policies)
-    regions = [_difference("message_storage_regions", there, asked)] if asked != there else []
-    if not asked:  # then it is the service's default, or the organization's policy
-        regions = []
-    _warn_of_drift("Topic", wanted.name, regions + _label_drift(wanted, existing))
-
-
-def _label_drift(wanted: Any, existing: Any) -> list[str]:
-    return [
-        _difference(f"label {name}", existing.labels.get(name, ""), value)
-        for name, value in sorted(wanted.labels.items())
-        if existing.labels.get(name, "") != value
-    ]
-
-
-def _difference(name: str, existing: Any, wanted: Any) -> str:
-    return f"{name} is {_short(existing)}, wanted {_short(wanted)}"
-
-
-def _warn_of_drift(kind: str, path: str, drift: list[str]) -> None:
+def _warn_of_drift(kind: str, path: str, differences: Iterable[Difference]) -> None:
+    drift = [str(each) for each in differences]
     if drift:
         logger.warning(
-            "%s %s differs from what its queue asks for and is left as it is: %s",
+            "%s %s differs from what its queue asks for and is left as it is: %s "
+            "(`convotic topology apply` changes it)",
             kind,
             path,
             "; ".join(drift),
             extra={"action": f"{kind.lower()}_drift", kind.lower(): path, "drift": drift},
         )
-
-
-def _short(value: Any) -> str:
-    """Return a setting's value on one line."""
-    return " ".join(str(value).split()) or "unset"
