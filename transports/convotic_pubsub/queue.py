@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
 from convotic_pubsub.limits import MAX_RETENTION_SECONDS
 
@@ -43,8 +43,7 @@ PayloadDict: TypeAlias = dict[str, Any]
 RAW_CONTENT_TYPE: Final = "application/x-pubsub-raw"
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):  # a tuple is made in a third of the time of a frozen dataclass
     """One delivery of one message, as Pub/Sub handed it over."""
 
     #: Short name of the subscription that delivered it.

@@ -61,7 +61,7 @@ class ObservedMessage:
     @property
     def published_at(self) -> datetime:
         """Timezone-aware."""
-        return datetime.fromisoformat(self.facts["published_at"])
+        return self.facts["published_at"]
 
     @property
     def published(self) -> float:

@@ -6,7 +6,7 @@ Example of what a worker's Celery gets for one message::
     content-type      application/x-pubsub-raw
     headers           task, id, root_id, parent_id, retries, argsrepr, … as Celery's protocol 2 has
     them headers.convotic  {"message_id": "11", "pubsub_id": "11", "attributes": {"source": "api"},
-                       "ordering_key": "", "published_at": "2026-11-23T20:00:00+00:00",
+                       "ordering_key": "", "published_at": datetime(2026, 11, 23, 20, tzinfo=UTC),
                        "attempt": 1, "delivery_attempt": 1, "replay_count": 0, "empty": False,
                        "trace": {}}
 
@@ -22,6 +22,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
@@ -59,7 +60,9 @@ CONTENT_TYPE = RAW_CONTENT_TYPE
 SERIALIZER = "convotic-raw"
 
 #: Any fixed UUID serves; it keeps our ids apart from other uuid5 ids.
-_NAMESPACE = uuid.UUID("6f8f8f0e-6a55-5d0a-9d5b-0c1c2f6a7e11")
+_NAMESPACE = uuid.UUID("6f8f8f0e-6a55-5d0a-9d5b-0c1c2f6a7e11").bytes
+#: What a UUID's variant makes of the digit in its position.
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 #: Characters of the data that events, Flower and ``inspect`` show.
 MAX_SHOWN_CHARACTERS = 200
@@ -77,8 +80,7 @@ class MessageFacts(TypedDict):
     pubsub_id: str
     attributes: dict[str, str]
     ordering_key: str
-    #: ISO 8601.
-    published_at: str
+    published_at: datetime
     #: As far as it is known; a redelivery's run asks the store and corrects it.
     attempt: int
     #: How often Pub/Sub says it has delivered the message; 0 where it does not count.
@@ -110,12 +112,18 @@ def as_task_body(body: Any) -> tuple[list[bytes], dict[str, Any], dict[str, Any]
 
 def task_id_of(subscription: str, message_id: str) -> str:
     """Return the id of the task that runs this message: the same for every redelivery."""
-    # uuid.uuid5, at a third of its time.
-    digest = sha1(
-        _NAMESPACE.bytes + f"{subscription}/{message_id}".encode(), usedforsecurity=False
-    ).hexdigest()
-    variant = "89ab"[int(digest[16], 16) & 3]
+    # uuid.uuid5, at a quarter of its time.
+    sha = _sha_of(subscription).copy()
+    sha.update(message_id.encode())
+    digest = sha.hexdigest()
+    variant = _VARIANTS[digest[16]]
     return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
+
+
+@cache
+def _sha_of(subscription: str) -> Any:
+    """Return the hash of what the ids of a subscription's tasks begin with."""
+    return sha1(_NAMESPACE + f"{subscription}/".encode(), usedforsecurity=False)
 
 
 def read_claim(attributes: Mapping[str, str]) -> Claim | None:
@@ -134,7 +142,7 @@ def read_facts(received: Received, attempt: int = 1) -> MessageFacts:
         "pubsub_id": message_id,
         "attributes": user_attributes(attributes) if attributes else {},
         "ordering_key": received.ordering_key,
-        "published_at": received.published_at.isoformat(),
+        "published_at": received.published_at,
         "attempt": attempt,
         "delivery_attempt": received.delivery_attempt,
         "replay_count": 0,
@@ -150,7 +158,7 @@ def unknown_facts(message_id: str) -> MessageFacts:
         "pubsub_id": message_id,
         "attributes": {},
         "ordering_key": "",
-        "published_at": datetime.now(UTC).isoformat(),
+        "published_at": datetime.now(UTC),
         "attempt": 1,
         "delivery_attempt": 0,
         "replay_count": 0,

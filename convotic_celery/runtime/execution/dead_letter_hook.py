@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from convotic_celery.sdk.dead_lettered import DeadLettered
@@ -54,7 +53,7 @@ def describe(
         topic=definition.topic,
         data=b"" if facts["empty"] else raw,
         attributes=facts["attributes"],
-        published_at=datetime.fromisoformat(facts["published_at"]),
+        published_at=facts["published_at"],
         attempts=fail.attempts,
         reason=fail.reason,
         error=error,

@@ -9,7 +9,6 @@ import asyncio
 import types
 from collections.abc import Coroutine, Generator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -76,7 +75,7 @@ def build_message(
         id=facts["message_id"],
         data=data,
         attributes=facts["attributes"],
-        published_at=datetime.fromisoformat(facts["published_at"]),
+        published_at=facts["published_at"],
         ordering_key=facts["ordering_key"],
         attempt=facts["attempt"],
         event=event,

@@ -231,7 +231,7 @@ class HandlerTask(Task[Any, Any]):
             "pubsub_id": message_id,
             "attributes": dict(attributes),
             "ordering_key": ordering_key,
-            "published_at": datetime.now(UTC).isoformat(),
+            "published_at": datetime.now(UTC),
             "attempt": 1,
             "delivery_attempt": 0,
             "replay_count": 0,

@@ -395,7 +395,7 @@ class HandlerRequest(Request):
 
     def _origin(self, fail: Fail) -> Origin:
         facts, definition = self._facts, self._definition
-        published = datetime.fromisoformat(facts["published_at"]) if facts else datetime.now(UTC)
+        published = facts["published_at"] if facts else datetime.now(UTC)
         return Origin(
             message_id=fail.message_id or (facts["message_id"] if facts else self.id),
             subscription=definition.subscription,

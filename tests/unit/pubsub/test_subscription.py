@@ -419,7 +419,7 @@ async def test_a_bounded_memory_forgets_the_oldest() -> None:
         outstanding.remove(bench.dispatched[index], is_acknowledged=False)
 
     name = bench.spec.subscription
-    assert [outstanding.was_returned(name, each) for each in "abc"] == [True, False, True]
+    assert [outstanding.was_returned((name, each)) for each in "abc"] == [True, False, True]
 
 
 async def test_a_deferred_message_waits() -> None:

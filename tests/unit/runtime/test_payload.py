@@ -15,7 +15,7 @@ from convotic_celery.runtime.delivery.payload import (
     task_id_of,
 )
 from convotic_pubsub.queue import PayloadDict
-from tests.unit.runtime.support import receive
+from tests.unit.runtime.support import PUBLISHED_AT, receive
 
 BUILDER = PayloadBuilder.for_queue("orders.new.shop", "orders.new.shop")
 
@@ -52,7 +52,7 @@ def test_headers_are_celerys_and_the_facts_are_ours() -> None:
         "pubsub_id": "m-1",
         "attributes": {"source": "api"},
         "ordering_key": "k",
-        "published_at": "2026-11-23T20:00:00+00:00",
+        "published_at": PUBLISHED_AT,
         "attempt": 3,
         "delivery_attempt": 1,
         "replay_count": 0,

@@ -111,6 +111,8 @@ class Delivery:
     subscription: Owner
     source: PullStream
     received: Received
+    #: Bytes of payload kept in memory.
+    size: int
     ack_id: str
     #: When it arrived, by the session's monotonic clock, as all times here.
     received_at: float
@@ -129,17 +131,13 @@ class Delivery:
     buffered_at: float = 0.0
     dispatched_at: float = 0.0
     tag: str = field(default_factory=lambda: str(next(_tags)))
-    _token: list[bool] = field(default_factory=lambda: [True])
-    _settlement: list[bool] = field(default_factory=lambda: [True])
-
-    @property
-    def size(self) -> int:
-        """Bytes of payload kept in memory."""
-        return len(self.received.data)
+    # Copies made in C: one of each is made for each message.
+    _token: list[bool] = field(default_factory=[True].copy)
+    _settlement: list[bool] = field(default_factory=[True].copy)
 
     @property
     def key(self) -> tuple[str, str]:
-        """What a copy of the same message has in common with it."""
+        """Subscription and message id: what a copy of the same message has in common with it."""
         return (self.received.subscription, self.received.message_id)
 
     def check_out(self) -> bool:
@@ -170,13 +168,13 @@ class Outstanding:
         self._returned: dict[tuple[str, str], None] = {}
         self._max_returned = max_returned
 
-    def find(self, subscription: str, message_id: str) -> Delivery | None:
-        """Return the delivery of a message that is here."""
-        return self._deliveries.get((subscription, message_id))
+    def find(self, key: tuple[str, str]) -> Delivery | None:
+        """Return the delivery of a message that is here, by :attr:`Delivery.key`."""
+        return self._deliveries.get(key)
 
-    def was_returned(self, subscription: str, message_id: str) -> bool:
+    def was_returned(self, key: tuple[str, str]) -> bool:
         """Say whether this process has had a message and given it back, lately."""
-        return (subscription, message_id) in self._returned
+        return key in self._returned
 
     def add(self, delivery: Delivery) -> None:
         """Keep a delivery; it stands for its message from now on."""

@@ -45,7 +45,8 @@ class LeaseTimer:
         number = int(when * self._SLOTS_PER_SECOND) + 1
         if delivery.timer_slot == number:
             return
-        self.forget(delivery)
+        if delivery.timer_slot:
+            self.forget(delivery)
         delivery.timer_slot = number
         slot = self._slots.get(number)
         if slot is None:
@@ -57,10 +58,11 @@ class LeaseTimer:
 
     def forget(self, delivery: Delivery) -> None:
         """Don't call back for ``delivery`` any more."""
-        slot = self._slots.get(delivery.timer_slot)
-        if slot is not None:
-            slot.discard(delivery)
-        delivery.timer_slot = 0
+        if delivery.timer_slot:
+            slot = self._slots.get(delivery.timer_slot)
+            if slot is not None:
+                slot.discard(delivery)
+            delivery.timer_slot = 0
 
     def _arm(self) -> None:
         if self._timer is not None:

@@ -66,6 +66,7 @@ class Subscription:
         self._local = 0
         self._local_bytes = 0
         self._is_waiting_reported = False
+        self._facts = Facts(has_dead_letter_topic=bool(spec.dead_letter_topic))
         self._background: set[asyncio.Task[None]] = set()
         self._effects: dict[Effect, Callable[[Delivery, Event], object]] = {
             Effect.WATCH: self._watch,
@@ -175,19 +176,21 @@ class Subscription:
     def receive(self, raw: Any, stream: PullStream) -> None:
         """Take one ``ReceivedMessage`` from the server."""
         now = self._ports.clock()
-        name, message_id = self.spec.subscription, raw.message.message_id
         outstanding = self._ports.outstanding
-        known = outstanding.find(name, message_id)
+        key = (self.spec.subscription, raw.message.message_id)
+        known = outstanding.find(key)
         lease_until = now + self._schedule.first_seconds
         owner: Any = known.subscription if known is not None else None  # perhaps a cancelled one
         if known is not None and known.state not in (State.WAITING, State.RETURNING):
             owner.take_copy(known, raw.ack_id, lease_until)
             return
-        is_redelivered = raw.delivery_attempt > 1 or outstanding.was_returned(name, message_id)
+        is_redelivered = raw.delivery_attempt > 1 or outstanding.was_returned(key)
+        received = read_message(self.spec.subscription, raw, redelivered=is_redelivered)
         delivery = Delivery(
             subscription=self,
             source=stream,
-            received=read_message(name, raw, redelivered=is_redelivered),
+            received=received,
+            size=len(received.data),
             ack_id=raw.ack_id,
             received_at=now,
             lease_until=lease_until,
@@ -246,12 +249,11 @@ class Subscription:
     def _apply(self, delivery: Delivery, event: Event) -> None:
         """Make a delivery's transition, and do what it leads to."""
         before = delivery.state
-        has_topic = bool(self.spec.dead_letter_topic)
-        step = transition(before, event, Facts(self.is_stopping, has_topic))
-        delivery.state = step.state
-        if step.state is not before:
-            self.waiting += (step.state is State.WAITING) - (before is State.WAITING)
-        for effect in step.effects:
+        state, effects = transition(before, event, self._facts)
+        delivery.state = state
+        if state is not before:
+            self.waiting += (state is State.WAITING) - (before is State.WAITING)
+        for effect in effects:
             self._effects[effect](delivery, event)
 
     def _leave(self, delivery: Delivery, _event: Event) -> None:
@@ -352,6 +354,8 @@ class Subscription:
                 self._return_unrun(behind)
         delivery.source.leave(delivery.size, was_leaving=delivery.is_leaving)
         self._ports.outstanding.remove(delivery, is_acknowledged=is_acknowledged)
+        if delivery.is_leaving:
+            return  # what a puller may wait for changed when it left its slot
         if self.waiting < self.spec.max_waiting_retries:
             self._is_waiting_reported = False
         self.on_change()
@@ -425,6 +429,7 @@ class Subscription:
     def stop(self) -> None:
         """Pull nothing more, and give back all that the consumer has not taken."""
         self.is_stopping = True
+        self._facts = self._facts._replace(is_stopping=True)
         self.on_change()
         ready = (State.BUFFERED, State.DISPATCHED)
         for delivery in list(self._ports.outstanding.values()):
