@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from celery.app.task import Context
@@ -54,7 +53,7 @@ class Runner:
     async def run(self, pending: Pending) -> None:
         """Run a delivery to its outcome."""
         pending.deliveries += 1
-        received = replace(pending.received, delivery_attempt=pending.deliveries)
+        received = pending.received._replace(delivery_attempt=pending.deliveries)
         decision = self._policies[pending.definition.queue].decide(received)
         if isinstance(decision, Acknowledge):
             self._note(pending, decision.reason, {"message_id": received.message_id, "attempt": 1})

@@ -25,7 +25,7 @@ def test_a_refused_acknowledgement_fails_alone(
     one.cancel()
     held = one.session.outstanding
     path = f"projects/test-project/subscriptions/{spec.subscription}"
-    found = held.find(spec.subscription, ids[0])
+    found = held.find((spec.subscription, ids[0]))
     assert found is not None
 
     async def take_away(ack_id: str) -> None:

@@ -60,7 +60,7 @@ def receive(
         "pubsub_id": "17",
         "attributes": attributes or {},
         "ordering_key": "",
-        "published_at": "2026-11-23T20:00:00+00:00",
+        "published_at": datetime(2026, 11, 23, 20, tzinfo=UTC),
         "attempt": 1,
         "delivery_attempt": 1,
         "replay_count": 0,
