@@ -17,7 +17,7 @@ from convotic_celery.discovery import explain_errors, find_modules
 from convotic_celery.errors import ConfigurationError, DuplicateHandler, DuplicateRoute, ModuleError
 from convotic_celery.plugins import find_middleware
 from convotic_celery.sdk.middleware import RouteMiddleware, WorkerMiddleware
-from convotic_celery.sdk.module import describe_options
+from convotic_celery.sdk.option_errors import describe_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

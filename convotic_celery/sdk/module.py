@@ -26,6 +26,7 @@ from convotic_celery.names import check_module_name, schedule_topic, workflow_to
 from convotic_celery.sdk.decorated import make_callable
 from convotic_celery.sdk.handler import HandlerDefinition, define_handler
 from convotic_celery.sdk.middleware import RouteMiddleware, WorkerMiddleware, check_middleware
+from convotic_celery.sdk.option_errors import describe_options
 from convotic_celery.sdk.options import WorkerOptions, WorkerOptionsDict
 from convotic_celery.sdk.route import RouteDefinition, define_route
 from convotic_celery.sdk.schedule import ScheduleDefinition, define_schedule
@@ -459,18 +460,3 @@ def _parse_options(topic: str, options: object) -> WorkerOptions:
         raise ModuleError(
             f"options of the handler for {topic!r}: {describe_options(error)}"
         ) from None
-
-
-def describe_options(error: ValidationError) -> str:
-    """Return one line that names each invalid option and its rule."""
-    problems = error.errors(include_url=False, include_input=False, include_context=False)
-    texts = []
-    for problem in problems:
-        if problem["type"] == "default_factory_not_called":
-            continue  # a consequence of another option's error, which is reported itself
-        location = ".".join(map(str, problem["loc"]))
-        text = problem["msg"].removeprefix("Value error, ")
-        if location == "backoff":
-            text = "it must be ConstantBackoff(delay=...) or ExponentialBackoff(initial=...)"
-        texts.append(f"{location}: {text}" if location else text)
-    return "; ".join(texts)

@@ -11,16 +11,20 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     PlainSerializer,
+    ValidationError,
     model_validator,
 )
 from pydantic.alias_generators import to_snake
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from convotic_celery.sdk.backoff import Backoff
 from convotic_celery.sdk.dead_lettered import DeadLettered
 from convotic_celery.sdk.error_types import ErrorTypes
 from convotic_celery.sdk.event import CloudEvents
 from convotic_celery.sdk.message import WorkerMessage
+from convotic_celery.sdk.option_errors import UNKNOWN
 from convotic_celery.sdk.rate import check_rate
 from convotic_celery.sdk.selector import check_parameters, check_selector, describe_callable
 
@@ -266,22 +270,36 @@ class WorkerOptions(BaseModel):
             )
         return self
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _accept_camel_case(cls, values: Any) -> Any:
+    def _check_names(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Accept camelCase; tell of unknown names together with the other options' errors."""
         if not isinstance(values, dict):
-            return values
+            return validate(values)
         accepted: dict[str, Any] = {}
+        wrong: list[str] = []
         known = list(cls.model_fields)
-        unknown = [str(n) for n in values if n not in known and to_snake(str(n)) not in known]
-        if unknown:
-            raise ValueError("; ".join(_describe_unknown(name, known) for name in unknown))
         for name, value in values.items():
             option = name if name in known else to_snake(str(name))
-            if option in accepted:
-                raise ValueError(f"option {option!r} is given twice, as {option} and in camelCase")
-            accepted[option] = value
-        return accepted
+            if option not in known:
+                wrong.append(_describe_unknown(str(name), known))
+            elif option in accepted:
+                wrong.append(f"option {option!r} is given twice, as {option} and in camelCase")
+            else:
+                accepted[option] = value
+        if not wrong:
+            return validate(accepted)
+        problems = [InitErrorDetails(type=_unknown(text), input=None) for text in wrong]
+        try:
+            validate(accepted)
+        except ValidationError as error:
+            problems += [
+                InitErrorDetails(
+                    type=each["type"], loc=each["loc"], input=None, ctx=each.get("ctx", {})
+                )
+                for each in error.errors(include_url=False)
+            ]
+        raise ValidationError.from_exception_data(cls.__name__, problems, hide_input=True)
 
     @property
     def max_runs(self) -> int:
@@ -315,6 +333,10 @@ class WorkerOptions(BaseModel):
 def _snake_keys(values: dict[str, Any]) -> dict[str, Any]:
     known = WorkerOptions.model_fields
     return {name if name in known else to_snake(name): value for name, value in values.items()}
+
+
+def _unknown(text: str) -> PydanticCustomError:
+    return PydanticCustomError(UNKNOWN, "{text}", {"text": text})
 
 
 def _describe_unknown(name: str, known: list[str]) -> str:

@@ -351,7 +351,7 @@ def test_wrong_overriding_option_is_an_error() -> None:
     """Name and rule are in the text."""
     write_module("modules/m_one.py", "one")
 
-    with pytest.raises(ConfigurationError, match=r"custom\.a\.one: ack_deadline: .*86400"):
+    with pytest.raises(ConfigurationError, match=r"custom\.a\.one: ack_deadline .*86400"):
         queues(handler_options={"custom.a": {"ack_deadline": 100_000}})
 
 

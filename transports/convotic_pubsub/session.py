@@ -32,6 +32,7 @@ from convotic_pubsub.client.rpc import translate
 from convotic_pubsub.consume.acks import AckBatcher
 from convotic_pubsub.consume.delivery import Outstanding
 from convotic_pubsub.consume.lease_timer import LeaseTimer
+from convotic_pubsub.consume.outage import Outage
 from convotic_pubsub.consume.ports import Ports
 from convotic_pubsub.consume.streams import Puller
 from convotic_pubsub.consume.subscription import Subscription
@@ -77,6 +78,7 @@ class Session:
         self.options = options
         self.pid = os.getpid()
         self._client_id = str(uuid.uuid4())
+        self._outage = Outage()
         self.clock: Callable[[], float] = time.monotonic
         self.broker = Broker(options, self.clock)
         self.provisioner = Provisioner(self.broker, options)
@@ -171,7 +173,8 @@ class Session:
         for delivery in list(self.outstanding.values()):
             delivery.subscription.abandon(delivery)  # held for its ETA, say; nobody settles it now
         await asyncio.sleep(0)  # what abandon has posted
-        await self._flush()
+        await self._settle()
+        await self.publisher.finish()
         await self.broker.close()
 
     def flush(self, timeout_seconds: float = _STOP_SECONDS) -> None:
@@ -185,9 +188,12 @@ class Session:
         self.call(self._flush(), timeout=timeout_seconds)
 
     async def _flush(self) -> None:
+        await self._settle()
+        await self.publisher.flush()
+
+    async def _settle(self) -> None:
         await asyncio.gather(*(each.settled() for each in self._subscriptions()))
         await asyncio.gather(*(acker.wait_idle() for acker in self._ackers.values()))
-        await self.publisher.flush()
 
     def _subscriptions(self) -> set[Subscription]:
         """Return those that are consumed, and cancelled ones whose messages are still here."""
@@ -311,6 +317,7 @@ class Session:
             clock=self.clock,
             project=self.options.project,
             client_id=self._client_id,
+            outage=self._outage,
         )
         return subscription, puller
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from celery.app.log import Logging
+from celery.exceptions import CPendingDeprecationWarning
 
 from convotic_celery.log import FieldsFormatter, format_handlers
 
@@ -21,6 +23,16 @@ class WorkerLogging(Logging):
     With the setting ``auto`` the lines are Celery's. Handlers that the application has set up
     itself are left alone.
     """
+
+    def setup(self, *args: Any, **options: Any) -> Any:
+        """Set up logging as Celery does, without one of the warnings that it shows."""
+        handled = super().setup(*args, **options)
+        # Of each workflow step that is a group. It is about Celery's plans for error callbacks of
+        # chords; ours does the same whichever way it is called.
+        warnings.filterwarnings(
+            "ignore", "task_allow_error_cb_on_chord_header", CPendingDeprecationWarning
+        )
+        return handled
 
     def setup_handlers(self, logger: logging.Logger, *args: Any, **options: Any) -> logging.Logger:
         """Give the logger a handler if it has none."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +13,20 @@ import pytest
 from kombu.exceptions import OperationalError
 
 from convotic_emulator import daemon
+from convotic_pubsub.outgoing import OutgoingMessage
 from tests.support.pubsub import make_spec, pull, unique
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
+    from convotic_emulator.testing import EmulatorThread
     from tests.integration.pubsub.conftest import MakeHarness
+
+
+def said(caplog: pytest.LogCaptureFixture, action: str) -> list[str]:
+    """Return the log's lines about an action."""
+    return [
+        record.getMessage() for record in caplog.records if getattr(record, "action", "") == action
+    ]
 
 
 @pytest.mark.crash(
@@ -72,8 +83,51 @@ def test_a_deleted_subscription_is_made_again_and_others_go_on(
     one.publish(3)
     one.drain_until(lambda: 3 in one.bodies, seconds=10)
 
-    said = [each for each in caplog.records if getattr(each, "action", "") == "pull_failed"]
-    assert len(said) <= 1
+    assert len(said(caplog, "pull_failed")) <= 1
+
+
+def test_an_outage_is_one_line_for_all_queues(
+    data_dir: Path, harness: MakeHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And so is its end, however many queues there are."""
+    caplog.set_level(logging.INFO)
+    specs = [make_spec() for _ in range(5)]
+    queues = {spec.queue: spec for spec in specs}
+    find = partial(daemon.ensure_running, data_dir)
+    consumers = [harness(find, spec, queues=queues) for spec in specs]
+    for each in consumers:
+        each.on_message = lambda message: message.ack()
+        each.consume()
+        each.publish("before")
+        each.drain_until(lambda: "before" in each.bodies)  # noqa: B023 - called before the next
+    status = daemon.status(data_dir)
+    assert status is not None
+
+    os.kill(status["pid"], signal.SIGKILL)
+    wait_until(lambda: said(caplog, "pull_failed"), timeout=20)
+    for each in consumers:
+        each.publish("after")
+        each.drain_until(lambda: "after" in each.bodies, seconds=20)  # noqa: B023 - as above
+
+    (line,) = said(caplog, "pull_failed")
+    assert line.endswith("; queues wait until it answers again")
+    assert said(caplog, "pull_recovered") == ["Pub/Sub answers again"]
+
+
+def test_a_publish_that_takes_long_says_why(
+    pubsub_emulator: EmulatorThread, harness: MakeHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line for any number of messages; they are published in the end."""
+    one = harness(pubsub_emulator.address, make_spec())
+    one.publish("before")
+    pubsub_emulator.faults.unavailable(1000, method="Publish")
+    futures = [one.session.publish(OutgoingMessage(one.spec.topic, b"1", {})) for _ in range(20)]
+    wait_until(lambda: said(caplog, "publish_retried"), timeout=20)
+    pubsub_emulator.faults.clear()
+
+    assert all(future.result(20) for future in futures)
+    (line,) = said(caplog, "publish_retried")
+    assert line.endswith("; publishing is tried again for up to 60 s")
 
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])

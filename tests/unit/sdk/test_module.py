@@ -90,10 +90,10 @@ def test_existing_resources_can_be_named() -> None:
         ("a" * 240, {}, "dead-letter topic 'a"),
         ("a" * 200, {}, "Pub/Sub allows 256"),
         ("custom.a", {"filter": "x" * 200}, "shorten the filter option"),
-        ("custom.a", {"max_retries": 100}, "max_retries: "),
+        ("custom.a", {"max_retries": 100}, "max_retries must be at most 99"),
         ("custom.a", {"max_retires": 1}, "did you mean 'max_retries'"),
         ("custom.a", {"max_retires": 1, "ackDeadlin": 1}, "'max_retries'.*'ack_deadline'"),
-        ("custom.a", {"ack_deadline": timedelta(days=2)}, "ack_deadline: "),
+        ("custom.a", {"ack_deadline": timedelta(days=2)}, "ack_deadline must be at most 86400"),
     ],
 )
 def test_rule_that_is_broken_is_named(topic: str, options: dict[str, Any], reason: str) -> None:

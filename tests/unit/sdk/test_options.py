@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -15,6 +16,7 @@ from convotic_celery.sdk import (
     WorkerOptions,
     WorkerOptionsDict,
 )
+from convotic_celery.sdk.option_errors import describe_options
 
 
 def test_defaults_are_the_seeds() -> None:
@@ -129,3 +131,50 @@ def test_backoff_comes_from_json_too() -> None:
     options = WorkerOptions.model_validate({"backoff": {"kind": "exponential", "initial": 2}})
 
     assert options.backoff == ExponentialBackoff(initial=2)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (
+            lambda: ExponentialBackoff(initial=0.5, factor=0, jitter=3),
+            (
+                "ExponentialBackoff: initial must be at least 1; factor must be at least 1; "
+                "jitter must be at most 1"
+            ),
+        ),
+        (
+            lambda: ExponentialBackoff(initial=10, maximum=5),
+            "ExponentialBackoff: maximum (5) is less than initial (10)",
+        ),
+        (
+            lambda: ConstantBackoff(maximum=3),  # type: ignore[call-arg]  # the point
+            "ConstantBackoff: delay is missing; maximum is unknown here",
+        ),
+    ],
+)
+def test_a_backoff_that_can_t_be_is_told_in_one_line(make: Callable[[], object], said: str) -> None:
+    """All that is wrong, with its rule, in our words."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        make()
+
+    assert str(caught.value) == said
+
+
+def test_all_wrong_options_are_told_at_once() -> None:
+    """Unknown names, ranges, and a back-off from JSON."""
+    with pytest.raises(ValidationError) as caught:
+        WorkerOptions.model_validate(
+            {
+                "maxRetires": 3,
+                "ackDeadline": -1,
+                "concurrency": "two",
+                "backoff": {"kind": "constant", "delay": 0},
+            }
+        )
+
+    assert describe_options(caught.value) == (
+        "unknown option 'maxRetires'; did you mean 'max_retries'?; "
+        "ack_deadline must be at least 1; concurrency must be a whole number; "
+        "backoff: ConstantBackoff: delay must be at least 1"
+    )

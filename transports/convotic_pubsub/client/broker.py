@@ -109,6 +109,8 @@ class Broker:
         self._looked_at = now
         try:
             address = await self._find_emulator()
+        except RuntimeError:  # no thread looks any more: the interpreter is ending
+            return
         except Exception as error:  # noqa: BLE001  the caller backs off and asks again
             logger.warning(
                 "The emulator can't be started: %s", error, extra={"action": "emulator_lost"}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from convotic_pubsub.client.broker import Broker
     from convotic_pubsub.client.provisioning import Provisioner
+    from convotic_pubsub.consume.outage import Outage
     from convotic_pubsub.consume.ports import Clock
     from convotic_pubsub.consume.subscription import Subscription
 
@@ -67,8 +68,10 @@ class Puller:
         clock: Clock,
         project: str,
         client_id: str,
+        outage: Outage,
     ) -> None:
         self._subscription = subscription
+        self._outage = outage
         self._broker = broker
         self._provisioner = provisioner
         self._clock = clock
@@ -76,7 +79,7 @@ class Puller:
         self._spec = subscription.spec
         self._path = subscription_path(project, subscription.spec.subscription)
         self._drains: set[asyncio.Task[None]] = set()
-        self._reported = ""
+        self._reported, self._waits_for_server = "", False
         self._condition: Callable[[], bool] = bool
         self._waker: asyncio.Future[None] | None = None
         subscription.on_change = self._on_change
@@ -97,6 +100,7 @@ class Puller:
                 pause = min(2 * pause, _longest_pause(error))
             else:
                 pause = _FIRST_PAUSE_SECONDS
+        self._outage.forget(self._spec.queue)
         if self._drains:
             await asyncio.wait(self._drains)
 
@@ -138,7 +142,8 @@ class Puller:
         translated = translate(error, self._path)
         # The service ends every stream now and then; only what lasts is worth a line.
         if pause > _FIRST_PAUSE_SECONDS or not is_transient(error):
-            self._report(translated)
+            is_known = isinstance(translated, BrokerUnavailable)  # no matter of credentials
+            self._report(translated, is_outage=is_known and _is_outage(error))
         if isinstance(error, grpc.aio.AioRpcError):
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 self._provisioner.forget(self._spec.queue)
@@ -147,12 +152,16 @@ class Puller:
         jitter = random.uniform(0.8, 1.2)  # noqa: S311  no secret
         await self._until(self._is_stopping, within_seconds=pause * jitter)
 
-    def _report(self, error: PubsubTransportError) -> None:
-        """Log an error once, until it changes or is over."""
+    def _report(self, error: PubsubTransportError, *, is_outage: bool) -> None:
+        """Log an error once, until it changes or is over; an outage once for all queues."""
         text = type(error).__name__
         if text == self._reported:
             return
-        self._reported = text
+        self._reported, self._waits_for_server = text, is_outage
+        if is_outage:
+            self._outage.begin(self._spec.queue, error)
+            return
+        self._outage.forget(self._spec.queue)
         logger.log(
             logging.WARNING if isinstance(error, BrokerUnavailable) else logging.ERROR,
             "Queue %s pulls nothing for now and tries again: %s",
@@ -162,13 +171,15 @@ class Puller:
         )
 
     def _recovered(self) -> None:
-        if self._reported:
-            self._reported = ""
+        if self._waits_for_server:
+            self._outage.end(self._spec.queue)
+        elif self._reported:
             logger.info(
                 "Queue %s pulls again",
                 self._spec.queue,
                 extra={"action": "pull_recovered", "queue": self._spec.queue},
             )
+        self._reported, self._waits_for_server = "", False
 
     # -- unary ------------------------------------------------------------------------------------
 
@@ -304,9 +315,12 @@ async def _end_stream(call: Any, reader: asyncio.Future[None]) -> None:
 
 
 def _longest_pause(error: Exception) -> float:
-    if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNAVAILABLE:
-        return _LAST_PAUSE_UNAVAILABLE_SECONDS
-    return _LAST_PAUSE_SECONDS
+    return _LAST_PAUSE_UNAVAILABLE_SECONDS if _is_outage(error) else _LAST_PAUSE_SECONDS
+
+
+def _is_outage(error: Exception) -> bool:
+    """Say whether the server is gone, so that all queues wait for it."""
+    return isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def _response(call: Any) -> Any:

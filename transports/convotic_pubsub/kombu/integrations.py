@@ -14,6 +14,9 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+from kombu.exceptions import OperationalError
+
+from convotic_pubsub.errors import PubsubTransportError
 from convotic_pubsub.registry import session_for
 
 if TYPE_CHECKING:
@@ -52,6 +55,31 @@ def _allow_driver(_module: Any, step: Any) -> Callable[[], None]:
     """Celery's steps are skipped for transports that they don't know."""
     step.compatible_transports.add(DRIVER_TYPE)
     return lambda: step.compatible_transports.discard(DRIVER_TYPE)
+
+
+def _prepare_mingle(module: Any, step: Any) -> Callable[[], None]:
+    """At its start a worker asks the others; one that can't goes on without their answers."""
+    disallow, ask = _allow_driver(module, step), step.send_hello
+
+    @functools.wraps(ask)
+    def ask_or_log(self: Any, consumer: Any) -> Any:
+        try:
+            return ask(self, consumer)
+        except (OperationalError, PubsubTransportError) as error:
+            logger.warning(
+                "Other workers can't be asked for revoked tasks: %s",
+                error,
+                extra={"action": "mingle_failed"},
+            )
+            return {}
+
+    step.send_hello = ask_or_log
+
+    def undo() -> None:
+        disallow()
+        step.send_hello = ask
+
+    return undo
 
 
 def _show_queues(views: Any, original: Any) -> Callable[[], None]:
@@ -175,7 +203,7 @@ def _row(name: str, depth: BacklogSize | None) -> dict[str, Any]:
 
 
 _PATCHES: dict[tuple[str, str], Callable[[Any, Any], Callable[[], None]]] = {
-    ("celery.worker.consumer.mingle", "Mingle"): _allow_driver,
+    ("celery.worker.consumer.mingle", "Mingle"): _prepare_mingle,
     ("celery.worker.consumer.gossip", "Gossip"): _allow_driver,
     ("celery.worker.consumer.consumer", "Consumer"): _contain_orders,
     ("flower.views", "Broker"): _show_queues,

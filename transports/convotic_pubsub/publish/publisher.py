@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
+import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ONE_ATTEMPT_SECONDS", "Publisher"]
 
+logger = logging.getLogger(__name__)
+
 #: The service takes 10 MB a request; the margin is for framing.
 _MAX_REQUEST_BYTES = 9_000_000
 #: Requests of one topic that start as soon as there is a message for them.
@@ -40,6 +45,10 @@ _REQUEST_SECONDS = 20.0
 #: How long a publish that is not retried may take.
 ONE_ATTEMPT_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.1, 5.0
+#: While the session ends, nothing is sent again after this.
+_LAST_RETRY_SECONDS = 1.0
+#: A publish that is tried again after longer pauses than this is worth a line: 1.5 s have passed.
+_QUIET_PAUSE_SECONDS, _REPORT_EVERY_SECONDS = 0.8, 60.0
 
 Future = concurrent.futures.Future[str]
 
@@ -98,6 +107,9 @@ class Publisher:
         #: Held while a message is on its way that its publisher's thread has sent by itself.
         self._directly = threading.Lock()
         self._sent_directly: Future | None = None
+        self._reported_at = -math.inf
+        self._no_retry_after = math.inf
+        self._is_ending = asyncio.Event()
 
     def publish(
         self,
@@ -141,6 +153,12 @@ class Publisher:
         ):
             self._send_soon(path, waiting)
         return waiting.future
+
+    async def finish(self) -> None:
+        """As :meth:`flush`, for a session that ends: what is refused is not retried for long."""
+        self._no_retry_after = self._clock() + _LAST_RETRY_SECONDS
+        self._is_ending.set()
+        await self.flush()
 
     async def flush(self) -> None:
         """Return when everything published so far has been answered."""
@@ -287,11 +305,14 @@ class Publisher:
         """Return what is to be sent again after an error, when it is time; the rest has failed."""
         if is_transient(error):
             next_try = self._clock() + pause
-            overdue = [each for each in batch if each.retry_until <= next_try]
+            latest = [min(each.retry_until, self._no_retry_after) for each in batch]
+            overdue = [each for each, until in zip(batch, latest, strict=True) if until <= next_try]
+            if pause > _QUIET_PAUSE_SECONDS:
+                self._report(error, path)
             _fail(overdue, _publish_error(error, path))
             await self._broker.look_again()
-            left = [each for each in batch if each.retry_until > next_try]
-            await asyncio.sleep(pause if left else 0)
+            left = [each for each, until in zip(batch, latest, strict=True) if until > next_try]
+            await self._pause(pause if left else 0)
             return left
         if _is_missing(error):
             return await self._declare_missing(path, batch, error)
@@ -301,6 +322,27 @@ class Publisher:
             return []
         _fail(batch, _publish_error(error, path))
         return []
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep; the end of the session cuts it short, for one more try."""
+        if self._is_ending.is_set():
+            await asyncio.sleep(seconds)
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._is_ending.wait(), seconds)
+
+    def _report(self, error: grpc.aio.AioRpcError, path: str) -> None:
+        """Tell why publishing takes so long; once a minute, whatever the number of messages."""
+        now = self._clock()
+        if now < self._reported_at + _REPORT_EVERY_SECONDS:
+            return
+        self._reported_at = now
+        logger.warning(
+            "%s; publishing is tried again for up to %g s",
+            translate(error, path),
+            self._timeout_seconds,
+            extra={"action": "publish_retried"},
+        )
 
     async def _declare_missing(
         self, path: str, batch: list[_Waiting], error: grpc.aio.AioRpcError

@@ -1,0 +1,57 @@
+"""A data folder without room: the worker says so, and ends when it is asked to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.waiting import scaled_timeout, wait_until
+
+pytestmark = pytest.mark.timeout(120)
+
+#: The data folder on a disk of its own, smaller than what the emulator keeps free.
+SMALL_DISK = """
+mount -t tmpfs -o size=10m,mode=700 tmpfs "$CONVOTIC_DATA_DIR" && exec "$@"
+"""
+
+
+def test_a_worker_without_room_says_so_and_ends_at_once(tmp_path: Path) -> None:
+    """It is ready all the same; SIGTERM does not wait for what can't be published."""
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.xfail("mount namespaces are not allowed here")
+    log, data_dir = tmp_path / "worker.log", tmp_path / "data"
+    data_dir.mkdir()
+    command = ["unshare", "--mount", "sh", "-c", SMALL_DISK, "sh", sys.executable]
+    environment = {
+        "CONVOTIC_DATA_DIR": str(data_dir),
+        "CONVOTIC_EMULATOR_IDLE_TIMEOUT": "1",
+        "CONVOTIC_MODULES": "convotic_order_processor",
+    }
+    with log.open("wb") as output:
+        worker = subprocess.Popen(
+            [*command, "-m", "celery", "-A", "convotic_celery", "worker", "--loglevel", "INFO"],
+            env=os.environ | environment,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        wait_until(lambda: " ready" in log.read_text(), timeout=40, what="the worker is ready")
+        wait_until(lambda: "publishing is tried again" in log.read_text(), timeout=20)
+    finally:
+        began = time.monotonic()
+        worker.terminate()
+        worker.wait(60)
+    took = time.monotonic() - began
+
+    text = log.read_text()
+    assert worker.returncode == 0
+    assert took < scaled_timeout(4)
+    assert "Other workers can't be asked for revoked tasks" in text
+    assert "The disk has less than 16 MiB free" in text
+    assert "Traceback" not in text
+    assert "can't be started" not in text
