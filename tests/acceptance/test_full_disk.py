@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.waiting import scaled_timeout, wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -40,17 +40,17 @@ def test_a_worker_without_room_says_so_and_ends_at_once(tmp_path: Path) -> None:
             stderr=output,
         )
     try:
-        wait_until(lambda: " ready" in log.read_text(), timeout=40, what="the worker is ready")
-        wait_until(lambda: "publishing is tried again" in log.read_text(), timeout=20)
+        wait_until(lambda: " ready" in log.read_text(), what="the worker is ready")
+        wait_until(lambda: "publishing is tried again" in log.read_text())
     finally:
         began = time.monotonic()
         worker.terminate()
-        worker.wait(60)
+        worker.wait(PATIENCE)
     took = time.monotonic() - began
 
     text = log.read_text()
     assert worker.returncode == 0
-    assert took < scaled_timeout(4)
+    assert took < 20  # a second, on an idle machine
     assert "Other workers can't be asked for revoked tasks" in text
     assert "The disk has less than 16 MiB free" in text
     assert "Traceback" not in text
