@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -11,7 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-__all__ = ["serve"]
+__all__ = ["serve", "serve_on"]
 
 #: From a connection, or the first byte of a further request, to the end of the request's headers.
 #: uvicorn has a limit for idle connections alone; the body's is body.py's.
@@ -21,6 +23,31 @@ HEAD_SECONDS = 15.0
 def serve(api: FastAPI, *, host: str, port: int) -> None:
     """Serve the application until SIGTERM or SIGINT. Blocks."""
     uvicorn.run(api, host=host, port=port, log_config=None, http=PunctualProtocol)
+
+
+def serve_on(
+    listener: socket.socket, api: FastAPI, *, stop_seconds: int, on_ready: Callable[[], None]
+) -> None:
+    """Do what :func:`serve` does, on a socket that listens already.
+
+    ``on_ready`` is called once requests are answered. Those that run when it is to end get
+    ``stop_seconds``.
+    """
+    config = uvicorn.Config(
+        api, log_config=None, http=PunctualProtocol, timeout_graceful_shutdown=stop_seconds
+    )
+    _AnnouncingServer(config, on_ready).run(sockets=[listener])
+
+
+class _AnnouncingServer(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._on_ready()
 
 
 class PunctualProtocol(H11Protocol):

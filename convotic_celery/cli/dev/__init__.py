@@ -1,0 +1,73 @@
+"""``convotic dev``: Run everything here in one terminal, and reload it on save.
+
+What lives where: session.py says when what runs, part.py keeps one program running and replaces it,
+process.py is one child process of ours, watch.py sees what is saved, servers.py starts and ends the
+embedded servers, screen.py and summary.py write the lines. child.py and programs.py run in the
+children; control.py is how the two talk.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command(
+    "dev",
+    epilog="Examples: `convotic dev`; `convotic dev --debug`, with breakpoint() in a handler; "
+    "`convotic dev --watch ../lib`. To begin: `convotic new shop`.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address of routes and pages.")
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port of the routes; the next free one if it is taken.",
+)
+@click.option(
+    "--debug",
+    is_flag=True,
+    help="Stop at breakpoints: breakpoint() in this terminal, or VS Code's, which attaches. No run "
+    "is stopped at its ack deadline.",
+)
+@click.option(
+    "--debug-port",
+    default=5678,
+    show_default=True,
+    type=click.IntRange(1, 65535),
+    help="Port to which VS Code attaches; needs `pip install debugpy`.",
+)
+@click.option(
+    "--watch",
+    "watched",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A further folder whose Python files are watched. Can be repeated.",
+)
+def command(host: str, port: int, debug: bool, debug_port: int, watched: tuple[Path, ...]) -> int:
+    """Run emulator, store, worker, routes and beat for the modules here, until Ctrl-C.
+
+    A saved file is loaded into new processes, which take over once they are ready: handlers that
+    run are finished by the old ones. While a file has an error, what ran before goes on. Servers
+    that were started for this are ended with it; their data stays in the data folder.
+    """
+    import asyncio
+    import sys
+
+    from convotic_celery.cli.dev.screen import Screen
+    from convotic_celery.cli.dev.session import DevOptions, Session
+    from convotic_celery.settings import Settings
+
+    settings = Settings()
+    settings.refuse_embedded_where_wrong()
+    options = DevOptions(
+        host=host,
+        port=port,
+        debug_port=debug_port if debug else None,
+        watched=tuple(path.resolve() for path in watched),
+    )
+    return asyncio.run(Session(settings, options, Screen(sys.stdout)).run())

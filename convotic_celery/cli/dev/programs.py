@@ -1,0 +1,188 @@
+"""What the children of ``convotic dev`` run: worker, routes, beat. Each is what production runs."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+import socket
+import sys
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from convotic_celery.cli.faults import loaded_folders
+
+if TYPE_CHECKING:
+    from convotic_celery.app import ConvoticApp
+    from convotic_celery.cli.dev.control import Control, Orders
+    from convotic_celery.settings import Settings
+
+__all__ = ["PROGRAMS", "Loaded", "Program"]
+
+#: What a run may take while somebody looks at it: the longest there is, in seconds.
+_DEBUG_RUN_SECONDS = 86_400.0
+#: How often it is looked whether VS Code is attached.
+_LOOK_SECONDS = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The app of the modules, and what the parent wants to know of them."""
+
+    app: ConvoticApp
+    facts: dict[str, Any]
+
+
+class Program(Protocol):
+    """What a child runs."""
+
+    def preload(self) -> None:
+        """Import what the program needs, and nothing of the user's."""
+        ...
+
+    def load(self, *, debug: bool) -> Loaded:
+        """Load settings and modules; raises ConvoticError. Connects to nothing."""
+        ...
+
+    def run(self, app: ConvoticApp, orders: Orders, control: Control) -> int:
+        """Run until SIGTERM; return the exit code."""
+        ...
+
+
+class _Worker:
+    def preload(self) -> None:
+
+        import convotic_pubsub.kombu.transport
+        import convotic_pubsub.session  # noqa: F401
+
+    def load(self, *, debug: bool) -> Loaded:
+        return _load(debug=debug)
+
+    def run(self, app: ConvoticApp, orders: Orders, control: Control) -> int:
+        from celery.signals import worker_ready, worker_shutting_down
+
+        def say_ready(**_: object) -> None:
+            control.report("ready")
+
+        def say_stopping(**_: object) -> None:
+            control.report("stopping")
+
+        worker_ready.connect(say_ready)
+        worker_shutting_down.connect(say_stopping)
+        if orders.debug_port is not None:
+            _allow_debuggers(orders.debug_port)
+        # print() in a handler, and pdb's prompt, are no records of a log.
+        app.conf.worker_redirect_stdouts = False
+        level = app.settings.log_level
+        name = f"dev{orders.number}@%h"
+        app.worker_main(
+            ["-q", "worker", "-n", name, "-l", level, "--without-mingle", "--without-gossip"]
+        )
+        return 0
+
+
+class _Routes:
+    def preload(self) -> None:
+
+        import convotic_pubsub.session  # noqa: F401
+
+    def load(self, *, debug: bool) -> Loaded:
+        return _load(debug=debug)
+
+    def run(self, app: ConvoticApp, orders: Orders, control: Control) -> int:
+        from convotic_celery.log import configure_logging
+        from convotic_celery.routes import create_asgi_app
+        from convotic_celery.routes.server import serve_on
+
+        configure_logging(app.settings)
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # "started server process"
+        listener = socket.socket(fileno=orders.listener)
+        api = create_asgi_app(app=app)
+        serve_on(listener, api, stop_seconds=5, on_ready=lambda: control.report("ready"))
+        return 0
+
+
+class _Beat:
+    def preload(self) -> None:
+
+        import convotic_celery.app  # noqa: F401
+
+    def load(self, *, debug: bool) -> Loaded:
+        return _load(debug=debug)
+
+    def run(self, app: ConvoticApp, orders: Orders, control: Control) -> int:  # noqa: ARG002 - as the others
+        from celery.signals import beat_init
+
+        def say_ready(**_: object) -> None:
+            control.report("ready")
+
+        beat_init.connect(say_ready)
+        app.conf.worker_redirect_stdouts = False
+        record = app.settings.data_dir / "celerybeat-schedule"
+        record.parent.mkdir(parents=True, exist_ok=True)
+        arguments = ["-q", "beat", "-l", app.settings.log_level, "--schedule", str(record)]
+        app.start([*arguments, "--pidfile="])
+        return 0
+
+
+def _load(*, debug: bool) -> Loaded:
+    from convotic_celery.app import create_app
+    from convotic_celery.settings import Settings
+
+    settings = Settings()
+    app = create_app(_without_deadlines(settings) if debug else settings)
+    facts = {
+        "handlers": [
+            {"topic": each.topic, "queue": each.queue, "source": each.source}
+            for each in app.definitions
+        ],
+        "routes": [[each.method, each.path] for each in app.routes],
+        "schedules": [[each.key, each.when, repr(each)] for each in app.schedules],
+        "folders": loaded_folders(),
+    }
+    return Loaded(app, facts)
+
+
+def _without_deadlines(settings: Settings) -> Settings:
+    """Return settings with which no run is stopped while somebody looks at it.
+
+    The ack deadline itself stays: subscriptions are created with it.
+    """
+    from convotic_celery.modules import load_modules
+
+    options = dict(settings.handler_options)
+    for module in load_modules(settings):
+        for handler in module.handlers:
+            given = options.get(handler.queue, {})
+            options[handler.queue] = {**given, "max_lease_duration": _DEBUG_RUN_SECONDS}
+    return settings.model_copy(update={"handler_options": options})
+
+
+def _allow_debuggers(port: int) -> None:
+    """Have breakpoints work: VS Code's, and breakpoint() with this terminal."""
+    # It would show, once more, where the debugger has stopped the loop.
+    logging.getLogger("convotic_celery.runtime.pool.watchdog").setLevel(logging.ERROR)
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # frozen stdlib: a long warning
+    if importlib.util.find_spec("debugpy") is not None:
+        debugpy = importlib.import_module("debugpy")  # by name: it is nobody's dependency here
+        debugpy.listen(("127.0.0.1", port))
+        tracing = sys.modules.get("pydevd_tracing")
+        if tracing is not None:  # it would warn, at length, of pdb's tracing
+            tracing.TracingFunctionHolder._warn = False
+        threading.Thread(target=_choose_debugger, args=(debugpy,), daemon=True).start()
+
+
+def _choose_debugger(debugpy: Any) -> None:
+    """Have breakpoint() stop in VS Code while that is attached, else in the terminal.
+
+    debugpy ignores it while nobody is attached, and one hook around both would be where it stops.
+    """
+    while True:
+        is_attached = debugpy.is_client_connected()
+        sys.breakpointhook = debugpy.breakpoint if is_attached else sys.__breakpointhook__
+        threading.Event().wait(_LOOK_SECONDS)
+
+
+PROGRAMS: dict[str, Program] = {"worker": _Worker(), "routes": _Routes(), "beat": _Beat()}
