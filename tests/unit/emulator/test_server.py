@@ -181,11 +181,10 @@ async def test_leases_and_attempts_survive_a_restart(tmp_path: Path, clock: Manu
     path = tmp_path / "data"
     async with EmulatorServer(path, clock=clock) as first, Client(first) as client:
         await client.create()
-        policy = t.DeadLetterPolicy.pb()(
-            dead_letter_topic="projects/p/topics/orders", max_delivery_attempts=5
-        )
         state = first.engine.registry.subscriptions[SUBSCRIPTION]
-        state.proto.dead_letter_policy.CopyFrom(policy)
+        policy = state.proto.dead_letter_policy
+        policy.dead_letter_topic = "projects/p/topics/orders"
+        policy.max_delivery_attempts = 5
         first.engine.registry.save(state)
         await client.publish(b"held", b"nacked")
         held, nacked = await client.pull()

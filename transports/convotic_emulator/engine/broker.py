@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Broker"]
 
-_MESSAGE = pubsub.PubsubMessage.pb()
+_MESSAGE = pubsub.PubsubMessage
 
 
 class Broker:

@@ -12,7 +12,7 @@ from convotic_emulator.engine.names import DELETED_SCHEMA, DELETED_TOPIC
 from convotic_emulator.engine.rules import Proto, rules_of
 from convotic_emulator.errors import AlreadyExists, NotFound
 from convotic_emulator.storage.resources import ResourceRow
-from convotic_protos import pubsub, schema
+from convotic_protos import pubsub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Registry", "Schema", "Snapshot", "Subscription", "Topic"]
 
-TOPIC = pubsub.Topic.pb()
-SUBSCRIPTION = pubsub.Subscription.pb()
-SNAPSHOT = pubsub.Snapshot.pb()
+TOPIC = pubsub.Topic
+SUBSCRIPTION = pubsub.Subscription
+SNAPSHOT = pubsub.Snapshot
 #: A schema is kept as the list of its revisions, newest first.
-REVISIONS = schema.ListSchemaRevisionsResponse.pb()
+REVISIONS = pubsub.ListSchemaRevisionsResponse
 
 
 class Topic:

@@ -9,7 +9,7 @@ from convotic_emulator.engine.clock import SECOND_US
 
 __all__ = ["Proto", "Rules", "duration_us", "rules_of"]
 
-#: A raw protobuf message of google-cloud-pubsub (``pubsub.Topic.pb()``), which has no stubs.
+#: A raw protobuf message (``pubsub.Topic``); they have no stubs.
 Proto: TypeAlias = Any
 
 

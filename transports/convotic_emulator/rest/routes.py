@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from google.iam.v1 import iam_policy_pb2  # type: ignore[import-untyped]  # no stubs
-
-from convotic_protos import pubsub, schema
+from convotic_protos import iam, pubsub
 
 __all__ = ["Match", "Route", "find", "routes_of"]
 
@@ -123,7 +121,7 @@ def _routes(service: str, rules: str, types: Any) -> list[Route]:
                     name,
                     "".join(body),
                     f"/{service}/{method}",
-                    request.pb() if hasattr(request, "pb") else request,
+                    request,
                 )
             )
     return routes
@@ -132,8 +130,8 @@ def _routes(service: str, rules: str, types: Any) -> list[Route]:
 _ROUTES = [
     *_routes("google.pubsub.v1.Publisher", _PUBLISHER, pubsub),
     *_routes("google.pubsub.v1.Subscriber", _SUBSCRIBER, pubsub),
-    *_routes("google.pubsub.v1.SchemaService", _SCHEMA_SERVICE, schema),
-    *_routes("google.iam.v1.IAMPolicy", _IAM_POLICY, iam_policy_pb2),
+    *_routes("google.pubsub.v1.SchemaService", _SCHEMA_SERVICE, pubsub),
+    *_routes("google.iam.v1.IAMPolicy", _IAM_POLICY, iam),
 ]
 
 

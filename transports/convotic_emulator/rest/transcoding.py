@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from google.protobuf import json_format
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # no stubs
 
 from convotic_emulator.services.rpc import CallError, Status
+from convotic_protos import pool, rpc
 
 if TYPE_CHECKING:
     from convotic_emulator.rest.routes import Match
 
 __all__ = ["error_of", "json_of", "request_of"]
 
-#: A detail of an error can only be shown if its type is loaded.
-_DETAILS = error_details_pb2.ErrorInfo
 #: What any API of Google's takes in the URL, and is no field of a request.
 _SYSTEM = frozenset({"access_token", "alt", "fields", "key", "prettyPrint", "quotaUser"})
 _HTTP = {
@@ -91,7 +89,7 @@ def error_of(error: CallError) -> tuple[int, bytes]:
     }
     for name, value in error.trailers:
         if name == "grpc-status-details-bin":
-            status = json_format.MessageToDict(status_pb2.Status.FromString(value))
+            status = json_format.MessageToDict(rpc.Status.FromString(value), descriptor_pool=pool)
             content["details"] = status["details"]
     return code, _dumped({"error": content})
 

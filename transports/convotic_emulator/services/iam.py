@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from google.iam.v1 import iam_policy_pb2, policy_pb2  # type: ignore[import-untyped]  # no stubs
-
 from convotic_emulator.errors import FailedPrecondition, InvalidArgument, NotFound
 from convotic_emulator.services.changes import POLICY_FIELDS, changed_copy
 from convotic_emulator.services.rpc import unary
+from convotic_protos import iam
 
 if TYPE_CHECKING:
     from convotic_emulator.engine.engine import Engine
@@ -31,11 +30,11 @@ class IamService:
     def methods(self) -> dict[str, Method]:
         """Return methods by name."""
         table = {
-            "SetIamPolicy": (self.set_policy, iam_policy_pb2.SetIamPolicyRequest),
-            "GetIamPolicy": (self.get_policy, iam_policy_pb2.GetIamPolicyRequest),
+            "SetIamPolicy": (self.set_policy, iam.SetIamPolicyRequest),
+            "GetIamPolicy": (self.get_policy, iam.GetIamPolicyRequest),
             "TestIamPermissions": (
                 self.answer_permissions,
-                iam_policy_pb2.TestIamPermissionsRequest,
+                iam.TestIamPermissionsRequest,
             ),
         }
         return {name: unary(self._engine, *entry) for name, entry in table.items()}
@@ -45,7 +44,7 @@ class IamService:
         current = self._policy(request.resource)
         if request.policy.etag and request.policy.etag != current.etag:
             raise FailedPrecondition("The policy has changed since it was read (etag).")
-        policy = policy_pb2.Policy()
+        policy = iam.Policy()
         if request.update_mask.paths:
             policy = changed_copy(current, request.policy, request.update_mask, POLICY_FIELDS)
         else:
@@ -67,13 +66,13 @@ class IamService:
                     f"Invalid permission {permission!r}: wildcards are not allowed."
                 )
         granted = request.permissions if self._exists(request.resource) else ()
-        return iam_policy_pb2.TestIamPermissionsResponse(permissions=granted)
+        return iam.TestIamPermissionsResponse(permissions=granted)
 
     def _policy(self, resource: str) -> Proto:
         if not self._exists(resource):
             raise NotFound.of(resource)
         body = self._resources.policy(resource)
-        return policy_pb2.Policy.FromString(body or b"")
+        return iam.Policy.FromString(body or b"")
 
     def _exists(self, resource: str) -> bool:
         registry = self._engine.registry

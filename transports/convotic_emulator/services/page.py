@@ -55,7 +55,7 @@ REQUEST_SECONDS = 10.0
 PAGE_MESSAGES = 50
 PAGE_BYTES = 1_000_000
 
-_MESSAGE = pubsub.PubsubMessage.pb()
+_MESSAGE = pubsub.PubsubMessage
 _REASONS = {
     200: "OK",
     303: "See Other",

@@ -47,7 +47,7 @@ class PublisherService:
             "DetachSubscription": (self.detach_subscription, t.DetachSubscriptionRequest),
         }
         methods = unary_methods(self._engine, table)
-        methods["Publish"] = unary_call(self._engine, self.publish, t.PublishRequest.pb())
+        methods["Publish"] = unary_call(self._engine, self.publish, t.PublishRequest)
         return methods
 
     async def publish(self, request: Proto, call: Call) -> Proto:
@@ -118,8 +118,8 @@ class PublisherService:
         return _DETACHED()
 
 
-_PUBLISHED = t.PublishResponse.pb()
-_TOPICS = t.ListTopicsResponse.pb()
-_TOPIC_SUBSCRIPTIONS = t.ListTopicSubscriptionsResponse.pb()
-_TOPIC_SNAPSHOTS = t.ListTopicSnapshotsResponse.pb()
-_DETACHED = t.DetachSubscriptionResponse.pb()
+_PUBLISHED = t.PublishResponse
+_TOPICS = t.ListTopicsResponse
+_TOPIC_SUBSCRIPTIONS = t.ListTopicSubscriptionsResponse
+_TOPIC_SNAPSHOTS = t.ListTopicSnapshotsResponse
+_DETACHED = t.DetachSubscriptionResponse

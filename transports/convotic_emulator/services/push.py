@@ -44,7 +44,7 @@ FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.1, 60.0
 #: These acknowledge a message, https://cloud.google.com/pubsub/docs/push#receive_push.
 ACKNOWLEDGING = frozenset({102, 200, 201, 202, 204})
 
-_PULLED = pubsub.PullResponse.pb()
+_PULLED = pubsub.PullResponse
 
 
 class Pushers:

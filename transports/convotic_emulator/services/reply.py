@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fill_messages"]
 
-_PULL = pubsub.PullResponse.pb()
+_PULL = pubsub.PullResponse
 
 
 def fill_messages(state: SubscriptionState, response: Proto, messages: Iterable[Message]) -> None:

@@ -29,7 +29,7 @@ from convotic_emulator.errors import PubsubError, ResourcesError
 from convotic_emulator.services.publisher import PublisherService
 from convotic_emulator.services.schemas import SchemaService
 from convotic_emulator.services.subscriber import SubscriberService
-from convotic_protos import pubsub, schema
+from convotic_protos import pubsub
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator
@@ -64,22 +64,22 @@ async def apply_resources(path: Path, engine: Engine) -> None:
     """
     file = _File(path)
     publisher, subscriber = PublisherService(engine), SubscriberService(engine)
-    for entry in file.entries("schemas", schema.Schema.pb()):
+    for entry in file.entries("schemas", pubsub.Schema):
         await file.applied(entry, "", _put_schema(engine, entry.proto))
-    for entry in file.entries("topics", pubsub.Topic.pb()):
+    for entry in file.entries("topics", pubsub.Topic):
         existing = engine.registry.topics.get(entry.proto.name)
         if existing is None:
             await file.applied(entry, "", publisher.create_topic(entry.proto))
         else:
-            topic_update = pubsub.UpdateTopicRequest.pb()(topic=entry.proto)
+            topic_update = pubsub.UpdateTopicRequest(topic=entry.proto)
             for field in _changed(entry, existing.proto, topic_update):
                 await file.applied(entry, field, publisher.update_topic(topic_update))
-    for entry in file.entries("subscriptions", pubsub.Subscription.pb()):
+    for entry in file.entries("subscriptions", pubsub.Subscription):
         subscription = engine.registry.subscriptions.get(entry.proto.name)
         if subscription is None:
             await file.applied(entry, "", subscriber.create_subscription(entry.proto))
         else:
-            update = pubsub.UpdateSubscriptionRequest.pb()(subscription=entry.proto)
+            update = pubsub.UpdateSubscriptionRequest(subscription=entry.proto)
             for field in _changed(entry, subscription.proto, update):
                 await file.applied(entry, field, subscriber.update_subscription(update))
     await engine.commits.committed()
@@ -98,10 +98,10 @@ async def _put_schema(engine: Engine, wanted: Proto) -> None:
     service, existing = SchemaService(engine), engine.registry.schemas.get(wanted.name)
     if existing is None:
         parent, _, schema_id = wanted.name.partition("/schemas/")
-        request = schema.CreateSchemaRequest.pb()(schema_id=schema_id, parent=parent, schema=wanted)
+        request = pubsub.CreateSchemaRequest(schema_id=schema_id, parent=parent, schema=wanted)
         await service.create(request)
     elif existing.proto.schemas[0].definition != wanted.definition:
-        await service.commit(schema.CommitSchemaRequest.pb()(name=wanted.name, schema=wanted))
+        await service.commit(pubsub.CommitSchemaRequest(name=wanted.name, schema=wanted))
 
 
 class _File:
@@ -165,7 +165,7 @@ class _File:
         lines: dict[str, int] = {}
         for name, (line, value) in self._mapping(node, where).items():
             place = f"{where}.{name}"
-            field = fields.get(name) or fields.get(f"{name}_")
+            field = fields.get(name)
             if field is None:
                 raise self._mistake(line, place, "there is no such field")
             lines[field.name] = line

@@ -6,15 +6,14 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # no stubs
 
 from convotic_emulator.engine.rules import Proto
 from convotic_emulator.errors import AckIdsFailed, PubsubError, Unavailable
 from convotic_emulator.grpc.call import Call, Method
 from convotic_emulator.grpc.eager import EagerCoroutine
 from convotic_emulator.grpc.status import CallError, Status
+from convotic_protos import rpc
 
 if TYPE_CHECKING:
     from convotic_emulator.engine.engine import Engine
@@ -73,10 +72,8 @@ def parser(request: Any) -> Callable[[bytes], Proto]:
 
 
 def unary_methods(engine: Engine, table: Mapping[str, tuple[Unary, Any]]) -> dict[str, Method]:
-    """Return methods by name, of behaviours and proto-plus's classes of their requests."""
-    return {
-        name: unary(engine, behaviour, request.pb()) for name, (behaviour, request) in table.items()
-    }
+    """Return methods by name, of behaviours and the protobuf classes of their requests."""
+    return {name: unary(engine, behaviour, request) for name, (behaviour, request) in table.items()}
 
 
 def call_error(error: PubsubError | sqlite3.Error, engine: Engine) -> CallError:
@@ -90,12 +87,11 @@ def call_error(error: PubsubError | sqlite3.Error, engine: Engine) -> CallError:
 
 def _details(error: AckIdsFailed) -> tuple[tuple[str, bytes], ...]:
     """Return a google.rpc.Status with the ErrorInfo that exactly-once clients read."""
-    info = error_details_pb2.ErrorInfo(
+    info = rpc.ErrorInfo(
         reason="EXACTLY_ONCE_ACKID_FAILURE",
         domain="pubsub.googleapis.com",
         metadata=error.failures,
     )
-    detail = any_pb2.Any()
-    detail.Pack(info)
-    status = status_pb2.Status(code=Status[error.code], message=str(error), details=[detail])
+    status = rpc.Status(code=Status[error.code], message=str(error))
+    status.details.add().Pack(info)
     return (("grpc-status-details-bin", status.SerializeToString()),)

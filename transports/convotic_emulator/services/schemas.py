@@ -18,7 +18,7 @@ from convotic_emulator.services.avro import is_valid_message, parse_definition
 from convotic_emulator.services.avro_compatibility import can_read
 from convotic_emulator.services.paging import page_of
 from convotic_emulator.services.rpc import unary_methods
-from convotic_protos import schema as t
+from convotic_protos import pubsub as t
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,11 +38,11 @@ _PROTOCOL_BUFFER, _AVRO = 1, 2
 _BASIC = 1
 _JSON, _BINARY = 1, 2
 
-_SCHEMA = t.Schema.pb()
-_SCHEMAS = t.ListSchemasResponse.pb()
-_REVISIONS = t.ListSchemaRevisionsResponse.pb()
-_VALIDATED = t.ValidateSchemaResponse.pb()
-_MESSAGE_VALIDATED = t.ValidateMessageResponse.pb()
+_SCHEMA = t.Schema
+_SCHEMAS = t.ListSchemasResponse
+_REVISIONS = t.ListSchemaRevisionsResponse
+_VALIDATED = t.ValidateSchemaResponse
+_MESSAGE_VALIDATED = t.ValidateMessageResponse
 
 
 class SchemaService:
@@ -101,7 +101,7 @@ class SchemaService:
     async def commit(self, request: Proto) -> Proto:
         """Add a revision."""
         schema = self._schema(request.name)
-        if request.schema.type_ != _revision(schema).type_:
+        if request.schema.type != _revision(schema).type:
             raise InvalidArgument("A revision must have the type of the schema.")
         _check_definition(request.schema)
         _check_compatible(_revision(schema), request.schema)
@@ -155,7 +155,7 @@ class SchemaService:
 
     def _new_revision(self, name: str, wanted: Proto) -> Proto:
         _check_definition(wanted)
-        revision = _SCHEMA(name=name, type_=wanted.type_, definition=wanted.definition)
+        revision = _SCHEMA(name=name, type=wanted.type, definition=wanted.definition)
         revision.revision_id = secrets.token_hex(4)
         revision.revision_create_time.FromMicroseconds(self._engine.clock.now_us())
         return revision
@@ -227,11 +227,11 @@ def _viewed(revision: Proto, view: int) -> Proto:
 
 
 def _check_definition(schema: Proto) -> None:
-    if schema.type_ == _PROTOCOL_BUFFER:
+    if schema.type == _PROTOCOL_BUFFER:
         raise Unimplemented(
             "Schemas of protocol buffers are not supported by convotic_emulator; use Avro."
         )
-    if schema.type_ != _AVRO:
+    if schema.type != _AVRO:
         raise InvalidArgument("The type of a schema must be AVRO or PROTOCOL_BUFFER.")
     if len(schema.definition.encode()) > MAX_DEFINITION_BYTES:
         raise InvalidArgument(f"A definition has at most {MAX_DEFINITION_BYTES} bytes.")

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SnapshotMethods"]
 
-_SNAPSHOTS = t.ListSnapshotsResponse.pb()
-_SOUGHT = t.SeekResponse.pb()
+_SNAPSHOTS = t.ListSnapshotsResponse
+_SOUGHT = t.SeekResponse
 
 #: https://cloud.google.com/pubsub/docs/replay-overview: 7 days less the age of the oldest message.
 LIFETIME_US = 7 * 86_400 * SECOND_US
@@ -60,7 +60,7 @@ class SnapshotMethods:
         name = request.name or (
             f"projects/{project_of(request.subscription)}/snapshots/s{secrets.token_hex(8)}"
         )
-        snapshot = t.Snapshot.pb()(
+        snapshot = t.Snapshot(
             name=check_name(name, "snapshots"),
             topic=subscription.proto.topic,
             labels=request.labels,

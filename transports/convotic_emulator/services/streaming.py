@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StreamingPull"]
 
-_RESPONSE = pubsub.StreamingPullResponse.pb()
+_RESPONSE = pubsub.StreamingPullResponse
 #: StreamingPullRequest.protocol_version of clients that expect an answer to an empty request.
 _KEEPALIVE_VERSION = 1
 #: The service ends a stream whose client was silent for so long; such clients write every 30 s.

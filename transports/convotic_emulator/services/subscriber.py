@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["SubscriberService"]
 
 _EMPTY = empty_pb2.Empty
-_PULLED = t.PullResponse.pb()
-_SUBSCRIPTIONS = t.ListSubscriptionsResponse.pb()
+_PULLED = t.PullResponse
+_SUBSCRIPTIONS = t.ListSubscriptionsResponse
 
 #: A pull answers this long before its client's deadline: an answer beats DEADLINE_EXCEEDED.
 PULL_MARGIN_SECONDS = 1.0
@@ -72,10 +72,10 @@ class SubscriberService:
             **SnapshotMethods(self._engine).table(),
         }
         methods = unary_methods(self._engine, table)
-        methods["Pull"] = unary_call(self._engine, self.pull, t.PullRequest.pb())
+        methods["Pull"] = unary_call(self._engine, self.pull, t.PullRequest)
         methods["StreamingPull"] = Method(
             StreamingPull(self._engine).serve,
-            parser(t.StreamingPullRequest.pb()),
+            parser(t.StreamingPullRequest),
             is_stream=True,
         )
         return methods

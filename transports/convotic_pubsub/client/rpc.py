@@ -1,8 +1,8 @@
 """gRPC: the methods the transport calls on raw protobuf messages, and error translation.
 
-google-cloud-pubsub gives the message types; the calls go through ``grpc.aio`` on our own channels
-(``channels.py``), because its own subscriber owns threads and leases, and the generated client
-wraps each message in proto-plus (several times the cost of the raw type).
+Calls go through ``grpc.aio`` on our own channels (``channels.py``). Google's client isn't used: its
+subscriber owns threads and leases, and it wraps each message in proto-plus (several times the cost
+of the raw type).
 
 Everything but :func:`translate` belongs to the I/O thread.
 """
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 import grpc.aio
 from google.protobuf import empty_pb2, struct_pb2
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # no stubs
 
-from convotic_protos import pubsub as _types
+from convotic_protos import pubsub as pb
+from convotic_protos import rpc
 from convotic_pubsub.errors import (
     AccessDenied,
     BrokerUnavailable,
@@ -48,18 +48,6 @@ TRANSIENT: Final = frozenset(
 
 #: The errors that have a status: of grpc.aio's calls, and of blocking ones.
 _ANSWERED: Final = (grpc.aio.AioRpcError, grpc.Call)
-
-
-class _Raw:
-    """Raw protobuf classes, by their names in google.pubsub.v1."""
-
-    def __getattr__(self, name: str) -> Any:
-        raw = getattr(_types, name).pb()
-        setattr(self, name, raw)
-        return raw
-
-
-pb: Any = _Raw()
 
 
 class Rpc:
@@ -203,8 +191,8 @@ def refused_ack_ids(error: grpc.aio.AioRpcError) -> dict[str, bool]:
     for key, value in metadata or ():
         if key != "grpc-status-details-bin":
             continue
-        for detail in status_pb2.Status.FromString(value).details:
-            info = error_details_pb2.ErrorInfo()
+        for detail in rpc.Status.FromString(value).details:
+            info = rpc.ErrorInfo()
             if detail.Unpack(info):
                 for ack_id, failure in info.metadata.items():
                     if failure.startswith(("PERMANENT_FAILURE_", "TRANSIENT_FAILURE_")):
