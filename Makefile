@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Each is a distribution of its own; convotic-celery depends on them.
+TRANSPORTS := transports transports/convotic_emulator transports/convotic_local transports/convotic_protos
 ARGS ?=
 # The tests mostly wait, for leases and processes: several at once even on two cores.
 TEST_PROCESSES ?= 4
@@ -15,10 +18,11 @@ help: ## Show the targets
 .PHONY: install
 install: $(READY) ## Set up .venv with everything for use and development
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt $(TRANSPORTS:%=%/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed; this is " + sys.version.split()[0] + " (make PYTHON=python3.12 ...)")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --constraint constraints.txt hatchling
+	$(PIP) --constraint constraints.txt --no-build-isolation $(TRANSPORTS:%=--editable %) --editable '.[dev]'
 	@touch $@
 
 .PHONY: demo
@@ -77,15 +81,17 @@ docs: $(READY) ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 .PHONY: wheel
-wheel: $(READY) ## Build sdist and wheel into dist/
-	$(BIN)/python -m build --quiet
+wheel: $(READY) ## Build the sdists and wheels into dist/ and test each in a fresh environment
+	rm -rf dist
+	for folder in $(TRANSPORTS) .; do $(BIN)/python -m build --quiet --no-isolation --outdir dist $$folder || exit 1; done
+	PACKAGING_DIST=$(CURDIR)/dist $(BIN)/pytest tests/packaging --numprocesses 2 $(ARGS)
 
 .PHONY: constraints
 constraints: ## Renew constraints.txt from the newest versions that pyproject.toml allows
 	$(PYTHON) -m venv --clear build/constraints
-	build/constraints/bin/python -m pip install --quiet --disable-pip-version-check '.[dev]'
+	build/constraints/bin/python -m pip install --quiet --disable-pip-version-check $(TRANSPORTS:%=./%) '.[dev]'
 	{ sed -n '/^#/p' constraints.txt; \
-	  build/constraints/bin/python -m pip freeze --exclude convotic-celery; } > build/constraints.txt
+	  build/constraints/bin/python -m pip freeze | grep -v '^convotic'; } > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 
 .PHONY: clean

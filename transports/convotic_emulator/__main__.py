@@ -1,4 +1,4 @@
-"""``python -m convotic_emulator --data-dir DIR``: serve one data folder in the foreground."""
+"""``convotic-emulator``, ``python -m convotic_emulator``: serve a data folder in the foreground."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convotic_emulator import daemon
+from convotic_emulator import __version__, daemon
 from convotic_emulator.errors import ResourcesError, StoreError
 from convotic_local import FolderInUse
 
@@ -20,11 +20,26 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_LOG_BYTES = 1_000_000
+_MAX_PORT = 65_535
+_DESCRIPTION = """An emulator of Google Cloud Pub/Sub, gRPC and REST on one port, for any client
+that takes PUBSUB_EMULATOR_HOST."""
+
+
+def command() -> int:
+    """Be ``convotic-emulator``: as ``main``, on the usual port and in the usual folder."""
+    arguments = sys.argv[1:]
+    options = _parse(arguments, prog="convotic-emulator", port=8085, data_dir=".convotic")
+    print(f"Data in {options.data_dir}; Ctrl-C ends it.", file=sys.stderr)  # noqa: T201
+    return run(options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server until SIGTERM, SIGINT, or no client has been connected for a while."""
-    options = _parse(arguments)
+    """Be ``python -m convotic_emulator``, which a client starts for a folder of its choice."""
+    return run(_parse(arguments))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM, SIGINT, or no client has been connected for a while."""
     try:
         os.umask(0o077)  # the folder may be one that others can read
         with daemon.local_server(options.data_dir).hold():
@@ -41,16 +56,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m convotic_emulator", description=__doc__)
-    parser.add_argument("--data-dir", type=_path, required=True, help="where data is kept")
+def _parse(
+    arguments: Sequence[str] | None,
+    prog: str = "python -m convotic_emulator",
+    port: int = 0,
+    data_dir: str | None = None,
+) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=prog, description=_DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument(
+        "--data-dir",
+        type=_path,
+        required=data_dir is None,
+        default=data_dir,
+        help="folder of the data" + (f", default {data_dir}" if data_dir else ""),
+    )
     parser.add_argument(
         "--host",
         type=lambda text: text.strip("[]"),
         default="127.0.0.1",
         help="where to listen, default %(default)s; there is no authentication",
     )
-    parser.add_argument("--port", type=int, default=0, help="default: the last one, or a free one")
+    parser.add_argument(
+        "--port",
+        type=_port,
+        default=port,
+        help="port to listen on, default %(default)s; 0: the last one, or a free one",
+    )
     parser.add_argument(
         "--resources",
         type=_path,
@@ -72,6 +104,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="end so long after the last client; 0: never",
     )
     return parser.parse_args(arguments)
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= _MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{number} is no port: 0 to 65535")
+    return number
 
 
 def _path(text: str) -> Path:

@@ -55,7 +55,7 @@ class Transport(virtual.Transport):
     Channel = Channel
     can_parse_url = True
     driver_type = "pubsub"
-    driver_name = "google-cloud-pubsub"
+    driver_name = "convotic-pubsub"
     polling_interval = None
     connection_errors = (*virtual.Transport.connection_errors, BrokerUnavailable, OSError)
     # Not OptionError: kombu would try again and again what can never work.
@@ -75,8 +75,8 @@ class Transport(virtual.Transport):
         self.is_stopping = False
 
     def driver_version(self) -> str:
-        """Return the version of Google's client."""
-        return version("google-cloud-pubsub")
+        """Return the version of this transport."""
+        return version("convotic-pubsub")
 
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
         """Return the URL; it holds no secret."""
