@@ -22,11 +22,16 @@ from kombu import Queue
 from kombu.transport import get_transport_cls
 from kombu.utils.url import maybe_sanitize_url
 
+from convotic_celery.context.database import SyncDatabase
 from convotic_celery.context.services import Services, ServicesHook
 from convotic_celery.context.store import Store
+from convotic_celery.dead_letters import DeadLetters
+from convotic_celery.dead_letters.deployment import Deployment
+from convotic_celery.dead_letters.index import Index
+from convotic_celery.dead_letters.recorder import Recorder
 from convotic_celery.errors import ConfigurationError
 from convotic_celery.modules import load_modules
-from convotic_celery.plugins import plug_in_services
+from convotic_celery.plugins import find_dead_letter_hook, plug_in_services
 from convotic_celery.runtime.delivery.attempts import AttemptLog
 from convotic_celery.runtime.delivery.payload import SERIALIZER, register_serializer
 from convotic_celery.runtime.delivery.policy import HandlerPolicy
@@ -53,6 +58,7 @@ from convotic_pubsub.registry import session_for
 if TYPE_CHECKING:
     from celery.result import AsyncResult
 
+    from convotic_celery.dead_letters.recorder import DeadLetterHook
     from convotic_celery.sdk.handler import HandlerDefinition
     from convotic_celery.sdk.route import RouteDefinition
     from convotic_celery.sdk.schedule import ScheduleDefinition
@@ -131,6 +137,24 @@ class ConvoticApp(Celery):
         self.lifespans = Lifespans()
         self.attempts = AttemptLog(self.store, key_prefix=settings.store_prefix)
         replays = ReplayTokens(key_prefix=settings.store_prefix)
+        index = Index(
+            SyncDatabase(self.store),
+            key_prefix=settings.store_prefix,
+            retention_seconds=settings.dead_letter_retention,
+        )
+        deployment = Deployment(
+            self.definitions,
+            specs=lambda: self.conf.broker_transport_options["queues"],
+            session=lambda: session_for(*self._broker_parameters()),
+            publish=lambda message: self.publisher.publish(message, sending="batched"),
+            database=SyncDatabase(self.store),
+            tokens=replays,
+            payload=settings.dead_letter_payload,
+            publish_timeout_seconds=settings.publish_timeout,
+        )
+        #: Lists, groups, shows, replays and deletes dead letters.
+        self.dead_letters = DeadLetters(deployment, index)
+        self._recorder = Recorder(index, deployment, self._find_dead_letter_hook)
         self._policies = {d.queue: HandlerPolicy(d, self.attempts) for d in self.definitions}
         super().__init__("convotic", **kwargs)
         self.conf.update(self._configuration())
@@ -234,6 +258,10 @@ class ConvoticApp(Celery):
         kept = {name: value for name, value in changes.items() if name not in _DERIVED}
         return _rebuild, (self.settings, kept, self._services_hook)
 
+    def _find_dead_letter_hook(self) -> DeadLetterHook | None:
+        named = self.settings.dead_letter_hook
+        return find_dead_letter_hook(named) if named else None
+
     def _log_schedules(self, **_: Any) -> None:
         log_schedules(self.schedules)
 
@@ -304,6 +332,7 @@ class ConvoticApp(Celery):
                     self._policies[d.queue],
                     prefix=settings.prefix,
                     dead_letter_retention_seconds=int(settings.dead_letter_retention),
+                    on_dead_letter=partial(self._recorder.note, d.queue),
                 )
                 for d in self.definitions
             },

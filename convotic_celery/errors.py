@@ -13,6 +13,10 @@
     ├── InvalidMessage                   the data is not JSON or fails the payload model
     ├── AckDeadlineExceeded              a run was stopped at its ack deadline
     ├── DeadlineNotExtendable            the ack deadline can't be extended here
+    ├── DeadLetterError                  an action on dead letters that can't be done
+    │   ├── DeadLetterNotFound
+    │   ├── JobTaken                     another process works on it
+    │   └── WrongDeadLetterState
     ├── PublishNotConfirmed              sent, but not confirmed in time
     ├── PublishManyFailed                some of many messages are not published; says which
     ├── PublishRefused                   refused before anything was sent
@@ -54,6 +58,8 @@ __all__ = [
     "ContextError",
     "ConversationNotFound",
     "ConvoticError",
+    "DeadLetterError",
+    "DeadLetterNotFound",
     "DeadlineNotExtendable",
     "DuplicateHandler",
     "DuplicateRoute",
@@ -66,6 +72,7 @@ __all__ = [
     "InvalidMessage",
     "InvalidOrderingKey",
     "InvalidTopic",
+    "JobTaken",
     "MessageTooLarge",
     "ModuleError",
     "ModuleNotFound",
@@ -81,6 +88,7 @@ __all__ = [
     "TopicHasNoSubscription",
     "WorkflowNotRegistered",
     "WorkflowRunNotFound",
+    "WrongDeadLetterState",
 ]
 
 
@@ -126,6 +134,47 @@ class HandlerNotLoaded(ModuleError):
             f"({', '.join(self.known) or 'none'}). Put its module into CONVOTIC_MODULES_DIR, or "
             "name it in CONVOTIC_MODULES."
         )
+
+
+class DeadLetterError(ConvoticError):
+    """An action on dead letters can't be done."""
+
+
+class DeadLetterNotFound(DeadLetterError):
+    """No dead letter has this id."""
+
+    def __init__(self, entry: str) -> None:
+        super().__init__(entry)
+        self.entry = entry
+
+    def __str__(self) -> str:
+        return (
+            f"there is no dead letter {self.entry!r}: neither as its id nor as a message's. "
+            "`convotic dlq list` shows those that are known, `convotic dlq sync` looks for more."
+        )
+
+
+class WrongDeadLetterState(DeadLetterError):
+    """Dead letters in this state can't be acted on."""
+
+    def __init__(self, action: str, state: str) -> None:
+        super().__init__(action, state)
+        self.action = action
+        self.state = state
+
+    def __str__(self) -> str:
+        return f"{self.action}: what is {self.state} has no message any more."
+
+
+class JobTaken(DeadLetterError):
+    """Another process works on the job."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__(job)
+        self.job = job
+
+    def __str__(self) -> str:
+        return f"job {self.job} is being done by another process; `convotic dlq jobs` shows how far"
 
 
 class InvalidMessage(ConvoticError):

@@ -1,13 +1,13 @@
 """What a deployment adds from outside its modules: finds what settings name.
 
 CONVOTIC_SERVICES: a function that plugs in services. CONVOTIC_MIDDLEWARE: around all handlers and
-routes.
+routes. CONVOTIC_DEAD_LETTER_HOOK: told of groups of dead letters.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convotic_celery.errors import ConfigurationError
@@ -16,7 +16,7 @@ from convotic_celery.sdk.middleware import RouteMiddleware, WorkerMiddleware
 if TYPE_CHECKING:
     from convotic_celery.context.services import Services, ServicesHook
 
-__all__ = ["find_middleware", "find_services_hook", "plug_in_services"]
+__all__ = ["find_dead_letter_hook", "find_middleware", "find_services_hook", "plug_in_services"]
 
 
 def find_services_hook(text: str) -> ServicesHook:
@@ -29,6 +29,18 @@ def find_services_hook(text: str) -> ServicesHook:
     hook: ServicesHook | None = _find("CONVOTIC_SERVICES", text)
     if not callable(hook):
         raise ConfigurationError(f"CONVOTIC_SERVICES={text}: {name} has no function {attribute!r}.")
+    return hook
+
+
+def find_dead_letter_hook(text: str) -> Callable[[Any], object]:
+    """Return the function that ``package.file:function`` names.
+
+    Raises:
+        ConfigurationError: There is none; what its import raises by itself passes through.
+    """
+    hook: Callable[[Any], object] | None = _find("CONVOTIC_DEAD_LETTER_HOOK", text)
+    if not callable(hook):
+        raise ConfigurationError(f"CONVOTIC_DEAD_LETTER_HOOK={text}: there is no such function.")
     return hook
 
 

@@ -203,6 +203,18 @@ class Settings(BaseSettings):
         le=31 * _DAY,
         description="Seconds that dead letters are kept; 10 minutes to 31 days.",
     )
+    dead_letter_payload: Literal["full", "preview", "none"] = Field(
+        default="full",
+        description="How much of a dead letter's data its entry in the store keeps: all (up to "
+        "64 KiB), the first 1,024 bytes, or nothing. Filters by payload and quick replays need "
+        "all of it.",
+    )
+    dead_letter_hook: str | None = Field(
+        default=None,
+        pattern=r"^[^:\s]+:[^:\s]+$",
+        description="Function that is called with a DeadLetterEvent on the first dead letter of a "
+        "group, and when a replay fails again: 'package.file:function'.",
+    )
     publish_timeout: float = Field(
         default=60.0, gt=0, description="Seconds to wait for a publish to be confirmed."
     )

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 from convotic_pubsub.limits import MAX_RETENTION_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = [
     "RAW_CONTENT_TYPE",
     "Acknowledge",
     "DeadLetter",
+    "DeadLetterListener",
     "Decision",
     "Defer",
     "Deliver",
@@ -139,6 +140,11 @@ class DeliveryPolicy(Protocol):
         ...
 
 
+#: Told of a dead letter once it is confirmed: the message, all attributes of the copy, and the id
+#: of the copy. On the I/O thread: it must be fast. What it raises is logged.
+DeadLetterListener: TypeAlias = "Callable[[Received, Mapping[str, str], str], object]"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSpec:
     """A kombu queue bound to a topic. Names are short names; units are in the fields' names."""
@@ -176,6 +182,7 @@ class QueueSpec:
     enable_message_ordering: bool = False
     enable_exactly_once_delivery: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+    on_dead_letter: DeadLetterListener | None = None
 
     def __repr__(self) -> str:
         # kombu hashes a connection by the repr of its options, for each publish.

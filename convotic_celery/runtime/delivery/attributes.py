@@ -99,6 +99,7 @@ def dead_letter_attributes(
         f"{prefix}topic": origin.topic,
         f"{prefix}error-type": fail.error_type,
         f"{prefix}error-message": fail.error_message,
+        f"{prefix}stack": fail.error_stack,
         f"{prefix}published-at": origin.published_at.astimezone(UTC).isoformat(),
         f"{prefix}at": (now or datetime.now(UTC)).isoformat(),
         REPLAY_TOKEN_ATTRIBUTE: fail.replay_token,

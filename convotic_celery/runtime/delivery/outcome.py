@@ -14,7 +14,7 @@ from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery import exceptions as celery_exceptions
 
 from convotic_celery.errors import AckDeadlineExceeded, InvalidMessage
-from convotic_celery.runtime.delivery.error_text import error_text, error_type
+from convotic_celery.runtime.delivery.error_text import error_stack, error_text, error_type
 from convotic_celery.runtime.delivery.settlement import (
     Ack,
     AlreadyFailed,
@@ -215,11 +215,11 @@ def _began(event: Began, options: WorkerOptions) -> Run | Fail:
     calls_hook = lost < _MAX_HOOK_LOSSES
     if _is_used_up(event.failures, options):  # its dead letter is not out, or its hook not called
         error = event.error_type, event.error_message
-        return Fail(event.last_reason, event.failures, *error, calls_hook)
+        return Fail(event.last_reason, event.failures, *error, calls_hook=calls_hook)
     if lost >= 0:
         runs = event.failures + event.losses
         error = "WorkerLostError", f"{event.losses} processes died while they ran it"
-        return Fail("worker-lost", runs, *error, calls_hook)
+        return Fail("worker-lost", runs, *error, calls_hook=calls_hook)
     return Run(event.failures + 1)
 
 
@@ -306,7 +306,8 @@ def _requeues(reject: celery_exceptions.Reject) -> bool:
 def _fail(reason: DeadLetterReason, attempts: int, error: BaseException | None) -> Fail:
     if error is None:
         return Fail(reason, attempts)
-    return Fail(reason, attempts, error_type(error), error_text(error)[:_MAX_TEXT])
+    text = error_text(error)[:_MAX_TEXT]
+    return Fail(reason, attempts, error_type(error), text, error_stack(error))
 
 
 def final_error(error: Exception) -> Exception:

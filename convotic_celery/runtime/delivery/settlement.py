@@ -89,6 +89,8 @@ class Fail:
     attempts: int
     error_type: str = ""
     error_message: str = ""
+    #: The author's frames, see ``error_text.error_stack``; a line each, outermost first.
+    error_stack: str = ""
     #: False if ``on_dead_letter`` has killed its process too often.
     calls_hook: bool = True
     #: Of the run, which knows them for certain: of the first publish, and of this dead letter.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from convotic_celery.runtime.locks.key_lock import KeyStore
     from convotic_celery.runtime.publish import HandlerPublisher
     from convotic_celery.sdk.handler import HandlerDefinition
+    from convotic_pubsub.queue import DeadLetterListener
 
 __all__ = ["kombu_queue", "make_execution", "make_task", "queue_spec"]
 
@@ -93,6 +94,7 @@ def queue_spec(
     max_concurrency: int | None = None,
     prefix: str = "",
     dead_letter_retention_seconds: int = MAX_RETENTION_SECONDS,
+    on_dead_letter: DeadLetterListener | None = None,
 ) -> QueueSpec:
     """Return what the transport must know to create and consume the handler's subscription.
 
@@ -102,6 +104,7 @@ def queue_spec(
         max_concurrency: What the worker's pool can run in all (``-c``); it bounds the pull as well.
         prefix: Put before the names of its resources, but those that an option names.
         dead_letter_retention_seconds: How long its dead letters are kept.
+        on_dead_letter: Told of each dead letter that is confirmed.
 
     Raises:
         ModuleError: With the prefix a name is too long.
@@ -130,4 +133,5 @@ def queue_spec(
         enable_message_ordering=options.enable_message_ordering,
         enable_exactly_once_delivery=options.enable_exactly_once_delivery,
         labels={"convotic": "handler"},
+        on_dead_letter=on_dead_letter,
     )

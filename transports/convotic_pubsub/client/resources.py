@@ -6,6 +6,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from convotic_pubsub.client.backlog_size import BacklogSize, read_backlog_sizes
+from convotic_pubsub.client.inspection import Inspection, unfiltered_subscriptions
+from convotic_pubsub.names import subscription_path
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -78,6 +80,21 @@ class Resources:
         """Return the short names of a topic's subscriptions in this project."""
         names: list[str] = self._call(self._provisioner.list_topic_subscriptions(topic), 60)
         return names
+
+    def unfiltered_subscriptions(self, topic: str, attribute: str) -> list[str]:
+        """Return the subscriptions of a topic whose filter does not look at an attribute."""
+        names: list[str] = self._call(
+            unfiltered_subscriptions(
+                self._broker, self._provisioner, self._options.project, topic, attribute
+            ),
+            60,
+        )
+        return names
+
+    def inspect(self, subscription: str) -> Inspection:
+        """Return what leases a subscription's messages for a look; see :class:`Inspection`."""
+        path = subscription_path(self._options.project, subscription)
+        return Inspection(self._call, self._broker, path)
 
     def purge(self, spec: QueueSpec) -> int:
         """Acknowledge what is available now, unread; return how many messages that were.

@@ -34,7 +34,7 @@ async def publish_dead_letter(
     if not received.data and not attributes:
         attributes = {_REASON: "rejected"}  # Pub/Sub refuses an empty message
     try:
-        await _publish(publish, spec, received, attributes)
+        message_id, attributes = await _publish(publish, spec, received, attributes)
     except Exception as error:  # noqa: BLE001  whatever it is, the message must not be acknowledged
         logger.error(  # noqa: TRY400  the text is the server's answer, no traceback of ours helps
             "Message %s of queue %s can't be published to dead-letter topic %s and is not "
@@ -54,19 +54,40 @@ async def publish_dead_letter(
         attributes.get(_REASON, "no reason given"),
         extra={"action": "dead_lettered", "queue": spec.queue},
     )
+    _tell(spec, received, attributes, message_id)
     return True
 
 
 async def _publish(
     publish: PublishCopy, spec: QueueSpec, received: Received, attributes: Mapping[str, str]
-) -> None:
-    """Publish a copy; with the attributes that it came with, if it is too large otherwise."""
+) -> tuple[str, Mapping[str, str]]:
+    """Publish a copy; with the attributes that it came with, if it is too large otherwise.
+
+    Return its id and the attributes that it has.
+    """
     message = OutgoingMessage(spec.dead_letter_topic, received.data, attributes)
     try:
-        await asyncio.wrap_future(publish(message))
+        return await asyncio.wrap_future(publish(message)), attributes
     except MessageTooLarge:
         bare = replace(message, attributes=received.attributes)
-        await asyncio.wrap_future(publish(bare))
+        return await asyncio.wrap_future(publish(bare)), received.attributes
+
+
+def _tell(
+    spec: QueueSpec, received: Received, attributes: Mapping[str, str], message_id: str
+) -> None:
+    """Call the queue's listener; whatever it does, the message is in the dead-letter topic."""
+    if spec.on_dead_letter is None:
+        return
+    try:
+        spec.on_dead_letter(received, attributes, message_id)
+    except Exception:
+        logger.exception(
+            "The listener for dead letters of queue %s failed on message %s",
+            spec.queue,
+            received.message_id,
+            extra={"action": "dead_letter_listener_failed", "queue": spec.queue},
+        )
 
 
 def report_missing_topic(spec: QueueSpec, received: Received) -> None:

@@ -1,0 +1,366 @@
+"""The index's operations, as Lua scripts: each is atomic, and may be repeated.
+
+All keys are below one prefix P (``convotic:dead-letters:``), which is ``ARGV[1]``::
+
+    P entry:ID             hash: the fields of ``entry.FIELDS``, and
+                             g   group           at  dead-lettered at    st  state
+                             c   replay count of the newest dead letter
+                             sent  replay count of the last replay: what is below it is done with
+                             ed  what the next replay has as data        hi  history, a line each
+    P state:STATE          sorted set of ids by the time they were dead-lettered
+    P group:GROUP          hash: what its entries have in common, and when the first and last came
+    P group:GROUP:STATE    sorted set of ids, as above
+    P groups               sorted set of groups by the time of the last one
+    P message:ID           the entries of a message id, since several handlers may have one each
+    P job:JOB, :todo       see ``jobs``
+    P log                  stream of actions
+
+Times are microseconds since 1970. Everything expires with the messages; members of sorted sets are
+trimmed by their score.
+"""
+
+from __future__ import annotations
+
+from convotic_celery.context.scripts import Script
+from convotic_celery.dead_letters.entry import FIELDS
+
+__all__ = [
+    "COUNT",
+    "DECIDE",
+    "EDIT",
+    "GROUPS",
+    "LOG",
+    "MISSING",
+    "MOVE",
+    "READ",
+    "READ_LOG",
+    "RECORD",
+    "RESOLVE",
+    "SELECT",
+    "WIDTH",
+]
+
+#: Arguments of one entry in RECORD.
+WIDTH = 4 + len(FIELDS)
+
+#: The states, and moving an entry from one to another.
+_MOVE = """
+local P = ARGV[1]
+local function place(id, g, at, from, to)
+  if from then
+    redis.call('ZREM', P .. 'state:' .. from, id)
+    redis.call('ZREM', P .. 'group:' .. g .. ':' .. from, id)
+  end
+  if to then
+    redis.call('ZADD', P .. 'state:' .. to, at, id)
+    redis.call('ZADD', P .. 'group:' .. g .. ':' .. to, at, id)
+  end
+end
+local function note(key, at, action, by, detail)
+  local hi = (redis.call('HGET', key, 'hi') or '')
+    .. at .. '\\t' .. action .. '\\t' .. by .. '\\t' .. detail .. '\\n'
+  while #hi > 2000 do hi = string.sub(hi, string.find(hi, '\\n', 1, true) + 1) end
+  redis.call('HSET', key, 'hi', hi)
+end
+"""
+
+#: ARGV P, now, seconds to live, then of each entry id, group, at, replay count and FIELDS. Gives
+#: of each "new", "again" (a replay failed), "same" or "stale" (already replayed or purged), and "1"
+#: if it is the first of its group.
+RECORD = Script(
+    _MOVE
+    + f"""
+local now, ttl, names = ARGV[2], tonumber(ARGV[3]), {{{", ".join(repr(n) for n in FIELDS)}}}
+local oldest = string.format('%.0f', now - ttl * 1000000)
+local answer = {{}}
+for i = 4, #ARGV, {WIDTH} do
+  local id, g, at, count = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3])
+  local key = P .. 'entry:' .. id
+  local found = redis.call('HMGET', key, 'c', 'sent', 'st', 'g')
+  local st, what, first = found[3], 'new', ''
+  if st then
+    local sent = tonumber(found[2] or 0)
+    if count < sent then what = 'stale'
+    elseif count > tonumber(found[1]) then what = 'again'
+    else what = 'same' end
+  end
+  if what == 'same' and st == 'missing' then
+    place(id, found[4], at, st, 'open')
+    redis.call('HSET', key, 'st', 'open')
+  end
+  if what == 'new' or what == 'again' then
+    local group = P .. 'group:' .. g
+    if redis.call('EXISTS', group) == 0 then first = '1' end
+    if st then place(id, found[4], at, st, nil) end
+    local fields = {{'g', g, 'at', at, 'c', tostring(count), 'st', 'open'}}
+    for n, name in ipairs(names) do
+      fields[#fields + 1] = name
+      fields[#fields + 1] = ARGV[i + 3 + n]
+    end
+    redis.call('HSET', key, unpack(fields))
+    redis.call('HDEL', key, 'ed')
+    local lives = math.max(1, math.ceil((at - oldest) / 1000000))
+    redis.call('EXPIRE', key, lives)
+    place(id, g, at, nil, 'open')
+    redis.call('HSETNX', group, 'first', at)
+    redis.call('HSET', group, 'h', ARGV[i + 4], 'r', ARGV[i + 9], 'e', ARGV[i + 10],
+      'x', ARGV[i + 11], 's', ARGV[i + 12])
+    if what == 'again' then redis.call('HINCRBY', group, 'again', 1) end
+    redis.call('ZADD', P .. 'groups', 'GT', at, g)
+    redis.call('SADD', P .. 'message:' .. ARGV[i + 7], id)
+    for _, each in ipairs({{group, group .. ':open', P .. 'groups', P .. 'message:' .. ARGV[i + 7],
+        P .. 'state:open'}}) do
+      redis.call('EXPIRE', each, ttl)
+    end
+    redis.call('ZREMRANGEBYSCORE', P .. 'state:open', '-inf', '(' .. oldest)
+  end
+  answer[#answer + 1] = what
+  answer[#answer + 1] = first
+end
+return answer
+"""
+)
+
+#: ARGV P, mark of a pass or "", todo of a job or "", then id and replay count of each message.
+#: Gives of each "unknown", "stale", "todo" or "known"; what the pass has seen is marked.
+DECIDE = Script("""
+local P, mark, todo, answer = ARGV[1], ARGV[2], ARGV[3], {}
+for i = 4, #ARGV, 2 do
+  local key, count = P .. 'entry:' .. ARGV[i], tonumber(ARGV[i + 1])
+  local found = redis.call('HMGET', key, 'c', 'sent', 'st')
+  local what = 'known'
+  if not found[3] then what = 'unknown'
+  elseif count < tonumber(found[2] or 0) then what = 'stale'
+  elseif count > tonumber(found[1]) or found[3] == 'missing' then what = 'unknown'
+  elseif todo ~= '' and redis.call('ZSCORE', todo, ARGV[i]) then what = 'todo' end
+  if mark ~= '' and what == 'known' then redis.call('HSET', key, 'seen', mark) end
+  answer[#answer + 1] = what
+end
+return answer
+""")
+
+#: ARGV P, id or message id, ... Gives the ids of entries.
+RESOLVE = Script("""
+local P, answer = ARGV[1], {}
+for i = 2, #ARGV do
+  if redis.call('EXISTS', P .. 'entry:' .. ARGV[i]) == 1 then
+    answer[#answer + 1] = ARGV[i]
+  else
+    for _, id in ipairs(redis.call('SMEMBERS', P .. 'message:' .. ARGV[i])) do
+      answer[#answer + 1] = id
+    end
+  end
+end
+return answer
+""")
+
+#: ARGV P, then ids. Gives the hash of each, empty if it is gone.
+READ = Script("""
+local P, answer = ARGV[1], {}
+for i = 2, #ARGV do answer[#answer + 1] = redis.call('HGETALL', P .. 'entry:' .. ARGV[i]) end
+return answer
+""")
+
+#: ARGV P, sorted set, oldest time that counts. Gives how many.
+COUNT = Script("""
+return redis.call('ZCOUNT', ARGV[1] .. ARGV[2], ARGV[3], ARGV[4])
+""")
+
+#: ARGV P, sorted set, newest time, the id behind which to begin at that time or "", oldest time,
+#: how many to look at, how many to take, a filter in JSON or "", oldest time that lives. Gives
+#: "1" if there is more, time and id of the last one looked at, then the ids taken and their groups.
+SELECT = Script("""
+local P, key = ARGV[1], ARGV[1] .. ARGV[2]
+local top, after, bottom = ARGV[3], ARGV[4], ARGV[5]
+local budget, limit = tonumber(ARGV[6]), tonumber(ARGV[7])
+local filter = ARGV[8] ~= '' and cjson.decode(ARGV[8]) or nil
+redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. ARGV[9])
+local function text(value)
+  if value == cjson.null then return 'null' end
+  if type(value) == 'number' then return string.format('%.17g', value) end
+  return tostring(value)
+end
+local function at_path(value, path)
+  for _, part in ipairs(path) do
+    if type(value) ~= 'table' then return nil end
+    local index = tonumber(part)
+    local child = value[part]
+    if child == nil and index then child = value[index + 1] end
+    if child == nil then return nil end
+    value = child
+  end
+  if type(value) == 'table' then return nil end
+  return value
+end
+local function same(value, wanted)
+  if value == nil then return false end
+  if type(value) == 'number' then return tonumber(wanted) == value end
+  return text(value) == wanted
+end
+local function takes(id)
+  local found = redis.call('HMGET', P .. 'entry:' .. id, 'g', 'u', 'b', 'k', 'x', 's')
+  local g = found[1]
+  if not g then redis.call('ZREM', key, id) return nil end
+  if not filter then return g end
+  if filter.groups and not filter.groups[g] then return nil end
+  if filter.text and not (string.find(found[5], filter.text, 1, true)
+      or string.find(found[6], filter.text, 1, true)) then return nil end
+  if filter.attributes then
+    local have = cjson.decode(found[2])
+    for name, wanted in pairs(filter.attributes) do
+      if have[name] ~= wanted then return nil end
+    end
+  end
+  if filter.payload then
+    if found[4] ~= 'full' then return nil end
+    for _, pair in ipairs(filter.payload) do
+      local wanted = pair[2]
+      if string.find(wanted, '^%w+$') and not string.find(found[3], wanted, 1, true) then
+        return nil
+      end
+    end
+    local ok, data = pcall(cjson.decode, found[3])
+    if not ok then return nil end
+    for _, pair in ipairs(filter.payload) do
+      if not same(at_path(data, pair[1]), pair[2]) then return nil end
+    end
+  end
+  return g
+end
+local answer, skipped = {'', '', ''}, 0
+local ids = redis.call('ZRANGE', key, top, bottom, 'BYSCORE', 'REV', 'LIMIT', 0, budget,
+  'WITHSCORES')
+if after ~= '' then
+  -- What shares the cursor's time and stands before it has been looked at.
+  while ids[1] and tonumber(ids[#ids]) == tonumber(top) and ids[#ids - 1] >= after
+      and #ids >= 2 * budget do
+    skipped = skipped + budget
+    ids = redis.call('ZRANGE', key, top, bottom, 'BYSCORE', 'REV', 'LIMIT', skipped, budget,
+      'WITHSCORES')
+  end
+end
+for i = 1, #ids, 2 do
+  local id, at = ids[i], ids[i + 1]
+  if not (after ~= '' and tonumber(at) == tonumber(top) and id >= after) then
+    answer[2], answer[3] = string.format('%.0f', at), id
+    local g = takes(id)
+    if g then
+      answer[#answer + 1] = id
+      answer[#answer + 1] = g
+      limit = limit - 1
+      if limit == 0 then
+        answer[1] = '1'
+        return answer
+      end
+    end
+  end
+end
+if #ids >= 2 * budget then answer[1] = '1' end
+return answer
+""")
+
+#: ARGV P, oldest time that lives, how many. Gives of each group, last one first: id, time of the
+#: last one, its hash, and how many are open, replayed, archived, missing and purged.
+GROUPS = Script("""
+local P, answer = ARGV[1], {}
+local last = redis.call('ZRANGE', P .. 'groups', '+inf', '-inf', 'BYSCORE', 'REV', 'LIMIT', 0,
+  ARGV[3], 'WITHSCORES')
+for i = 1, #last, 2 do
+  local key = P .. 'group:' .. last[i]
+  local hash = redis.call('HGETALL', key)
+  if #hash == 0 then
+    redis.call('ZREM', P .. 'groups', last[i])
+  else
+    local counts = {}
+    for n, state in ipairs({'open', 'replayed', 'archived', 'missing', 'purged'}) do
+      redis.call('ZREMRANGEBYSCORE', key .. ':' .. state, '-inf', '(' .. ARGV[2])
+      counts[n] = redis.call('ZCARD', key .. ':' .. state)
+    end
+    answer[#answer + 1] = {last[i], string.format('%.0f', last[i + 1]), hash, counts}
+  end
+end
+return answer
+""")
+
+#: ARGV P, now, seconds to live, state to move to, states to move from (":open:missing:"), action,
+#: by, detail, job or "", then ids. Gives how many were moved. In a job they are done with, too.
+MOVE = Script(
+    _MOVE
+    + """
+local now, ttl, to, from, action = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local by, detail, job, moved = ARGV[7], ARGV[8], ARGV[9], 0
+for i = 10, #ARGV do
+  local id = ARGV[i]
+  local key = P .. 'entry:' .. id
+  local found = redis.call('HMGET', key, 'st', 'g', 'at', 'c', 'h')
+  if found[1] and string.find(from, ':' .. found[1] .. ':', 1, true) then
+    place(id, found[2], found[3], found[1], to)
+    redis.call('HSET', key, 'st', to)
+    if to == 'replayed' or to == 'purged' then
+      redis.call('HSET', key, 'sent', tostring(found[4] + 1))
+    end
+    if to == 'purged' then redis.call('HSET', key, 'b', '', 'k', 'none') end
+    if to == 'replayed' then redis.call('HDEL', key, 'ed') end
+    note(key, now, action, by, detail)
+    redis.call('EXPIRE', P .. 'state:' .. to, ttl)
+    redis.call('EXPIRE', P .. 'group:' .. found[2] .. ':' .. to, ttl)
+    moved = moved + 1
+    if job ~= '' then redis.call('HINCRBY', P .. 'job:' .. job, 'of:' .. found[5], 1) end
+  end
+  if job ~= '' then redis.call('ZREM', P .. 'job:' .. job .. ':todo', id) end
+end
+if job ~= '' then redis.call('HINCRBY', P .. 'job:' .. job, 'done', moved) end
+return moved
+"""
+)
+
+#: ARGV P, now, id, coding and data ("" for the original's), by. Gives 1, or 0 if it is gone.
+EDIT = Script(
+    _MOVE
+    + """
+local key = P .. 'entry:' .. ARGV[3]
+if redis.call('EXISTS', key) == 0 then return 0 end
+if ARGV[4] == '' then redis.call('HDEL', key, 'ed') else redis.call('HSET', key, 'ed', ARGV[4]) end
+note(key, ARGV[2], 'edit', ARGV[5], '')
+return 1
+"""
+)
+
+#: ARGV P, now, seconds to live, mark of the pass, handler, then ids.
+#: Those of the handler that the pass has not seen become "missing". Gives how many.
+MISSING = Script(
+    _MOVE
+    + """
+local mark, handler, count = ARGV[4], ARGV[5], 0
+for i = 6, #ARGV do
+  local id = ARGV[i]
+  local key = P .. 'entry:' .. id
+  local found = redis.call('HMGET', key, 'st', 'g', 'at', 'seen', 'h')
+  if found[1] == 'open' and found[5] == handler and found[4] ~= mark then
+    place(id, found[2], found[3], 'open', 'missing')
+    redis.call('HSET', key, 'st', 'missing')
+    redis.call('EXPIRE', P .. 'state:missing', ARGV[3])
+    redis.call('EXPIRE', P .. 'group:' .. found[2] .. ':missing', ARGV[3])
+    count = count + 1
+  end
+end
+return count
+"""
+)
+
+#: ARGV P, now, seconds to live, by, action, what, how many, job.
+LOG = Script("""
+redis.call('XADD', ARGV[1] .. 'log', 'MAXLEN', '~', 10000, '*', 'at', ARGV[2], 'by', ARGV[4],
+  'action', ARGV[5], 'what', ARGV[6], 'count', ARGV[7], 'job', ARGV[8])
+redis.call('EXPIRE', ARGV[1] .. 'log', ARGV[3])
+return 1
+""")
+
+#: ARGV P, how many. Gives the fields of each, newest first.
+READ_LOG = Script("""
+local answer = {}
+for _, item in ipairs(redis.call('XREVRANGE', ARGV[1] .. 'log', '+', '-', 'COUNT', ARGV[2])) do
+  answer[#answer + 1] = item[2]
+end
+return answer
+""")

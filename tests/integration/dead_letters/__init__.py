@@ -1,0 +1,1 @@
+"""Dead letters: the index, and what is done with it."""
