@@ -12,6 +12,7 @@ from convotic_celery import errors
 from convotic_celery.sdk import outcomes
 
 ARGUMENTS: dict[str, tuple[object, ...]] = {
+    "WrongDeadLetterState": ("replay", "purged"),
     "AckDeadlineExceeded": ("custom.orders.new.crm", 30.0),
     "ContactExists": ("c-1", "0199"),
     "HandlerNotLoaded": ("custom.orders.new.crm", ["custom.orders.new.shop"]),
