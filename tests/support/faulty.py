@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
+
+from tests.support.waiting import PATIENCE
 
 __all__ = ["FaultyServer", "run_faulty_server"]
 
@@ -22,6 +25,8 @@ class FaultyServer(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
         self.address = ""
         #: Methods by the end of their name, and what they answer.
         self.faults: dict[str, tuple[grpc.StatusCode, str]] = {}
+        #: Methods that are passed on once their event is set.
+        self.held: dict[str, threading.Event] = {}
         self.calls: Counter[str] = Counter()
 
     def service(self, handler_call_details: Any) -> Any:
@@ -33,6 +38,8 @@ class FaultyServer(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
             self.calls[name] += 1
             if name in self.faults:
                 context.abort(*self.faults[name])
+            if name in self.held:
+                self.held[name].wait(PATIENCE)
             try:
                 answer: bytes = self._channel.unary_unary(method)(
                     request, timeout=max(0.1, min(context.time_remaining() or 30, 30))

@@ -87,7 +87,7 @@ class Session:
         #: Every delivery that is in this process (I/O thread).
         self.outstanding = Outstanding()
         self.publisher = Publisher(
-            options, self.broker, clock=self.clock, post=self.post, declare=self._declare_again
+            options, self.broker, clock=self.clock, post=self.post, declare=self._declare
         )
         #: Queues that live in this process only (replies, remote control, events).
         self.transient = TransientQueues(
@@ -272,9 +272,9 @@ class Session:
                 f"{message.topic}: not confirmed within {limit:g} s; it may be stored"
             ) from None
 
-    async def _declare_again(self, queues: Iterable[str]) -> None:
+    async def _declare(self, queues: Iterable[str], again: bool) -> None:
         for queue in queues:
-            await self.provisioner.ensure(self.spec(queue), again=True)
+            await self.provisioner.ensure(self.spec(queue), again=again)
 
     def _list_subscriptions(self, topic: str) -> concurrent.futures.Future[list[str]]:
         """Begin to list a topic's subscriptions."""

@@ -161,18 +161,29 @@ class Receiver:
     """What was published, counted by the request's path."""
 
     session: Session
-    tasks: Counter[str] = field(default_factory=Counter)
-    messages: Counter[str] = field(default_factory=Counter)
+    #: A request's path by the id of its message: one whose lease has ended comes once more.
+    _tasks: dict[str, str] = field(default_factory=dict)
+    _messages: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> Counter[str]:
+        """How many tasks came of each request."""
+        return Counter(self._tasks.values())
+
+    @property
+    def messages(self) -> Counter[str]:
+        """How many messages came of each request."""
+        return Counter(self._messages.values())
 
     def read_tasks(self) -> Counter[str]:
         """Count the tasks that have come."""
         for received in pull(self.session, "celery"):
             (path,), *_ = json.loads(decode_envelope(received.message.data)["body"])
-            self.tasks[path] += 1
+            self._tasks[received.message.message_id] = path
         return self.tasks
 
     def read_messages(self) -> Counter[str]:
         """Count the messages that have come."""
         for received in pull(self.session, "custom.web.web"):
-            self.messages[json.loads(received.message.data)["path"]] += 1
+            self._messages[received.message.message_id] = json.loads(received.message.data)["path"]
         return self.messages

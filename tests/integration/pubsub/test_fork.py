@@ -44,14 +44,14 @@ def test_a_forked_child_publishes_through_its_parent(broker: str) -> None:
             for number in range(20):
                 child.Producer().publish({"n": number}, routing_key="jobs", declare=[Queue("jobs")])
             one = OutgoingMessage("fork-jobs", b"[]")
-            print("id", bool(session_for(url, options).publish(one).result(PATIENCE)))
+            print("id", bool(session_for(url, options).publish(one).result(60)))
 
         in_child(publish)
         in_child(publish)
         bodies = []
         while len(bodies) < 42:
             try:
-                message = queue.get(timeout=PATIENCE)
+                message = queue.get(timeout=60)
             except ValueError:
                 continue
             bodies.append(message.payload)
@@ -142,7 +142,7 @@ def test_a_child_whose_parent_is_gone_is_told(our_emulator: str) -> None:
             os.read(read_end, 1)
             try:
                 message = OutgoingMessage("fork-jobs", b"[]")
-                session_for(url, options).publish(message).result(PATIENCE)
+                session_for(url, options).publish(message).result(60)
             except PubsubTransportError as error:
                 print("is gone" in str(error), flush=True)
             os._exit(0)
@@ -167,7 +167,7 @@ def test_a_grandchild_gets_an_error_instead_of_a_hang(our_emulator: str) -> None
         def try_all():
             session = session_for(url, options)
             for attempt in (
-                lambda: session.publish(one, sending="directly").result(PATIENCE),
+                lambda: session.publish(one, sending="directly").result(60),
                 lambda: session.publish_confirmed(one),
                 lambda: session.resources.ensure(parent.spec("jobs")),
                 lambda: Connection(url, transport_options=options).Producer().publish(

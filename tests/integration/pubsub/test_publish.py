@@ -9,15 +9,17 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
 
 from convotic_emulator.testing import _LOOP
 from convotic_pubsub.errors import MessageTooLarge, PublishError, TopicNotFound
 from convotic_pubsub.outgoing import IfMissing, OutgoingMessage
 from convotic_pubsub.registry import session_for
+from tests.support.faulty import run_faulty_server
 from tests.support.proxy import run_proxy
 from tests.support.pubsub import make_spec, pull, unique
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from convotic_emulator.testing import EmulatorThread
@@ -46,6 +48,55 @@ def test_an_unknown_topic_is_an_error_that_names_it(broker: str, harness: MakeHa
 
     with pytest.raises(TopicNotFound, match=topic):
         one.session.publish(OutgoingMessage(topic, b"{}")).result(PATIENCE)
+
+
+@pytest.mark.parametrize("other", ["process", "thread"])
+def test_a_topic_that_somebody_else_is_creating_leads_to_its_queue(
+    our_emulator: str, other: str
+) -> None:
+    """Its subscription is created after it: what is published in between is not lost."""
+    spec = make_spec()
+    own = {"queues": {spec.queue: spec}}
+    with run_faulty_server(our_emulator) as faulty:
+        one = session_for("pubsub://test-project", {"emulator_host": faulty.address, **own})
+        two = session_for("pubsub://test-project", {"emulator_host": our_emulator, **own})
+        if_missing = IfMissing(declare=(spec.queue,))
+        faulty.held["CreateSubscription"] = go_on = threading.Event()
+        try:
+            first = one.publish(OutgoingMessage(spec.topic, b"1"), if_missing=if_missing)
+            wait_until(lambda: faulty.calls["CreateSubscription"])
+            second = (two if other == "process" else one).publish(
+                OutgoingMessage(spec.topic, b"2"), sending="directly", if_missing=if_missing
+            )
+            if other == "process":
+                second.result(PATIENCE)
+        finally:
+            go_on.set()
+
+        assert first.result(PATIENCE)
+        assert second.result(PATIENCE)
+        assert {each.message.data for each in pull(two, spec.subscription)} == {b"1", b"2"}
+        one.close()
+        two.close()
+
+
+def test_a_publisher_that_may_only_publish_does(our_emulator: str, harness: MakeHarness) -> None:
+    """It can't look whether the topic's queue exists, and asks once."""
+    one = harness(our_emulator, spec := make_spec())
+    with run_faulty_server(our_emulator) as faulty:
+        for method in ("GetSubscription", "CreateTopic", "CreateSubscription"):
+            faulty.faults[method] = (grpc.StatusCode.PERMISSION_DENIED, "no")
+        options = {"emulator_host": faulty.address, "queues": {spec.queue: spec}}
+        session = session_for("pubsub://test-project", options)
+
+        for _ in range(3):
+            session.publish_confirmed(
+                OutgoingMessage(spec.topic, b"1"), if_missing=IfMissing(declare=(spec.queue,))
+            )
+
+        assert faulty.calls["GetSubscription"] == 2  # it and its dead letters
+        session.close()
+    assert one.session.resources.purge(spec) == 3
 
 
 def test_one_bad_message_does_not_fail_its_batch(broker: str, harness: MakeHarness) -> None:

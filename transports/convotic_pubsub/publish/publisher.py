@@ -21,7 +21,13 @@ import grpc
 import grpc.aio
 
 from convotic_pubsub.client.rpc import is_transient, pb, translate
-from convotic_pubsub.errors import MessageTooLarge, PublishError, TopicNotFound
+from convotic_pubsub.errors import (
+    BrokerUnavailable,
+    MessageTooLarge,
+    PublishError,
+    PubsubTransportError,
+    TopicNotFound,
+)
 from convotic_pubsub.limits import MAX_MESSAGE_BYTES, MAX_MESSAGES, message_bytes
 from convotic_pubsub.names import topic_path
 from convotic_pubsub.outgoing import FAIL_IF_MISSING, IfMissing, OutgoingMessage, Sending
@@ -84,7 +90,8 @@ class Publisher:
         broker: the server.
         clock: monotonic seconds.
         post: runs a function on the I/O thread; returns False once there is none.
-        declare: creates queues, and with them their topics (I/O thread).
+        declare: creates queues that are missing, and with them their topics; looks at those that
+            this process has seen before only if told to (I/O thread).
     """
 
     def __init__(
@@ -94,7 +101,7 @@ class Publisher:
         *,
         clock: Callable[[], float],
         post: Callable[..., bool],
-        declare: Callable[[Iterable[str]], Awaitable[None]],
+        declare: Callable[[Iterable[str], bool], Awaitable[None]],
     ) -> None:
         self._project = options.project
         self._timeout_seconds = options.publish_timeout_seconds
@@ -102,6 +109,8 @@ class Publisher:
         self._clock = clock
         self._post = post
         self._declare = declare
+        #: Topics of which this process has seen that the queues exist to which they lead.
+        self._complete: set[str] = set()
         self._lanes: dict[tuple[str, str], _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         #: Held while a message is on its way that its publisher's thread has sent by itself.
@@ -149,6 +158,7 @@ class Publisher:
         if (
             sending == "batched"
             or message.ordering_key
+            or (if_missing.declare and path not in self._complete)
             or not self._send_directly(path, waiting, waits=sending == "blocking")
         ):
             self._send_soon(path, waiting)
@@ -278,6 +288,8 @@ class Publisher:
         pause = _FIRST_PAUSE_SECONDS
         while batch:
             try:
+                if path not in self._complete:
+                    await self._complete_topic(path, batch)
                 response = await self._request(path, batch)
             except grpc.aio.AioRpcError as error:
                 batch = await self._left_after(error, path, batch, pause)
@@ -292,6 +304,23 @@ class Publisher:
                 for each, message_id in zip(batch, response.message_ids, strict=True):
                     _confirm(each, message_id)
                 return
+
+    async def _complete_topic(self, path: str, batch: list[_Waiting]) -> None:
+        """Have a topic's queues created before this process's first message to it.
+
+        Whoever creates a topic creates its subscriptions a moment later. What somebody else
+        publishes in between is confirmed and reaches nobody.
+        """
+        queues = {queue for each in batch for queue in each.if_missing.declare}
+        if not queues:
+            return
+        try:
+            await self._declare(queues, False)
+        except BrokerUnavailable:
+            return  # so is the publish: it looks again when it is repeated
+        except PubsubTransportError as error:  # it may be allowed to publish, and to nothing else
+            logger.debug("%s: not known whether its queues exist: %s", path, error)
+        self._complete.add(path)
 
     async def _request(self, path: str, batch: list[_Waiting]) -> Any:
         request = pb.PublishRequest(topic=path, messages=[each.message for each in batch])
@@ -353,11 +382,15 @@ class Publisher:
         _fail([each for each in batch if not each.if_missing.declare], not_found, missing=True)
         if not known:
             return []
+        self._complete.discard(path)
         try:
-            await self._declare({queue for each in known for queue in each.if_missing.declare})
+            await self._declare(
+                {queue for each in known for queue in each.if_missing.declare}, True
+            )
         except Exception as problem:  # noqa: BLE001  it is their callers' error
             _fail(known, problem)
             return []
+        self._complete.add(path)
         for each in known:
             each.if_missing = FAIL_IF_MISSING  # once
         return known
