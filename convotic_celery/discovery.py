@@ -15,16 +15,19 @@ from importlib.metadata import entry_points
 from itertools import chain
 from logging import getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from convotic_celery.errors import ModuleError, ModuleNotFound
+from convotic_celery.errors import ConvoticError, ModuleError, ModuleNotFound
 from convotic_celery.sdk.module import ConvoticModule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import ModuleType
 
-__all__ = ["ENTRY_POINT_GROUP", "explain_errors", "find_modules"]
+    #: What is called with a fault instead of raising it.
+    OnFault: TypeAlias = Callable[[ConvoticError], None]
+
+__all__ = ["ENTRY_POINT_GROUP", "explain_errors", "find_modules", "tolerating"]
 
 #: Third-party wheels name their modules here: ``crm = "acme_crm:module"``.
 ENTRY_POINT_GROUP = "convotic.modules"
@@ -33,20 +36,36 @@ logger = getLogger(__name__)
 
 
 def find_modules(
-    folder: Path, names: Sequence[str] | None, *, django: bool = False
+    folder: Path,
+    names: Sequence[str] | None,
+    *,
+    django: bool = False,
+    on_fault: OnFault | None = None,
 ) -> Iterator[tuple[ConvoticModule, str]]:
     """Import and yield modules with where they come from: those named, or all that are found.
 
-    One module may come twice, by two ways. Raises ModuleError that names file and cause.
+    One module may come twice, by two ways. Raises ModuleError that names file and cause, or calls
+    ``on_fault`` with it and goes on.
     """
     folder = folder.resolve()
     _extend_path(folder)
     if django:
-        with explain_errors("DJANGO_SETTINGS_MODULE", None):
+        with tolerating(on_fault), explain_errors("DJANGO_SETTINGS_MODULE", None):
             _set_up_django()
     if names is not None:
-        return chain.from_iterable(map(_load_named, names))
-    return chain(_load_folder(folder), _load_entry_points())
+        return _load_all_named(names, on_fault)
+    return chain(_load_folder(folder, on_fault), _load_entry_points(on_fault))
+
+
+@contextmanager
+def tolerating(on_fault: OnFault | None) -> Iterator[None]:
+    """Give an error of ours to ``on_fault`` and go on behind the block; raise it without one."""
+    try:
+        yield
+    except ConvoticError as error:
+        if on_fault is None:
+            raise
+        on_fault(error)
 
 
 def _extend_path(folder: Path) -> None:
@@ -73,6 +92,14 @@ def _set_up_django() -> None:
         django.setup()
 
 
+def _load_all_named(
+    names: Iterable[str], on_fault: OnFault | None
+) -> Iterator[tuple[ConvoticModule, str]]:
+    for text in names:
+        with tolerating(on_fault):
+            yield from _load_named(text)
+
+
 def _load_named(text: str) -> Iterator[tuple[ConvoticModule, str]]:
     name, _, attribute = text.partition(":")
     with explain_errors(text, None):
@@ -89,18 +116,29 @@ def _load_named(text: str) -> Iterator[tuple[ConvoticModule, str]]:
     yield found, text
 
 
-def _load_folder(folder: Path) -> Iterator[tuple[ConvoticModule, str]]:
+def _load_folder(folder: Path, on_fault: OnFault | None) -> Iterator[tuple[ConvoticModule, str]]:
     for name, file in _list_candidates(folder):
-        _refuse_taken(name, file)
-        _check_shadowed(name, file)
-        with explain_errors(str(file), file):
-            python_module = importlib.import_module(name)
-        _refuse_taken(name, file)  # a copy that stands earlier on the path was imported instead
-        module = _find_module(python_module)
-        if module is None:
-            logger.warning("Skipped %s: %s", file, _describe_missing(python_module))
-        else:
-            yield module, str(file)
+        with tolerating(on_fault):
+            module = _load_file(name, file)
+            if module is not None:
+                yield module, str(file)
+
+
+def _load_file(name: str, file: Path) -> ConvoticModule | None:
+    if not name.isidentifier():
+        path = file.parent if file.name == "__init__.py" else file
+        raise ModuleError(
+            f"{path}: {name!r} can't be imported; rename it with letters, digits and '_'."
+        )
+    _refuse_taken(name, file)
+    _check_shadowed(name, file)
+    with explain_errors(str(file), file):
+        python_module = importlib.import_module(name)
+    _refuse_taken(name, file)  # a copy that stands earlier on the path was imported instead
+    module = _find_module(python_module)
+    if module is None:
+        logger.warning("Skipped %s: %s", file, _describe_missing(python_module))
+    return module
 
 
 def _list_candidates(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -117,12 +155,7 @@ def _list_candidates(folder: Path) -> Iterator[tuple[str, Path]]:
             continue
         if file.suffix != ".py":
             continue
-        name = path.name if path.is_dir() else path.stem
-        if not name.isidentifier():
-            raise ModuleError(
-                f"{path}: {name!r} can't be imported; rename it with letters, digits and '_'."
-            )
-        yield name, file
+        yield path.name if path.is_dir() else path.stem, file
 
 
 def _refuse_taken(name: str, file: Path) -> None:
@@ -164,15 +197,16 @@ def _is_same_file(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
 
 
-def _load_entry_points() -> Iterator[tuple[ConvoticModule, str]]:
+def _load_entry_points(on_fault: OnFault | None) -> Iterator[tuple[ConvoticModule, str]]:
     for entry_point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
-        origin = f"entry point {entry_point.name} = {entry_point.value}"
-        with explain_errors(origin, None):
-            found = entry_point.load()
-        module = found if isinstance(found, ConvoticModule) else _find_module(found)
-        if module is None:
-            raise ModuleError(f"{origin}: it names no ConvoticModule.")
-        yield module, origin
+        with tolerating(on_fault):
+            origin = f"entry point {entry_point.name} = {entry_point.value}"
+            with explain_errors(origin, None):
+                found = entry_point.load()
+            module = found if isinstance(found, ConvoticModule) else _find_module(found)
+            if module is None:
+                raise ModuleError(f"{origin}: it names no ConvoticModule.")
+            yield module, origin
 
 
 def _find_module(python_module: ModuleType) -> ConvoticModule | None:

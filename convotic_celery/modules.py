@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from convotic_celery.discovery import explain_errors, find_modules
+from convotic_celery.discovery import explain_errors, find_modules, tolerating
 from convotic_celery.errors import ConfigurationError, DuplicateHandler, DuplicateRoute, ModuleError
 from convotic_celery.plugins import find_middleware
 from convotic_celery.sdk.middleware import RouteMiddleware, WorkerMiddleware
@@ -22,6 +22,7 @@ from convotic_celery.sdk.option_errors import describe_options
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from convotic_celery.discovery import OnFault
     from convotic_celery.sdk.handler import HandlerDefinition
     from convotic_celery.sdk.module import ConvoticModule
     from convotic_celery.sdk.route import RouteDefinition
@@ -47,7 +48,7 @@ class LoadedModule:
     schedules: tuple[ScheduleDefinition, ...] = ()
 
 
-def load_modules(settings: Settings) -> list[LoadedModule]:
+def load_modules(settings: Settings, *, on_fault: OnFault | None = None) -> list[LoadedModule]:
     """Import all modules and return them with their handlers, in a stable order.
 
     With ``settings.modules`` only those; else the packages and files of ``settings.modules_dir``,
@@ -55,42 +56,55 @@ def load_modules(settings: Settings) -> list[LoadedModule]:
 
     Raises ModuleError (ModuleNotFound, DuplicateHandler, HandlerSignatureError) that names the file
     and the cause, and ConfigurationError for ``handler_options`` that fit no handler and for a
-    ``modules_dir`` that was given and does not exist.
+    ``modules_dir`` that was given and does not exist. With ``on_fault`` each error is given to
+    that, and everything else is loaded.
     """
     if "modules_dir" in settings.model_fields_set and not settings.modules_dir.is_dir():
         raise ConfigurationError(
             f"CONVOTIC_MODULES_DIR: there is no folder {settings.modules_dir.resolve()}."
         )
     found = find_modules(
-        settings.modules_dir, settings.modules, django=settings.django_settings_module is not None
+        settings.modules_dir,
+        settings.modules,
+        django=settings.django_settings_module is not None,
+        on_fault=on_fault,
     )
-    loaded = [_collect(module, origin) for module, origin in _unique(found)]
-    loaded = [
-        replace(
-            module,
-            handlers=tuple(apply_settings(settings, module.handlers)),
-            routes=tuple(surround_routes(settings, module.routes)),
-        )
-        for module in loaded
-    ]
+    loaded = []
+    for module, origin in _unique(found, on_fault):
+        with tolerating(on_fault):
+            loaded.append(_complete(settings, _collect(module, origin)))
     handlers = [handler for module in loaded for handler in module.handlers]
-    _refuse_duplicates(handlers)
-    _refuse_duplicate_routes([route for module in loaded for route in module.routes])
-    _refuse_unused_options(settings, handlers)
+    with tolerating(on_fault):
+        _refuse_duplicates(handlers)
+    with tolerating(on_fault):
+        _refuse_duplicate_routes([route for module in loaded for route in module.routes])
+    with tolerating(on_fault):
+        _refuse_unused_options(settings, handlers)
     return loaded
 
 
 def _unique(
-    found: Iterable[tuple[ConvoticModule, str]],
+    found: Iterable[tuple[ConvoticModule, str]], on_fault: OnFault | None
 ) -> Iterator[tuple[ConvoticModule, str]]:
     """Yield each module once, however many ways lead to it; two of one name are an error."""
     seen: dict[str, tuple[ConvoticModule, str]] = {}
     for module, origin in found:
         known = seen.setdefault(module.name, (module, origin))
-        if known[0] is not module:
-            raise ModuleError(f"{origin}: the module name {module.name!r} is taken by {known[1]}.")
-        if known[1] is origin:
-            yield module, origin
+        with tolerating(on_fault):
+            if known[0] is not module:
+                raise ModuleError(
+                    f"{origin}: the module name {module.name!r} is taken by {known[1]}."
+                )
+            if known[1] is origin:
+                yield module, origin
+
+
+def _complete(settings: Settings, module: LoadedModule) -> LoadedModule:
+    return replace(
+        module,
+        handlers=tuple(apply_settings(settings, module.handlers)),
+        routes=tuple(surround_routes(settings, module.routes)),
+    )
 
 
 def _collect(module: ConvoticModule, origin: str) -> LoadedModule:

@@ -9,6 +9,8 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+from convotic_celery.errors import ConvoticError
+
 __all__ = ["Fault", "describe_fault", "loaded_folders"]
 
 _WHERE = re.compile(r"(?P<file>[^\n:]+\.py):(?P<line>\d+): ")
@@ -46,7 +48,7 @@ def describe_fault(error: Exception) -> Fault:
 
 def _advise(cause: BaseException | None) -> str:
     match cause:
-        case None:
+        case None | ConvoticError():  # its text says it
             return ""
         case ModuleNotFoundError(name=str(name)):
             package = name.partition(".")[0]

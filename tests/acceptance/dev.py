@@ -19,8 +19,6 @@ from tests.support.waiting import wait_until
 __all__ = ["Dev"]
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-#: Starting takes two seconds of one core; tests run beside others.
-_PATIENCE_SECONDS = 60.0
 
 
 class Dev:
@@ -75,7 +73,7 @@ class Dev:
             assert self.process.poll() is None or text in self.text, self.text
             return self.text.count(text) >= times
 
-        wait_until(is_there, timeout=_PATIENCE_SECONDS, what=f"{text!r} in:\n{self.text}")
+        wait_until(is_there, what=f"{text!r} in:\n{self.text}")
         return time.monotonic()
 
     def type(self, text: str) -> None:

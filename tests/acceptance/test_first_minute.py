@@ -1,0 +1,49 @@
+"""From an empty folder to a handler that has run, with the commands that the documents name."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.dev import Dev
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def run(folder: Path, *arguments: str, **environment: str) -> str:
+    """Run a command in the folder; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_minute_from_an_empty_folder_to_a_handler_that_ran(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    """Five commands, none of which needs an edit."""
+    environment = {"CONVOTIC_DATA_DIR": str(data_dir)}
+    began = time.monotonic()
+    run(tmp_path, "convotic_celery.cli", "new", "shop")
+    assert "2 passed" in run(tmp_path, "pytest", "-q", "-p", "no:randomly", **environment)
+    run(tmp_path, "convotic_celery.cli", "check", **environment)
+    with Dev(tmp_path, **environment) as dev:
+        dev.wait_for("✓ ready")
+        item = '{"id": 1, "name": "first"}'
+        run(tmp_path, "convotic_celery.cli", "publish", "custom.shop.new", item, **environment)
+        dev.wait_for("Processing item")
+        took = time.monotonic() - began
+
+    print(f"{took:.1f} s from an empty folder to a handler that ran")  # noqa: T201 - for people
+    assert took < 60
