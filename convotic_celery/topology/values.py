@@ -15,6 +15,7 @@ __all__ = [
     "MIGRATION_LABEL",
     "PUBLISHER",
     "SUBSCRIBER",
+    "VIEWER",
     "Actual",
     "Desired",
     "WantedBinding",
@@ -25,6 +26,7 @@ __all__ = [
 
 PUBLISHER: Final = "roles/pubsub.publisher"
 SUBSCRIBER: Final = "roles/pubsub.subscriber"
+VIEWER: Final = "roles/pubsub.viewer"
 #: Of the service accounts that Pub/Sub itself acts as, one a project.
 AGENT_DOMAIN: Final = "gcp-sa-pubsub.iam.gserviceaccount.com"
 

@@ -15,10 +15,15 @@ from google.protobuf import empty_pb2
 
 from convotic_emulator.engine.clock import SECOND_US
 from convotic_emulator.errors import PermissionDenied, PubsubError, Unavailable
+from convotic_emulator.services.permissions import (
+    expand_roles,
+    needed_permissions,
+    project_of_resource,
+)
 from convotic_emulator.services.rpc import call_error
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from convotic_emulator.engine.engine import Engine
     from convotic_emulator.engine.rules import Proto
@@ -26,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Faults", "with_faults"]
 
-#: Fields of requests that name the resource which a permission is checked on.
-_NAMING_FIELDS = ("topic", "subscription", "name", "snapshot", "resource")
 #: What the service says.
 _DENIED = "User not authorized to perform this action."
 
@@ -46,7 +49,10 @@ class Faults:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._outages: list[_Outage] = []
-        self._denied: set[str] = set()
+        #: By resource; an empty set stands for all permissions.
+        self._denied: dict[str, frozenset[str]] = {}
+        #: None: everything is granted.
+        self._granted: dict[str, frozenset[str]] | None = None
         self._lost_acks = 0
         self._duplicates = 0
         self._delays: list[float] = []
@@ -66,20 +72,48 @@ class Faults:
         with self._lock:
             self._outages.append(_Outage(calls, method))
 
-    def deny(self, resource: str) -> None:
-        """Answer PERMISSION_DENIED to all that concerns a resource, until :meth:`allow`.
+    def deny(self, resource: str, *granted: str) -> None:
+        """Take rights on a resource away, until :meth:`allow`: calls answer PERMISSION_DENIED.
 
         Args:
-            resource: its full name, ``projects/P/subscriptions/S``. Its open streams end.
+            resource: its full name, ``projects/P/subscriptions/S``; ``projects/P`` for what is
+                created and listed in a project. Its open streams end, if they need what is taken.
+            granted: only these roles or permissions (``roles/pubsub.publisher``,
+                ``pubsub.topics.publish``); default: all, so that nothing about the resource works.
         """
         with self._lock:
-            self._denied.add(resource)
-        self._end_streams(PermissionDenied(_DENIED), resource)
+            self._denied[resource] = expand_roles(granted)
+        self._end_forbidden_streams()
 
     def allow(self, resource: str) -> None:
         """Take back :meth:`deny`."""
         with self._lock:
-            self._denied.discard(resource)
+            self._denied.pop(resource, None)
+
+    def grant_only(self, bindings: Mapping[str, Collection[str]] | None) -> None:
+        """Grant nothing but this, as the service does it; until it is called with None.
+
+        Args:
+            bindings: roles and permissions by the full name of a resource. Those of ``projects/P``
+                hold for everything in it.
+        """
+        with self._lock:
+            self._granted = (
+                None
+                if bindings is None
+                else {name: expand_roles(granted) for name, granted in bindings.items()}
+            )
+        self._end_forbidden_streams()
+
+    def is_granted(self, permission: str, resource: str) -> bool:
+        """Say whether the clients have a permission on a resource."""
+        denied = self._denied.get(resource)
+        if denied is not None and (not denied or permission in denied):
+            return False
+        if self._granted is None:
+            return True
+        holders = (resource, project_of_resource(resource))
+        return any(permission in self._granted.get(name, ()) for name in holders)
 
     def drop_streams(self, subscription: str = "") -> int:
         """End open StreamingPulls with UNAVAILABLE; return how many. Leases stay as they are.
@@ -147,6 +181,7 @@ class Faults:
         with self._lock:
             self._outages.clear()
             self._denied.clear()
+            self._granted = None
             self._delays.clear()
             self._lost_acks = self._duplicates = 0
             self._withholds_keepalive = False
@@ -169,10 +204,12 @@ class Faults:
                 if not outage.calls:
                     self._outages.remove(outage)
                 raise Unavailable("The service was unable to fulfill your request.")
-            if self._denied:
-                names = {str(getattr(request, field, "")) for field in _NAMING_FIELDS}
-                if names & self._denied:
-                    raise PermissionDenied(_DENIED)
+            is_limited = bool(self._denied) or self._granted is not None
+        if is_limited and not all(
+            self.is_granted(permission, resource)
+            for permission, resource in needed_permissions(method, request)
+        ):
+            raise PermissionDenied(_DENIED)
 
     def take_lost_ack(self) -> bool:
         """Return whether an acknowledgement is to be ignored."""
@@ -207,6 +244,13 @@ class Faults:
         """How long a stream lives."""
         return self._stream_seconds
 
+    def _end_forbidden_streams(self) -> None:
+        with self._lock:
+            streams = [s for s in self._streams if s.subscription]
+        for stream in streams:
+            if not self.is_granted("pubsub.subscriptions.consume", stream.subscription):
+                stream.end(PermissionDenied(_DENIED))
+
     def _end_streams(self, error: PubsubError, subscription: str) -> int:
         chosen = self._chosen(subscription)
         for stream in chosen:
@@ -237,6 +281,9 @@ def with_faults(path: str, method: Method, faults: Faults, engine: Engine) -> Me
         except PubsubError as error:
             raise call_error(error, engine) from error
         answer = await method.serve(request, call)
+        if name == "TestIamPermissions":
+            granted = [p for p in answer.permissions if faults.is_granted(p, request.resource)]
+            answer.permissions[:] = granted
         if name == "Pull":
             await _deliver_again(faults, engine, request.subscription, answer)
         return answer

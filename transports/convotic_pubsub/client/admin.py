@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
-from google.iam.v1 import iam_policy_pb2, policy_pb2  # type: ignore[import-untyped]  # no stubs
 from google.protobuf import empty_pb2
 
+from convotic_protos import iam
 from convotic_pubsub.client.provisioning import create_subscription
 from convotic_pubsub.client.resource_messages import (
     read_subscription,
@@ -219,14 +219,12 @@ class Admin:
         The service may take some minutes to know of a change. Nobody has any on what does not
         exist. Needs no permission itself.
         """
-        request = iam_policy_pb2.TestIamPermissionsRequest(
-            resource=resource, permissions=sorted(permissions)
-        )
+        request = iam.TestIamPermissionsRequest(resource=resource, permissions=sorted(permissions))
         answer = self._run(
             self._send(
                 "TestIamPermissions",
                 request,
-                iam_policy_pb2.TestIamPermissionsResponse,
+                iam.TestIamPermissionsResponse,
                 "resource",
                 resource,
             ),
@@ -267,7 +265,7 @@ class Admin:
 
     def set_policy(self, resource: str, policy: bytes) -> None:
         """Give a resource a policy that was read before, of itself or of another."""
-        kept = policy_pb2.Policy.FromString(policy)
+        kept = iam.Policy.FromString(policy)
 
         def copy(current: Any) -> None:
             etag = current.etag
@@ -277,10 +275,10 @@ class Admin:
         self._change_policy(resource, copy)
 
     def _policy(self, resource: str) -> Any:
-        request = iam_policy_pb2.GetIamPolicyRequest(resource=resource)
+        request = iam.GetIamPolicyRequest(resource=resource)
         request.options.requested_policy_version = 3  # with conditions
         return self._run(
-            self._send("GetIamPolicy", request, policy_pb2.Policy, "resource", resource), resource
+            self._send("GetIamPolicy", request, iam.Policy, "resource", resource), resource
         )
 
     def _change_policy(self, resource: str, change: Callable[[Any], None]) -> None:
@@ -291,10 +289,10 @@ class Admin:
             change(policy)
             if policy.SerializeToString(deterministic=True) == before:
                 return
-            request = iam_policy_pb2.SetIamPolicyRequest(resource=resource, policy=policy)
+            request = iam.SetIamPolicyRequest(resource=resource, policy=policy)
             try:
                 self._call(
-                    self._send("SetIamPolicy", request, policy_pb2.Policy, "resource", resource),
+                    self._send("SetIamPolicy", request, iam.Policy, "resource", resource),
                     _TIMEOUT_SECONDS,
                 )
             except grpc.aio.AioRpcError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc.aio
 
@@ -91,10 +91,14 @@ class Broker:
     async def _is_ours(self) -> bool:
         """Ask the emulator who it is; this also shows whether there is one."""
         call = self.rpc.list_topics(self._options.project)
+        metadata: Any  # pairs, which the stubs don't know
         try:
             metadata = await call.initial_metadata()
             await call
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.PERMISSION_DENIED:  # a test of least rights
+                metadata = (*error.initial_metadata(), *error.trailing_metadata())
+                return any(key == _OUR_EMULATOR for key, _ in metadata)
             raise BrokerUnavailable(
                 f"no Pub/Sub emulator answers at {self._emulator}: {error.details()}"
             ) from error

@@ -80,7 +80,11 @@ class Provisioner:
             return
         if task is None or (task.done() and (task.cancelled() or task.exception())):
             create = ephemeral or self._provision == "create"
-            task = asyncio.get_running_loop().create_task(self._ensure(spec, create=create))
+            # A process's own subscription is on a topic that others may own.
+            may_lack_topics = ephemeral and self._provision != "create"
+            task = asyncio.get_running_loop().create_task(
+                self._ensure(spec, create=create, may_lack_topics=may_lack_topics)
+            )
             self._ensured[spec.queue] = task
         await asyncio.shield(task)
 
@@ -88,18 +92,20 @@ class Provisioner:
         """Look again at the next :meth:`ensure`, since something of it was deleted."""
         self._ensured.pop(queue, None)
 
-    async def _ensure(self, spec: QueueSpec, *, create: bool) -> None:
+    async def _ensure(self, spec: QueueSpec, *, create: bool, may_lack_topics: bool) -> None:
         wanted = [wanted_subscription(spec, self._options)]
         if (dead_letters := wanted_dead_letter_subscription(spec, self._options)) is not None:
             wanted.append(dead_letters)
         topics = wanted_topics(spec, self._options)
         # First: one that can't be used must not lead to a topic that nobody subscribes to.
         exist = await asyncio.gather(*(self._compare(each) for each in wanted))
-        await asyncio.gather(*(self._topic(topic, create=create) for topic in topics))
+        await asyncio.gather(
+            *(self._topic(topic, create=create, may_be_denied=may_lack_topics) for topic in topics)
+        )
         missing = [each for each, exists in zip(wanted, exist, strict=True) if not exists]
         await asyncio.gather(*(self._subscription(each, create=create) for each in missing))
 
-    async def _topic(self, wanted: TopicSettings, *, create: bool) -> None:
+    async def _topic(self, wanted: TopicSettings, *, create: bool, may_be_denied: bool) -> None:
         try:
             if create:
                 await self._broker.rpc.create_topic(topic_message(wanted))
@@ -107,7 +113,12 @@ class Provisioner:
                 existing = read_topic(await self._broker.rpc.get_topic(wanted.name))
                 _warn_of_drift("Topic", wanted.name, topic_differences(wanted, existing))
         except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
+            # Without the right to create topics the service does not say that this one exists;
+            # the subscription is refused then if it does not.
+            is_denied = error.code() is grpc.StatusCode.PERMISSION_DENIED
+            if error.code() is not grpc.StatusCode.ALREADY_EXISTS and not (
+                is_denied and may_be_denied
+            ):
                 raise translate(error, wanted.name) from error
 
     async def _compare(self, wanted: SubscriptionSettings) -> bool:

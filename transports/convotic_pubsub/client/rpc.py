@@ -219,7 +219,8 @@ def translate(error: grpc.RpcError | Exception, resource: str) -> PubsubTranspor
     if code in _ACCESS or _NO_TOKEN in details:
         return AccessDenied(
             f"{resource}: {details or code.name}: check the credentials and that they have "
-            "roles/pubsub.publisher, roles/pubsub.subscriber (and roles/pubsub.editor to create)"
+            "roles/pubsub.publisher and roles/pubsub.subscriber (provision=verify needs "
+            "roles/pubsub.viewer too, provision=create roles/pubsub.editor)"
         )
     if code in TRANSIENT:
         return BrokerUnavailable(f"{resource}: Pub/Sub is unavailable ({code.name}: {details})")

@@ -106,6 +106,40 @@ def test_permission_denied_on_one_resource(
     assert bodies(broker.pull_now(subscription)) == [b"y"]
 
 
+def test_one_role_is_taken_away(
+    pubsub_emulator: EmulatorThread, broker: Broker, topic: str, subscription: str
+) -> None:
+    """Only what needs it is refused."""
+    pubsub_emulator.faults.deny(topic, "roles/pubsub.publisher")
+
+    fails_with(grpc.StatusCode.PERMISSION_DENIED, lambda: broker.publish(topic, b"x"))
+
+    pubsub_emulator.faults.allow(topic)
+    broker.publish(topic, b"x")
+    assert bodies(broker.pull(subscription)) == [b"x"]
+
+
+def test_nothing_but_some_roles_is_granted(
+    pubsub_emulator: EmulatorThread, broker: Broker, topic: str, subscription: str
+) -> None:
+    """On one resource, or on the project for all that is in it; TestIamPermissions says so."""
+    project = "/".join(topic.split("/")[:2])
+    faults = pubsub_emulator.faults
+
+    faults.grant_only({topic: ["roles/pubsub.publisher"]})
+    broker.publish(topic, b"x")
+    fails_with(grpc.StatusCode.PERMISSION_DENIED, lambda: broker.pull_now(subscription))
+    assert faults.is_granted("pubsub.topics.publish", topic)
+    assert not faults.is_granted("pubsub.subscriptions.consume", subscription)
+
+    faults.grant_only({project: ["pubsub.subscriptions.consume"]})
+    fails_with(grpc.StatusCode.PERMISSION_DENIED, lambda: broker.publish(topic, b"y"))
+    assert bodies(broker.pull_now(subscription)) == [b"x"]
+
+    faults.grant_only(None)
+    broker.publish(topic, b"y")
+
+
 def test_dropped_streams_keep_their_leases(
     pubsub_emulator: EmulatorThread, broker: Broker, topic: str, subscription: str
 ) -> None:
