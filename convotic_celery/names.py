@@ -29,6 +29,7 @@ __all__ = [
     "resource_name_problem",
     "schedule_topic",
     "topic_problem",
+    "workflow_of",
     "workflow_topic",
 ]
 
@@ -36,6 +37,9 @@ DEAD_LETTER_SUFFIX = "dead-letter"
 
 #: Attribute that addresses a message to one handler of its topic; the value is the handler's queue.
 TARGET_ATTRIBUTE = "convotic-target"
+
+#: What the topics of workflows' steps begin with.
+_WORKFLOW = "workflow."
 
 #: Longest filter expression, https://cloud.google.com/pubsub/docs/subscription-message-filter
 MAX_FILTER_BYTES = 256
@@ -120,7 +124,12 @@ def queue_of(topic: str, module: str, name: str | None = None) -> str:
 
 def workflow_topic(name: str) -> str:
     """Return the topic of a workflow's steps; raises ModuleError for an invalid name."""
-    return f"workflow.{check_handler_name(name, 'workflow')}"
+    return f"{_WORKFLOW}{check_handler_name(name, 'workflow')}"
+
+
+def workflow_of(topic: str) -> str | None:
+    """Return the workflow whose steps a topic is for; None if it is for no workflow."""
+    return topic.removeprefix(_WORKFLOW) if topic.startswith(_WORKFLOW) else None
 
 
 def schedule_topic(name: str) -> str:

@@ -247,6 +247,20 @@ class Settings(BaseSettings):
         description="Largest request body of a route, in bytes; Pub/Sub's limit is 10,000,000.",
     )
 
+    dashboard_read_only: bool = Field(
+        default=False,
+        description="Let the dashboard show everything and change nothing.",
+    )
+    dashboard_payloads: bool = Field(
+        default=True,
+        description="Show data, attributes and results of messages in the dashboard.",
+    )
+    dashboard_hosts: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="Names by which the dashboard may be asked for, beside this machine's own "
+        "(localhost); a JSON list or separated by commas. Put authentication in front of it.",
+    )
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         default="INFO", description="Lowest level that is logged."
     )
@@ -286,7 +300,9 @@ class Settings(BaseSettings):
             except ValidationError as error:
                 raise ConfigurationError(_describe(error)) from None
 
-    @field_validator("modules", "middleware", "message_storage_regions", mode="before")
+    @field_validator(
+        "modules", "middleware", "message_storage_regions", "dashboard_hosts", mode="before"
+    )
     @classmethod
     def _split_names(cls, value: object) -> object:
         if not isinstance(value, str):

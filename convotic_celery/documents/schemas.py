@@ -27,6 +27,12 @@ class _TolerantGenerator(GenerateJsonSchema):
         "non-serializable-default",
     }
 
+    def sort(self, value: JsonSchemaValue, parent_key: str | None = None) -> JsonSchemaValue:
+        """Sort the schema's words, but leave an author's examples in the author's order."""
+        if not isinstance(value, dict) or "examples" not in value or parent_key == "properties":
+            return super().sort(value, parent_key)
+        return super().sort(value, parent_key) | {"examples": value["examples"]}
+
     def handle_invalid_for_json_schema(
         self, schema: core_schema.CoreSchema, error_info: str
     ) -> JsonSchemaValue:

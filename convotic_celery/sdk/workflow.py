@@ -42,8 +42,11 @@ __all__ = [
     "StepMessage",
     "build_workflow",
     "describe_failure",
+    "step_names",
 ]
 
+#: Attribute of a workflow's handler.
+_STEP_NAMES = "_convotic_steps"
 #: Options that the workflow sets on its handler.
 _OWN_OPTIONS = ("concurrency_key", "concurrency_key_limit", "deduplicate", "on_dead_letter")
 
@@ -156,7 +159,15 @@ def build_workflow(
     build = _build_async if is_async else _build_plain
     sources = [step.source for step in parsed if step.source]
     where = sources[0] if sources else f"workflow {name!r}"
-    return build(_Steps(tuple(parsed))), {**options, **needed}, where
+    handler = build(_Steps(tuple(parsed)))
+    setattr(handler, _STEP_NAMES, tuple(names))
+    return handler, {**options, **needed}, where
+
+
+def step_names(handler: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the names of the steps that a workflow's handler does; none for other handlers."""
+    found: tuple[str, ...] = getattr(handler, _STEP_NAMES, ())
+    return found
 
 
 def _parse(workflow: str, given: WorkflowStep) -> _Step:

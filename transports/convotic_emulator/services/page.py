@@ -32,6 +32,7 @@ from convotic_emulator.services.page_html import (
     render_overview,
 )
 from convotic_emulator.services.schemas import apply_schema
+from convotic_local.browser import find_refusal
 from convotic_protos import pubsub
 
 if TYPE_CHECKING:
@@ -175,11 +176,10 @@ class Page:
             return _Answer(503, render_error(f"The data file can't be used: {error}."))
 
     def _check_sender(self, request: _Request) -> None:
-        host = request.headers.get("host", "")
-        if host not in (f"{HOST}:{self.port}", f"localhost:{self.port}"):
-            raise _Refused(403, "This page is for the machine that it runs on.")
-        if request.method == "POST" and request.headers.get("origin") != f"http://{host}":
-            raise _Refused(403, "Only the page itself may publish.")
+        headers = request.headers
+        reason = find_refusal(request.method, headers.get("host", ""), headers.get("origin"))
+        if reason:
+            raise _Refused(403, reason)
 
     async def _route(self, request: _Request) -> _Answer:
         target = (request.method, request.path)

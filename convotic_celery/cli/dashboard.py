@@ -1,0 +1,54 @@
+"""``convotic dashboard``: See handlers, dead letters and workflows in a browser."""
+
+from __future__ import annotations
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command("dashboard")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on. For any other, CONVOTIC_DASHBOARD_HOSTS names what browsers use.",
+)
+@click.option(
+    "--port",
+    default=8100,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0: any that is free.",
+)
+@click.option("--read-only", is_flag=True, help="Show everything, change nothing.")
+def command(host: str, port: int, read_only: bool) -> int:
+    """Show the handlers of all modules in a browser: what waits, what failed, what runs.
+
+    It works with the embedded servers and with the real service. There is no authentication: it
+    answers to this machine's own names only, unless CONVOTIC_DASHBOARD_HOSTS names others.
+    """
+    import errno
+    import socket
+
+    from convotic_celery.dashboard import create_dashboard
+    from convotic_celery.dashboard.server import serve
+    from convotic_celery.log import configure_logging
+    from convotic_celery.settings import Settings
+
+    settings = Settings(dashboard_read_only=True) if read_only else Settings()
+    configure_logging(settings)
+    settings.refuse_embedded_where_wrong()
+    application = create_dashboard(settings)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        hint = "; --port 0 takes any that is free" if error.errno == errno.EADDRINUSE else ""
+        raise click.ClickException(f"{host} port {port}: {error.strerror}{hint}.") from None
+    shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - not bound here
+    name = f"[{shown}]" if ":" in shown else shown
+    with listener:
+        click.echo(f"Dashboard: http://{name}:{listener.getsockname()[1]}/  (Ctrl-C ends it)")
+        serve(application, listener)
+    return 0

@@ -1,0 +1,92 @@
+// One handler: its figures, its dead letters, how it is configured, and a way to try it.
+
+import { get, pathOf } from "../api.js";
+import { h } from "../dom.js";
+import { duration, json, pretty } from "../format.js";
+import { icon } from "../icons.js";
+import { badge, copyable, dotted, empty, facts, figure, heading, link, mono, panel } from "../parts.js";
+import { groupRows } from "./dead-letters.js";
+import { enrich } from "./handlers.js";
+
+export const title = (shown) => shown.parameters[0];
+
+export async function load(shown, signal) {
+  const [name] = shown.parameters;
+  shown.own.about ??= await get(pathOf(["handlers", name]), signal);
+  const [all, groups, recent] = await Promise.all([
+    get("handlers", signal),
+    get(pathOf(["dead-letters", "groups"], { handler: name, limit: 5 }), signal).catch(() => ({})),
+    get(pathOf(["outcomes", name]), signal).catch(() => null),
+  ]);
+  return {
+    about: shown.own.about,
+    figures: enrich(all.handlers.find((each) => each.name === name) ?? {}),
+    groups,
+    recent,
+  };
+}
+
+export function render({ about, figures, groups, recent }, _shown, context) {
+  const canPublish = !context.deployment?.read_only;
+  return [
+    h("a", { class: "back", href: "#/" }, icon("back"), "Handlers"),
+    heading(dotted(about.name),
+      figures.paused && badge("paused", "warn"),
+      canPublish && h("a", { class: "button", href: link(["publish", about.name]) },
+        icon("publish"), h("span", null, "Publish to it"))),
+    about.description && h("p", { class: "lead" }, about.description),
+    h("div", { class: "tiles small" },
+      number("Waiting", figure(figures.ready)),
+      number("Oldest", figures.messages ? duration(figures.oldest_seconds) : "–"),
+      number("Running", figure(figures.running, "good")),
+      number("Succeeded", figure(figures.succeeded)),
+      number("Retried", figure(figures.retried, "warn")),
+      number("Dead letters", figure(figures.dead, "bad"))),
+    groups.items?.length > 0 &&
+      panel("Dead letters", {
+        class: "attention",
+        actions: h("a", { href: link(["dead-letters", "handler", about.name]) }, "All of this handler"),
+      }, groupRows(groups.items, false)),
+    recent && panel("Last outcomes", null, outcomes(recent.items)),
+    h("div", { class: "columns" },
+      panel("Where it is", null, facts([
+        ["Topic", copyable(about.topic)],
+        ["Subscription", copyable(about.subscription)],
+        ["Dead-letter topic", about.dead_letter_topic ? copyable(about.dead_letter_topic) : "none"],
+        ["Filter", about.filter ? mono(about.filter) : "none"],
+        ["Module", `${about.module} ${about.module_version}`],
+        ["Defined at", copyable(about.source)],
+        ["Kind", about.is_async ? "async def" : "plain def, in a thread"],
+        about.siblings.length > 0 && ["Same topic", about.siblings.map((name) =>
+          h("a", { key: name, href: link(["handlers", name]), class: "block" }, mono(name)))],
+      ])),
+      panel("Payload", { actions: badge(about.payload_type) },
+        json(pretty(about.example)),
+        Object.keys(about.payload_schema).length > 0 &&
+          h("details", null, h("summary", null, "JSON Schema"), json(pretty(about.payload_schema))))),
+    panel("Options", null, options(about.options)),
+  ];
+}
+
+const number = (name, value) =>
+  h("div", { class: "tile", key: name },
+    h("span", { class: "tile-name" }, name), h("span", { class: "tile-value" }, value));
+
+function options(all) {
+  const table = (some) => h("table", { class: "list plain" }, h("tbody", null, some.map((each) =>
+    h("tr", { key: each.name },
+      h("td", null, mono(each.name)),
+      h("td", null, mono(typeof each.value === "string" ? each.value : JSON.stringify(each.value))),
+      h("td", { class: "wide soft" }, each.description)))));
+  const chosen = all.filter((each) => each.is_set);
+  return [
+    chosen.length > 0 ? table(chosen) : h("p", { class: "soft pad" }, "All as they are by default."),
+    h("details", null, h("summary", null, `${all.length - chosen.length} defaults`),
+      table(all.filter((each) => !each.is_set))),
+  ];
+}
+
+export function outcomes(items) {
+  if (!items.length) return empty("No outcomes yet", "The last runs of this handler are listed here.");
+  return null;
+}

@@ -1,0 +1,227 @@
+"""The dashboard, as a person uses it in a browser, beside a real worker."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from convotic_celery.cli.demo.child import Child
+from tests.acceptance.stage import QUEUE, Stage
+from tests.support.browser import open_browser
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(240)
+
+WIDTHS = {"desk": 1280, "phone": 390}
+
+MANY = """
+from convotic_celery import ConvoticModule
+
+module = ConvoticModule(name="many", version="1")
+
+
+async def handler(message, ctx): ...
+
+
+for number in range(300):
+    module.worker(f"custom.topic-{number:03}", max_retries=1)(handler)
+"""
+
+
+@contextmanager
+def run_dashboard(stage: Stage, *options: str, **environment: str) -> Iterator[str]:
+    """Run ``convotic dashboard`` on a free port; yield its address once it is told."""
+    log = stage.folder / "dashboard.log"
+    child = Child(
+        ["convotic_celery.cli", "dashboard", "--port", "0", *options],
+        environment=os.environ | stage.environment | environment,
+        log=log,
+        cwd=stage.folder,
+    )
+    with child:
+        try:
+            found = wait_until(
+                lambda: re.findall(r"http://127\.0\.0\.1:\d+/", log.read_text()),
+                what="the dashboard's address",
+            )
+            yield found[0]
+        except BaseException:
+            print(log.read_text()[-4000:])  # noqa: T201 - pytest shows it with the failure
+            raise
+
+
+class Person:
+    """Somebody who looks at the dashboard."""
+
+    def __init__(self, browser: webdriver.Chrome, url: str) -> None:
+        self.browser = browser
+        self._url = url
+
+    def go(self, path: str) -> None:
+        """Open a page."""
+        self.browser.get("about:blank")
+        self.browser.get(f"{self._url}#/{path}")
+
+    def see(self, text: str) -> None:
+        """Wait until the page has this text."""
+        wait_until(lambda: text in self.read(), what=f"{text!r} on the page")
+
+    def read(self) -> str:
+        """Return what is on the page."""
+        return str(self.browser.execute_script("return document.body.innerText"))
+
+    def find(self, selector: str, text: str = "") -> WebElement:
+        """Wait for an element with this text."""
+
+        def look() -> list[WebElement]:
+            found = self.browser.find_elements(By.CSS_SELECTOR, selector)
+            return [each for each in found if text in each.text]
+
+        return wait_until(look, what=f"{selector} with {text!r}")[0]
+
+    def resize(self, width: int, scheme: str) -> None:
+        """Take another screen."""
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def read_errors(self) -> list[dict[str, Any]]:
+        """Return what the browser complained about."""
+        return list(self.browser.get_log("browser"))  # type: ignore[no-untyped-call]  # selenium's
+
+
+@pytest.fixture
+def browser() -> Iterator[webdriver.Chrome]:
+    with open_browser() as started:
+        yield started
+
+
+def test_a_failure_is_seen_mended_and_replayed(stage: Stage, browser: webdriver.Chrome) -> None:
+    """From the first page to the cause, to the message; edited, replayed, and gone from there."""
+    with stage.worker(), run_dashboard(stage) as url:
+        person = Person(browser, url)
+        stage.publish(b'{"id": 1, "fail": true}', region="eu")
+        person.go("")
+        person.find(".attention .row-link", "RuntimeError").click()
+        person.see("this order always fails")
+        person.see("process_order")
+        person.find("td .row-link").click()
+        person.see('"fail": true')
+        person.see("region")
+
+        person.find("button", "Edit").click()
+        field = person.find("textarea")
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys('{"id": 2}')
+        person.find("button", "Keep for the next replay").click()
+        person.see("Edited data")
+        person.find("button", "Replay it").click()
+        person.find("button", "Replay it?").click()
+
+        [ended] = wait_until(lambda: stage.read_runs("end"))
+        assert ended["data"] == {"id": 2}
+        person.go("dead-letters")
+        person.see("No dead letters")
+        assert person.read_errors() == []
+
+
+def test_a_message_is_published_by_keyboard(
+    embedded_stage: Stage, browser: webdriver.Chrome
+) -> None:
+    """Without a mouse: to the handler, with the example that the page gives, and it runs."""
+    with embedded_stage.worker(), run_dashboard(embedded_stage) as url:
+        person = Person(browser, url)
+        person.go("")
+        person.see(QUEUE)
+        browser.switch_to.active_element.send_keys("/")
+        assert browser.switch_to.active_element.get_attribute("type") == "search"
+        browser.switch_to.active_element.send_keys("nothing like it")
+        person.see("Nothing matches")
+        person.go(f"publish/{QUEUE}")
+        person.find("textarea").send_keys(Keys.TAB)
+        person.find("form.form button.primary").send_keys(Keys.ENTER)
+        person.see("message id")
+
+        wait_until(lambda: embedded_stage.read_runs("end"), what="the run")
+        person.go("workers")
+        person.see("asyncio")
+
+
+def test_every_page_fits_every_screen(embedded_stage: Stage, browser: webdriver.Chrome) -> None:
+    """At 1,280 and 390 px, light and dark: nothing to be scrolled sideways, nothing in the way."""
+    with embedded_stage.worker(), run_dashboard(embedded_stage) as url:
+        person = Person(browser, url)
+        long = "x" * 300
+        embedded_stage.publish(
+            b'{"id": 1, "fail": true, "text": "%s"}' % long.encode(), **{"k" * 90: long}
+        )
+        pages = {
+            "": "Handlers",
+            "dead-letters": "RuntimeError",
+            f"handlers/{QUEUE}": "Subscription",
+            f"publish/{QUEUE}": "Attributes",
+            "delayed": "Nothing waits",
+            "workflows": "No workflow has run",
+            "workers": "process",
+            "nothing/here": "no such page",
+        }
+        person.go("")
+        person.find(".attention")
+        for path, text in pages.items():
+            for width in WIDTHS.values():
+                for scheme in ("light", "dark"):
+                    person.resize(width, scheme)
+                    person.go(path)
+                    person.see(text)
+                    wide = browser.execute_script("return document.documentElement.scrollWidth")
+                    assert wide <= width, (path, width)
+        person.go("dead-letters")
+        person.find("td .row-link").click()
+        person.find("td .row-link", "1").click()
+        person.see("What happened")
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        assert person.read_errors() == []
+
+
+def test_read_only_offers_nothing_that_it_refuses(
+    embedded_stage: Stage, browser: webdriver.Chrome
+) -> None:
+    """No button to publish, replay or delete."""
+    with embedded_stage.worker(), run_dashboard(embedded_stage, "--read-only") as url:
+        person = Person(browser, url)
+        embedded_stage.publish(b'{"id": 1, "fail": true}')
+        person.go("")
+        person.find(".attention .row-link", "RuntimeError").click()
+        person.find("td .row-link").click()
+        person.see("What happened")
+        buttons = [b.text for b in browser.find_elements(By.CSS_SELECTOR, "main .button")]
+        assert buttons == []
+        assert not browser.find_elements(By.CSS_SELECTOR, ".publish")
+
+
+def test_300_handlers_are_shown_at_once(embedded_stage: Stage, browser: webdriver.Chrome) -> None:
+    """All rows within seconds of a busy machine; a refresh changes nothing that did not change."""
+    (embedded_stage.folder / "modules" / "many.py").write_text(MANY)
+    with run_dashboard(embedded_stage) as url:
+        person = Person(browser, url)
+        person.go("")
+        person.see("custom.topic-299.many")
+        kept = browser.find_element(By.CSS_SELECTOR, "tbody tr:nth-child(200)")
+        seconds = browser.execute_script("""
+            const begin = performance.now();
+            for (let i = 0; i < 10; i++) dispatchEvent(new Event("hashchange"));
+            return (performance.now() - begin) / 10_000;
+        """)
+
+        assert seconds < 0.5
+        assert kept.is_displayed()
