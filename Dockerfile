@@ -11,7 +11,7 @@ RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --constraint co
 FROM python:3.13-slim
 RUN useradd --create-home --uid 1000 convotic && mkdir /data && chown convotic /data
 COPY --from=build /venv /venv
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 CONVOTIC_DATA_DIR=/data
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 CONVOTIC_DATA_DIR=/data CONVOTIC_HEALTH_PORT=8080
 WORKDIR /app
 # Your modules, as in a checkout: ./modules is where a worker looks.
 COPY modules modules

@@ -183,6 +183,7 @@ class ConvoticApp(Celery):
                 definition, self.services, self.keys, self.attempts, replays, self.lifespans
             )
             self._tasks[definition.queue] = make_task(execution, publisher)
+        self.steps["worker"].add("convotic_celery.telemetry.step:Telemetry")
         if any(schedule.topic for schedule in self.schedules):
             self.register_task(PublishTask())
         beat_init.connect(self._log_schedules)
@@ -290,7 +291,10 @@ class ConvoticApp(Celery):
         settings = self.settings
         return {
             "accept_content": ["json", SERIALIZER],
+            # Often, so that a beat that has stopped is noticed in seconds.
+            "beat_max_loop_interval": 5,
             "beat_schedule": beat_entries(self.schedules),
+            "beat_scheduler": "convotic_celery.runtime.schedule.beat:TickingScheduler",
             "broker_connection_retry_on_startup": True,
             "broker_transport_options": self._transport_options(),
             "broker_url": settings.broker_url or LOCAL_BROKER_URL,

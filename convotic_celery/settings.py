@@ -270,6 +270,23 @@ class Settings(BaseSettings):
         "terminal and JSON otherwise.",
     )
 
+    health_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port on which workers answer /livez, /readyz and /metrics; 0 takes a free "
+        "one. None: off.",
+    )
+    health_host: str = Field(
+        default="0.0.0.0",  # noqa: S104 - probes come from outside the container
+        description="Address on which health_port is opened.",
+    )
+    health_socket: Path | None = Field(
+        default=None,
+        description="Unix socket on which a worker answers instead of health_port; `convotic "
+        "worker` sets it, and answers for all its workers on the port.",
+    )
+
     pubsub_emulator_host: str | None = Field(
         default=None,
         validation_alias="PUBSUB_EMULATOR_HOST",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["command", "worker_commands"]
 
@@ -31,13 +32,48 @@ def command(processes: int, celery_options: tuple[str, ...]) -> int:
     CELERY_OPTIONS go to each `celery -A convotic_celery worker` as they are, for example
     `convotic worker --processes 4 --loglevel INFO -Q custom.orders.new.shop`. Signals are passed
     on: SIGTERM and Ctrl-C finish what runs. A worker that was told to end (`celery control
-    shutdown`) stays ended.
+    shutdown`) stays ended. CONVOTIC_HEALTH_PORT answers for all of them.
     """
     import asyncio
 
     from convotic_celery.cli.supervisor import Supervisor
 
-    return asyncio.run(Supervisor(worker_commands(processes, celery_options)).run())
+    commands = worker_commands(processes, celery_options)
+    with answer_health(commands) as commands:
+        return asyncio.run(Supervisor(commands).run())
+
+
+@contextmanager
+def answer_health(commands: list[list[str]]) -> Iterator[list[list[str]]]:
+    """Answer for these workers on ``CONVOTIC_HEALTH_PORT``, if that is set, while the block runs.
+
+    Yields the commands to run: each of their workers answers on a Unix socket.
+
+    Raises:
+        ConfigurationError: A setting is wrong, or the port can't be opened.
+    """
+    import tempfile
+    from pathlib import Path
+
+    from convotic_celery.settings import Settings
+
+    settings = Settings()
+    if settings.health_port is None:
+        yield commands
+        return
+    from convotic_celery.telemetry.fleet import FleetSource
+    from convotic_celery.telemetry.server import serve
+
+    with tempfile.TemporaryDirectory(prefix="convotic-health-") as folder:
+        sockets = [Path(folder) / f"{number}.sock" for number in range(len(commands))]
+        server = serve(FleetSource(sockets), settings)
+        try:
+            yield [
+                ["/usr/bin/env", f"CONVOTIC_HEALTH_SOCKET={path}", *command]
+                for path, command in zip(sockets, commands, strict=True)
+            ]
+        finally:
+            server.stop()
 
 
 def worker_commands(processes: int, celery_options: Sequence[str]) -> list[list[str]]:

@@ -16,7 +16,7 @@ from convotic_pubsub.session import Session
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["open_session", "session_for"]
+__all__ = ["open_session", "open_sessions", "session_for"]
 
 _sessions: dict[tuple[object, ...], Session] = {}
 _sessions_lock = threading.Lock()
@@ -93,20 +93,21 @@ def _forget_closed() -> None:
         del _sessions[key]
 
 
-def _open_sessions() -> list[Session]:
+def open_sessions() -> list[Session]:
+    """Return the sessions of this process that are not closed. Thread-safe."""
     return [session for session in list(_sessions.values()) if not session.closed]
 
 
 def _close_all() -> None:
-    for session in _open_sessions():
+    for session in open_sessions():
         session.close(timeout_seconds=5.0)
 
 
 def _forked() -> None:
     global _forked_from_user, _sessions_lock  # noqa: PLW0603  a fork is a fact of the process
     _sessions_lock = threading.Lock()
-    _forked_from_user = _forked_from_user or bool(_open_sessions())
+    _forked_from_user = _forked_from_user or bool(open_sessions())
 
 
 atexit.register(_close_all)
-watch_forks(_open_sessions, _forked)
+watch_forks(open_sessions, _forked)

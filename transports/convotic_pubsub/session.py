@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
 import time
 import uuid
+import weakref
 from collections import Counter
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,6 +39,7 @@ from convotic_pubsub.consume.ports import Ports
 from convotic_pubsub.consume.streams import Puller
 from convotic_pubsub.consume.subscription import Subscription
 from convotic_pubsub.errors import PublishError, PubsubTransportError
+from convotic_pubsub.figures import QueueVitals, SessionVitals
 from convotic_pubsub.names import subscription_path
 from convotic_pubsub.outgoing import FAIL_IF_MISSING, IfMissing, OutgoingMessage, Sending
 from convotic_pubsub.publish.forked import Relay, serve_child
@@ -104,6 +107,7 @@ class Session:
         self.dead_lettered: Counter[str] = Counter()
         self._ackers: dict[str, AckBatcher] = {}
         self._consumers: dict[Subscription, asyncio.Task[None]] = {}
+        self._pullers: weakref.WeakKeyDictionary[Subscription, Puller] = weakref.WeakKeyDictionary()
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
         #: In a forked child: the way to the parent's session.
@@ -139,6 +143,41 @@ class Session:
             return self._io.call(coroutine, timeout)
         except grpc.aio.AioRpcError as error:
             raise translate(error, f"projects/{self.options.project}") from error
+
+    def vitals(self) -> SessionVitals:
+        """Return how this session is doing, from any thread and whatever the I/O thread does."""
+        now = self.clock()
+        consumed = list(self._consumers.items())  # one step under the interpreter's lock
+        return SessionVitals(
+            is_alive=self._io.is_alive,
+            queues=tuple(self._queue_vitals(*each, now) for each in consumed),
+            outstanding=len(self.outstanding),
+            lease_behind_seconds=self._timer.behind_seconds(now),
+            publishes=self.publisher.latencies,
+            publish_failures=self.publisher.failures,
+            dead_lettered=dict(self.dead_lettered),
+        )
+
+    def _queue_vitals(
+        self, subscription: Subscription, task: asyncio.Task[None], now: float
+    ) -> QueueVitals:
+        spec, puller = subscription.spec, self._pullers[subscription]
+        acker = self._ackers.get(spec.subscription)
+        return QueueVitals(
+            queue=spec.queue,
+            concurrency=subscription.concurrency,
+            running=subscription.running,
+            buffered=subscription.buffered,
+            waiting=subscription.waiting,
+            received=subscription.received,
+            renewals=subscription.renewals,
+            confirmations=subscription.confirmations,
+            is_pulled=not task.done() or subscription.is_stopping,
+            silent_seconds=now - puller.silent_since if puller.silent_since else 0.0,
+            trouble=puller.trouble,
+            unconfirmed_seconds=acker.unconfirmed_seconds(now) if acker else 0.0,
+            heard_seconds=now - puller.heard_at if puller.heard_at else math.inf,
+        )
 
     @cached_property
     def admin(self) -> Admin:
@@ -294,6 +333,7 @@ class Session:
 
     async def _consume(self, spec: QueueSpec, dispatch: Dispatch) -> Subscription:
         subscription, puller = self._subscribe(spec, dispatch)
+        self._pullers[subscription] = puller
         self._consumers[subscription] = asyncio.get_running_loop().create_task(puller.run())
         return subscription
 

@@ -227,6 +227,11 @@ class TaskPool(BasePool):
         """Whether the caller is on the loop."""
         return self._loop_thread.thread_id == threading.get_ident()
 
+    @property
+    def blocked_by(self) -> str:
+        """The task that has blocked the loop for ``blocked_seconds``; "": none has."""
+        return self._watchdog.blocked_by
+
     def call_soon(self, function: Callable[[], object]) -> None:
         """Call a function on the loop; from any thread. It should raise nothing.
 

@@ -40,6 +40,8 @@ class LoopWatchdog:
         self._is_busy = is_busy
         self._stopping = threading.Event()
         self._turned = threading.Event()
+        #: The task that blocks the loop now; "": none does.
+        self.blocked_by = ""
         self._thread = threading.Thread(target=self._watch, name="convotic-watchdog", daemon=True)
 
     def start(self) -> None:
@@ -57,6 +59,7 @@ class LoopWatchdog:
             if self._is_busy() and not self._turns_in_time():
                 self._report()
                 self._turned.wait()
+                self.blocked_by = ""
 
     def _turns_in_time(self) -> bool:
         self._turned.clear()
@@ -68,12 +71,13 @@ class LoopWatchdog:
 
     def _report(self) -> None:
         frame = sys._current_frames().get(self._loop_thread.thread_id or 0)
+        self.blocked_by = _find_task(frame) or "An async handler"
         stack = "".join(traceback.format_stack(frame)) if frame else "(the thread has ended)"
         logger.warning(
             "%s has blocked the event loop for more than %g s; every other async handler of this "
             "worker waits for it. Await instead, use asyncio.to_thread(), or make the handler a "
             "plain def. The loop stands here:\n%s",
-            _find_task(frame) or "An async handler",
+            self.blocked_by,
             self._blocked_seconds,
             stack,
         )

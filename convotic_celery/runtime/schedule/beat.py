@@ -7,9 +7,13 @@ through Celery's queue, so that no worker has to run for a message to be publish
 from __future__ import annotations
 
 import logging
+import mmap
+import struct
+import time
 from typing import TYPE_CHECKING, Any
 
 from celery.app.task import Task
+from celery.beat import PersistentScheduler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -18,9 +22,29 @@ if TYPE_CHECKING:
 
     from convotic_celery.sdk.schedule import ScheduleDefinition
 
-__all__ = ["PublishTask", "beat_entries", "log_schedules"]
+__all__ = ["PublishTask", "TickingScheduler", "beat_entries", "beat_ticked_at", "log_schedules"]
 
 logger = logging.getLogger(__name__)
+
+#: When the beat in a worker (``-B``) has ticked last. Shared with its process, which is a fork.
+_ticked_at = mmap.mmap(-1, 8)
+_DOUBLE = struct.Struct("d")
+
+
+def beat_ticked_at() -> float:
+    """Return when beat has ticked last, by the monotonic clock; 0.0: never."""
+    at: float = _DOUBLE.unpack_from(_ticked_at)[0]
+    return at
+
+
+class TickingScheduler(PersistentScheduler):
+    """Celery's scheduler, which shows its worker that it ticks."""
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        """Do what is due; return seconds until the next tick."""
+        _DOUBLE.pack_into(_ticked_at, 0, time.monotonic())
+        seconds: float = super().tick(*args, **kwargs)
+        return seconds
 
 
 class PublishTask(Task[Any, Any]):

@@ -79,6 +79,11 @@ class DelayedPublisher:
         self._troubled: set[str] = set()
         self._store_is_away = False
 
+    @property
+    def store_is_unavailable(self) -> bool:
+        """Whether the store did not answer when it was asked last; that is about every second."""
+        return self._store_is_away
+
     def start(self) -> None:
         """Start the thread."""
         with self._lock:

@@ -55,6 +55,11 @@ class IoLoop:
         finally:
             self._loop.close()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
     def post(self, function: Callable[..., object], *args: object) -> bool:
         """Run ``function`` on the thread soon, in the order of the posts. Does not block.
 

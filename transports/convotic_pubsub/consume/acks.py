@@ -55,6 +55,14 @@ class AckBatcher:
         self._deadlines: dict[int, Batch] = {}
         self._deadline_task: asyncio.Task[None] | None = None
         self._reported = ""
+        #: Since when no acknowledgement was confirmed, by the loop's clock, while some wait.
+        self._unconfirmed_since = 0.0
+
+    def unconfirmed_seconds(self, now: float) -> float:
+        """Return for how long acknowledgements wait and none was confirmed; 0.0: none waits."""
+        if not self._acks and not self._requests:
+            return 0.0
+        return max(0.0, now - self._unconfirmed_since)
 
     @property
     def idle(self) -> bool:
@@ -69,8 +77,10 @@ class AckBatcher:
 
     def ack(self, ack_id: str, done: Done) -> None:
         """Acknowledge; ``done(confirmed)`` is called when the server has answered for good."""
-        self._acks[ack_id] = done
         loop = asyncio.get_running_loop()
+        if not self._acks and not self._requests:
+            self._unconfirmed_since = loop.time()
+        self._acks[ack_id] = done
         if len(self._acks) >= MAX_ACK_IDS:
             self._send_acks()
         elif self._gathering is None and self._requests:
@@ -99,6 +109,8 @@ class AckBatcher:
 
     def _on_answer(self, task: asyncio.Task[None]) -> None:
         self._requests.discard(task)
+        if not task.cancelled():
+            self._unconfirmed_since = task.get_loop().time()
         if self._acks and not task.cancelled():
             self._send_acks()
 

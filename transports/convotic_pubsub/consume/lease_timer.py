@@ -64,6 +64,18 @@ class LeaseTimer:
                 slot.discard(delivery)
             delivery.timer_slot = 0
 
+    def behind_seconds(self, now: float) -> float:
+        """Return how long ago the first of the deliveries should have been looked after.
+
+        From any thread.
+        """
+        order = self._order
+        try:
+            first = order[0] / self._SLOTS_PER_SECOND
+        except IndexError:
+            return 0.0
+        return max(0.0, now - first)
+
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

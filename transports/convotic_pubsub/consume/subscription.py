@@ -19,6 +19,7 @@ from convotic_pubsub.consume.guarded_policy import GuardedPolicy
 from convotic_pubsub.consume.lease_schedule import LeaseSchedule
 from convotic_pubsub.consume.ordering import OrderingQueues
 from convotic_pubsub.consume.supply import Supply
+from convotic_pubsub.figures import Latencies
 from convotic_pubsub.queue import (
     DeadLetter,
     Defer,
@@ -53,6 +54,9 @@ class Subscription:
         self.is_paused = False
         #: Messages that wait for their retry.
         self.waiting = 0
+        #: Since the start: deliveries, renewals of leases, and how long confirmations took.
+        self.received = self.renewals = 0
+        self.confirmations = Latencies()
         #: Called when something that a puller may wait for has changed.
         self.on_change: Callable[[], object] = bool
         self._ports = ports
@@ -116,6 +120,21 @@ class Subscription:
             self._apply(delivery, Return())
 
     # -- how much ---------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> int:
+        """Messages that have a slot."""
+        return self._slots_taken
+
+    @property
+    def buffered(self) -> int:
+        """Messages that are ready and wait for a slot."""
+        return max(0, self._local - self._slots_taken)
+
+    @property
+    def concurrency(self) -> int:
+        """Slots."""
+        return self._supply.concurrency
 
     @property
     def limit(self) -> int:
@@ -201,6 +220,7 @@ class Subscription:
             owner.supersede(known)
         outstanding.add(delivery)
         stream.enter(delivery.size)
+        self.received += 1
         self._local += 1
         self._local_bytes += delivery.size
         self._decide(delivery)
@@ -293,7 +313,9 @@ class Subscription:
 
         def answered(confirmed: bool) -> None:
             if confirmed:
-                self._supply.add_refill(self._ports.clock() - asked_at)
+                seconds = self._ports.clock() - asked_at
+                self._supply.add_refill(seconds)
+                self.confirmations.add(seconds)
             self._apply(delivery, Signal.CONFIRMED if confirmed else Signal.REFUSED)
 
         self._ports.acks.ack(delivery.ack_id, answered)
@@ -396,6 +418,7 @@ class Subscription:
         now = self._ports.clock()
         seconds = self._schedule.renewal(delivery, now)
         if seconds:
+            self.renewals += 1
             self._modify_lease(delivery, now, seconds)
 
     def _set_lease(self, delivery: Delivery, _event: Event) -> None:

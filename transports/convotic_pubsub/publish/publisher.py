@@ -28,6 +28,7 @@ from convotic_pubsub.errors import (
     PubsubTransportError,
     TopicNotFound,
 )
+from convotic_pubsub.figures import Latencies
 from convotic_pubsub.limits import MAX_MESSAGE_BYTES, MAX_MESSAGES, message_bytes
 from convotic_pubsub.names import topic_path
 from convotic_pubsub.outgoing import FAIL_IF_MISSING, IfMissing, OutgoingMessage, Sending
@@ -113,6 +114,9 @@ class Publisher:
         self._complete: set[str] = set()
         self._lanes: dict[tuple[str, str], _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        #: From a publish to its confirmation, and how many were not confirmed.
+        self.latencies = Latencies()
+        self.failures = 0
         #: Held while a message is on its way that its publisher's thread has sent by itself.
         self._directly = threading.Lock()
         self._sent_directly: Future | None = None
@@ -155,6 +159,7 @@ class Publisher:
             if_missing,
             self._clock() + self._timeout_seconds if retry else 0.0,
         )
+        waiting.future.add_done_callback(partial(self._count, self._clock()))
         if (
             sending == "batched"
             or message.ordering_key
@@ -163,6 +168,13 @@ class Publisher:
         ):
             self._send_soon(path, waiting)
         return waiting.future
+
+    def _count(self, began: float, future: Future) -> None:
+        """Count an answer, on the thread that brought it: now and then two at once count as one."""
+        if future.cancelled() or future.exception() is not None:
+            self.failures += 1
+        else:
+            self.latencies.add(self._clock() - began)
 
     async def finish(self) -> None:
         """As :meth:`flush`, for a session that ends: what is refused is not retried for long."""

@@ -1,0 +1,349 @@
+"""`/livez` and `/readyz` of real workers: each stall, injected into one, is noticed in 10 s."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psutil
+import pytest
+
+from convotic_celery.cli.demo.child import Child
+from tests.support.proxy import run_proxy
+from tests.support.waiting import never, wait_until
+
+if TYPE_CHECKING:
+    from tests.acceptance.stage import Stage, Worker
+
+pytestmark = pytest.mark.timeout(150)
+
+#: Every stall is noticed within 10 s; more on a machine that has no time for the worker.
+NOTICED_SECONDS = 10.0
+BUSY_SECONDS = 5.0
+
+#: Handlers of the stalls' tests. `break` is told what to break in its worker.
+SABOTAGE = """
+import asyncio
+import json
+import os
+import time
+from pathlib import Path
+
+from billiard.pool import Pool
+from celery.signals import worker_ready
+from kombu.asynchronous import get_event_loop
+
+from convotic_celery import ConvoticContext, ConvoticModule, SyncConvoticContext, WorkerMessage
+from convotic_pubsub.registry import open_sessions
+
+module = ConvoticModule(name="sabotage", version="1.0.0")
+
+
+@module.worker("sabotage.here", max_retries=0, ack_deadline=60, concurrency=4)
+async def here(message: WorkerMessage, ctx: ConvoticContext) -> None:
+    what = message.data
+    session = open_sessions()[0]
+    if what == "handlers-loop-blocked":
+        time.sleep(30)
+    elif what == "consumer-thread-dead":
+        session._io.stop()
+    elif what == "consumer-thread-stuck":
+        session.post(time.sleep, 30)
+    elif what == "stream-dead":
+        def end():
+            for task in session._consumers.values():
+                task.cancel()
+        session.post(end)
+    elif what == "acknowledgements-unconfirmed":
+        async def never(*args, **kwargs):
+            await asyncio.Event().wait()
+        session.broker.acks.acknowledge = never
+    elif what == "hub-stuck":
+        get_event_loop().call_soon(time.sleep, 30)
+
+
+@module.worker("sabotage.plain", max_retries=0, ack_deadline=1, deadline_grace=1, concurrency=2)
+def plain(message: WorkerMessage, ctx: SyncConvoticContext) -> None:
+    time.sleep(20)
+
+
+@module.worker("sabotage.leased", max_retries=0, ack_deadline=10)
+async def leased(message: WorkerMessage, ctx: ConvoticContext) -> None:
+    timer = open_sessions()[0]._timer
+
+    def unhook():
+        timer._arm = lambda: None
+        if timer._timer is not None:
+            timer._timer.cancel()
+
+    open_sessions()[0].post(unhook)
+    await asyncio.sleep(9)
+
+
+@worker_ready.connect
+def on_ready(sender, **_):
+    pids = Path(os.environ["CONVOTIC_TEST_RECORD"]).with_name("pids.json")
+    if os.environ.get("CONVOTIC_TEST_BREAK") == "no replacement":
+        Pool._repopulate_pool = lambda *_: None
+        pids.write_text(json.dumps([each.pid for each in sender.controller.pool._pool._pool]))
+    elif sender.controller.beat is not None:
+        pids.write_text(json.dumps([sender.controller.beat.pid]))
+"""
+
+
+class Said(NamedTuple):
+    """An answer."""
+
+    status: int
+    found: dict[str, Any]
+
+    @property
+    def names(self) -> set[str]:
+        return {each["name"] for each in self.found["findings"]}
+
+
+class Port:
+    """A worker's port, as a kubelet sees it."""
+
+    def __init__(self) -> None:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            self.number = sock.getsockname()[1]
+
+    def get(self, path: str) -> str:
+        with urllib.request.urlopen(self._url(path), timeout=5) as response:
+            return str(response.read().decode())
+
+    def ask(self, path: str) -> Said:
+        Event().wait(0.05)  # the machine has other things to do, too
+        try:
+            with urllib.request.urlopen(self._url(path), timeout=5) as response:
+                return Said(response.status, json.load(response))
+        except urllib.error.HTTPError as error:
+            return Said(error.code, json.load(error))
+
+    def _url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.number}{path}"
+
+
+@contextmanager
+def healthy_worker(
+    stage: Stage, *arguments: str, **environment: str
+) -> Iterator[tuple[Worker, Port]]:
+    """Run a worker with a port until it is ready and live."""
+    (stage.folder / "modules" / "sabotage.py").write_text(SABOTAGE)
+    port = Port()
+    environment["CONVOTIC_HEALTH_PORT"] = str(port.number)
+    stage.environment |= environment
+    with stage.worker(*arguments) as worker:
+        wait_until(lambda: port.ask("/readyz").status == 200, timeout=30, what="readiness")
+        assert port.ask("/livez") == Said(200, {"status": "live", "findings": []})
+        yield worker, port
+
+
+def expect_stall(port: Port, name: str, *, after: float = 0.0) -> None:
+    """Wait until the stall is named; it must be in time. It begins ``after`` so many seconds."""
+    began = time.monotonic()
+    wait_until(
+        lambda: name in port.ask("/livez").names,
+        what=f"stall {name}",
+    )
+    took = time.monotonic() - began
+    answer = port.ask("/livez")
+    assert answer.status == 503
+    assert answer.found["status"] == "stalled"
+    assert port.ask("/readyz").status == 503
+    assert took < after + NOTICED_SECONDS + BUSY_SECONDS, f"noticed after {took:.1f} s"
+
+
+@pytest.mark.parametrize(
+    ("order", "name"),
+    [
+        ("handlers-loop-blocked", "handlers-loop-blocked"),
+        ("consumer-thread-dead", "consumer-thread-dead"),
+        ("consumer-thread-stuck", "consumer-thread-dead"),
+        ("stream-dead", "stream-dead"),
+        ("acknowledgements-unconfirmed", "acknowledgements-unconfirmed"),
+        ("hub-stuck", "hub-stuck"),
+    ],
+)
+def test_a_stall_is_noticed(embedded_stage: Stage, order: str, name: str) -> None:
+    """Within ten seconds, and named in the answer."""
+    with healthy_worker(embedded_stage) as (_, port):
+        embedded_stage.publish_json(order, topic="sabotage.here")
+
+        expect_stall(port, name)
+
+
+def test_slots_held_by_overdue_runs_are_noticed(embedded_stage: Stage) -> None:
+    """Two plain runs past their deadline hold both slots of their handler."""
+    with healthy_worker(embedded_stage) as (_, port):
+        embedded_stage.publish_json(1, 2, topic="sabotage.plain")
+
+        expect_stall(port, "slots-overdue", after=2)
+
+        assert "sabotage.plain.sabotage, 2" in str(port.ask("/livez").found)
+
+
+def test_leases_that_are_not_renewed_are_noticed(embedded_stage: Stage) -> None:
+    """The first renewal is due seven seconds after the message came."""
+    with healthy_worker(embedded_stage) as (_, port):
+        embedded_stage.publish_json(1, topic="sabotage.leased")
+
+        expect_stall(port, "leases-behind", after=7)
+
+
+def test_a_child_that_is_not_replaced_is_noticed(embedded_stage: Stage) -> None:
+    """The prefork pool has lost one of its two processes."""
+    with healthy_worker(
+        embedded_stage, "-P", "prefork", "-c", "2", CONVOTIC_TEST_BREAK="no replacement"
+    ) as (_, port):
+        os.kill(read_pids(embedded_stage)[0], signal.SIGKILL)
+
+        expect_stall(port, "pool-child-lost")
+
+
+def test_a_beat_that_does_not_tick_is_noticed(embedded_stage: Stage) -> None:
+    """It is the worker's own (-B), and is stopped."""
+    with healthy_worker(embedded_stage, "-B") as (_, port):
+        (beat,) = read_pids(embedded_stage)
+        never(lambda: port.ask("/livez").status != 200, for_=9)
+        os.kill(beat, signal.SIGSTOP)
+        try:
+            expect_stall(port, "beat-not-ticking")
+        finally:
+            os.kill(beat, signal.SIGCONT)
+
+
+def test_a_silent_stream_is_noticed_and_then_replaced(embedded_stage: Stage) -> None:
+    """Open connections go silent, new ones work."""
+    stage = embedded_stage
+    with run_proxy(stage.address) as proxy:
+        broker = {
+            "PUBSUB_EMULATOR_HOST": proxy.address,
+            "CONVOTIC_BROKER_URL": f"pubsub://{stage.project}",
+        }
+        with healthy_worker(stage, **broker) as (_, port):
+            # The first heartbeat's answer shows that this server answers.
+            never(lambda: port.ask("/livez").status != 200, for_=8)
+            proxy.silence()
+
+            expect_stall(port, "stream-silent")
+
+            wait_until(lambda: port.ask("/livez").status == 200, timeout=40, what="replacement")
+
+
+def test_an_unavailable_broker_asks_for_no_restart(embedded_stage: Stage) -> None:
+    """It makes the worker unready, names the queues, and is over when the broker is back."""
+    stage = embedded_stage
+    with run_proxy(stage.address) as proxy:
+        broker = {
+            "PUBSUB_EMULATOR_HOST": proxy.address,
+            "CONVOTIC_BROKER_URL": f"pubsub://{stage.project}",
+        }
+        with healthy_worker(stage, **broker) as (_, port):
+            stage.publish_json(*({"id": number, "slow": 1} for number in range(30)))
+            proxy.refuse()
+            proxy.reset()
+
+            wait_until(
+                lambda: "broker-unavailable" in port.ask("/readyz").names,
+                timeout=30,
+                what="broker-unavailable",
+            )
+            never(lambda: port.ask("/livez").status != 200, for_=15)
+            proxy.resume()
+            wait_until(lambda: port.ask("/readyz").status == 200, timeout=40, what="readiness")
+
+
+def test_an_unavailable_store_asks_for_no_restart(embedded_stage: Stage) -> None:
+    """The worker is live, and says why it is not ready."""
+    stage = embedded_stage
+    port = Port()
+    stage.environment |= {
+        "CONVOTIC_HEALTH_PORT": str(port.number),
+        "CONVOTIC_REDIS_URL": "redis://127.0.0.1:1/0",
+    }
+    with stage.worker():
+        wait_until(
+            lambda: port.ask("/readyz").names == {"store-unavailable"},
+            timeout=30,
+            what="store-unavailable",
+        )
+        assert port.ask("/livez").status == 200
+
+
+def test_a_worker_that_shuts_down_is_live_and_not_ready(embedded_stage: Stage) -> None:
+    """It answers until it has ended."""
+    with healthy_worker(embedded_stage) as (worker, port):
+        embedded_stage.publish_json({"id": 1, "slow": 6})
+        wait_until(embedded_stage.read_runs, timeout=15)
+        worker.child.terminate()
+
+        wait_until(lambda: "stopping" in port.ask("/readyz").names, timeout=10)
+        assert port.ask("/livez").status == 200
+        assert worker.child.wait(30) == 0
+
+
+def test_one_port_answers_for_all_processes(embedded_stage: Stage) -> None:
+    """Both workers' metrics; one that is stopped is named."""
+    stage, port = embedded_stage, Port()
+    with Child(
+        ["convotic_celery.cli", "worker", "--processes", "2", "--loglevel", "INFO"],
+        environment=os.environ | stage.environment | {"CONVOTIC_HEALTH_PORT": str(port.number)},
+        log=stage.folder / "fleet.log",
+        cwd=stage.folder,
+    ) as fleet:
+        wait_until(lambda: is_open(port), timeout=20)
+        assert "starting" in port.ask("/readyz").names
+        wait_until(lambda: port.ask("/readyz").status == 200, timeout=40, what="readiness")
+        stage.publish_json(*({"id": number} for number in range(4)))
+        wait_until(lambda: len(stage.read_runs("end")) == 4, timeout=20)
+        text = port.get("/metrics")
+        assert 'celery_worker_up{hostname="celery1@' in text
+        assert 'celery_worker_up{hostname="celery2@' in text
+        assert text.count("# TYPE celery_worker_up") == 1
+        workers = psutil.Process(fleet._process.pid).children()
+        os.kill(workers[0].pid, signal.SIGSTOP)
+        try:
+            expect_stall(port, "worker-unresponsive")
+        finally:
+            os.kill(workers[0].pid, signal.SIGCONT)
+        wait_until(lambda: port.ask("/livez").status == 200, timeout=20)
+
+
+def test_a_taken_port_ends_the_worker_with_one_line(embedded_stage: Stage) -> None:
+    """It says which, and what to do."""
+    with socket.socket() as sock:
+        sock.bind(("0.0.0.0", 0))
+        sock.listen()
+        number = sock.getsockname()[1]
+        with embedded_stage.worker(ready=False, CONVOTIC_HEALTH_PORT=str(number)) as worker:
+            assert worker.child.wait(30) == 1
+            log = worker.read_log()
+    assert f"can't listen on 0.0.0.0:{number}" in log
+    assert "Traceback" not in log
+
+
+def is_open(port: Port) -> bool:
+    """Say whether something answers."""
+    try:
+        port.ask("/livez")
+    except OSError:
+        return False
+    return True
+
+
+def read_pids(stage: Stage) -> list[int]:
+    """Return the processes that the worker has named."""
+    found: list[int] = json.loads((stage.folder / "pids.json").read_text())
+    return found
