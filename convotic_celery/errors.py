@@ -270,7 +270,7 @@ class PublishManyFailed(ConvoticError):
         )
 
 
-class PublishRefused(ConvoticError):
+class PublishRefused(ConvoticError, ValueError):
     """A message was refused before anything was sent; the text names the rule."""
 
 

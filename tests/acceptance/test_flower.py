@@ -136,3 +136,73 @@ def test_flower_shows_workers_tasks_retries_and_queues(
             row.items() for row in lengths if row["name"].endswith("shop.dead-letter")
         )
         assert worker.child.is_running
+
+
+def test_flower_drops_malformed_events_and_says_why_a_task_is_refused(
+    embedded_stage: Stage,
+) -> None:
+    """One line an event and no traceback; a handler's `countdown` is a 400 with the reason.
+
+    `celery events --dump` goes on too.
+    """
+    stage = embedded_stage
+    dump = stage.folder / "dump.log"
+    dumper = Child(
+        ["celery", "-A", "convotic_celery", "events", "--dump"],
+        environment=os.environ | stage.environment,
+        log=dump,
+        cwd=stage.folder,
+    )
+    with stage.worker(), run_flower(stage) as url, dumper:
+        wait_until(lambda: "heartbeat" in dump.read_text(), what="an event in the dump")
+        wait_until(lambda: read_json(f"{url}/api/workers"), what="a worker")
+        for event in MALFORMED:
+            publish_event(stage, event)
+        stage.publish_json({"id": "good-one"})
+        wait_until(lambda: read_json(f"{url}/api/tasks?state=SUCCESS"), what="the good task")
+        log = stage.folder / "flower.log"
+        wait_until(lambda: log.read_text().count("is dropped, it can't be ") == len(MALFORMED))
+        wait_until(lambda: "task succeeded" in dump.read_text().lower())
+        assert dumper.is_running
+
+        status, answer = post(f"{url}/api/task/async-apply/{QUEUE}", {"args": [1], "countdown": 5})
+
+    assert (status, "can't be called with countdown=" in answer) == (400, True)
+    assert "Traceback" not in log.read_text() + dump.read_text()
+    assert "Failed to capture events" not in log.read_text()
+
+
+#: The last is well-formed, as far as Celery goes, and nothing that Flower can count.
+MALFORMED: list[Any] = [
+    {},
+    5,
+    "no JSON",
+    {"type": "worker-heartbeat", "hostname": "x", "timestamp": "soon"},
+    {"type": "task-received", "hostname": "x", "timestamp": 1},
+    {"type": "task-succeeded", "hostname": "x", "timestamp": 1, "uuid": "u", "clock": "late"},
+    {"type": "task-started", "hostname": "x", "timestamp": 1, "uuid": "v", "received": "x"},
+]
+
+
+def publish_event(stage: Stage, event: Any) -> None:
+    """Publish to the topic of Celery's events, past everything that checks."""
+    envelope = {
+        "body": event if isinstance(event, str) else json.dumps(event),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"hostname": "x"},
+        "properties": {},
+    }
+    kind = event.get("type", "worker.x") if isinstance(event, dict) else "worker.x"
+    key = kind.replace("-", ".").encode(errors="replace").decode()
+    stage.publish(json.dumps(envelope).encode(), topic="celery.events", exchange="celeryev", rk=key)
+
+
+def post(url: str, body: Any) -> tuple[int, str]:
+    """Post JSON; return the status and the text of the answer."""
+    request = urllib.request.Request(url, json.dumps(body).encode())
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()

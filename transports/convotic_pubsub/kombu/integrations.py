@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import OperationalError
 
 from convotic_pubsub.errors import PubsubTransportError
+from convotic_pubsub.kombu.monitors import check_events, contain_events, explain_refusals
 from convotic_pubsub.registry import session_for
 
 if TYPE_CHECKING:
@@ -206,5 +207,8 @@ _PATCHES: dict[tuple[str, str], Callable[[Any, Any], Callable[[], None]]] = {
     ("celery.worker.consumer.mingle", "Mingle"): _prepare_mingle,
     ("celery.worker.consumer.gossip", "Gossip"): _allow_driver,
     ("celery.worker.consumer.consumer", "Consumer"): _contain_orders,
+    ("celery.events.receiver", "EventReceiver"): check_events,
     ("flower.views", "Broker"): _show_queues,
+    ("flower.events", "EventsState"): contain_events,
+    ("flower.utils.blocking", "BlockingOperationRunner"): explain_refusals,
 }
