@@ -20,6 +20,17 @@ from __future__ import annotations
 from convotic_celery.dead_letters.entry import DeadLetter, Group, HistoryItem, Page, State
 from convotic_celery.dead_letters.jobs import Job
 from convotic_celery.dead_letters.match import Match
+from convotic_celery.dead_letters.recorder import DeadLetterEvent
 from convotic_celery.dead_letters.service import DeadLetters
 
-__all__ = ["DeadLetter", "DeadLetters", "Group", "HistoryItem", "Job", "Match", "Page", "State"]
+__all__ = [
+    "DeadLetter",
+    "DeadLetterEvent",
+    "DeadLetters",
+    "Group",
+    "HistoryItem",
+    "Job",
+    "Match",
+    "Page",
+    "State",
+]

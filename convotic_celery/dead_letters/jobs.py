@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from convotic_celery.dead_letters.index import Index
     from convotic_celery.dead_letters.match import Match
 
-__all__ = ["Action", "Job", "JobState", "Journal"]
+__all__ = ["OWNER_SECONDS", "Action", "Job", "JobState", "Journal"]
 
 Action: TypeAlias = Literal["replay", "redirect", "purge"]
 #: ``choosing`` until all that matched is noted; ``collecting``: all is published, what is left in
@@ -36,7 +36,7 @@ Action: TypeAlias = Literal["replay", "redirect", "purge"]
 JobState: TypeAlias = Literal["choosing", "running", "collecting", "done", "cancelled", "failed"]
 
 #: How long a killed worker's job stays its own.
-OWNER_SECONDS = 10
+OWNER_SECONDS = 5
 #: How long a finished job can be looked at.
 _KEPT_SECONDS = 7 * 24 * 3600
 

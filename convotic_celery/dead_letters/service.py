@@ -274,20 +274,34 @@ class DeadLetters:
 
     # -- one by one -------------------------------------------------------------------------------
 
-    def edit(self, entry: str, data: bytes | None, *, by: str) -> str:
+    def edit(
+        self,
+        entry: str,
+        data: bytes | None,
+        *,
+        by: str,
+        check: bool = True,
+        dry_run: bool = False,
+    ) -> str:
         """Have the next replay publish other data; return the difference. None: the original.
 
-        The original is kept, in the entry and in the message.
+        The original is kept, in the entry and in the message. ``check=False`` accepts what the
+        handler can't read.
 
         Raises:
             DeadLetterNotFound: There is none.
             WrongDeadLetterState: It is replayed or purged.
+            InvalidMessage: The data is no JSON, or does not fit the handler's payload type.
         """
         dead = self.show(entry)
         if dead.state in {"replayed", "purged"}:
             raise WrongDeadLetterState("edit", dead.state)
-        self._index.edit(dead.id, data, by)
-        self._index.log(by, "edit", f"{dead.handler} {dead.message_id}", 1)
+        definition = self._deployment.definition(dead.handler)
+        if check and data is not None and definition is not None:
+            definition.decode_data(data)
+        if not dry_run:
+            self._index.edit(dead.id, data, by)
+            self._index.log(by, "edit", f"{dead.handler} {dead.message_id}", 1)
         return difference(dead.data or b"", dead.data or b"" if data is None else data)
 
     def archive(self, match: Match, *, by: str) -> int:

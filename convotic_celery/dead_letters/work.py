@@ -9,6 +9,7 @@ is left, and the message waits in its subscription until it is acknowledged.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import threading
@@ -17,8 +18,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from convotic_celery.dead_letters.jobs import OWNER_SECONDS
 from convotic_celery.dead_letters.match import Match
-from convotic_celery.errors import JobTaken
+from convotic_celery.errors import JobTaken, StoreUnavailable
 from convotic_celery.runtime.delivery.attributes import (
     MESSAGE_ID_ATTRIBUTE,
     REPLAY_COUNT_ATTRIBUTE,
@@ -86,6 +88,8 @@ class Work:
         tell = on_progress or (lambda _job: None)
         if not self._goes_on(job):
             return self._journal.set_state(job, "cancelled")
+        stopped = threading.Event()
+        threading.Thread(target=self._keep, args=(job, stopped), daemon=True).start()
         try:
             if job.state == "choosing":
                 return self._journal.set_state(job, "failed", "it died while it was choosing")
@@ -99,9 +103,16 @@ class Work:
             logger.debug("Job %s stopped: %r", job.id, error)
             raise
         finally:
+            stopped.set()
             self._journal.disown(job.id, self._owner)
         tell(job)
         return self._journal.read(job.id)
+
+    def _keep(self, job: Job, stopped: threading.Event) -> None:
+        """Stay the owner of a job while a batch takes its time."""
+        while not stopped.wait(OWNER_SECONDS / 4):
+            with contextlib.suppress(StoreUnavailable):  # the job notices by itself
+                self._journal.own(job.id, self._owner)
 
     def _goes_on(self, job: Job) -> bool:
         answer = self._journal.own(job.id, self._owner)
@@ -112,7 +123,7 @@ class Work:
     def _publish_copies(self, job: Job, tell: OnProgress) -> bool:
         """Publish what the index has copies of; False if it was cancelled."""
         behind, pace = 0, _Pace(job.rate)
-        size = max(1, min(_BATCH, int(job.rate))) if job.rate else _BATCH
+        size = max(1, min(_BATCH, int(job.rate / 4))) if job.rate else _BATCH
         while self._goes_on(job):
             ids = self._journal.take(job.id, behind, size)
             if not ids:

@@ -1,0 +1,23 @@
+"""``convotic dlq``: List, group, replay, edit and delete dead letters."""
+
+from __future__ import annotations
+
+import click
+
+from convotic_celery.cli.dlq import acting, changing, looking
+from convotic_celery.cli.group import GuessingGroup
+
+__all__ = ["command"]
+
+
+@click.group("dlq", cls=GuessingGroup)
+def command() -> None:
+    """Dead letters: messages that a handler could not process.
+
+    Look with list, groups and show. Mend with replay, edit and redirect. What is chosen by --group,
+    --handler, --error and the like may be one, a group, or all that match.
+    """
+
+
+for each in (*looking.COMMANDS, *acting.COMMANDS, *changing.COMMANDS):
+    command.add_command(each)

@@ -1,0 +1,278 @@
+"""``replay``, ``redirect`` and ``purge`` of ``convotic dlq``, and their jobs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from convotic_celery.cli.columns import align
+from convotic_celery.cli.dlq.choosing import AS_JSON, BY, choose, dead_letters, match_or_refuse
+from convotic_celery.cli.dlq.looking import print_groups
+
+if TYPE_CHECKING:
+    from convotic_celery.dead_letters import DeadLetters, Job, Match
+
+__all__ = ["COMMANDS"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_VERBS = {"replay": "replayed", "redirect": "redirected", "purge": "purged"}
+
+
+def _acts(function: F) -> F:
+    """Add the options of all that acts on many."""
+    options = (
+        choose(),
+        click.option("--all", "everything", is_flag=True, help="All that are open."),
+        click.option("--archived", is_flag=True, help="Among the archived ones."),
+        click.option("--missing", is_flag=True, help="Among those whose message is missing."),
+        click.option("--limit", type=click.IntRange(1), help="At most so many, the oldest first."),
+        click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+        BY,
+        AS_JSON,
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _paces(function: F) -> F:
+    """Add the options of what publishes."""
+    options = (
+        click.option(
+            "--rate",
+            type=click.FloatRange(min=0, min_open=True),
+            default=None,
+            help="At most so many messages a second.",
+        ),
+        click.option(
+            "--stagger",
+            type=click.FloatRange(min=0, min_open=True),
+            default=None,
+            metavar="SECONDS",
+            help="Spread them evenly over so many seconds.",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@click.command("replay")
+@_acts
+@_paces
+@click.option(
+    "--max-replays",
+    default=10,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Skip what has been replayed so many times already.",
+)
+def replay_command(max_replays: int, **given: Any) -> int:
+    """Publish dead letters again, for the handler that failed alone.
+
+    What matches now is taken; failures that come meanwhile are not. The message keeps its id, and
+    its attempts begin at 1. If this is interrupted, nothing is lost: see `convotic dlq jobs`.
+    """
+    return _act("replay", given, max_replays=max_replays)
+
+
+@click.command("redirect")
+@click.option("--to", required=True, metavar="QUEUE", help="The handler that gets them instead.")
+@_acts
+@_paces
+def redirect_command(to: str, **given: Any) -> int:
+    """Publish dead letters for another handler."""
+    return _act("redirect", given, target=to)
+
+
+@click.command("purge")
+@_acts
+@click.option("--yes", "-y", is_flag=True, help="Don't ask.")
+def purge_command(yes: bool, **given: Any) -> int:
+    """Delete dead letters for good."""
+    return _act("purge", given, asks=not yes)
+
+
+def _act(action: Any, given: dict[str, Any], *, asks: bool = False, **options: Any) -> int:
+    by, as_json, limit = given.pop("by"), given.pop("as_json"), given.pop("limit")
+    dry_run, everything = given.pop("dry_run"), given.pop("everything")
+    archived, missing = given.pop("archived"), given.pop("missing")
+    rate, stagger = given.pop("rate", None) or 0.0, given.pop("stagger", None) or 0.0
+    state = "archived" if archived else "missing" if missing else "open"
+    match = match_or_refuse({**given, "state": state}, everything=everything)
+    with dead_letters() as found:
+        if dry_run:
+            target = options.get("target", "")
+            return _say_what(found, action, match, limit=limit, target=target, as_json=as_json)
+        if asks:
+            _ask(found, match, limit)
+        job = found.begin(action, match, by=by, limit=limit, rate=rate, stagger=stagger, **options)
+        for warning in job.warnings:
+            click.echo(f"Warning: {warning}", err=True)
+        return _do(found, job, as_json)
+
+
+def _say_what(
+    found: DeadLetters,
+    action: str,
+    match: Match,
+    *,
+    limit: int | None,
+    target: str,
+    as_json: bool,
+) -> int:
+    count = found.count(match)
+    count = count if limit is None else min(count, limit)
+    warnings = list(found.warnings(match, target)) if action != "purge" else []
+    groups = found.groups(match)
+    if as_json:
+        shown = {"would": action, "count": count, "warnings": warnings}
+        click.echo(json.dumps({**shown, "groups": [g.to_json() for g in groups]}, indent=2))
+        return 0
+    click.echo(f"{count:,} would be {_VERBS[action]}{f' to {target}' if target else ''}:")
+    if groups:
+        print_groups(groups, match.state)
+    for warning in warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    return 0
+
+
+def _ask(found: DeadLetters, match: Match, limit: int | None) -> None:
+    count = found.count(match)
+    count = count if limit is None else min(count, limit)
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"This deletes {count:,} dead letters for good: say --yes.")
+    click.confirm(f"Delete {count:,} dead letters for good?", abort=True)
+
+
+def _do(found: DeadLetters, job: Job, as_json: bool) -> int:
+    progress = _Progress()
+    try:
+        job = found.resume(job.id, progress)
+    except KeyboardInterrupt:
+        progress.end()
+        job = found.job(job.id)
+        click.echo(
+            f"Interrupted: {job.done:,} of {job.total:,} are {_VERBS[job.action]}. "
+            f"`convotic dlq resume {job.id}` does the rest, `convotic dlq cancel {job.id}` leaves "
+            "it.",
+            err=True,
+        )
+        raise
+    progress.end()
+    if as_json:
+        click.echo(json.dumps(job.to_json(), indent=2))
+    else:
+        click.echo(_describe(job))
+    return 1 if job.failed or job.not_found or job.state != "done" else 0
+
+
+def _describe(job: Job) -> str:
+    verb = _VERBS[job.action] + (f" to {job.target}" if job.target else "")
+    parts = [f"{job.done:,} of {job.total:,} {verb}"]
+    if job.skipped:
+        parts.append(f"{job.skipped:,} skipped (replayed {job.max_replays} times, or changed)")
+    if job.failed:
+        parts.append(f"{job.failed:,} could not be published and stay")
+    if job.not_found:
+        parts.append(f"{job.not_found:,} not found; `convotic dlq sync` looks again")
+    left = job.done - job.collected
+    if left > 0 and job.state == "done":
+        parts.append(
+            f"{left:,} messages are still to be acknowledged (someone holds them): "
+            "`convotic dlq sync` does it"
+        )
+    state = "" if job.state == "done" else f"{job.state}: "
+    return f"{state}{'; '.join(parts)}. Job {job.id}"
+
+
+class _Progress:
+    """A line on a terminal that says how far it is."""
+
+    def __init__(self) -> None:
+        self._shows = sys.stderr.isatty()
+        self._began = time.monotonic()
+
+    def __call__(self, job: Job) -> None:
+        if self._shows:
+            speed = job.done / max(0.001, time.monotonic() - self._began)
+            text = f"{job.done:,}/{job.total:,} {_VERBS[job.action]}, {speed:,.0f}/s"
+            if job.state == "collecting":
+                text = f"{job.collected:,}/{job.done:,} acknowledged"
+            click.echo(f"\r\x1b[K{text}", err=True, nl=False)
+
+    def end(self) -> None:
+        """Clear the line."""
+        if self._shows:
+            click.echo("\r\x1b[K", err=True, nl=False)
+
+
+@click.command("jobs")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
+@AS_JSON
+def jobs_command(limit: int, as_json: bool) -> None:
+    """Show replays, redirects and purges, and how far they are."""
+    with dead_letters() as found:
+        jobs = found.jobs(limit)
+    if as_json:
+        click.echo(json.dumps([job.to_json() for job in jobs], indent=2))
+        return
+    rows = [
+        (
+            job.id,
+            job.began_at.isoformat(timespec="seconds")[:19],
+            job.by,
+            job.action,
+            f"{job.state} (its process is gone)" if job.is_abandoned else job.state,
+            f"{job.done:,}/{job.total:,}",
+            job.what,
+        )
+        for job in jobs
+    ]
+    click.echo(align(("job", "began", "by", "action", "state", "done", "what"), rows))
+
+
+@click.command("resume")
+@click.argument("job")
+@AS_JSON
+def resume_command(job: str, as_json: bool) -> int:
+    """Do what is left of a job whose process is gone."""
+    with dead_letters() as found:
+        return _do(found, _find(found, job), as_json)
+
+
+@click.command("cancel")
+@click.argument("job")
+@BY
+def cancel_command(job: str, by: str) -> int:
+    """End a job; what is done stays done."""
+    with dead_letters() as found:
+        _find(found, job)
+        if found.cancel(job, by=by):
+            click.echo(f"{job} ends before its next batch.")
+            return 0
+    click.echo(f"{job} is over.", err=True)
+    return 1
+
+
+def _find(found: DeadLetters, job: str) -> Job:
+    try:
+        return found.job(job)
+    except LookupError as error:
+        raise click.BadParameter(str(error.args[0]), param_hint="JOB") from None
+
+
+COMMANDS = (
+    replay_command,
+    redirect_command,
+    purge_command,
+    jobs_command,
+    resume_command,
+    cancel_command,
+)

@@ -1,0 +1,135 @@
+"""``edit``, ``archive``, ``restore`` and ``sync`` of ``convotic dlq``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import click
+
+from convotic_celery.cli.columns import align
+from convotic_celery.cli.dlq.choosing import AS_JSON, BY, choose, dead_letters, match_or_refuse
+
+__all__ = ["COMMANDS"]
+
+
+@click.command("edit")
+@click.argument("entry", metavar="ID")
+@click.option("--data", metavar="JSON", help="The new data.")
+@click.option("--file", type=click.File("rb"), help="A file with the new data; - is stdin.")
+@click.option("--original", is_flag=True, help="Undo: the next replay has the original.")
+@click.option("--force", is_flag=True, help="Also if the handler can't read it.")
+@click.option("--dry-run", is_flag=True, help="Only show the difference.")
+@BY
+def edit_command(  # noqa: PLR0917 - click gives each option by name
+    entry: str,
+    data: str | None,
+    file: Any,
+    original: bool,
+    force: bool,
+    dry_run: bool,
+    by: str,
+) -> None:
+    """Change the data that the next replay of ID publishes; show the difference.
+
+    Without --data, --file and --original an editor opens. The original is kept.
+    """
+    with dead_letters() as found:
+        dead = found.show(entry)
+        new: bytes | None
+        if original:
+            new = None
+        elif data is not None:
+            new = data.encode()
+        elif file is not None:
+            new = file.read()
+        else:
+            new = _open_editor(dead.edited or dead.data)
+        diff = found.edit(entry, new, by=by, check=not force, dry_run=dry_run)
+    click.echo(diff or "nothing differs from the original")
+
+
+def _open_editor(data: bytes | None) -> bytes:
+    if data is None:
+        raise click.UsageError("The store has no copy of the data: give it with --data or --file.")
+    try:
+        text = json.dumps(json.loads(data), indent=2, ensure_ascii=False)
+    except ValueError:
+        text = data.decode(errors="replace")
+    edited = click.edit(text, extension=".json")
+    if edited is None:
+        raise click.Abort
+    return edited.strip().encode()
+
+
+@click.command("archive")
+@choose()
+@click.option("--all", "everything", is_flag=True, help="All that are open.")
+@click.option("--missing", is_flag=True, help="Those whose message is missing.")
+@click.option("--dry-run", is_flag=True, help="Say how many, and do nothing.")
+@BY
+@AS_JSON
+def archive_command(
+    everything: bool, missing: bool, dry_run: bool, by: str, as_json: bool, **filters: Any
+) -> None:
+    """Put dead letters out of sight; `restore` undoes it. Their messages stay until they expire."""
+    state = "missing" if missing else "open"
+    match = match_or_refuse({**filters, "state": state}, everything=everything)
+    with dead_letters() as found:
+        count = found.count(match) if dry_run else found.archive(match, by=by)
+    _say(count, "archived", dry_run, as_json)
+
+
+@click.command("restore")
+@choose()
+@click.option("--all", "everything", is_flag=True, help="All that are archived.")
+@click.option("--dry-run", is_flag=True, help="Say how many, and do nothing.")
+@BY
+@AS_JSON
+def restore_command(
+    everything: bool, dry_run: bool, by: str, as_json: bool, **filters: Any
+) -> None:
+    """Undo `archive`."""
+    match = match_or_refuse({**filters, "state": "archived"}, everything=everything)
+    with dead_letters() as found:
+        count = found.count(match) if dry_run else found.restore(match, by=by)
+    _say(count, "restored", dry_run, as_json)
+
+
+def _say(count: int, done: str, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({done: count, "dry_run": dry_run}))
+    else:
+        click.echo(f"{count:,} would be {done}" if dry_run else f"{count:,} {done}")
+
+
+@click.command("sync")
+@click.option("--handler", default="", metavar="QUEUE", help="Only of this handler.")
+@AS_JSON
+def sync_command(handler: str, as_json: bool) -> None:
+    """Bring the index in line with the dead-letter subscriptions.
+
+    Takes in messages without an entry, such as those that Pub/Sub has forwarded itself,
+    acknowledges what was replayed or purged, and marks entries whose message is missing.
+    """
+    with dead_letters() as found:
+        reports = found.sync(handler)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(each) for each in reports], indent=2))
+        return
+    rows = [
+        (
+            each.handler,
+            f"{each.seen:,}",
+            f"{each.taken_in:,}",
+            f"{each.acknowledged:,}",
+            f"{each.missing:,}" if each.is_complete else "not known: others hold some",
+        )
+        for each in reports
+    ]
+    header = ("handler", "messages", "without entry", "done with", "without message")
+    click.echo(align(header, rows))
+
+
+COMMANDS = (edit_command, archive_command, restore_command, sync_command)

@@ -1,0 +1,166 @@
+"""What the commands of ``convotic dlq`` share: choosing dead letters, who acts, and the app."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from convotic_celery.dead_letters import DeadLetters, Match
+
+__all__ = [
+    "AS_JSON",
+    "BY",
+    "choose",
+    "dead_letters",
+    "match_of",
+    "match_or_refuse",
+    "show_age",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+STATES = ("open", "replayed", "archived", "missing", "purged")
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _who() -> str:
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError):  # a container's user without a name
+        return f"?@{socket.gethostname()}"
+
+
+BY = click.option(
+    "--by", default=_who, show_default="user@host", help="Who does it, for the action log."
+)
+
+
+class _Duration(click.ParamType[float]):
+    """Seconds, or a number with s, m, h or d."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return seconds."""
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value)
+        if found is None:
+            self.fail(f"{value!r} is no duration, such as 90, 15m, 2h or 7d", param, ctx)
+        return float(found[1]) * _UNITS[found[2] or "s"]
+
+
+class _Pair(click.ParamType[tuple[str, str]]):
+    """``NAME=VALUE``."""
+
+    name = "name=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Return name and value."""
+        if isinstance(value, tuple):
+            return value[0], value[1]
+        name, separator, text = value.partition("=")
+        if not separator or not name:
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        return name, text
+
+
+_FILTERS = (
+    click.argument("ids", nargs=-1, metavar="[ID]..."),
+    click.option("--handler", default="", metavar="QUEUE", help="Of this handler."),
+    click.option("--group", default="", metavar="ID", help="Of this group: `convotic dlq groups`."),
+    click.option("--reason", default="", help="With this reason, e.g. max-retries-exceeded."),
+    click.option("--error", default="", help="With this error type; its last part will do."),
+    click.option("--text", default="", help="With this in the error's text or stack."),
+    click.option(
+        "--attribute",
+        "-a",
+        "attributes",
+        multiple=True,
+        type=_Pair(),
+        metavar="NAME=VALUE",
+        help="With this attribute of the publisher's. Repeatable.",
+    ),
+    click.option(
+        "--payload",
+        "-p",
+        multiple=True,
+        type=_Pair(),
+        metavar="PATH=VALUE",
+        help="With this value in the payload: customer.city=Edinburgh, lines[0].sku=a-1. "
+        "Repeatable.",
+    ),
+    click.option("--older-than", type=_Duration(), metavar="TIME", help="E.g. 15m, 2h, 7d."),
+    click.option("--newer-than", type=_Duration(), metavar="TIME", help="E.g. 15m, 2h, 7d."),
+)
+
+
+def choose(*, states: bool = False) -> Callable[[F], F]:
+    """Add the options that choose dead letters; their values are for :func:`match_of`."""
+    state = click.option(
+        "--state",
+        type=click.Choice(STATES),
+        default="open",
+        show_default=True,
+        help="Where they stand.",
+    )
+
+    def add(function: F) -> F:
+        for option in reversed((*_FILTERS, *((state,) if states else ()))):
+            function = option(function)
+        return function
+
+    return add
+
+
+def match_of(filters: dict[str, Any]) -> Match:
+    """Return what the options choose."""
+    from convotic_celery.dead_letters import Match
+
+    attributes, payload = dict(filters.pop("attributes")), dict(filters.pop("payload"))
+    return Match(attributes=attributes, payload=payload, **filters)
+
+
+def match_or_refuse(filters: dict[str, Any], *, everything: bool) -> Match:
+    """Return what the options choose; to act on all takes ``--all``."""
+    match = match_of(filters)
+    if match == type(match)(state=match.state) and not everything:
+        raise click.UsageError(
+            "Which ones? Name ids, choose with --group, --handler, --error and the like, or say "
+            "--all."
+        )
+    return match
+
+
+@contextmanager
+def dead_letters() -> Iterator[DeadLetters]:
+    """Yield the dead letters of the app that the environment describes."""
+    from convotic_celery.app import create_app
+    from convotic_celery.settings import Settings
+
+    app = create_app(Settings())
+    try:
+        yield app.dead_letters
+    finally:
+        app.close()
+
+
+def show_age(seconds: float) -> str:
+    """Return a duration in its largest unit."""
+    for unit, size in reversed(_UNITS.items()):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}"
+    return "0s"

@@ -1,0 +1,173 @@
+"""``list``, ``groups``, ``show``, ``export`` and ``log`` of ``convotic dlq``."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from convotic_celery.cli.columns import align
+from convotic_celery.cli.dlq.choosing import AS_JSON, choose, dead_letters, match_of, show_age
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from convotic_celery.dead_letters import DeadLetter, Group
+
+__all__ = ["COMMANDS", "print_groups"]
+
+_MAX_TEXT = 60
+
+
+@click.command("list")
+@choose(states=True)
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--cursor", default="", help="The next page, as the last one has printed it.")
+@click.option("--no-payload", is_flag=True, help="Leave data and attributes out of the JSON.")
+@AS_JSON
+def list_command(limit: int, cursor: str, no_payload: bool, as_json: bool, **filters: Any) -> None:
+    """List dead letters, newest first."""
+    match = match_of(filters)
+    with dead_letters() as found:
+        page = found.list(match, limit=limit, cursor=cursor)
+    if as_json:
+        items = [each.to_json(with_payload=not no_payload) for each in page.items]
+        head = {"total": page.total, "next_cursor": page.next_cursor, "is_sample": page.is_sample}
+        click.echo(json.dumps({**head, "items": items}, indent=2, ensure_ascii=False))
+        return
+    if not page.items:
+        click.echo(f"No dead letters are {match.state} and match.", err=True)
+    else:
+        now = datetime.now(UTC)
+        header = ("id", "age", "handler", "reason", "error", "again", "message")
+        click.echo(align(header, [_row(each, now) for each in page.items]))
+    if page.is_sample:
+        click.echo(
+            "The store is unavailable: these are some that Pub/Sub handed out, not all.", err=True
+        )
+    elif page.next_cursor:
+        total = "" if page.total is None else f" of {page.total:,}"
+        click.echo(f"{len(page.items)}{total}. The next: --cursor {page.next_cursor}", err=True)
+
+
+def _row(dead: DeadLetter, now: datetime) -> tuple[str, ...]:
+    return (
+        dead.id,
+        show_age((now - dead.dead_lettered_at).total_seconds()),
+        dead.handler,
+        dead.reason,
+        _short(f"{dead.error_type}: {dead.error_message}" if dead.error_type else ""),
+        str(dead.failed_again or ""),
+        dead.message_id,
+    )
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _MAX_TEXT else f"{line[: _MAX_TEXT - 1]}…"
+
+
+@click.command("groups")
+@choose(states=True)
+@AS_JSON
+def groups_command(as_json: bool, **filters: Any) -> None:
+    """Group dead letters by handler, reason, error and stack."""
+    match = match_of(filters)
+    with dead_letters() as found:
+        groups = found.groups(match)
+    if as_json:
+        click.echo(json.dumps([each.to_json() for each in groups], indent=2, ensure_ascii=False))
+    elif groups:
+        print_groups(groups, match.state)
+    else:
+        click.echo(f"No dead letters are {match.state} and match.", err=True)
+
+
+def print_groups(groups: Sequence[Group], state: Any) -> None:
+    """Print a line for each group."""
+    now = datetime.now(UTC)
+    rows = [
+        (
+            group.id,
+            f"{group.counts.get(state, 0):,}",
+            str(group.failed_again or ""),
+            show_age((now - group.last_at).total_seconds()),
+            group.handler,
+            group.reason,
+            _short(f"{group.error_type}: {group.error_message}" if group.error_type else ""),
+            group.stack[-1] if group.stack else "",
+        )
+        for group in groups
+    ]
+    header = ("group", state, "again", "last", "handler", "reason", "error", "raised in")
+    click.echo(align(header, rows))
+
+
+@click.command("show")
+@click.argument("entry", metavar="ID")
+@click.option("--no-payload", is_flag=True, help="Leave out data and attributes.")
+@AS_JSON
+def show_command(entry: str, no_payload: bool, as_json: bool) -> None:
+    """Show one dead letter: ID is its id, or its message's."""
+    with dead_letters() as found:
+        dead = found.show(entry)
+    shown = dead.to_json(with_payload=not no_payload)
+    if as_json:
+        click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+        return
+    for name, value in shown.items():
+        if name not in {"data", "edited", "history", "attributes", "stack"} and value != "":
+            click.echo(f"{name.replace('_', ' '):<18}{value}")
+    for name, value in shown.get("attributes", {}).items():
+        click.echo(f"{'attribute':<18}{name}={value}")
+    for line in dead.stack:
+        click.echo(f"{'at':<18}{line}")
+    for item in dead.history:
+        what = " ".join((item.at.isoformat(timespec="seconds"), item.action, item.detail)).strip()
+        click.echo(f"{'history':<18}{what} by {item.by}")
+    for name in ("data", "edited"):
+        if shown.get(name) is not None:
+            cut = " (its beginning)" if name == "data" and dead.payload == "preview" else ""
+            click.echo(f"\n{name}{cut}:\n{_pretty(shown[name])}")
+
+
+def _pretty(text: str) -> str:
+    try:
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    except ValueError:
+        return text
+
+
+@click.command("export")
+@choose(states=True)
+@click.option("--output", "-o", type=click.File("w", encoding="utf-8"), default="-")
+def export_command(output: Any, **filters: Any) -> None:
+    """Write all that match as JSON, one a line."""
+    match, count = match_of(filters), 0
+    with dead_letters() as found:
+        for dead in found.export(match):
+            output.write(json.dumps(dead.to_json(), ensure_ascii=False) + "\n")
+            count += 1
+    click.echo(f"{count:,} dead letters", err=True)
+
+
+@click.command("log")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
+@AS_JSON
+def log_command(limit: int, as_json: bool) -> None:
+    """Show who did what, the newest first."""
+    with dead_letters() as found:
+        lines = found.log(limit)
+    if as_json:
+        click.echo(json.dumps(lines, indent=2, ensure_ascii=False))
+        return
+    rows = [
+        (line["at"][:19], line["by"], line["action"], line["count"], line["what"], line["job"])
+        for line in lines
+    ]
+    click.echo(align(("at", "by", "action", "count", "what", "job"), rows))
+
+
+COMMANDS = (list_command, groups_command, show_command, export_command, log_command)
