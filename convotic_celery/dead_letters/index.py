@@ -15,6 +15,7 @@ from convotic_celery.dead_letters.entry import (
     decode,
     encode,
     encode_data,
+    entry_id,
     from_microseconds,
     microseconds,
 )
@@ -177,7 +178,12 @@ class Index:
 
     def resolve(self, ids: Iterable[str]) -> list[str]:
         """Return the ids of the entries that ids or message ids name."""
-        found: list[str] = self.run(scripts.RESOLVE, *ids)
+        ids = list(ids)
+        handlers = {group.handler for group in self.groups()}
+        possible = [*ids, *(entry_id(handler, each) for each in ids for handler in handlers)]
+        found: list[str] = []
+        for some in in_batches(possible, 1_000):
+            found += self.run(scripts.EXISTING, *some)
         return found
 
     def groups(self) -> list[Group]:

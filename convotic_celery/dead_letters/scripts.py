@@ -11,7 +11,6 @@ All keys are below one prefix P (``convotic:dead-letters:``), which is ``ARGV[1]
     P group:GROUP          hash: what its entries have in common, and when the first and last came
     P group:GROUP:STATE    sorted set of ids, as above
     P groups               sorted set of groups by the time of the last one
-    P message:ID           the entries of a message id, since several handlers may have one each
     P job:JOB, :todo       see ``jobs``
     P log                  stream of actions
 
@@ -28,6 +27,7 @@ __all__ = [
     "COUNT",
     "DECIDE",
     "EDIT",
+    "EXISTING",
     "GROUPS",
     "LOG",
     "MISSING",
@@ -35,7 +35,6 @@ __all__ = [
     "READ",
     "READ_LOG",
     "RECORD",
-    "RESOLVE",
     "SELECT",
     "WIDTH",
 ]
@@ -72,7 +71,7 @@ RECORD = Script(
     + f"""
 local now, ttl, names = ARGV[2], tonumber(ARGV[3]), {{{", ".join(repr(n) for n in FIELDS)}}}
 local oldest = string.format('%.0f', now - ttl * 1000000)
-local answer = {{}}
+local answer, touched = {{}}, {{}}
 for i = 4, #ARGV, {WIDTH} do
   local id, g, at, count = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3])
   local key = P .. 'entry:' .. id
@@ -107,16 +106,14 @@ for i = 4, #ARGV, {WIDTH} do
       'x', ARGV[i + 11], 's', ARGV[i + 12])
     if what == 'again' then redis.call('HINCRBY', group, 'again', 1) end
     redis.call('ZADD', P .. 'groups', 'GT', at, g)
-    redis.call('SADD', P .. 'message:' .. ARGV[i + 7], id)
-    for _, each in ipairs({{group, group .. ':open', P .. 'groups', P .. 'message:' .. ARGV[i + 7],
-        P .. 'state:open'}}) do
-      redis.call('EXPIRE', each, ttl)
-    end
-    redis.call('ZREMRANGEBYSCORE', P .. 'state:open', '-inf', '(' .. oldest)
+    touched[group], touched[group .. ':open'] = true, true
   end
   answer[#answer + 1] = what
   answer[#answer + 1] = first
 end
+touched[P .. 'groups'], touched[P .. 'state:open'] = true, true
+for each in pairs(touched) do redis.call('EXPIRE', each, ttl) end
+redis.call('ZREMRANGEBYSCORE', P .. 'state:open', '-inf', '(' .. oldest)
 return answer
 """
 )
@@ -139,17 +136,11 @@ end
 return answer
 """)
 
-#: ARGV P, id or message id, ... Gives the ids of entries.
-RESOLVE = Script("""
+#: ARGV P, then ids. Gives those that there are.
+EXISTING = Script("""
 local P, answer = ARGV[1], {}
 for i = 2, #ARGV do
-  if redis.call('EXISTS', P .. 'entry:' .. ARGV[i]) == 1 then
-    answer[#answer + 1] = ARGV[i]
-  else
-    for _, id in ipairs(redis.call('SMEMBERS', P .. 'message:' .. ARGV[i])) do
-      answer[#answer + 1] = id
-    end
-  end
+  if redis.call('EXISTS', P .. 'entry:' .. ARGV[i]) == 1 then answer[#answer + 1] = ARGV[i] end
 end
 return answer
 """)
@@ -197,35 +188,51 @@ local function same(value, wanted)
   if type(value) == 'number' then return tonumber(wanted) == value end
   return text(value) == wanted
 end
+-- What JSON writes as it is must stand in the text: that is seen before it is decoded.
+local function plain(wanted) return string.find(wanted, '^[%w _.,:;@+-]+$') and wanted or nil end
+local needed = {}
+for _, pair in ipairs(filter and filter.payload or {}) do
+  if plain(pair[2]) then needed[#needed + 1] = pair[2] end
+end
+local function group_of(entry, id)
+  local g = redis.call('HGET', entry, 'g')
+  if not g then redis.call('ZREM', key, id) end
+  return g
+end
 local function takes(id)
-  local found = redis.call('HMGET', P .. 'entry:' .. id, 'g', 'u', 'b', 'k', 'x', 's')
-  local g = found[1]
-  if not g then redis.call('ZREM', key, id) return nil end
-  if not filter then return g end
-  if filter.groups and not filter.groups[g] then return nil end
-  if filter.text and not (string.find(found[5], filter.text, 1, true)
-      or string.find(found[6], filter.text, 1, true)) then return nil end
+  local entry = P .. 'entry:' .. id
+  if not filter then return group_of(entry, id) end
+  if filter.groups and not filter.groups[group_of(entry, id) or ''] then return nil end
+  if filter.text then
+    local found = redis.call('HMGET', entry, 'x', 's')
+    if not found[1] or not (string.find(found[1], filter.text, 1, true)
+        or string.find(found[2], filter.text, 1, true)) then return nil end
+  end
   if filter.attributes then
-    local have = cjson.decode(found[2])
+    local raw = redis.call('HGET', entry, 'u')
+    if not raw then return nil end
+    for _, wanted in pairs(filter.attributes) do
+      if plain(wanted) and not string.find(raw, wanted, 1, true) then return nil end
+    end
+    local have = cjson.decode(raw)
     for name, wanted in pairs(filter.attributes) do
       if have[name] ~= wanted then return nil end
     end
   end
   if filter.payload then
-    if found[4] ~= 'full' then return nil end
-    for _, pair in ipairs(filter.payload) do
-      local wanted = pair[2]
-      if string.find(wanted, '^%w+$') and not string.find(found[3], wanted, 1, true) then
-        return nil
-      end
+    local raw = redis.call('HGET', entry, 'b')
+    if not raw then return nil end
+    for _, wanted in ipairs(needed) do
+      if not string.find(raw, wanted, 1, true) then return nil end
     end
-    local ok, data = pcall(cjson.decode, found[3])
+    if redis.call('HGET', entry, 'k') ~= 'full' then return nil end
+    local ok, data = pcall(cjson.decode, raw)
     if not ok then return nil end
     for _, pair in ipairs(filter.payload) do
       if not same(at_path(data, pair[1]), pair[2]) then return nil end
     end
   end
-  return g
+  return group_of(entry, id)
 end
 local answer, skipped = {'', '', ''}, 0
 local ids = redis.call('ZRANGE', key, top, bottom, 'BYSCORE', 'REV', 'LIMIT', 0, budget,
