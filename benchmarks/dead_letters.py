@@ -127,7 +127,7 @@ def publish(session: Any, spec: Any, count: int) -> None:
 
 def show(what: str, function: Callable[[], object], count: int = 0) -> None:
     """Print how long a call takes; of quick ones the median of five."""
-    times = []
+    times: list[float] = []
     while len(times) < 5:
         began = time.monotonic()
         function()
