@@ -1,14 +1,17 @@
 """Pages that mkdocs makes from the code, and the documents as text; see ``hooks`` in mkdocs.yml.
 
-``settings.md`` lists every setting and ``commands.md`` the help of every command, so neither can go
-stale. After a build, each page lies beside its HTML as Markdown, and ``llms.txt`` lists them.
+``settings.md`` lists every setting, ``commands.md`` the help of every command and ``api.md`` the
+public API, so none can go stale. After a build, each page lies beside its HTML as Markdown, and
+``llms.txt`` lists them.
 """
 
 # ruff: noqa: INP001 - a program, not a package
 
 from __future__ import annotations
 
+import functools
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +22,9 @@ from pydantic_core import PydanticUndefined
 
 from convotic_celery.cli import cli
 from convotic_celery.settings import Settings
+
+sys.path.insert(0, str(Path(__file__).parent))  # mkdocs loads this file by its path
+from api_reference import api_page
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -42,7 +48,7 @@ commands take the app as usual: `celery -A convotic_celery worker`, `inspect`, `
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages (called by mkdocs)."""
-    for name, text in (("settings.md", settings_page()), ("commands.md", commands_page())):
+    for name, text in _generated_pages().items():
         files.append(File.generated(config, name, content=text))
     return files
 
@@ -51,13 +57,18 @@ def on_post_build(config: MkDocsConfig) -> None:
     """Write the pages as Markdown, and their list (called by mkdocs)."""
     site = Path(config.site_dir)
     pages = {path.name: path.read_text() for path in sorted(Path(config.docs_dir).glob("*.md"))}
-    pages |= {"settings.md": settings_page(), "commands.md": commands_page()}
+    pages |= _generated_pages()
     lines = [f"# {config.site_name}", "", f"> {config.site_description}", ""]
     for name, text in pages.items():
         (site / name).write_text(text)
         title = re.search(r"^# (.+)$", text, re.MULTILINE)
         lines.append(f"- [{title[1] if title else name}]({name})")
     (site / "llms.txt").write_text("\n".join(lines) + "\n")
+
+
+@functools.cache
+def _generated_pages() -> dict[str, str]:
+    return {"api.md": api_page(), "settings.md": settings_page(), "commands.md": commands_page()}
 
 
 def settings_page() -> str:

@@ -137,3 +137,24 @@ def test_flower_answers_while_the_demo_stays(tmp_path: Path) -> None:
 
     assert demo.returncode == 0
     assert processes_using(tmp_path) == []
+
+
+def test_the_dashboard_shows_the_demo_that_has_run(tmp_path: Path) -> None:
+    """`--dashboard` prints an address; what ran is there until Ctrl-C; exit code 0 then."""
+    with start_demo(tmp_path, "--orders", "50", "--dashboard") as demo:
+        assert demo.stderr is not None
+        address = next(
+            line.split()[1] for line in demo.stderr if line.startswith("Dashboard: http://")
+        )
+        for line in demo.stderr:
+            if line.startswith("Dashboard stays"):
+                break
+        with urllib.request.urlopen(f"{address}api/handlers", timeout=30) as answer:
+            [row] = json.load(answer)["handlers"]
+        assert row["outcomes"]["succeeded"] == 50
+        assert (row["messages"], row["dead_letters"]) == (0, 0)
+        demo.send_signal(signal.SIGINT)
+        demo.communicate(timeout=60)
+
+    assert demo.returncode == 0
+    assert processes_using(tmp_path) == []

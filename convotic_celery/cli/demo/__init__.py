@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 __all__ = ["command"]
@@ -12,7 +14,14 @@ __all__ = ["command"]
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object, last.")
 @click.option("--chaos", is_flag=True, help="Kill the worker with SIGKILL four times on the way.")
 @click.option("--flower", is_flag=True, help="Run Flower too, and keep it until Ctrl-C.")
-def command(orders: int | None, as_json: bool, chaos: bool, flower: bool) -> int:
+@click.option(
+    "--dashboard/--no-dashboard",
+    default=None,
+    help="Show it in the dashboard, and keep that until Ctrl-C. Default: on a terminal.",
+)
+def command(
+    orders: int | None, as_json: bool, chaos: bool, flower: bool, dashboard: bool | None
+) -> int:
     """Send 6,919 real orders through a real Celery worker and check the sums.
 
     Starts the Pub/Sub emulator, a Valkey and a worker with the sample module, in a data folder of
@@ -24,4 +33,8 @@ def command(orders: int | None, as_json: bool, chaos: bool, flower: bool) -> int
     """
     from convotic_celery.cli.demo.run import DemoOptions, run_demo
 
-    return run_demo(DemoOptions(orders=orders, as_json=as_json, chaos=chaos, flower=flower))
+    if dashboard is None:
+        dashboard = not as_json and sys.stdin.isatty() and sys.stdout.isatty()
+    return run_demo(
+        DemoOptions(orders=orders, as_json=as_json, chaos=chaos, flower=flower, dashboard=dashboard)
+    )

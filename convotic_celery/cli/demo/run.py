@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 import click
@@ -41,6 +42,7 @@ class DemoOptions:
     as_json: bool = False
     chaos: bool = False
     flower: bool = False
+    dashboard: bool = False
 
 
 def run_demo(options: DemoOptions) -> int:
@@ -56,18 +58,23 @@ def run_demo(options: DemoOptions) -> int:
         screen = Screen(len(orders), quiet=options.as_json)
         demo = Demo(scene, screen, chaos=options.chaos)
         demo.start_worker()
+        pages = {}
+        if options.dashboard:
+            pages["Dashboard"] = scene.start_dashboard()
         if options.flower:
-            address = scene.start_flower()
-            demo.wait_until(lambda: scene.flower_answers(address), what="Flower")
-            click.echo(f"Flower: {address}", err=True)
+            pages["Flower"] = scene.start_flower()
+        for name, address in pages.items():
+            demo.wait_until(partial(scene.answers, address), what=name)
+            click.echo(f"{name}: {address}", err=True)
         with screen:
             figures = demo.run(orders)
         print_figures(figures, as_json=options.as_json)
         mismatches = Expected.of(orders).find_mismatches(figures)
         for mismatch in mismatches:
             click.echo(f"convotic: wrong: {mismatch}", err=True)
-        if options.flower:
-            _stay_until_interrupt(f"Flower stays at {address}; Ctrl-C ends it.")
+        if pages:
+            stay = " and ".join(f"{name} stays at {url}" for name, url in pages.items())
+            _stay_until_interrupt(f"{stay}; Ctrl-C ends it.")
     return 1 if mismatches else 0
 
 

@@ -193,9 +193,7 @@ class Scene:
 
     def start_flower(self) -> str:
         """Start Flower on a free port and return its address; it answers a little later."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = _find_port()
         arguments = ["celery", "-A", "convotic_celery", "flower"]
         flower = Child(
             [*arguments, "--address=127.0.0.1", f"--port={port}"],
@@ -205,10 +203,28 @@ class Scene:
         self._children.callback(flower.stop)
         return f"http://127.0.0.1:{port}"
 
-    def flower_answers(self, address: str) -> bool:
-        """Tell whether Flower answers."""
+    def start_dashboard(self) -> str:
+        """Start the dashboard on a free port and return its address, as :meth:`start_flower`."""
+        port = _find_port()
+        dashboard = Child(
+            ["convotic_celery.cli", "dashboard", f"--port={port}"],
+            environment=self._environment(),
+            log=self._folder / "dashboard.log",
+        )
+        self._children.callback(dashboard.stop)
+        return f"http://127.0.0.1:{port}/"
+
+    def answers(self, address: str) -> bool:
+        """Tell whether a page answers."""
         try:
             with urllib.request.urlopen(address, timeout=2):  # noqa: S310 - our own http address
                 return True
         except (urllib.error.URLError, OSError):
             return False
+
+
+def _find_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import convotic_celery
 from convotic_celery.settings import Settings
+
+#: What a module's author imports; the plain form of the context has the async one's methods.
+PUBLIC = sorted(set(convotic_celery.__all__) - {"SyncConvoticContext"})
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -47,6 +51,15 @@ def test_every_command_has_its_help(site: Path) -> None:
 
     assert "## convotic publish\n\n```text\nUsage: convotic publish" in text
     assert "## convotic emulator status\n" in text
+
+
+def test_every_public_name_is_described(site: Path) -> None:
+    """With its signature; an address in memory is nobody's type."""
+    text = (site / "api.md").read_text()
+
+    assert [name for name in PUBLIC if f"### {name}\n" not in text] == []
+    assert "async def publish(" in text
+    assert " at 0x" not in text
 
 
 def test_pages_are_there_as_text(site: Path) -> None:

@@ -4,7 +4,7 @@ import { get, pathOf } from "../api.js";
 import { h } from "../dom.js";
 import { duration, json, pretty } from "../format.js";
 import { icon } from "../icons.js";
-import { badge, copyable, dotted, empty, facts, figure, heading, link, mono, panel } from "../parts.js";
+import { badge, copyable, dotted, facts, figure, heading, link, mono, panel } from "../parts.js";
 import { groupRows } from "./dead-letters.js";
 import { enrich } from "./handlers.js";
 
@@ -13,20 +13,18 @@ export const title = (shown) => shown.parameters[0];
 export async function load(shown, signal) {
   const [name] = shown.parameters;
   shown.own.about ??= await get(pathOf(["handlers", name]), signal);
-  const [all, groups, recent] = await Promise.all([
+  const [all, groups] = await Promise.all([
     get("handlers", signal),
     get(pathOf(["dead-letters", "groups"], { handler: name, limit: 5 }), signal).catch(() => ({})),
-    get(pathOf(["outcomes", name]), signal).catch(() => null),
   ]);
   return {
     about: shown.own.about,
     figures: enrich(all.handlers.find((each) => each.name === name) ?? {}),
     groups,
-    recent,
   };
 }
 
-export function render({ about, figures, groups, recent }, _shown, context) {
+export function render({ about, figures, groups }, _shown, context) {
   const canPublish = !context.deployment?.read_only;
   return [
     h("a", { class: "back", href: "#/" }, icon("back"), "Handlers"),
@@ -47,7 +45,6 @@ export function render({ about, figures, groups, recent }, _shown, context) {
         class: "attention",
         actions: h("a", { href: link(["dead-letters", "handler", about.name]) }, "All of this handler"),
       }, groupRows(groups.items, false)),
-    recent && panel("Last outcomes", null, outcomes(recent.items)),
     h("div", { class: "columns" },
       panel("Where it is", null, facts([
         ["Topic", copyable(about.topic)],
@@ -84,9 +81,4 @@ function options(all) {
     h("details", null, h("summary", null, `${all.length - chosen.length} defaults`),
       table(all.filter((each) => !each.is_set))),
   ];
-}
-
-export function outcomes(items) {
-  if (!items.length) return empty("No outcomes yet", "The last runs of this handler are listed here.");
-  return null;
 }
