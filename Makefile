@@ -86,6 +86,14 @@ wheel: $(READY) ## Build the sdists and wheels into dist/ and test each in a fre
 	for folder in $(TRANSPORTS) .; do $(BIN)/python -m build --quiet --no-isolation --outdir dist $$folder || exit 1; done
 	PACKAGING_DIST=$(CURDIR)/dist $(BIN)/pytest tests/packaging --numprocesses 2 $(ARGS)
 
+.PHONY: images
+images: $(READY) ## Build the Dockerfile with buildah and run docker-compose.yml's commands in it (root, Debian)
+	PACKAGING_IMAGES=1 $(BIN)/pytest tests/packaging/test_images.py $(ARGS)
+
+.PHONY: debian13
+debian13: ## Demo and unit tests on Debian 13's Python 3.13, in a chroot (root, debootstrap)
+	scripts/debian13 sh -ec 'make install && make demo && make test ARGS="tests/unit tests/property"'
+
 .PHONY: constraints
 constraints: ## Renew constraints.txt from the newest versions that pyproject.toml allows
 	$(PYTHON) -m venv --clear build/constraints

@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks import distance
 from benchmarks.figures import Sample, percentile
 from benchmarks.ours import ROOT, Bench
 from benchmarks.peer import POOLS, CeleryPeer
@@ -123,6 +124,8 @@ class Run:
             "handlers/300": lambda: bench.many_handlers(300),
             "throughput/celery, in memory": bench.in_memory_throughput,
         }
+        if "gcpubsub" in self._peers:
+            kinds |= distance.kinds(self._folder / "distance")
         if self._options.backlog:
             kinds["backlog"] = lambda: bench.backlog(self._options.backlog)
         if google is not None:
@@ -246,7 +249,7 @@ def main() -> None:
             for number in range(options.rounds):
                 run.round(partial(say, f"round {number + 1} of {options.rounds}"))
     finally:
-        for part in ("ours", "google"):
+        for part in ("ours", "google", "distance"):
             daemon.stop(folder / part)
             store.stop(folder / part)
         shutil.rmtree(folder, ignore_errors=True)

@@ -11,15 +11,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from benchmarks.ours import Bench
+from benchmarks.peer import CeleryPeer
 from convotic_emulator import daemon
 from tests.support.proxy import run_proxy
 
 ROUND_TRIPS = (0, 20, 50)
+#: Those of `make bench`, which has a peer beside us: kombu's gcpubsub.
+BENCHED = (0, 5, 20, 50)
 CONCURRENCIES = (1, 10, 100)
 WAITS = (0, 5)
 #: Messages a second that are expected at most, to know how large a backlog lasts a while.
@@ -66,6 +70,28 @@ def main() -> None:
     finally:
         daemon.stop(folder)
         shutil.rmtree(folder)
+
+
+def kinds(folder: Path, peer_messages: int = 1000) -> dict[str, Callable[[], float]]:
+    """Return what `make bench` measures: us and gcpubsub, one server, concurrency 100, a no-op."""
+    address = daemon.ensure_running(folder)
+    Bench(folder, 0, 0, address).declare()
+
+    def ours(trip: int) -> float:
+        with delayed(address, trip) as near:
+            return Bench(folder, 0, 0, near).throughput(messages=12_000, concurrency=100)
+
+    def theirs(trip: int) -> float:
+        with delayed(address, trip) as near:
+            extra = {"PUBSUB_EMULATOR_HOST": near}
+            peer = CeleryPeer("gcpubsub://projects/bench-distance", folder / f"peer-{trip}", extra)
+            return peer.throughput("threads", peer_messages)
+
+    return {
+        f"distance/{name}, {trip} ms": partial(measure, trip)
+        for trip in BENCHED
+        for name, measure in (("convotic", ours), ("celery gcpubsub", theirs))
+    }
 
 
 def serve_proxy(address: str, round_trip_ms: float) -> None:

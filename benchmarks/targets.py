@@ -110,6 +110,26 @@ TARGETS = (
         False,
         "MB",
     ),
+    *(
+        Target(
+            f"throughput at {trip} ms, to at 0 ms",
+            f"distance/convotic, {trip} ms",
+            "distance/convotic, 0 ms",
+            bound,
+            True,
+        )
+        for trip, bound in ((5, 0.9), (20, 0.9), (50, 0.8))
+    ),
+    *(
+        Target(
+            f"throughput at {trip} ms, to gcpubsub",
+            f"distance/convotic, {trip} ms",
+            f"distance/celery gcpubsub, {trip} ms",
+            0.0,
+            True,
+        )
+        for trip in (0, 5, 20, 50)
+    ),
     Target("100 ms x 100, to the ideal 1,000/s", "waiting/100", 1000.0, 0.85, True),
     Target("1 s x 1,000, to the ideal 1,000/s", "waiting/1000", 1000.0, 0.85, True),
     Target(

@@ -25,9 +25,15 @@ def broker_address(settings: Settings) -> str:
     Raises:
         ConfigurationError: An embedded server would be a mistake here (production), or can't run.
     """
-    from convotic_emulator import daemon  # noqa: PLC0415 - grpc is not needed to find the store
-
     settings.refuse_embedded_where_wrong()
+    try:
+        from convotic_emulator import daemon  # noqa: PLC0415 - not needed to find the store
+    except ImportError as error:
+        raise ConfigurationError(
+            "The embedded emulator needs the package convotic-emulator, and it is not installed. "
+            "Install it (pip install convotic-emulator), or set PUBSUB_EMULATOR_HOST to a running "
+            "emulator, or CONVOTIC_BROKER_URL to your project."
+        ) from error
     # Resolved: the server, which has another working folder, must mean the same one.
     folder = settings.data_dir.expanduser().resolve()
     try:

@@ -17,6 +17,9 @@ from tests.packaging.support import DISTRIBUTIONS, ROOT
 
 _PATIENCE_SECONDS = 600
 
+#: It needs root, buildah and some minutes: ``make images``.
+collect_ignore = [] if "PACKAGING_IMAGES" in os.environ else ["test_images.py"]
+
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:

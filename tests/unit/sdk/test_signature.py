@@ -117,7 +117,7 @@ def other_wrong_context(message: Any, ctx: ConvoticContext) -> None: ...
     [
         (too_few, "too many positional arguments"),
         (too_many, "missing a required argument: 'third'"),
-        (keyword_only, "missing a required argument: 'shop'"),
+        (keyword_only, "missing a required (keyword-only )?argument: 'shop'"),  # Python's words
         (lambda: None, "too many positional arguments"),
         (generator, "is a generator"),
         (async_generator, "is a generator"),

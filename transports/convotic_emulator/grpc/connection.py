@@ -72,8 +72,9 @@ class Connection(asyncio.Protocol):
         self._http1: asyncio.StreamReaderProtocol | None = None
         self._http1_task: asyncio.Task[None] | None = None
         self.is_paused = False
-        #: Bytes written since the socket took no more.
-        self._unsent_bytes = 0
+        #: What was written since the socket took no more. It is kept here, in one piece: since
+        #: Python 3.12 asyncio counts all the pieces that it keeps, at each write.
+        self._unsent = bytearray()
         self._is_reading = True
         self._next_slice: asyncio.Handle | None = None
         self._abort_timer: asyncio.TimerHandle | None = None
@@ -111,7 +112,9 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on sending, and reading."""
         self.is_paused = False
-        self._unsent_bytes = 0
+        self._flush()
+        if self.is_paused:
+            return  # by what was kept
         if self._http1 is None:
             self._abort_after(None)
         if self._http1 is not None:
@@ -157,6 +160,7 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             if code is not ErrorCode.NO_ERROR:
                 self.write(self.http2.goaway(code, reason))
+            self._flush()
             self._transport.close()
 
     def abort(self) -> None:
@@ -168,10 +172,17 @@ class Connection(asyncio.Protocol):
         """Send bytes; dropped if the client has gone."""
         if self._transport is not None and not self._transport.is_closing():
             if self.is_paused:
-                self._unsent_bytes += len(data)
-            self._transport.write(data)
+                self._unsent += data
+            else:
+                self._transport.write(data)
 
     # Inside
+
+    def _flush(self) -> None:
+        """Give asyncio what was kept."""
+        unsent, self._unsent = self._unsent, bytearray()
+        if unsent and self._transport is not None:
+            self._transport.write(unsent)
 
     def _handle(self) -> None:
         """Handle frames for a slice of time; the rest waits for the loop's next turn."""
@@ -253,7 +264,7 @@ class Connection(asyncio.Protocol):
             self._next_slice = self._loop.call_soon(self._handle)
 
     def _is_stuck(self) -> bool:
-        return self.is_paused and self._unsent_bytes > _MAX_UNSENT_BYTES
+        return self.is_paused and len(self._unsent) > _MAX_UNSENT_BYTES
 
     def _abort_after(self, seconds: float | None) -> None:
         """Disconnect the client unless it mends its ways in time; None: it has."""

@@ -68,11 +68,15 @@ def open_file(path: Path | str) -> sqlite3.Connection:
             _create(file)
         _check(file)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    if str(path) == MEMORY:
-        _write_schema(connection)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA cache_size = -16384")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    try:
+        if str(path) == MEMORY:
+            _write_schema(connection)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA cache_size = -16384")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

@@ -33,6 +33,14 @@ class Store:
 
     def __init__(self, path: Path | str, *, fsync: bool = False) -> None:
         self.database = Database(path, fsync=fsync)
+        try:
+            self._read(path)
+        except BaseException:
+            self.database.rollback()  # or closing it commits
+            self.database.close()
+            raise
+
+    def _read(self, path: Path | str) -> None:
         self.numbers = Numbers(self.database)
         self.counts = Counts(self.database)
         self.backlogs = Backlogs(self.database, self.counts)
@@ -41,7 +49,6 @@ class Store:
         self.resources = Resources(self.database)
         if self.numbers.is_new:
             if self.resources.all():
-                self.database.rollback()
                 raise StoreError(f"The data file {path} is damaged (token); it was not changed.")
             self.commit()
 
