@@ -28,14 +28,14 @@ that takes PUBSUB_EMULATOR_HOST."""
 def command() -> int:
     """Be ``convotic-emulator``: as ``main``, on the usual port and in the usual folder."""
     arguments = sys.argv[1:]
-    options = _parse(arguments, prog="convotic-emulator", port=8085, data_dir=".convotic")
+    options = parse(arguments, prog="convotic-emulator", port=8085, data_dir=".convotic")
     print(f"Data in {options.data_dir}; Ctrl-C ends it.", file=sys.stderr)  # noqa: T201
     return run(options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Be ``python -m convotic_emulator``, which a client starts for a folder of its choice."""
-    return run(_parse(arguments))
+    return run(parse(arguments))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -56,12 +56,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _parse(
+def parse(
     arguments: Sequence[str] | None,
     prog: str = "python -m convotic_emulator",
     port: int = 0,
     data_dir: str | None = None,
 ) -> argparse.Namespace:
+    """Return the options of a command line; exits where it is wrong."""
     parser = argparse.ArgumentParser(prog=prog, description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
