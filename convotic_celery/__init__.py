@@ -41,6 +41,8 @@ if TYPE_CHECKING:
         WorkflowRunNotFound,
     )
     from convotic_celery.sdk import (
+        BatchFailed,
+        BatchOptions,
         CloudEvent,
         ConstantBackoff,
         ConvoticModule,
@@ -62,6 +64,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AckDeadlineExceeded",
+    "BatchFailed",
+    "BatchOptions",
     "CloudEvent",
     "ConfigurationError",
     "ConstantBackoff",
@@ -140,6 +144,8 @@ _HOMES = {
         "WorkflowRunNotFound",
     ),
     "convotic_celery.sdk": (
+        "BatchFailed",
+        "BatchOptions",
         "CloudEvent",
         "ConstantBackoff",
         "ConvoticModule",

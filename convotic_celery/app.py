@@ -195,7 +195,7 @@ class ConvoticApp(Celery):
     @property
     def total_concurrency(self) -> int:
         """How many messages one worker process runs at once: the sum over its handlers."""
-        return max(1, sum(d.options.concurrency for d in self.definitions))
+        return max(1, sum(d.options.slots for d in self.definitions))
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802 - Celery's name
@@ -235,6 +235,9 @@ class ConvoticApp(Celery):
             name: replace(spec, concurrency=min(spec.concurrency, limit))
             for name, spec in options["queues"].items()
         }
+        for task in self.tasks.values():
+            if isinstance(task, HandlerTask) and task.execution.batches is not None:
+                task.execution.batches.bound = limit
         self.conf.broker_transport_options = {**options, "queues": queues}
         self.publisher.forget_session()
 

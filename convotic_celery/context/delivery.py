@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["Delivery", "RouteCall", "RunClock"]
+__all__ = ["BatchDelivery", "Delivery", "RouteCall", "RunClock"]
 
 
 class RunClock(Protocol):
@@ -53,6 +53,17 @@ class Delivery:
             "message_id": self.message_id,
             "attempt": self.attempt,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchDelivery(Delivery):
+    """One call of a handler with many messages; ``message_id`` is that of the first."""
+
+    size: int
+
+    def log_fields(self) -> dict[str, Any]:
+        """Return the fields of every log record about this call."""
+        return {"handler": self.handler, "topic": self.topic, "batch_size": self.size}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

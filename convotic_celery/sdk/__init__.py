@@ -2,6 +2,7 @@
 
 from convotic_celery.names import TARGET_ATTRIBUTE
 from convotic_celery.sdk.backoff import Backoff, ConstantBackoff, ExponentialBackoff
+from convotic_celery.sdk.batch import BatchFailed, BatchOptions
 from convotic_celery.sdk.dead_lettered import DeadLettered
 from convotic_celery.sdk.event import CloudEvent
 from convotic_celery.sdk.handler import HandlerDefinition
@@ -17,6 +18,8 @@ from convotic_celery.sdk.route import RouteDefinition
 __all__ = [
     "TARGET_ATTRIBUTE",
     "Backoff",
+    "BatchFailed",
+    "BatchOptions",
     "CloudEvent",
     "ConstantBackoff",
     "ConvoticModule",

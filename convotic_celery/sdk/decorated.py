@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, Protocol, TypeAlias, TypeVar, overload
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from convotic_celery.context import ConvoticContext, SyncConvoticContext
     from convotic_celery.sdk.http import RouteRequest
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     WorkerHandler: TypeAlias = (
         Callable[[WorkerMessage[Any], ConvoticContext], Awaitable[object]]
         | Callable[[WorkerMessage[Any], SyncConvoticContext], object]
+        | Callable[[list[WorkerMessage[Any]], ConvoticContext], Awaitable[object]]
+        | Callable[[list[WorkerMessage[Any]], SyncConvoticContext], object]
     )
     #: The same for routes; further parameters are FastAPI's to fill.
     RouteHandler: TypeAlias = (
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
         | Callable[Concatenate[RouteRequest[Any], SyncConvoticContext, ...], object]
     )
 
-__all__ = ["DecoratedHandler", "HandlerDecorator", "make_callable"]
+__all__ = ["DecoratedBatchHandler", "DecoratedHandler", "HandlerDecorator", "make_callable"]
 
 DataT_contra = TypeVar("DataT_contra", contravariant=True)
 ContextT_contra = TypeVar("ContextT_contra", contravariant=True)
@@ -40,14 +42,10 @@ ResultT_co = TypeVar("ResultT_co", covariant=True)
 DataT = TypeVar("DataT")
 
 
-class DecoratedHandler(Protocol[DataT_contra, ContextT_contra, ResultT_co]):
-    """The function as it was written, with :meth:`delay` and :meth:`adelay`."""
+class Publishable(Protocol[DataT_contra]):
+    """What a registered function gets: it can be published to."""
 
     __name__: str
-
-    def __call__(self, message: WorkerMessage[DataT_contra], ctx: ContextT_contra) -> ResultT_co:
-        """Call the function, as a test does."""
-        ...
 
     def delay(
         self,
@@ -74,6 +72,28 @@ class DecoratedHandler(Protocol[DataT_contra, ContextT_contra, ResultT_co]):
         ...
 
 
+class DecoratedHandler(
+    Publishable[DataT_contra], Protocol[DataT_contra, ContextT_contra, ResultT_co]
+):
+    """The function as it was written, with ``delay`` and ``adelay``."""
+
+    def __call__(self, message: WorkerMessage[DataT_contra], ctx: ContextT_contra) -> ResultT_co:
+        """Call the function, as a test does."""
+        ...
+
+
+class DecoratedBatchHandler(
+    Publishable[DataT_contra], Protocol[DataT_contra, ContextT_contra, ResultT_co]
+):
+    """The same of a handler that takes many messages at once; ``delay`` publishes one."""
+
+    def __call__(
+        self, messages: Sequence[WorkerMessage[DataT_contra]], ctx: ContextT_contra
+    ) -> ResultT_co:
+        """Call the function, as a test does."""
+        ...
+
+
 class HandlerDecorator(Protocol):
     """What ``module.worker(...)`` returns."""
 
@@ -87,6 +107,16 @@ class HandlerDecorator(Protocol):
     def __call__(
         self, handler: Callable[[WorkerMessage[DataT], SyncConvoticContext], None], /
     ) -> DecoratedHandler[DataT, SyncConvoticContext, None]: ...
+    @overload
+    def __call__(
+        self,
+        handler: Callable[[list[WorkerMessage[DataT]], ConvoticContext], Coroutine[Any, Any, None]],
+        /,
+    ) -> DecoratedBatchHandler[DataT, ConvoticContext, Coroutine[Any, Any, None]]: ...
+    @overload
+    def __call__(
+        self, handler: Callable[[list[WorkerMessage[DataT]], SyncConvoticContext], None], /
+    ) -> DecoratedBatchHandler[DataT, SyncConvoticContext, None]: ...
 
 
 def make_callable(handler: Any, queue: str) -> Any:

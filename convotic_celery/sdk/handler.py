@@ -26,7 +26,7 @@ from convotic_celery.sdk.middleware import (
 )
 from convotic_celery.sdk.payload_type import LARGE_BYTES, PayloadType
 from convotic_celery.sdk.selector import find_misfit
-from convotic_celery.sdk.signature import inspect_handler
+from convotic_celery.sdk.signature import BATCH, WORKER, inspect_handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -64,6 +64,11 @@ class HandlerDefinition:
     middleware: tuple[WorkerMiddleware, ...] = ()
     #: The module's; ``ctx.resource(...)`` returns what it yields.
     lifespan: Lifespan | None = None
+
+    @property
+    def runs_on_loop(self) -> bool:
+        """Whether its runs are coroutines: a batch waits for its messages, plain handlers too."""
+        return self.is_async or self.options.batch is not None
 
     @cached_property
     def call(self) -> Callable[..., Any]:
@@ -115,6 +120,11 @@ class HandlerDefinition:
 
     def with_options(self, options: WorkerOptions) -> HandlerDefinition:
         """Return this handler with other options; derives and checks names and filter again."""
+        if (options.batch is None) is not (self.options.batch is None):
+            raise ModuleError(
+                f"{self.source}: whether a handler takes batches is decided where it is defined; "
+                "settings can only change their max_size and max_wait."
+            )
         changed = replace(
             self,
             options=options,
@@ -137,6 +147,11 @@ class HandlerDefinition:
         self._check_options()
 
     def _check_options(self) -> None:
+        if self.options.batch is not None and self.middleware and not self.is_async:
+            raise ModuleError(
+                f"{self.source} is a plain def handler with batch=, and has middleware, whose "
+                "hooks run once a message, on the event loop: make the handler an async def."
+            )
         for option in ("deduplicate", "concurrency_key"):
             selector = getattr(self.options, option)
             problem = selector and find_misfit(selector, self.payload_type)
@@ -170,7 +185,7 @@ def define_handler(
     Raises HandlerSignatureError for a function that can't be a handler and ModuleError for a name
     or filter that Pub/Sub would refuse; both name the rule.
     """
-    signature = inspect_handler(handler)
+    signature = inspect_handler(handler, WORKER if options.batch is None else BATCH)
     queue = queue_of(topic, module, name if name is None else check_handler_name(name))
     definition = HandlerDefinition(
         module=module,

@@ -20,6 +20,7 @@ from pydantic.alias_generators import to_snake
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from convotic_celery.sdk.backoff import Backoff
+from convotic_celery.sdk.batch import BatchOptions
 from convotic_celery.sdk.dead_lettered import DeadLettered
 from convotic_celery.sdk.error_types import ErrorTypes
 from convotic_celery.sdk.event import CloudEvents
@@ -59,7 +60,8 @@ _Rate = Annotated[str | float, AfterValidator(check_rate)]
 def _default_waiting_retries(validated: dict[str, Any]) -> int:
     # Absent if it was invalid, which is reported separately.
     concurrency: int = validated.get("concurrency", 1)
-    return max(100, 10 * concurrency)
+    batch: BatchOptions | None = validated.get("batch")
+    return max(100, 10 * concurrency * (batch.max_size if batch else 1))
 
 
 class WorkerOptionsDict(TypedDict, total=False):
@@ -68,6 +70,7 @@ class WorkerOptionsDict(TypedDict, total=False):
     max_retries: int
     ack_deadline: float | timedelta
     concurrency: int
+    batch: BatchOptions | None
     buffer: int | None
     backoff: Backoff | None
     subscription: str | None
@@ -128,7 +131,13 @@ class WorkerOptions(BaseModel):
         default=1,
         ge=1,
         le=10_000,
-        description="How many messages of this handler one worker process runs at once.",
+        description="How many messages of this handler one worker process runs at once; of a "
+        "handler with batch, how many batches.",
+    )
+    batch: BatchOptions | None = Field(
+        default=None,
+        description="The handler takes a list of messages: BatchOptions(max_size=100, "
+        "max_wait=0.2). Each is settled by itself; needs the default pool or -P threads.",
     )
     buffer: int | None = Field(
         default=None,
@@ -313,6 +322,11 @@ class WorkerOptions(BaseModel):
         A message whose key is busy is delivered more often without a run.
         """
         return 100 if self.needs_store else min(100, max(10, 3 * self.max_runs))
+
+    @property
+    def slots(self) -> int:
+        """How many messages one worker process may have running: all of its batches'."""
+        return self.concurrency * (self.batch.max_size if self.batch else 1)
 
     @property
     def needs_store(self) -> bool:

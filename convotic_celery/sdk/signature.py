@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -15,7 +16,14 @@ from convotic_celery.sdk.message import WorkerMessage
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["HandlerKind", "HandlerSignature", "inspect_handler", "inspect_step"]
+__all__ = [
+    "BATCH",
+    "WORKER",
+    "HandlerKind",
+    "HandlerSignature",
+    "inspect_handler",
+    "inspect_step",
+]
 
 #: Context class names by kind of handler. By name: the sdk does not import the context.
 _CONTEXT_OF = {True: "ConvoticContext", False: "SyncConvoticContext"}
@@ -34,9 +42,16 @@ class HandlerKind:
     called: str = "handler"
     #: Whether there may be parameters after the context, which FastAPI fills for a route.
     takes_more: bool = False
+    #: Whether the first parameter is a list of these.
+    takes_list: bool = False
 
 
-_WORKER = HandlerKind(takes=WorkerMessage, first="message", reads="message.data")
+WORKER = HandlerKind(takes=WorkerMessage, first="message", reads="message.data")
+#: With the option batch.
+BATCH = HandlerKind(
+    takes=WorkerMessage, first="messages", reads="message.data of each", takes_list=True
+)
+_LISTS = (list, Sequence)
 _STEP = HandlerKind(takes=object, first="run", reads="run.input", called="step")
 
 
@@ -55,9 +70,7 @@ class HandlerSignature:
     extra: Mapping[str, inspect.Parameter] = field(default_factory=dict)
 
 
-def inspect_handler(
-    handler: Callable[..., object], kind: HandlerKind = _WORKER
-) -> HandlerSignature:
+def inspect_handler(handler: Callable[..., object], kind: HandlerKind = WORKER) -> HandlerSignature:
     """Return the parts of the signature.
 
     Raises HandlerSignatureError, naming file and line, unless ``handler`` is a ``def`` or
@@ -88,14 +101,14 @@ def inspect_step(step: Callable[..., object], workflow: str) -> str:
     where = f"{source}: {workflow}, step {_name_of(step)}"
     _check_function(step, function, where)
     run, context, _ = _bind(step, where, _STEP)
-    given = _annotation(run, function, _WORKER)
+    given = _annotation(run, function, WORKER)
     if WorkerMessage in (given, get_origin(given)):
         raise HandlerSignatureError(
             f"{where} takes a message, but a step is called as step(run, ctx) with a WorkflowRun: "
             "run.input, run.results."
         )
     is_async = inspect.iscoroutinefunction(function)
-    _check_context(_annotation(context, function, _WORKER), is_async=is_async, where=where)
+    _check_context(_annotation(context, function, WORKER), is_async=is_async, where=where)
     return source
 
 
@@ -219,6 +232,8 @@ def _scope_of(function: Any, kind: HandlerKind) -> tuple[dict[str, Any], dict[st
 
 
 def _payload_type(annotation: Any, where: str, kind: HandlerKind) -> Any:
+    if kind.takes_list and not isinstance(annotation, _Unresolved):
+        annotation = _item_of(annotation, where, kind)
     if annotation in (None, Any, object, kind.takes):
         return None
     if isinstance(annotation, _Unresolved):
@@ -228,12 +243,28 @@ def _payload_type(annotation: Any, where: str, kind: HandlerKind) -> Any:
             f"TYPE_CHECKING: it is needed to validate {kind.first}s."
         )
     if get_origin(annotation) is not kind.takes:
+        is_list = kind is WORKER and get_origin(annotation) in _LISTS
+        hint = " To take many messages at once, set the option batch." if is_list else ""
+        wanted = f"{kind.takes.__name__}[...]"
         raise HandlerSignatureError(
             f"{where}: the first parameter is the {kind.first}, but is annotated {annotation!r}. "
-            f"Annotate it {kind.takes.__name__}[...] and read {kind.reads}."
+            f"Annotate it {f'list[{wanted}]' if kind.takes_list else wanted} and read "
+            f"{kind.reads}.{hint}"
         )
     (payload_type,) = get_args(annotation)
     return None if payload_type is Any or isinstance(payload_type, TypeVar) else payload_type
+
+
+def _item_of(annotation: Any, where: str, kind: HandlerKind) -> Any:
+    """Return the annotation of a list's items."""
+    if annotation in (None, Any, object, *_LISTS):
+        return None
+    if get_origin(annotation) not in _LISTS:
+        raise HandlerSignatureError(
+            f"{where}: with the option batch the first parameter is a list of messages, but is "
+            f"annotated {annotation!r}. Annotate it list[{kind.takes.__name__}[...]]."
+        )
+    return get_args(annotation)[0]
 
 
 def _check_context(annotation: Any, *, is_async: bool, where: str) -> None:

@@ -111,13 +111,17 @@ class AppUnderTest:
     async def run_due(self) -> list[RunSeen]:
         """Run all messages that are due now, and those they publish; return the outcomes.
 
-        Deliveries run one at a time, in the order of publishing. A message that fails waits for its
-        retry: move :attr:`clock`, and call this again.
+        Deliveries run one at a time, in the order of publishing; a handler with ``batch`` gets all
+        that are due, up to its ``max_size``. A message that fails waits for its retry: move
+        :attr:`clock`, and call this again.
         """
         first = len(self.runs)
         while due := await self._take_due():
-            for pending in due:
-                await self._runner.run(pending)
+            for group in _groups(due):
+                if group[0].definition.options.batch is None:
+                    await self._runner.run(group[0])
+                else:
+                    await self._runner.run_together(group)
                 check_awaited(self._unawaited)
                 if len(self.runs) - first > MAX_RUNS:
                     raise AssertionError(f"more than {MAX_RUNS} deliveries without an end")
@@ -220,6 +224,20 @@ async def convotic_app(
         await app.store.aclose()
         app.store.close()
         app.close()
+
+
+def _groups(due: list[Pending]) -> list[list[Pending]]:
+    """Return what is run together, in the order of the first of each."""
+    groups: list[list[Pending]] = []
+    open_groups: dict[str, list[Pending]] = {}
+    for pending in due:
+        batch = pending.definition.options.batch
+        group = open_groups.get(pending.definition.queue) if batch else None
+        if group is None or batch is None or len(group) >= batch.max_size:
+            group = open_groups[pending.definition.queue] = []
+            groups.append(group)
+        group.append(pending)
+    return groups
 
 
 async def _delete_keys(app: ConvoticApp, prefix: str) -> None:

@@ -50,6 +50,12 @@ class Runner:
         self.runs: list[RunSeen] = []
         self.dead_letters: list[DeadLetterSeen] = []
 
+    async def run_together(self, group: list[Pending]) -> None:
+        """Run deliveries of one handler at once: those of a batch."""
+        task: Any = self._app.tasks[group[0].definition.queue]
+        task.execution.batches.bound = len(group)
+        await asyncio.gather(*(self.run(each) for each in group))
+
     async def run(self, pending: Pending) -> None:
         """Run a delivery to its outcome."""
         pending.deliveries += 1

@@ -87,6 +87,10 @@ class RunDeadline:
         self.ends_at = self._begun + limit_seconds
         return True
 
+    def hold(self, seconds: float) -> bool:
+        """Keep the lease for so many seconds from now; False where nobody here can."""
+        return self._hold(seconds)
+
     def watch(self, timeout: asyncio.Timeout) -> None:
         """Note what stops the run, so that it can be moved."""
         self._timeout = timeout, asyncio.get_running_loop()

@@ -24,7 +24,7 @@ from convotic_celery.runtime.execution.dead_letter_hook import (
     describe,
 )
 from convotic_celery.sdk.message import WorkerMessage
-from convotic_celery.sdk.middleware import tell_error_async, tell_error_sync
+from convotic_celery.sdk.middleware import compose_async, tell_error_async, tell_error_sync
 from convotic_celery.sdk.returned import check_returned
 
 if TYPE_CHECKING:
@@ -59,6 +59,17 @@ class ContextSource(Protocol):
 
     def sync_context(self, delivery: Delivery) -> Any:
         """Return the context of a ``def`` handler."""
+        ...
+
+
+class BatchCaller(Protocol):
+    """Calls a handler with many messages: :class:`.Batches`."""
+
+    #: No more messages than this come together; None: as many as the options say.
+    bound: int | None
+
+    async def call(self, execution: Execution, step: CallHandler) -> None:
+        """Call the handler with this message and others; raises what that means for this one."""
         ...
 
 
@@ -121,6 +132,8 @@ class Execution:
     replays: ReplayTokens | None = None
     guard: KeyLock | None = None
     lifespans: Lifespans | None = None
+    #: Of a handler that takes many messages at once.
+    batches: BatchCaller | None = None
 
     def do_async(self, step: object) -> Coroutine[Any, Any, Any]:
         """Do one step of a run of an ``async def`` handler."""
@@ -180,6 +193,9 @@ class CallHook:
 
 async def _call_async(execution: Execution, step: CallHandler) -> None:
     definition, resource = execution.definition, None
+    if execution.batches is not None and not definition.middleware:
+        await execution.batches.call(execution, step)
+        return
     if execution.lifespans is not None:
         resource = await execution.lifespans.enter(definition)
     delivery = build_delivery(definition, step.facts, step.deadline, resource)
@@ -188,11 +204,25 @@ async def _call_async(execution: Execution, step: CallHandler) -> None:
         await _call_until_deadline(definition, step.message, ctx, step.deadline)
         return
     try:
-        await _call_until_deadline(definition, step.message, ctx, step.deadline)
+        if execution.batches is not None:
+            await _call_batched(execution, execution.batches, step, ctx)
+        else:
+            await _call_until_deadline(definition, step.message, ctx, step.deadline)
     except Exception as error:
         async with asyncio.timeout(max(1.0, definition.options.deadline_grace / 2)):
             await tell_error_async(definition.middleware, step.message, ctx, error)
         raise
+
+
+async def _call_batched(
+    execution: Execution, batches: BatchCaller, step: CallHandler, ctx: object
+) -> None:
+    """Call a message's hooks around its wait for the batch. Hooks are not stopped at a deadline."""
+
+    async def wait(_message: object, _ctx: object) -> None:
+        await batches.call(execution, step)
+
+    await compose_async(wait, execution.definition.middleware)(step.message, ctx)
 
 
 async def _call_until_deadline(

@@ -122,8 +122,8 @@ class HandlerTask(Task[Any, Any]):
 
     @property
     def runs_on_loop(self) -> bool:
-        """True for an ``async def`` handler."""
-        return self.definition.is_async
+        """True for an ``async def`` handler, and for one that takes batches."""
+        return self.definition.runs_on_loop
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the handler on a message (in a worker), or on data (called directly, for tests)."""
@@ -133,7 +133,7 @@ class HandlerTask(Task[Any, Any]):
             self._call_directly(*args, **kwargs)
             return
         run = attempt(self.execution, args[0], facts, self._start_deadline(str(request.id)))
-        if self.definition.is_async:
+        if self.definition.runs_on_loop:
             ended = run_coroutine(self, drive_async(run, self.execution))
         else:
             ended = drive_sync(run, self.execution)
@@ -244,7 +244,7 @@ class HandlerTask(Task[Any, Any]):
             options.run_limit, lambda _: True, bound_seconds=options.max_lease_duration
         )
         run = run_handler(self.execution, message, facts, deadline)
-        if self.definition.is_async:
+        if self.definition.runs_on_loop:
             run_coroutine(self, drive_async(run, self.execution))
         else:
             drive_sync(run, self.execution)

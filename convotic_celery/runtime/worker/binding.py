@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from kombu import Exchange, Queue
 
 from convotic_celery.names import prefixed
+from convotic_celery.runtime.execution.batches import Batches
 from convotic_celery.runtime.execution.invoke import Execution
 from convotic_celery.runtime.execution.task import HandlerTask
 from convotic_celery.runtime.locks.key_lock import KeyLock
@@ -47,6 +48,7 @@ def make_execution(  # noqa: PLR0917 - one of each, all of other types
         replays,
         guard=KeyLock(definition, store) if definition.options.needs_store else None,
         lifespans=lifespans if definition.lifespan else None,
+        batches=Batches() if definition.options.batch else None,
     )
 
 
@@ -110,7 +112,7 @@ def queue_spec(
         ModuleError: With the prefix a name is too long.
     """
     options = definition.options
-    concurrency = min(options.concurrency, max_concurrency or options.concurrency)
+    concurrency = min(options.slots, max_concurrency or options.slots)
     return QueueSpec(
         queue=definition.queue,
         topic=prefixed(prefix, definition.topic, "topic"),

@@ -150,7 +150,20 @@ class HandlerWorker(Worker):
             raise click.UsageError(
                 f"There is no queue {unknown}. The queues are: {', '.join(known)}."
             ) from None
+        self._refuse_batches_of_one()
         self.app.pauses.deselect(self.app.amqp.queues)
+
+    def _refuse_batches_of_one(self) -> None:
+        """Refuse a handler of batches where each process has one message at a time."""
+        if not issubclass(self.pool_cls, PreforkPool | SoloPool):
+            return
+        consumed = self.app.amqp.queues.consume_from
+        batched = [d.queue for d in self.app.definitions if d.options.batch and d.queue in consumed]
+        if batched:
+            raise click.UsageError(
+                f"{', '.join(batched)}: a handler with batch= needs a pool that has many messages "
+                "in one process. Leave -P out, use -P threads, or exclude the queue with -X."
+            )
 
     def extra_info(self) -> str:
         """Return what stands below Celery's banner: the handlers, and Celery's tasks."""
