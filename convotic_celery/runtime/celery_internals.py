@@ -6,6 +6,7 @@ only a worker needs is imported when it is called, so that a web server does not
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from celery.utils.threads import get_ident
 __all__ = [
     "OVERRIDDEN",
     "TASKS",
+    "clear_frames",
     "custom_pool_name",
     "has_auto_concurrency",
     "install_cold_stop",
@@ -26,6 +28,7 @@ __all__ = [
     "make_request_class",
     "pool_class",
     "run_ready_callbacks",
+    "spare_suspended_frames",
     "thread_or_greenlet",
     "worker_hostname",
 ]
@@ -89,6 +92,42 @@ def is_celerys_tracer(tracer: object) -> bool:
     code = getattr(tracer, "__code__", None)
     celerys = trace.TraceInfo.handle_ignore.__code__.co_filename
     return code is not None and code.co_filename == celerys and not hasattr(tracer, "__wrapped__")
+
+
+#: A coroutine that waits is none of the error's that has passed through it.
+_MAY_BE_SUSPENDED = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+
+
+def clear_frames(error: BaseException | None = None) -> None:
+    """Do what ``celery.app.trace.traceback_clear`` does, and end nothing that still runs.
+
+    Celery clears all frames of a failed run's traceback, to free what their variables hold. An
+    exception that several runs raise (a constant of a module, the failure of a future that many
+    wait for) has the frames of them all, and to clear the frame of a coroutine that waits closes
+    it: its message would never be settled. Python 3.13 refuses that.
+    """
+    traceback = error.__traceback__ if error is not None else None
+    while traceback is not None:
+        frame, traceback = traceback.tb_frame, traceback.tb_next
+        if not frame.f_code.co_flags & _MAY_BE_SUSPENDED:
+            try:
+                frame.clear()
+            except RuntimeError:  # it is being executed
+                continue
+
+
+def spare_suspended_frames() -> Callable[[], None]:
+    """Have Celery's tracer use :func:`clear_frames`; return what undoes that. Idempotent."""
+    from celery.app import trace  # noqa: PLC0415 - see above
+
+    tracer: Any = trace
+    celerys = tracer.traceback_clear
+    tracer.traceback_clear = clear_frames
+
+    def undo() -> None:
+        tracer.traceback_clear = celerys
+
+    return undo
 
 
 def make_request_class(base: type[Any], task: Any, pool: Any, hostname: str, eventer: Any) -> Any:

@@ -230,10 +230,7 @@ def _lost() -> Deferred:
 
 
 def _copy(error: Exception) -> Exception:
-    """Return another exception like this, since each run raises one, with its own context.
-
-    One that several raise ends up in its own context, where Python looks for the end for ever.
-    """
+    """Return another exception like this: each run raises its own, with its own traceback."""
     try:
         copied = copy.copy(error)
     except Exception:  # noqa: BLE001 - a class of the user's, with arguments of its own

@@ -22,7 +22,12 @@ from celery.app.task import Context
 from celery.exceptions import Ignore, Retry
 from celery.utils.nodenames import gethostname
 
-from convotic_celery.runtime.celery_internals import TASKS, is_celerys_tracer, worker_hostname
+from convotic_celery.runtime.celery_internals import (
+    TASKS,
+    clear_frames,
+    is_celerys_tracer,
+    worker_hostname,
+)
 from convotic_celery.runtime.execution.current_run import CURRENT_RUN, key_stacks_by_run
 from convotic_celery.runtime.execution.task import HandlerTask
 
@@ -158,7 +163,7 @@ class LoopTracer:
             )
             return einfo
         finally:
-            trace.traceback_clear(error)
+            clear_frames(error)
 
     def _clean_up(self) -> None:
         for clean_up in self._cleanups:

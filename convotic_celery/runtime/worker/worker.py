@@ -115,6 +115,7 @@ class HandlerWorker(Worker):
         if kwargs.get("pool_start_method") == "fork":
             logger.warning("Using spawn instead of fork: gRPC does not survive a fork")
         kwargs["pool_start_method"] = "spawn"
+        celery_internals.spare_suspended_frames()
         super().setup_defaults(*args, **kwargs)
         self.delayed_publisher = DelayedPublisher(self.app.services)
         self.pool_cls = choose_pool(self.pool_cls)

@@ -31,14 +31,15 @@ def make_module(**options: Any) -> tuple[ConvoticModule, list[list[int]]]:
 
 
 async def test_due_messages_are_called_together() -> None:
-    """Up to max_size at once; those that failed are retried, together again."""
+    """Up to max_size at once; those that failed are retried, each when it is due."""
     module, calls = make_module()
     async with convotic_app(module) as app:
         for number in range(6):
             await app.publish("numbers", data=number)
         runs = await app.drain()
 
-    assert calls == [[0, 1, 2, 3], [4, 5], [1, 3, 5]]
+    assert calls[:2] == [[0, 1, 2, 3], [4, 5]]
+    assert sorted(n for call in calls[2:] for n in call) == [1, 3, 5]
     assert [run.outcome for run in runs].count("succeeded") == 6
     assert [run.outcome for run in runs].count("retried") == 3
 

@@ -166,3 +166,47 @@ def test_get_implementation_and_aliases_know_pools_by_name(monkeypatch: pytest.M
     assert celery_internals.custom_pool_name() is None
     monkeypatch.setitem(aliases, "custom", "some.pool:TaskPool")
     assert celery_internals.custom_pool_name() == "some.pool:TaskPool"
+
+
+def test_celerys_tracer_clears_frames_by_the_name_that_we_replace() -> None:
+    """``trace.traceback_clear``; the replacement is undone."""
+    tracer: Any = trace
+    celerys = tracer.traceback_clear
+    inner = [code for code in tracer.build_tracer.__code__.co_consts if inspect.iscode(code)]
+    assert "traceback_clear" in {name for code in inner for name in code.co_names}
+    undo = celery_internals.spare_suspended_frames()
+    try:
+        assert tracer.traceback_clear is celery_internals.clear_frames
+    finally:
+        undo()
+    assert tracer.traceback_clear is celerys
+
+
+def test_what_a_finished_function_holds_is_freed_and_a_suspended_coroutine_lives() -> None:
+    """An error has the frames of all through which it has passed."""
+    shared = ValueError("shared")
+
+    def fail() -> None:
+        large = bytearray(10)
+        assert large
+        raise shared
+
+    class Pause:
+        def __await__(self) -> Any:
+            yield
+
+    async def wait_while_handling() -> str:
+        try:
+            fail()
+        except ValueError:
+            await Pause()
+        return "went on"
+
+    coroutine = wait_while_handling()
+    coroutine.send(None)
+    celery_internals.clear_frames(shared)
+
+    traceback: Any = shared.__traceback__
+    assert "large" not in traceback.tb_next.tb_frame.f_locals
+    with pytest.raises(StopIteration, match="went on"):
+        coroutine.send(None)

@@ -4,18 +4,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
+import threading
 from typing import Any
 
 import pytest
 
+from convotic_celery.runtime import celery_internals
 from convotic_celery.runtime.delivery.settlement import Deferred
 from convotic_celery.runtime.execution import worker_faults
 from convotic_celery.runtime.execution.worker_faults import find_worker_fault
+from convotic_celery.runtime.pool.pool import TaskPool
 from convotic_celery.sdk.outcomes import DeadLetter, Drop, Retry
 from tests.support.waiting import wait_until
-from tests.unit.runtime.support import define, make_app, make_request
+from tests.unit.runtime.support import define, make_app, make_request, receive
 
 
 def broken(*_: Any, **__: Any) -> Any:
@@ -114,3 +118,43 @@ def test_other_errors_are_no_fault_of_the_worker() -> None:
     assert find_worker_fault(one) is None
     assert find_worker_fault(Deferred("busy", 1.0)) is None
     assert find_worker_fault(RuntimeError("can't start new thread")) is not None
+
+
+@pytest.mark.parametrize("kind", ["async", "plain"])
+def test_one_exception_of_several_runs_costs_none_of_them(kind: str, pool: TaskPool) -> None:
+    """A constant, or a failed future that many wait for: each message has its own outcome."""
+    shared, go_on = ValueError("shared"), threading.Event()
+
+    async def fail(message: Any, ctx: Any) -> None:
+        raise shared
+
+    def fail_plainly(message: Any, ctx: Any) -> None:
+        raise shared
+
+    async def hook(dead: Any, ctx: Any) -> None:
+        if dead.message_id == "slow":
+            await asyncio.to_thread(go_on.wait)
+
+    def hook_plainly(dead: Any, ctx: Any) -> None:
+        if dead.message_id == "slow":
+            go_on.wait()
+
+    handler, dead = (fail, hook) if kind == "async" else (fail_plainly, hook_plainly)
+    definition = define(handler, on_dead_letter=dead, concurrency=2)
+    app = make_app(definition)
+    pool.app = app
+    undo = celery_internals.spare_suspended_frames()
+    try:
+        messages = {}
+        for name in ("slow", "quick"):
+            received = receive(message_id=name)
+            request, messages[name], _ = make_request(app, definition, pool, received, attempt=6)
+            request.execute_using_pool(pool)
+        wait_until(messages["quick"].settled.is_set)
+        assert not messages["slow"].settlements
+        go_on.set()
+        wait_until(messages["slow"].settled.is_set)
+    finally:
+        undo()
+
+    assert [each.settlement[0] for each in messages.values()] == ["dead_letter"] * 2
