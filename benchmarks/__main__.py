@@ -108,6 +108,10 @@ class Run:
         kinds |= {
             "throughput/convotic, events on": lambda: bench.throughput(events=True),
             "throughput/convotic, deduplicate": lambda: bench.throughput(deduplicate=1),
+            "rows/batches": lambda: bench.throughput(handler="stored-batch"),
+            "rows/one by one": lambda: bench.throughput(
+                handler="stored", messages=min(3000, self._options.messages)
+            ),
             "throughput/convotic, two workers": lambda: bench.throughput(workers=2),
             "latency/convotic": bench.latency,
             "latency/celery rabbitmq": lambda: self._peer("rabbitmq").latency(

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from convotic_celery import ConvoticContext, ConvoticModule, WorkerMessage
+from convotic_celery import (
+    BatchOptions,
+    ConvoticContext,
+    ConvoticModule,
+    SyncConvoticContext,
+    WorkerMessage,
+)
 from convotic_order_processor.handler import process_order
 from convotic_order_processor.models import Order  # noqa: TC001  # read when the handler registers
 
@@ -57,8 +65,41 @@ async def note_order(message: WorkerMessage[Order], ctx: ConvoticContext) -> Non
     note(0)
 
 
-_HANDLERS: dict[str, Any] = {"": note_arrival, "typed": note_typed, "order": note_order}
-module.worker(TOPIC, **_OPTIONS)(_HANDLERS[os.environ.get("CONVOTIC_TEST_BENCH_HANDLER", "")])
+def note_stored(message: WorkerMessage, ctx: SyncConvoticContext) -> None:
+    """Write a row to a database, as an ordinary handler does: a transaction a message."""
+    _store([message], ctx)
+
+
+def note_stored_batch(messages: list[WorkerMessage], ctx: SyncConvoticContext) -> None:
+    """The same for many: a transaction a batch."""
+    _store(messages, ctx)
+
+
+def _store(messages: list[WorkerMessage], _ctx: SyncConvoticContext) -> None:
+    rows = [(message.id, message.data["padding"]) for message in messages]
+    with _lock:
+        if not _databases:
+            _databases.append(sqlite3.connect(_path.with_suffix(".db"), check_same_thread=False))
+            _databases[0].execute("CREATE TABLE IF NOT EXISTS stored (id TEXT, padding TEXT)")
+        with _databases[0] as database:
+            database.executemany("INSERT INTO stored VALUES (?, ?)", rows)
+        for message in messages:
+            note(message.data["sent"])
+
+
+_lock = threading.Lock()
+_databases: list[sqlite3.Connection] = []
+_HANDLERS: dict[str, Any] = {
+    "": note_arrival,
+    "typed": note_typed,
+    "order": note_order,
+    "stored": note_stored,
+    "stored-batch": note_stored_batch,
+}
+_handler = os.environ.get("CONVOTIC_TEST_BENCH_HANDLER", "")
+if _handler == "stored-batch":
+    _OPTIONS |= {"batch": BatchOptions(max_size=100, max_wait=0.2), "concurrency": 2}
+module.worker(TOPIC, **_OPTIONS)(_HANDLERS[_handler])
 
 
 def note(sent: int) -> None:

@@ -71,6 +71,9 @@ TARGETS = (
         True,
     ),
     Target("order handler, to our no-op", "orders/convotic", _OURS, 0.26, True),
+    Target(
+        "rows in a database, batches, to one by one", "rows/batches", "rows/one by one", 3.0, True
+    ),
     Target("throughput, two workers, to one", "throughput/convotic, two workers", _OURS, 0.0, True),
     Target("throughput, to Celery in memory", _OURS, "throughput/celery, in memory", 0.0, True),
     *(

@@ -45,7 +45,8 @@ def run(
     pool: Any, handler: Callable[..., Any], count: int, *, attempt: int = 1, **options: Any
 ) -> list[RecordingMessage]:
     """Give a batch handler so many messages and wait for their settlements."""
-    options = {"batch": BatchOptions(max_size=count, max_wait=5), "ack_deadline": 10} | options
+    defaults: dict[str, Any] = {"batch": BatchOptions(max_size=count, max_wait=5)}
+    options = defaults | {"ack_deadline": 10} | options
     definition = define(handler, **options)
     app = make_app(definition)
     pool.app = app
@@ -306,4 +307,4 @@ def test_batch_failed_checks_what_it_is_given() -> None:
     with pytest.raises(ValueError, match="without a failure"):
         BatchFailed({})
     with pytest.raises(TypeError, match="each with its exception; not str with str"):
-        BatchFailed({"m-1": "bad"})  # type: ignore[dict-item]  # the mistake
+        BatchFailed({"m-1": "bad"})  # type: ignore[arg-type]  # the mistake
