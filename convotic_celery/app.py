@@ -112,6 +112,7 @@ class ConvoticApp(Celery):
     """
 
     log_cls = "convotic_celery.runtime.worker.logs:WorkerLogging"
+    events_cls = "convotic_celery.runtime.worker.events:WorkerEvents"
     task_cls = "convotic_celery.runtime.execution.task:ConvoticTask"
     _tasks: dict[str, Any]
 

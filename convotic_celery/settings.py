@@ -270,6 +270,11 @@ class Settings(BaseSettings):
         "terminal and JSON otherwise.",
     )
 
+    gossip: bool = Field(
+        default=False,
+        description="Run Celery's gossip in workers: each then gets the events of all others, "
+        "which grows with the square of their number.",
+    )
     health_port: int | None = Field(
         default=None,
         ge=0,

@@ -135,6 +135,11 @@ class HandlerWorker(Worker):
         if issubclass(self.pool_cls, PreforkPool):
             self._set_time_limits()
 
+    def prepare_args(self, **kwargs: Any) -> dict[str, Any]:
+        """Leave gossip off unless it is wanted: with it every worker gets the events of all."""
+        args: dict[str, Any] = super().prepare_args(**kwargs)
+        return args if self.app.settings.gossip else {**args, "without_gossip": True}
+
     def setup_queues(self, include: Any, exclude: Any = None) -> None:
         """Select what ``-Q`` and ``-X`` name; an unknown name is an error of the command line."""
         try:

@@ -13,11 +13,12 @@ within its topic: an order comes by ``celery.control``, whatever is written in a
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from convotic_pubsub.celery.codec import decode_envelope
 from convotic_pubsub.celery.control_subscription import (
@@ -38,9 +39,16 @@ if TYPE_CHECKING:
     from convotic_pubsub.outgoing import IfMissing
     from convotic_pubsub.queue import PayloadDict, Received
 
-__all__ = ["Publish", "TransientQueues"]
+__all__ = ["EVENTS", "MAX_UNCONFIRMED_EVENTS", "Publish", "TransientQueues"]
+
+logger = logging.getLogger(__name__)
 
 Receiver: TypeAlias = "Callable[[PayloadDict], None]"
+
+#: The exchange of Celery's events.
+EVENTS: Final = "celeryev"
+#: So many messages with events may be on their way; what comes then is dropped.
+MAX_UNCONFIRMED_EVENTS: Final = 16
 
 #: A queue that is declared but not consumed keeps this many messages, then drops the oldest.
 _MAX_HELD = 10_000
@@ -95,6 +103,9 @@ class TransientQueues:
         self._prefix = options.prefix
         self._publisher = publisher
         self._queues: dict[str, _TransientQueue] = {}
+        self._unconfirmed = threading.Semaphore(MAX_UNCONFIRMED_EVENTS)
+        #: Messages with events that were not sent.
+        self.dropped_events = 0
         self._lock = threading.Lock()
 
         def subscribe(topic: Topic) -> ControlSubscription:
@@ -192,7 +203,8 @@ class TransientQueues:
 
         Orders to workers (fanout) are confirmed, so that what the caller sends next (a task of the
         kind just revoked) does not leave before them; so are results (``rpc://``, no exchange),
-        whose sender may end right after. Workers' answers and events don't block.
+        whose sender may end right after. Workers' answers and events don't block; events that a
+        slow server would have to catch up with are dropped.
 
         Raises:
             PublishError: an order or a result was refused, or not confirmed in time.
@@ -204,8 +216,23 @@ class TransientQueues:
         if kind == "fanout" or not exchange:
             with contextlib.suppress(TopicNotFound):  # no process has ever listened
                 self._publisher.publish_confirmed(message, retry=retry)
-        else:
+        elif exchange != EVENTS:
             self._publisher.publish(message)
+        elif self._unconfirmed.acquire(blocking=False):
+            future = self._publisher.publish(message)
+            future.add_done_callback(lambda _: self._unconfirmed.release())
+        else:
+            self._report_drop()
+
+    def _report_drop(self) -> None:
+        self.dropped_events += 1
+        if self.dropped_events == 1:
+            logger.warning(
+                "The server is too slow for Celery's events, and gets only some: %d messages with "
+                "events have not been confirmed",
+                MAX_UNCONFIRMED_EVENTS,
+                extra={"action": "events_dropped"},
+            )
 
     def _route(self, topic: Topic, received: Received) -> None:
         """Hand one message to the local queues that it is for (I/O thread).
