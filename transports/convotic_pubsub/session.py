@@ -27,6 +27,7 @@ from convotic_pubsub.celery.envelope import celery_queue
 from convotic_pubsub.celery.exchanges import Exchanges
 from convotic_pubsub.celery.transient_queues import TransientQueues
 from convotic_pubsub.client.broker import Broker
+from convotic_pubsub.client.channels import account_name
 from convotic_pubsub.client.io_loop import IoLoop
 from convotic_pubsub.client.provisioning import Provisioner
 from convotic_pubsub.client.resources import Resources
@@ -185,6 +186,14 @@ class Session:
         from convotic_pubsub.client.admin import Admin  # noqa: PLC0415  50 ms of IAM's messages
 
         return Admin(self.call, self.options.project, self.broker)
+
+    def account_name(self) -> str:
+        """Return the e-mail address that the credentials stand for, "" if they don't say. Blocks.
+
+        Raises:
+            AccessDenied: there are none, or they are refused.
+        """
+        return account_name(self.options)
 
     # -- the end ----------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from convotic_pubsub.celery.process_slots import ProcessSlot, host_name
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from convotic_pubsub.client.resources import Resources
     from convotic_pubsub.options import TransportOptions
 
-__all__ = ["Consume", "ControlSubscription", "Topic", "control_topic"]
+__all__ = ["Consume", "ControlSubscription", "Swept", "Topic", "control_topic"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,16 @@ logger = logging.getLogger(__name__)
 Topic: TypeAlias = Literal["control", "events"]
 #: Starts to pull a queue; returns what stops it.
 Consume: TypeAlias = Callable[[QueueSpec], Callable[[], None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What was found on a topic of transient traffic."""
+
+    #: Names of subscriptions whose processes are gone.
+    deleted: list[str]
+    #: How many belong to other hosts.
+    elsewhere: int
 
 
 def control_topic(topic: Topic, prefix: str) -> str:
@@ -74,12 +85,10 @@ class ControlSubscription:
         with self._lock:
             if self._stop is not None:
                 return
-            prefix = self._options.prefix
-            scope = f"{self._address()}/{self._options.project}/{prefix}/{self._topic}"
-            family = f"celery.{self._topic}.{host_name()}."
-            slot = ProcessSlot.take_first(scope)
+            slot = ProcessSlot.take_first(self._scope)
             try:
-                self.spec = self._make_spec(resource_id(f"{family}{slot.number}", prefix))
+                name = resource_id(f"{self._family}{slot.number}", self._options.prefix)
+                self.spec = self._make_spec(name)
                 # What a killed owner left in it (a shutdown order, say) is not for us.
                 self._resources.delete(self.spec, with_topic=False)
                 self._resources.ensure(self.spec, ephemeral=True)
@@ -88,7 +97,14 @@ class ControlSubscription:
                 slot.release()
                 raise
             self._slot = slot
-        self._sweep(scope, resource_id(family, prefix))
+        try:
+            self.sweep()
+        except PubsubTransportError as error:  # listing may be forbidden; nothing depends on it
+            logger.info(
+                "Left-over control subscriptions can't be looked for: %s",
+                error,
+                extra={"action": "sweep_refused"},
+            )
 
     def _make_spec(self, name: str) -> QueueSpec:
         return QueueSpec(
@@ -104,30 +120,40 @@ class ControlSubscription:
             labels={"convotic": "ephemeral"},
         )
 
-    def _sweep(self, scope: str, family: str) -> None:
+    @property
+    def _scope(self) -> str:
+        """What a slot is one of: the processes of this host that listen to the same."""
+        options = self._options
+        return f"{self._address()}/{options.project}/{options.prefix}/{self._topic}"
+
+    @property
+    def _family(self) -> str:
+        """What the names of this host's subscriptions begin with, before the prefix."""
+        return f"celery.{self._topic}.{host_name()}."
+
+    def sweep(self) -> Swept:
         """Delete the subscriptions of processes of this host that were killed.
 
         Those of other hosts can't be told from live ones; the service deletes them after a day.
+
+        Raises:
+            PubsubTransportError: they can't be listed or deleted; the topic may not exist.
         """
-        try:
-            names = self._resources.list_subscriptions(
-                control_topic(self._topic, self._options.prefix)
-            )
-        except PubsubTransportError as error:  # listing may be forbidden; nothing depends on it
-            logger.info(
-                "Left-over control subscriptions can't be looked for: %s",
-                error,
-                extra={"action": "sweep_refused"},
-            )
-            return
-        for name in names:
+        topic = control_topic(self._topic, self._options.prefix)
+        family = resource_id(self._family, self._options.prefix)
+        deleted: list[str] = []
+        elsewhere = 0
+        for name in self._resources.list_subscriptions(topic):
             number = name.removeprefix(family)
             if number == name or not number.isdecimal():
+                elsewhere += 1
                 continue
-            slot = ProcessSlot.take(scope, int(number))
+            slot = ProcessSlot.take(self._scope, int(number))
             if slot is not None:  # its owner is gone
                 self._resources.delete_subscription(name)
                 slot.release()
+                deleted.append(name)
+        return Swept(deleted, elsewhere)
 
     def forked(self) -> None:
         """Let go, in a forked child, of the lock that keeps the parent's slot."""

@@ -19,7 +19,7 @@ from convotic_pubsub.names import routing_header
 if TYPE_CHECKING:
     from convotic_pubsub.options import TransportOptions
 
-__all__ = ["STREAMS_PER_CHANNEL", "ChannelPool", "PullChannel", "make_credentials"]
+__all__ = ["STREAMS_PER_CHANNEL", "ChannelPool", "PullChannel", "account_name", "make_credentials"]
 
 _CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 
@@ -177,6 +177,25 @@ def make_credentials(options: TransportOptions, scope: str) -> Any:
     except (OSError, exceptions.GoogleAuthError) as error:
         raise AccessDenied(f"the credentials can't be used: {error}") from error
     return credentials
+
+
+def account_name(options: TransportOptions) -> str:
+    """Return the e-mail address that the credentials stand for; "" where they don't say. Blocks.
+
+    Raises:
+        AccessDenied: there are none, or they are refused.
+    """
+    import google.auth  # noqa: PLC0415  as above
+    from google.auth import exceptions  # noqa: PLC0415
+    from google.auth.transport.requests import Request  # noqa: PLC0415
+
+    try:
+        credentials = make_credentials(options, _CLOUD_PLATFORM)
+        credentials = credentials or google.auth.default([_CLOUD_PLATFORM])[0]
+        credentials.refresh(Request())
+    except exceptions.GoogleAuthError as error:
+        raise AccessDenied(f"the credentials are refused: {error}") from error
+    return str(getattr(credentials, "service_account_email", "") or "")
 
 
 class _Tokens(grpc.AuthMetadataPlugin):

@@ -1,0 +1,116 @@
+"""Goes through all checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from convotic_celery.app import create_app
+from convotic_celery.doctor.broker import check_retention, check_topology
+from convotic_celery.doctor.control import check_control
+from convotic_celery.doctor.finding import Finding
+from convotic_celery.doctor.probe import check_probe
+from convotic_celery.doctor.rights import check_agent, check_rights
+from convotic_celery.doctor.store import check_store
+from convotic_celery.doctor.versions import check_versions
+from convotic_celery.errors import ConvoticError
+from convotic_celery.topology.actual import read_actual, read_backlogs
+from convotic_celery.topology.desired import make_desired
+from convotic_pubsub.errors import AccessDenied, PubsubTransportError
+
+if TYPE_CHECKING:
+    from convotic_celery.settings import Settings
+    from convotic_pubsub.session import Session
+
+__all__ = ["examine"]
+
+#: Stands for the workers' account where it is not known.
+_WORKERS = "serviceAccount:WORKERS_SERVICE_ACCOUNT"
+
+
+def examine(
+    settings: Settings, *, probe: bool = True, timeout_seconds: float = 30.0
+) -> Iterator[Finding]:
+    """Yield what every check finds, as it is found; a check that fails is a finding too.
+
+    Args:
+        settings: of the deployment.
+        probe: prove dead-lettering and replay with a message of the doctor's own.
+        timeout_seconds: for each step of the probe.
+
+    Raises:
+        ConfigurationError, ModuleError: nothing can be examined.
+    """
+    app = create_app(settings, set_as_current=False)
+    try:
+        yield from _guarded("versions", "", check_versions)
+        yield from _guarded("store", "look at its log", lambda: check_store(app.store))
+        try:
+            session = app.open_session()
+        except (ConvoticError, PubsubTransportError) as error:
+            is_denied = isinstance(error, AccessDenied)
+            yield Finding(
+                "credentials" if is_denied else "broker",
+                "error",
+                str(error),
+                "gcloud auth application-default login, or CONVOTIC_CREDENTIALS_FILE"
+                if is_denied
+                else "start it, or set CONVOTIC_BROKER_URL and PUBSUB_EMULATOR_HOST right",
+            )
+            return
+        yield from _examine_broker(settings, session, probe, timeout_seconds)
+    finally:
+        app.close()
+
+
+def _examine_broker(
+    settings: Settings, session: Session, probe: bool, timeout_seconds: float
+) -> Iterator[Finding]:
+    email = ""
+    if session.broker.is_emulated:
+        text = f"an emulator at {session.broker.address} needs none"
+        yield Finding("credentials", "ok", text)
+    else:
+        try:
+            email = session.account_name()
+        except AccessDenied as error:
+            yield Finding("credentials", "error", str(error), "renew them")
+            return
+        who = email or "an account that does not say its name"
+        yield Finding("credentials", "ok", f"{who} at {session.broker.address}")
+    desired = make_desired(session.options)
+    try:
+        actual = read_actual(session, desired)
+    except PubsubTransportError as error:
+        yield Finding(
+            "topology",
+            "error",
+            f"what exists can't be read: {error}",
+            "give this account roles/pubsub.viewer on the project",
+        )
+        return
+    member = f"serviceAccount:{email}" if email else _WORKERS
+    mode = settings.provision
+    backlogs = read_backlogs(session, [n.name for n in desired.subscriptions])
+    checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
+        ("topology", lambda: check_topology(session, desired, actual, mode)),
+        ("rights", lambda: check_rights(session.admin, desired, actual, mode, member)),
+        ("dead-letter IAM", lambda: check_agent(session.admin, desired, actual)),
+        ("retention", lambda: check_retention(desired, actual, backlogs)),
+        ("control", lambda: check_control(session)),
+    ]
+    if probe:
+        for_probe = settings.model_copy(
+            update={"provision": "create", "remote_control": False, "modules": []}
+        )
+        checks.append(("probe", lambda: check_probe(for_probe, actual, timeout_seconds)))
+    for name, check in checks:
+        yield from _guarded(name, "", check)
+
+
+def _guarded(name: str, remedy: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """Yield a check's findings; one that can't be made is an error of its own."""
+    try:
+        yield from check()
+    except (ConvoticError, PubsubTransportError) as error:
+        yield Finding(name, "error", str(error), remedy)
