@@ -398,7 +398,11 @@ def _embedded_store(settings: Settings) -> str:
 def _result_backend_url(store_url: str) -> str:
     """Return the store's address as Celery's Redis backend writes it."""
     scheme, _, rest = store_url.partition("://")
-    return f"redis+socket://{rest}" if scheme == "unix" else store_url
+    if scheme == "unix":
+        return f"redis+socket://{rest}"
+    if scheme == "rediss" and "ssl_cert_reqs=" not in rest:  # Celery has no default
+        return f"{store_url}{'&' if '?' in rest else '?'}ssl_cert_reqs=required"
+    return store_url
 
 
 def _rebuild(

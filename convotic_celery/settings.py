@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import (
     Field,
@@ -378,6 +379,8 @@ class Settings(BaseSettings):
         schemes = ("redis://", "rediss://", "unix://")
         if value is not None and not value.get_secret_value().startswith(schemes):
             raise ValueError("the store's URL must begin with redis://, rediss:// or unix://")
+        if value is not None:
+            _check_store_address(value.get_secret_value())
         return value
 
     @field_validator("labels", mode="before")
@@ -470,6 +473,18 @@ def _describe(error: ValidationError) -> str:
         else:
             lines.append(f"{where}: {problem['msg'].removeprefix('Value error, ')}")
     return "; ".join(lines)
+
+
+def _check_store_address(url: str) -> None:
+    """Raise ValueError, without the URL, for what redis-py would refuse with it in a traceback."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("the store's URL has a port that is no number, or a broken host") from None
+    checks = parse_qs(parts.query).get("ssl_cert_reqs", ["required"])
+    if checks[-1] not in {"none", "optional", "required"}:
+        raise ValueError("ssl_cert_reqs in the store's URL is one of: required, optional, none")
 
 
 def _refuse_unknown_variables(environment: Any, fields: Any) -> None:

@@ -106,6 +106,21 @@ def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused.value.__cause__ is None
 
 
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("redis://:hunter2@db:six/0", "a port that is no number"),
+        ("rediss://:hunter2@db/0?ssl_cert_reqs=maybe", "required, optional, none"),
+    ],
+)
+def test_a_broken_store_url_is_refused_without_its_password(url: str, text: str) -> None:
+    """At once and in one line; redis-py would in a traceback, when it connects."""
+    with pytest.raises(ConfigurationError, match=text) as refused:
+        Settings(redis_url=url)
+
+    assert "hunter2" not in str(refused.value)
+
+
 def test_unknown_keyword_is_refused() -> None:
     """As an unknown variable is."""
     with pytest.raises(ConfigurationError, match="Did you mean CONVOTIC_BROKER_URL"):

@@ -196,11 +196,17 @@ def parse_options(
     project = _project(url) or environ.get("GOOGLE_CLOUD_PROJECT", "")
     if not project:
         raise OptionError(
-            f"broker URL {url!r} names no project: use pubsub://PROJECT or set GOOGLE_CLOUD_PROJECT"
+            f"broker URL {_masked(url)!r} names no project: use pubsub://PROJECT or set "
+            "GOOGLE_CLOUD_PROJECT"
         )
     if given.get("emulator_host") is None:
         given["emulator_host"] = environ.get("PUBSUB_EMULATOR_HOST") or None
     return TransportOptions(project=project, **given)
+
+
+def _masked(url: str) -> str:
+    """Return a URL without what may be a password."""
+    return re.sub(r"//.*@", "//***@", url)
 
 
 def _project(url: str) -> str:
@@ -208,6 +214,6 @@ def _project(url: str) -> str:
     rest = url.split("://", 1)[-1]
     if "@" in rest or urlsplit(f"//{rest}").path.strip("/"):
         raise OptionError(
-            f"broker URL {url!r}: use pubsub://PROJECT, with nothing after the project"
+            f"broker URL {_masked(url)!r}: use pubsub://PROJECT, with nothing after the project"
         )
     return rest.strip("/")
