@@ -7,10 +7,12 @@ from pathlib import Path
 
 import click
 
+from convotic_celery.cli.options import examples
+
 __all__ = ["command"]
 
 
-@click.command("asyncapi")
+@click.command("asyncapi", epilog=examples("convotic asyncapi --html -o docs/messages.html"))
 @click.option("--html", "as_html", is_flag=True, help="Print an HTML page that needs nothing else.")
 @click.option(
     "--output",

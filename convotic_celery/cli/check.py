@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from convotic_celery.cli.options import examples
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,7 +23,7 @@ __all__ = ["command"]
 
 @click.command(
     "check",
-    epilog="Example, in CI: `CONVOTIC_ALLOW_EMBEDDED=true convotic check`.",
+    epilog=examples("convotic check", "convotic check --json | jq .faults"),
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool) -> int:

@@ -7,11 +7,21 @@ from pathlib import Path
 import click
 
 from convotic_celery.cli.group import GuessingGroup
+from convotic_celery.cli.options import examples, json_option
 
 __all__ = ["command"]
 
 
-@click.group("emulator", cls=GuessingGroup, invoke_without_command=True)
+@click.group(
+    "emulator",
+    cls=GuessingGroup,
+    invoke_without_command=True,
+    epilog=examples(
+        "convotic emulator --port 8085",
+        "convotic emulator --resources pubsub.yaml",
+        "convotic emulator status",
+    ),
+)
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -68,7 +78,7 @@ def command(  # noqa: PLR0917  # click gives each option by name
         context.exit(main([*arguments, "--fsync"] if fsync else arguments))
 
 
-@command.command("status")
+@command.command("status", epilog=examples("convotic emulator status --json"))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def show_status(data_dir: Path, as_json: bool) -> None:
@@ -107,15 +117,22 @@ def show_status(data_dir: Path, as_json: bool) -> None:
         raise SystemExit(3)
 
 
-@command.command("stop")
+@command.command("stop", epilog=examples("convotic emulator stop"))
+@json_option
 @click.pass_obj
-def stop(data_dir: Path) -> None:
+def stop(data_dir: Path, as_json: bool) -> None:
     """End the emulator and the store of the data folder; what they keep stays on disk."""
+    import json
+
     from convotic_celery.embedded import store
     from convotic_emulator import daemon
 
-    for name, ended in (("emulator", daemon.stop(data_dir)), ("store", store.stop(data_dir))):
-        click.echo(f"{name}: {'stopped' if ended else 'was not running'}")
+    ended = {"emulator": daemon.stop(data_dir), "store": store.stop(data_dir)}
+    if as_json:
+        click.echo(json.dumps(ended))
+        return
+    for name, has_ended in ended.items():
+        click.echo(f"{name}: {'stopped' if has_ended else 'was not running'}")
 
 
 def _default_data_dir() -> Path:

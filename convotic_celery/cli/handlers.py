@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from convotic_celery.cli.columns import align
+from convotic_celery.cli.options import examples
 
 if TYPE_CHECKING:
     from convotic_celery.sdk.handler import HandlerDefinition
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.command("handlers")
+@click.command(
+    "handlers", epilog=examples("convotic handlers", "convotic handlers --json | jq '.[].queue'")
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def command(as_json: bool) -> None:
     """List the handlers of all modules that are found, with topic, queue and options."""

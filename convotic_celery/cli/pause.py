@@ -7,12 +7,13 @@ import json
 import click
 
 from convotic_celery.cli.fleet import find_handler, tell_workers
+from convotic_celery.cli.options import HANDLER, examples
 
 __all__ = ["command"]
 
 
-@click.command("pause")
-@click.argument("handler", required=False)
+@click.command("pause", epilog=examples("convotic pause custom.orders.new.shop", "convotic pause"))
+@click.argument("handler", type=HANDLER, required=False)
 @click.option(
     "--timeout",
     default=2.0,

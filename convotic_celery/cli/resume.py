@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from convotic_celery.cli.fleet import find_handler, tell_workers
+from convotic_celery.cli.options import HANDLER, examples
 
 __all__ = ["command"]
 
 
-@click.command("resume")
-@click.argument("handler")
+@click.command("resume", epilog=examples("convotic resume custom.orders.new.shop"))
+@click.argument("handler", type=HANDLER)
 @click.option(
     "--timeout",
     default=2.0,

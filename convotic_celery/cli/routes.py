@@ -5,11 +5,14 @@ from __future__ import annotations
 import click
 
 from convotic_celery.cli.columns import align
+from convotic_celery.cli.options import examples
 
 __all__ = ["command"]
 
 
-@click.command("routes")
+@click.command(
+    "routes", epilog=examples("convotic routes --port 8000", "convotic routes --list --json")
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -19,10 +22,11 @@ __all__ = ["command"]
     help="Port to listen on.",
 )
 @click.option("--list", "only_list", is_flag=True, help="List the routes and end.")
+@click.option("--json", "as_json", is_flag=True, help="With --list: print JSON.")
 @click.option(
     "--openapi", "only_document", is_flag=True, help="Print the OpenAPI document and end."
 )
-def command(host: str, port: int, only_list: bool, only_document: bool) -> None:
+def command(host: str, port: int, only_list: bool, as_json: bool, only_document: bool) -> None:
     """Answer the routes of all modules; /docs lists them and lets you try them.
 
     There is no authentication: keep the address private, or have a gateway in front.
@@ -31,7 +35,7 @@ def command(host: str, port: int, only_list: bool, only_document: bool) -> None:
 
     settings = Settings()
     if only_list or only_document:
-        _print(settings, as_document=only_document)
+        _print(settings, as_document=only_document, as_json=as_json)
         return
     from convotic_celery.embedded import broker_address
     from convotic_celery.log import configure_logging
@@ -45,7 +49,7 @@ def command(host: str, port: int, only_list: bool, only_document: bool) -> None:
     serve(create_asgi_app(settings), host=host, port=port)
 
 
-def _print(settings: object, *, as_document: bool) -> None:
+def _print(settings: object, *, as_document: bool, as_json: bool) -> None:
     import json
 
     from convotic_celery.modules import load_modules
@@ -57,6 +61,9 @@ def _print(settings: object, *, as_document: bool) -> None:
         from convotic_celery.routes.application import build_openapi
 
         click.echo(json.dumps(build_openapi(routes), indent=2))
+    elif as_json:
+        names = ("method", "path", "module", "source")
+        click.echo(json.dumps([{n: getattr(route, n) for n in names} for route in routes]))
     elif not routes:
         click.echo("No routes. Register one: @module.route('POST', '/orders').", err=True)
     else:

@@ -1,48 +1,83 @@
-"""``convotic settings``: Show the settings in effect."""
+"""``convotic settings``: Show the settings in effect, with units and what they mean."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from convotic_celery.cli.columns import align
+from convotic_celery.cli.options import examples, json_option
 
-__all__ = ["command"]
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+__all__ = ["command", "unit_of"]
+
+_UNIT = re.compile(r"\b(seconds|bytes)\b", re.IGNORECASE)
 
 
-@click.command("settings")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(as_json: bool) -> None:
-    """Show the settings in effect; secrets are hidden.
+@click.command(
+    "settings",
+    epilog=examples(
+        "convotic settings", "convotic settings timeout", "convotic settings --changed --json"
+    ),
+)
+@click.argument("pattern", required=False)
+@click.option("--changed", is_flag=True, help="Only those that the environment sets.")
+@click.option("--brief", is_flag=True, help="Leave out what each one means.")
+@json_option
+def command(pattern: str | None, changed: bool, brief: bool, as_json: bool) -> None:
+    """Show the settings in effect, or those whose name has PATTERN in it; secrets are hidden.
 
     A setting comes from its environment variable or is the default.
     """
     from convotic_celery.settings import Settings
 
     settings = Settings()
-    values = settings.model_dump(mode="json")  # a SecretStr becomes asterisks
+    fields = type(settings).model_fields
+    values = {
+        name: value
+        for name, value in settings.model_dump(mode="json").items()  # a SecretStr becomes asterisks
+        if (not changed or name in settings.model_fields_set)
+        and (pattern is None or pattern.lower() in _variable_of(name, fields[name]).lower())
+    }
     if as_json:
         click.echo(json.dumps(values, indent=2))
         return
-    fields = type(settings).model_fields
+    if not values:
+        click.echo("No such setting." if pattern else "The environment sets none.", err=True)
+        return
     rows = [
         (
-            _variable_of(name, fields[name].validation_alias),
-            _show(value),
+            _variable_of(name, fields[name]),
+            _show(value, unit_of(fields[name])),
             "environment" if name in settings.model_fields_set else "default",
         )
         for name, value in values.items()
     ]
-    click.echo(align(("setting", "value", "from"), rows))
+    first, *lines = align(("setting", "value", "from"), rows).splitlines()
+    click.echo(first)
+    for line, name in zip(lines, values, strict=True):
+        click.echo(line if brief else f"{line}\n    {fields[name].description}")
 
 
-def _variable_of(name: str, alias: object) -> str:
+def unit_of(field: FieldInfo) -> str:
+    """Return the unit of a number, as its description has it; "" for a count or another type."""
+    numbers = (int, float, int | None, float | None)
+    found = _UNIT.search(field.description or "") if field.annotation in numbers else None
+    return found[1].lower() if found else ""
+
+
+def _variable_of(name: str, field: FieldInfo) -> str:
+    alias = field.validation_alias
     return alias if isinstance(alias, str) else f"CONVOTIC_{name.upper()}"
 
 
-def _show(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return "-" if value is None else json.dumps(value)
+def _show(value: Any, unit: str) -> str:
+    if value is None:
+        return "-"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"{text} {unit}" if unit else text

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from convotic_celery.cli.group import GuessingGroup
+from convotic_celery.cli.options import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,7 +33,11 @@ _project_number = click.option(
 )
 
 
-@click.group("topology", cls=GuessingGroup)
+@click.group(
+    "topology",
+    cls=GuessingGroup,
+    epilog=examples("convotic topology plan", "convotic topology apply --yes"),
+)
 def command() -> None:
     """Topics, subscriptions and bindings: what the loaded modules need, and what exists."""
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from convotic_celery.cli.options import examples
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -16,7 +18,12 @@ __all__ = ["command", "worker_commands"]
 
 # No short options: Celery's may be written together with their values, as in -Qname.
 @click.command(
-    "worker", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]}
+    "worker",
+    epilog=examples(
+        "convotic worker --processes $(nproc)",
+        "convotic worker --processes 4 -Q custom.orders.new.shop",
+    ),
+    context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]},
 )
 @click.option(
     "--processes",

@@ -11,15 +11,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from convotic_celery.context.models import Page
 from convotic_celery.context.publishing import encode_json
+from convotic_celery.context.typed_json import validate_json
 from convotic_celery.errors import InvalidField, NotSerializable, StorageValueTooLarge
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 __all__ = ["DEFAULT_MAX_VALUE_BYTES", "StorageItem", "StoredValue", "encode_value"]
 
@@ -101,27 +103,7 @@ def decode_model_item(key: str, kind: str | None, text: str | None, wanted: Any)
         return None
     if kind != "json":
         decode_json_item(key, kind, text)
-    try:
-        return _adapter(wanted).validate_json(text)
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise InvalidField(
-            f"the value of {key!r} is not a valid {error.title}: {where}{': ' if where else ''}"
-            f"{problem['msg']}"
-        ) from None
-
-
-def _adapter(wanted: Any) -> TypeAdapter[Any]:
-    try:
-        return _cached_adapter(wanted)
-    except TypeError:  # not hashable, as Annotated[int, Field(...)] is not
-        return TypeAdapter(wanted)
-
-
-@lru_cache(maxsize=256)
-def _cached_adapter(wanted: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(wanted)
+    return validate_json(f"the value of {key!r}", text, wanted)
 
 
 def decode_bytes_item(key: str, kind: str | None, text: str | None) -> bytes | None:

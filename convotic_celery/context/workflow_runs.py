@@ -10,15 +10,17 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args, overload
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from convotic_celery.context.models import Page
 from convotic_celery.context.publishing import encode_json
+from convotic_celery.context.typed_json import validate_json
 from convotic_celery.errors import InvalidField
 
 __all__ = [
@@ -41,6 +43,7 @@ _MAX_ID_CHARACTERS = 200
 _MAX_VALUE_BYTES = 1_000_000
 
 
+ResultT = TypeVar("ResultT")
 WorkflowStatus: TypeAlias = Literal["running", "completed", "failed"]
 
 
@@ -69,6 +72,26 @@ class WorkflowRun(WorkflowRunSummary):
     input: JsonValue = None
     #: What each step has returned, by its name.
     results: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @overload
+    def result(self, step: str) -> JsonValue: ...
+    @overload
+    def result(self, step: str, wanted: type[ResultT]) -> ResultT: ...
+    def result(self, step: str, wanted: Any = None) -> Any:
+        """Return what a step has returned.
+
+        With a type that pydantic can validate, ``run.result("collect", Found)``, it returns an
+        instance. Raises InvalidField if the step has not ended, if there is no such step, or if its
+        result does not fit.
+        """
+        if step not in self.results:
+            near = difflib.get_close_matches(step, self.results, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {[*self.results]}"
+            raise InvalidField(f"run {self.id} has no result of the step {step!r}; {hint}")
+        found = self.results[step]
+        if wanted is None:
+            return found
+        return validate_json(f"the result of the step {step!r}", to_json(found), wanted)
 
 
 #: In the order in which a list of runs has them.

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any, assert_type
 
 from celery import chain, group, shared_task
+from pydantic import JsonValue
 
 from convotic_celery import (
     ConvoticContext,
@@ -29,6 +30,8 @@ def charge(order: dict[str, int]) -> str:
 
 
 async def reserve(run: WorkflowRun, ctx: ConvoticContext) -> int:
+    assert_type(run.result("collect", int), int)
+    assert_type(run.result("collect"), JsonValue)
     return run.step
 
 

@@ -6,10 +6,12 @@ import sys
 
 import click
 
+from convotic_celery.cli.options import examples
+
 __all__ = ["command"]
 
 
-@click.command("demo")
+@click.command("demo", epilog=examples("convotic demo --orders 500", "convotic demo --chaos"))
 @click.option("--orders", type=click.IntRange(min=1), help="Publish the first N orders only.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object, last.")
 @click.option("--chaos", is_flag=True, help="Kill the worker with SIGKILL four times on the way.")

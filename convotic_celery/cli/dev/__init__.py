@@ -12,13 +12,18 @@ from pathlib import Path
 
 import click
 
+from convotic_celery.cli.options import examples
+
 __all__ = ["command"]
 
 
 @click.command(
     "dev",
-    epilog="Examples: `convotic dev`; `convotic dev --debug`, with breakpoint() in a handler; "
-    "`convotic dev --watch ../lib`. To begin: `convotic new shop`.",
+    epilog=examples(
+        "convotic dev",
+        "convotic dev --debug          # breakpoint() in a handler stops here",
+        "convotic dev --watch ../lib",
+    ),
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of routes and pages.")
 @click.option(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from convotic_celery.cli.options import examples
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -26,7 +28,7 @@ _PYTEST_NEEDS = "asyncio_mode = auto, pythonpath = modules"
 
 @click.command(
     "new",
-    epilog="Example: `convotic new shop`, then `pytest` and `convotic dev`.",
+    epilog=examples("convotic new shop", "convotic new crm --topic custom.contacts.changed"),
 )
 @click.argument("name")
 @click.option("--topic", help="Topic of its first handler. Default: custom.NAME.new.")

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from convotic_celery.cli import main
+from convotic_celery.cli.settings import unit_of
 from convotic_celery.settings import Settings
 
 
@@ -24,6 +25,10 @@ def test_it_shows_values_and_where_they_come_from(
         for line in lines
     )
     assert any(line.split() == ["CONVOTIC_ENV", "development", "default"] for line in lines)
+    assert any(
+        line.split() == ["CONVOTIC_PUBLISH_TIMEOUT", "60.0", "seconds", "default"] for line in lines
+    )
+    assert "    Seconds to wait for a publish to be confirmed." in lines
 
 
 def test_it_hides_secrets(
@@ -59,3 +64,29 @@ def test_an_unknown_variable_is_refused(
     assert main(["settings"]) == 2
 
     assert "CONVOTIC_BROKER_ULR" in capsys.readouterr().err
+
+
+def test_it_shows_a_part(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of a name, or those that the environment sets."""
+    monkeypatch.setenv("CONVOTIC_ENV", "staging")
+
+    assert main(["settings", "publish_time", "--brief"]) == 0
+    assert main(["settings", "--changed", "--json"]) == 0
+
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in shown[:2]] == ["setting", "CONVOTIC_PUBLISH_TIMEOUT"]
+    assert json.loads("".join(shown[2:])) == {"env": "staging"}
+
+
+def test_each_number_of_seconds_or_bytes_has_its_unit() -> None:
+    """A number without one counts something."""
+    counts = {
+        name
+        for name, field in Settings.model_fields.items()
+        if field.annotation in {int, float} and not unit_of(field)
+    }
+
+    assert {name for name in counts if "timeout" in name or "bytes" in name} == set()
+    assert {Settings.model_fields[name].annotation for name in counts} == {int}
