@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import click
 
+from convotic_celery.cli.options import examples
+
 __all__ = ["command"]
 
 
-@click.command("dashboard")
+@click.command(
+    "dashboard", epilog=examples("convotic dashboard", "convotic dashboard --port 0 --read-only")
+)
 @click.option(
     "--host",
     default="127.0.0.1",
