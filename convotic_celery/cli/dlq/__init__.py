@@ -6,11 +6,20 @@ import click
 
 from convotic_celery.cli.dlq import acting, changing, looking
 from convotic_celery.cli.group import GuessingGroup
+from convotic_celery.cli.options import examples
 
 __all__ = ["command"]
 
 
-@click.group("dlq", cls=GuessingGroup)
+@click.group(
+    "dlq",
+    cls=GuessingGroup,
+    epilog=examples(
+        "convotic dlq groups",
+        "convotic dlq list --handler custom.orders.new.shop",
+        "convotic dlq replay --group 5f1c",
+    ),
+)
 def command() -> None:
     """Dead letters: messages that a handler could not process.
 
