@@ -172,10 +172,13 @@ class ConvoticApp(Celery):
             key_prefix=settings.store_prefix,
             publish_timeout_seconds=settings.publish_timeout,
             max_value_bytes=settings.storage_max_value_bytes,
+            current_trace=_current_trace if settings.tracing else dict,
             sent_messages_topic=(
                 None if settings.sent_messages_topic == "off" else settings.sent_messages_topic
             ),
         )
+        if settings.tracing:
+            self._set_up_tracing()
         self.services.provide(CanvasStarter, CeleryCanvas(self, self.services))
         plug_in_services(self.services, settings.services, services_hook)
         publisher = HandlerPublisher(self.publisher, settings.publish_timeout)
@@ -266,6 +269,14 @@ class ConvoticApp(Celery):
     def _find_dead_letter_hook(self) -> DeadLetterHook | None:
         named = self.settings.dead_letter_hook
         return find_dead_letter_hook(named) if named else None
+
+    def _set_up_tracing(self) -> None:
+        """Have publishes and ordinary tasks traced; handlers and routes have middleware for it."""
+        from convotic_celery.telemetry import tracing  # noqa: PLC0415 - only who wants it pays
+
+        tracing.set_up_tracing()
+        tracing.trace_tasks()
+        self.publisher.tracing = tracing.PublishTracing()
 
     def _log_schedules(self, **_: Any) -> None:
         log_schedules(self.schedules)
@@ -372,6 +383,13 @@ def _check_broker(url: str, transport_options: Mapping[str, Any]) -> None:
             )
     except (KeyError, ImportError, OptionError) as error:
         raise ConfigurationError(f"CONVOTIC_BROKER_URL: {error.args[0]}") from None
+
+
+def _current_trace() -> Mapping[str, str]:
+    """Return the trace context of what runs here."""
+    from convotic_celery.telemetry.tracing import current_trace  # noqa: PLC0415 - as above
+
+    return current_trace()
 
 
 def _embedded_broker(settings: Settings) -> str:

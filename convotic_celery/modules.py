@@ -125,7 +125,7 @@ def apply_settings(
     Raises ConfigurationError for options or middleware that are wrong, and ModuleError for
     middleware that can't be around a handler.
     """
-    found = find_middleware(settings.middleware)
+    found = find_middleware([*_list_tracing(settings), *settings.middleware])
     around = tuple(each for each in found if isinstance(each, WorkerMiddleware))
     return [
         _apply(settings, replace(handler, middleware=around + handler.middleware))
@@ -137,12 +137,18 @@ def surround_routes(
     settings: Settings, routes: Iterable[RouteDefinition]
 ) -> Iterator[RouteDefinition]:
     """Yield the routes inside the settings' middleware; raises as :func:`apply_settings` does."""
-    found = find_middleware(settings.middleware)
+    found = find_middleware([*_list_tracing(settings), *settings.middleware])
     around = tuple(each for each in found if isinstance(each, RouteMiddleware))
     for route in routes:
         surrounded = replace(route, middleware=around + route.middleware)
         surrounded.check()
         yield surrounded
+
+
+def _list_tracing(settings: Settings) -> list[str]:
+    """Return what traces runs and calls, if that is wanted: by name, since it is a room above."""
+    room = "convotic_celery.telemetry.tracing"
+    return [f"{room}:TraceRuns", f"{room}:TraceRoutes"] if settings.tracing else []
 
 
 def _apply(settings: Settings, handler: HandlerDefinition) -> HandlerDefinition:

@@ -271,6 +271,11 @@ class Settings(BaseSettings):
         "terminal and JSON otherwise.",
     )
 
+    tracing: bool = Field(
+        default=False,
+        description="Trace publishes, runs, routes and tasks by OpenTelemetry; where spans go, its "
+        "own variables say (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME).",
+    )
     gossip: bool = Field(
         default=False,
         description="Run Celery's gossip in workers: each then gets the events of all others, "

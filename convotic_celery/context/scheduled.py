@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
@@ -204,10 +204,13 @@ class Announcements:
     topic: str
     #: Set after one was kept.
     changed: threading.Event
+    #: Returns the trace context of what runs here.
+    trace: Callable[[], Mapping[str, str]] = dict
 
-    def encode(self, record_id: str, data: Mapping[str, str]) -> tuple[str, str, str]:
-        """Return schedule id, topic and data of the announcement of a new record."""
-        return f"{ID_PREFIX}{record_id}", self.topic, to_json(data).decode()
+    def encode(self, record_id: str, data: Mapping[str, str]) -> tuple[str, str, str, str]:
+        """Return schedule id, topic, data and attributes of the announcement of a new record."""
+        attributes = to_json(dict(self.trace())).decode()
+        return f"{ID_PREFIX}{record_id}", self.topic, to_json(data).decode(), attributes
 
 
 @dataclass(frozen=True, slots=True)

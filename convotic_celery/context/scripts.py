@@ -194,9 +194,9 @@ return redis.call('HGETALL', KEYS[1])
 """)
 
 #: KEYS conversation, its messages, sent, schedule; ARGV id, idempotency key or "", prefix of
-#: messages, prefix of scheduled messages, the announcement's schedule id, topic and data (or "",
-#: "", ""), then the hash. Gives the message's hash, the first one's for a known key, empty if no
-#: conversation. The announcement is due at once (since ever).
+#: messages, prefix of scheduled messages, the announcement's schedule id, topic, data and
+#: attributes (or "" each), then the hash. Gives the message's hash, the first one's for a known
+#: key, empty if no conversation. The announcement is due at once (since ever).
 SEND_MESSAGE = Script("""
 local id, key, messages, announcement = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 if redis.call('EXISTS', KEYS[1]) == 0 then return {} end
@@ -205,11 +205,11 @@ if key ~= '' and redis.call('HSETNX', KEYS[3], key, id) == 0 then
 end
 if redis.call('EXISTS', messages .. id) == 0 and announcement ~= '' then
   redis.call('HSET', ARGV[4] .. announcement, 'topic', ARGV[6], 'data', ARGV[7],
-    'attributes', '{}', 'ordering_key', '', 'optional', '1')
+    'attributes', ARGV[8], 'ordering_key', '', 'optional', '1')
   redis.call('ZADD', KEYS[4], 0, announcement)
 end
 redis.call('ZADD', KEYS[2], 0, id)
-redis.call('HSET', messages .. id, unpack(ARGV, 8))
+redis.call('HSET', messages .. id, unpack(ARGV, 9))
 return redis.call('HGETALL', messages .. id)
 """)
 

@@ -76,6 +76,7 @@ class Services:
         publish_timeout_seconds: float = 60.0,
         max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
         sent_messages_topic: str | None = None,
+        current_trace: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         keys = Keys(key_prefix)
         asynchronous, synchronous = AsyncDatabase(store), SyncDatabase(store)
@@ -88,7 +89,7 @@ class Services:
         self.sync_schedule = SyncSchedule(synchronous, keys, self.schedule_changed)
         announcements = None
         if sent_messages_topic is not None:
-            announcements = Announcements(sent_messages_topic, self.schedule_changed)
+            announcements = Announcements(sent_messages_topic, self.schedule_changed, current_trace)
         self.async_contacts: AsyncContactService = AsyncContacts(asynchronous, keys)
         self.async_conversations: AsyncConversationService = AsyncConversations(asynchronous, keys)
         self.async_messages: AsyncMessageService = AsyncMessages(asynchronous, keys, announcements)

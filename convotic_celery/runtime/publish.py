@@ -32,6 +32,12 @@ __all__ = ["BrokerParameters", "HandlerPublisher", "SessionPublisher"]
 BrokerParameters: TypeAlias = Callable[[], tuple[str, Mapping[str, Any]]]
 
 
+#: Takes a message to send; returns it with its trace context, and what hears of its confirmation.
+PublishTracing: TypeAlias = Callable[
+    [OutgoingMessage], tuple[OutgoingMessage, Callable[["Future[str]"], object]]
+]
+
+
 class SessionPublisher:
     """The :class:`~convotic_celery.context.publishing.TopicPublisher` on the process's session.
 
@@ -60,6 +66,8 @@ class SessionPublisher:
         self._prefix = prefix
         #: Kept, since reading Celery's settings costs more than a publish.
         self._session: Session | None = None
+        #: Called with each message; see ``telemetry/tracing.py``. None: nobody traces.
+        self.tracing: PublishTracing | None = None
         self._if_missing: dict[str, IfMissing] = {}
         for definition in definitions:
             known = self._if_missing.get(definition.topic, FAIL_IF_MISSING)
@@ -78,7 +86,12 @@ class SessionPublisher:
             if_missing = IfMissing(error=partial(self._explain_missing, topic))
         if self._prefix:
             message = replace(message, topic=prefixed(self._prefix, topic, "topic"))
-        return self._find_session().publish(message, sending=sending, if_missing=if_missing)
+        if self.tracing is None:
+            return self._find_session().publish(message, sending=sending, if_missing=if_missing)
+        message, confirmed = self.tracing(message)
+        future = self._find_session().publish(message, sending=sending, if_missing=if_missing)
+        future.add_done_callback(confirmed)
+        return future
 
     def _explain_missing(self, topic: str) -> TopicHasNoSubscription:
         near = get_close_matches(topic, self._if_missing, n=1)

@@ -91,7 +91,7 @@ class SyncMessages:
             fields.idempotency_field(given.idempotency_key),
             self._keys.message(""),
             self._keys.scheduled(""),
-            *(announcements.encode(message_id, kept) if announcements else ("", "", "")),
+            *(announcements.encode(message_id, kept) if announcements else ("", "", "", "")),
             *records.flatten(kept),
         )
         if not found:
