@@ -106,7 +106,7 @@ class RunFigures(RunObserver):
             figures.outcomes[outcome_of(settlement)] += 1
             if isinstance(settlement, Fail):
                 figures.dead_letters[settlement.reason] += 1
-                figures.failures[settlement.error_type] += 1
+                figures.failures[settlement.error_type.rpartition(".")[2]] += 1
 
 
 def outcome_of(settlement: Settlement) -> str:

@@ -119,8 +119,9 @@ class Port:
             sock.bind(("127.0.0.1", 0))
             self.number = sock.getsockname()[1]
 
-    def get(self, path: str) -> str:
-        with urllib.request.urlopen(self._url(path), timeout=5) as response:
+    def get(self, path: str, *, accept: str = "*/*") -> str:
+        request = urllib.request.Request(self._url(path), headers={"Accept": accept})
+        with urllib.request.urlopen(request, timeout=5) as response:
             return str(response.read().decode())
 
     def ask(self, path: str) -> Said:
@@ -263,6 +264,32 @@ def test_an_unavailable_broker_asks_for_no_restart(embedded_stage: Stage) -> Non
             never(lambda: port.ask("/livez").status != 200, for_=15)
             proxy.resume()
             wait_until(lambda: port.ask("/readyz").status == 200, timeout=40, what="readiness")
+
+
+def test_a_black_hole_asks_for_no_restart(embedded_stage: Stage) -> None:
+    """Nothing is answered any more: never do three probes fail, ten seconds apart."""
+    stage = embedded_stage
+    with run_proxy(stage.address) as proxy:
+        broker = {
+            "PUBSUB_EMULATOR_HOST": proxy.address,
+            "CONVOTIC_BROKER_URL": f"pubsub://{stage.project}",
+        }
+        with healthy_worker(stage, **broker) as (_, port):
+            # The first heartbeat's answer shows that this server answers.
+            never(lambda: port.ask("/livez").status != 200, for_=8)
+            stage.publish_json({"id": 1, "slow": 4})
+            wait_until(stage.read_runs)
+            proxy.pause()
+            began, failed = time.monotonic(), 0.0
+            while time.monotonic() < began + 50:
+                asked = time.monotonic()
+                live = port.ask("/livez")
+                failed += (time.monotonic() - asked) * (live.status != 200)
+            wait_until(lambda: "broker-unavailable" in port.ask("/readyz").names)
+            proxy.resume()
+            wait_until(lambda: port.ask("/readyz").status == 200, what="readiness")
+
+    assert failed < 20
 
 
 def test_an_unavailable_store_asks_for_no_restart(embedded_stage: Stage) -> None:
