@@ -51,6 +51,11 @@ check: $(READY) ## Lint, format check, types, layers, spelling
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell
 
+.PHONY: audit
+audit: $(READY) ## Known vulnerabilities of the pinned dependencies (needs the network)
+	test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/pip install --quiet pip-audit; }
+	.audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
 .PHONY: format
 format: $(READY) ## Format the code and mend what can be mended
 	$(BIN)/ruff format .

@@ -55,7 +55,7 @@ LEAST: Mapping[str, tuple[str, ...]] = {
         for name in ("orders", "orders.shop.dead-letter", "invoices.shop.dead-letter", "invoices")
     },
 }
-ALONE = ("--without-mingle", "--without-gossip")
+ALONE = ("--without-mingle",)
 #: What the control subscription needs beside.
 CONTROL = {
     PROJECT: tuple(CONTROL_PERMISSIONS),

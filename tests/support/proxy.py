@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -33,10 +34,12 @@ class Proxy:
 
     Args:
         target: ``host:port``, or the path of a Unix socket.
+        tls: with it, clients must speak TLS; the target hears plain bytes.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, tls: ssl.SSLContext | None = None) -> None:
         self._target = target
+        self._tls = tls
         #: One way, in seconds; a round trip takes twice that. May be changed at any time.
         self.delay_seconds = 0.0
         #: Connections that were made so far.
@@ -103,7 +106,7 @@ class Proxy:
             link.abort()
 
     async def _start(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
         self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def _stop(self) -> None:
@@ -183,9 +186,9 @@ class Proxy:
 
 
 @contextmanager
-def run_proxy(target: str) -> Iterator[Proxy]:
+def run_proxy(target: str, tls: ssl.SSLContext | None = None) -> Iterator[Proxy]:
     """Run a proxy in front of ``target`` for the block."""
-    proxy = Proxy(target)
+    proxy = Proxy(target, tls)
     try:
         yield proxy
     finally:
