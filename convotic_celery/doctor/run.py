@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convotic_celery.app import create_app
 from convotic_celery.doctor.broker import check_retention, check_topology
@@ -91,17 +91,23 @@ def _examine_broker(
         return
     member = f"serviceAccount:{email}" if email else _WORKERS
     mode = settings.provision
-    backlogs = read_backlogs(session, [n.name for n in desired.subscriptions])
+    existing = [each.name for each in desired.subscriptions if each.name in actual.subscriptions]
+    backlogs = read_backlogs(session, existing)
     checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
         ("topology", lambda: check_topology(session, desired, actual, mode)),
-        ("rights", lambda: check_rights(session.admin, desired, actual, mode, member)),
-        ("dead-letter IAM", lambda: check_agent(session.admin, desired, actual)),
-        ("retention", lambda: check_retention(desired, actual, backlogs)),
         ("control", lambda: check_control(session)),
     ]
+    if existing:  # else there is nothing that anybody could have a right on
+        checks += [
+            ("rights", lambda: check_rights(session.admin, desired, actual, mode, member)),
+            ("dead-letter IAM", lambda: check_agent(session.admin, desired, actual)),
+            ("retention", lambda: check_retention(desired, actual, backlogs)),
+        ]
     if probe:
+        # As the probe's worker has them: a team's services may keep its storage elsewhere.
+        own: dict[str, Any] = {"modules": [], "services": None, "middleware": []}
         for_probe = settings.model_copy(
-            update={"provision": "create", "remote_control": False, "modules": []}
+            update={"provision": "create", "remote_control": False, **own}
         )
         checks.append(("probe", lambda: check_probe(for_probe, actual, timeout_seconds)))
     for name, check in checks:
