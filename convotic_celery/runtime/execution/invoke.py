@@ -15,7 +15,8 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 from convotic_celery.context.delivery import Delivery
 from convotic_celery.errors import AckDeadlineExceeded
-from convotic_celery.runtime.delivery.settlement import Deferred
+from convotic_celery.runtime.delivery.error_text import error_text, error_type
+from convotic_celery.runtime.delivery.settlement import Deferred, HandlerExited
 from convotic_celery.runtime.delivery.steps import Ask, Pause
 from convotic_celery.runtime.execution.coroutine import explain_cancellation
 from convotic_celery.runtime.execution.dead_letter_hook import (
@@ -275,6 +276,11 @@ def _call_sync(execution: Execution, step: CallHandler) -> None:
         error = AckDeadlineExceeded(definition.queue, step.deadline.granted_seconds)
         tell_error_sync(definition.middleware, step.message, ctx, error)
         raise error from stopped
+    except GeneratorExit as raised:
+        # What closes the steps of a run is a GeneratorExit too, and passes through them.
+        exited = HandlerExited(f"the handler raised {error_type(raised)}({error_text(raised)})")
+        tell_error_sync(definition.middleware, step.message, ctx, exited)
+        raise exited from raised
     except Exception as error:
         tell_error_sync(definition.middleware, step.message, ctx, error)
         raise

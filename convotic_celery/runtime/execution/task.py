@@ -95,10 +95,7 @@ class HandlerSignature(Signature):
         Raises:
             PublishRefused: Always.
         """
-        raise PublishRefused(
-            f"{self.task} is a handler and can't be part of a chain, group or chord: its message "
-            "carries no callbacks and it has no result. Publish from a task, or use a workflow."
-        )
+        raise PublishRefused(_no_canvas(self.task))
 
 
 class HandlerTask(Task[Any, Any]):
@@ -205,7 +202,7 @@ class HandlerTask(Task[Any, Any]):
         if self.app.conf.task_always_eager:
             return self.apply((data,), {"attributes": attributes})
         message_id = self.publisher.publish(self.definition, data, attributes, ordering_key)
-        result = self.AsyncResult(task_id_of(self.definition.subscription, message_id))
+        result = self.app.AsyncResult(task_id_of(self.definition.subscription, message_id))
         result.ignored = True  # as Celery's own: nobody waits for what is not stored
         return result
 
@@ -215,6 +212,17 @@ class HandlerTask(Task[Any, Any]):
         return HandlerSignature(self, args, *starargs, **starkwargs)
 
     subtask = signature
+
+    def AsyncResult(self, *_: Any, **__: Any) -> NoReturn:  # noqa: N802 - Celery's
+        """Refuse: a handler has no result.
+
+        Celery asks for it when it prepares a canvas in which a handler stands by its name, as
+        ``celery.signature("T.M")``.
+
+        Raises:
+            PublishRefused: Always.
+        """
+        raise PublishRefused(_no_canvas(self.name))
 
     def _call_directly(self, *args: Any, **kwargs: Any) -> None:
         """Run on plain data, as ``handler_task(order)`` or an eager call does. Errors pass through.
@@ -267,6 +275,13 @@ class HandlerTask(Task[Any, Any]):
             value = options.get(option)
             if value and value != meant.get(option):
                 raise PublishRefused(f"{self.name} can't be called with {option}=: {reason}.")
+
+
+def _no_canvas(handler: str | None) -> str:
+    return (
+        f"{handler} is a handler and can't be part of a chain, group or chord: its message carries "
+        "no callbacks and it has no result. Publish from a task, or use a workflow."
+    )
 
 
 def _call_arguments(

@@ -195,3 +195,20 @@ def test_drift_is_said_and_an_unchangeable_difference_is_an_error(
     elsewhere = replace(spec, topic=unique("other"))
     with pytest.raises(SubscriptionMismatch, match="topic is"):
         harness(broker, elsewhere)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"max_priority": 10},
+        {"queue_arguments": {"x-max-priority": 10}},
+        {"message_ttl": 5.0},
+        {"max_length": 5},
+    ],
+)
+def test_a_queue_that_pubsub_has_not_is_refused(connect: Connect, arguments: Any) -> None:
+    """Priorities, a time to live and a longest length would be dropped without a word."""
+    queue = Queue("urgent", channel=connect().channel(), **arguments)
+
+    with pytest.raises(OptionError, match="'urgent' can't have"):
+        queue.declare()

@@ -214,6 +214,29 @@ async def test_malformed_body_is_400(client: httpx.AsyncClient, path: str, conte
     assert "not JSON" in problem_of(response)["detail"]
 
 
+@pytest.mark.parametrize("path", ["/typed", "/any"])
+@pytest.mark.parametrize(
+    "number", ["1e400", "-1E+0999", "9" * 320 + ".0", "NaN", "Infinity"], ids=str
+)
+async def test_a_number_that_is_none_is_400(
+    client: httpx.AsyncClient, path: str, number: str
+) -> None:
+    """It became infinity, and whoever sent it back or published it was answered 500."""
+    content = f'{{"numbers": [{number}]}}'
+    response = await client.post(path, content=content, headers=JSON)
+
+    assert problem_of(response)["status"] == 400
+    assert "out of range" in problem_of(response)["detail"]
+
+
+async def test_text_with_a_number_in_it_is_text(client: httpx.AsyncClient) -> None:
+    """And 1e308 is a number."""
+    content = b'["1e400 NaN", 1e308, 1e-400]'
+    response = await client.post("/any", content=content, headers=JSON)
+
+    assert response.json() == [["1e400 NaN", 1e308, 0.0]]
+
+
 async def test_invalid_body_is_422(client: httpx.AsyncClient) -> None:
     """Each value at fault is pointed at, and not repeated."""
     response = await client.post("/typed", json={"id": "secret", "total": {}})

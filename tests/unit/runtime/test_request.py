@@ -246,12 +246,13 @@ def test_the_handlers_own_timeout_is_an_ordinary_failure(any_pool: Any) -> None:
 
 
 @pytest.mark.parametrize("make", [raising, raising_plain])
-def test_sys_exit_in_a_handler_is_a_failure(any_pool: Any, make: Any) -> None:
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(3)], ids=["sys.exit", "generator"])
+def test_sys_exit_in_a_handler_is_a_failure(any_pool: Any, make: Any, error: BaseException) -> None:
     """It ends neither loop nor worker."""
-    failed = run(any_pool, make(SystemExit(3)))
+    failed = run(any_pool, make(error))
 
     assert failed.settled()[0] == "lapse"
-    assert "SystemExit(3)" in failed.eventer.events[1][1]["exception"]
+    assert f"{type(error).__name__}(3)" in failed.eventer.events[1][1]["exception"]
 
 
 def test_memory_error_at_the_end_is_settled(any_pool: Any) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from celery import chain, chord, group
+from celery import chain, chord, group, signature
 
 from convotic_celery.app import ConvoticApp
 from convotic_celery.errors import InvalidMessage, PublishRefused
@@ -94,8 +94,9 @@ def test_what_a_raw_message_can_t_carry_is_refused(option: str, value: Any) -> N
     assert topic.messages == []
 
 
+@pytest.mark.parametrize("by", ["task", "name"])
 @pytest.mark.parametrize("where", ["first", "last", "group", "header", "body", "clone"])
-def test_a_handler_in_a_canvas_is_refused_when_that_is_sent(where: str) -> None:
+def test_a_handler_in_a_canvas_is_refused_when_that_is_sent(where: str, by: str) -> None:
     """Nothing is sent: the step after it would never run, and a result would never come."""
     topic = Topic()
     app, task = make_task_on(topic)
@@ -105,14 +106,17 @@ def test_a_handler_in_a_canvas_is_refused_when_that_is_sent(where: str) -> None:
     def other(*_: Any) -> None:
         """Do nothing."""
 
-    handler = task.s({"id": 1})
+    def call(*args: Any) -> Any:
+        return task.s(*args) if by == "task" else signature(task.name, args, app=app)
+
+    handler = call({"id": 1})
     canvases: dict[str, Callable[[], Any]] = {
         "first": lambda: chain(handler, other.s()),
-        "last": lambda: chain(other.s(), task.s()),
+        "last": lambda: chain(other.s(), call()),
         "group": lambda: group(handler, other.s()),
         "header": lambda: chord([handler, other.s()], other.s()),
-        "body": lambda: chord([other.s(), other.s()], task.s()),
-        "clone": lambda: group(handler.clone(), task.si({"id": 2})),
+        "body": lambda: chord([other.s(), other.s()], call()),
+        "clone": lambda: group(handler.clone(), call({"id": 2})),
     }
     canvas = canvases[where]()
     with pytest.raises(PublishRefused, match="can't be part of a chain, group or chord"):

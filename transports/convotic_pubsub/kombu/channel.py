@@ -20,6 +20,7 @@ from convotic_pubsub.errors import PublishError
 from convotic_pubsub.kombu.message import Message
 from convotic_pubsub.kombu.patience import is_retried
 from convotic_pubsub.kombu.qos import QoS
+from convotic_pubsub.kombu.queue_arguments import check_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,8 +120,8 @@ class Channel(virtual.Channel):
 
         Raises:
             ChannelError: passive, and the queue does not exist.
+            OptionError: its arguments ask for what Pub/Sub has not.
         """
-        del kwargs
         queue = queue or f"amq.gen-{uuid()}"
         is_own = (exclusive or auto_delete) and is_transient_name(queue)
         transient = is_own or queue in self._transient
@@ -132,9 +133,16 @@ class Channel(virtual.Channel):
         elif transient:
             self._transient.declare(queue)
         else:
+            check_arguments(queue, kwargs.get("arguments") or {})
             self.session.resources.ensure(self.session.spec(queue))
         count = self._count(queue) if passive or transient else None
         return queue_declare_ok_t(queue, count, 0)  # type: ignore[arg-type]  # None: not known
+
+    def prepare_queue_arguments(
+        self, arguments: dict[str, Any] | None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Return the arguments that :meth:`queue_declare` gets: kombu's beside the given ones."""
+        return {**(arguments or {}), **{name: value for name, value in kwargs.items() if value}}
 
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:
         del kwargs
