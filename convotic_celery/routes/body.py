@@ -34,7 +34,7 @@ _GRACE_SECONDS = 15.0
 _MIN_BYTES_PER_SECOND = 50_000
 #: To validate more than that takes so long that the event loop must not wait for it.
 _LARGE_BODY_BYTES = 100_000
-#: Where a number may be that is too large for a float: an exponent of three digits, or as many digits.
+#: Where a number may be that is too large for a float.
 _SUSPICIOUS = re.compile(rb"[eE]\+?0*[1-9]\d\d|\d{308}|NaN|Infinity")
 _LONGEST_SHOWN = 40
 

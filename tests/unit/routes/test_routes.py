@@ -215,9 +215,7 @@ async def test_malformed_body_is_400(client: httpx.AsyncClient, path: str, conte
 
 
 @pytest.mark.parametrize("path", ["/typed", "/any"])
-@pytest.mark.parametrize(
-    "number", ["1e400", "-1E+0999", "9" * 320 + ".0", "NaN", "Infinity"], ids=str
-)
+@pytest.mark.parametrize("number", ["1e400", "-1E+0999", "9e308", "NaN", "Infinity"])
 async def test_a_number_that_is_none_is_400(
     client: httpx.AsyncClient, path: str, number: str
 ) -> None:
