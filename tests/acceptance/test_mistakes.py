@@ -147,3 +147,20 @@ def test_a_taken_port_is_told_with_a_way_out(embedded_stage: Stage) -> None:
         f"Can't listen on 127.0.0.1:{port}: the port is taken, or the host is not ours. "
         "Port 0 is any free one."
     )
+
+
+def test_a_queue_that_there_is_not(embedded_stage: Stage) -> None:
+    """`-Q nope` names it, and those that there are."""
+    done = run(embedded_stage, *CELERY, "worker", "-Q", "nope")
+
+    assert last_line(done).startswith("Error: There is no queue nope. The queues are: ")
+    assert QUEUE in last_line(done)
+
+
+def test_celery_report_says_where_results_are(embedded_stage: Stage) -> None:
+    """The store is the result backend unless told otherwise, so results are not disabled."""
+    done = run(embedded_stage, *CELERY, "report")
+
+    assert done.returncode == 0, done.stderr
+    assert "results:disabled" not in done.stdout
+    assert "transport:pubsub" in done.stdout

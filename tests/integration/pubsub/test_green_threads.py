@@ -49,3 +49,22 @@ def test_the_pool_gevent_is_refused(tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("Error: The pool gevent is not supported")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_plain_apps_worker_says_so_in_one_line(tmp_path: Path) -> None:
+    """The worker of an application that knows nothing of Convotic ends without a traceback."""
+    (tmp_path / "plain.py").write_text(_PLAIN)
+    celery = str(Path(sys.executable).parent / "celery")
+
+    done = run(celery, "-A", "plain", "worker", "-P", "gevent", folder=tmp_path)
+
+    assert done.returncode == 1
+    assert "The worker ends: pubsub:// does not work in a process that gevent" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+_PLAIN = """
+from celery import Celery
+app = Celery("plain", broker="pubsub://demo")
+"""

@@ -11,6 +11,7 @@ from convotic_pubsub.kombu import integrations
 
 #: The parts of Celery and Flower that are replaced, by module and class.
 PLACES = {
+    ("celery.worker.consumer.connection", "Connection"): ("start",),
     ("celery.worker.consumer.mingle", "Mingle"): ("send_hello",),
     ("celery.worker.consumer.gossip", "Gossip"): (),
     ("celery.worker.consumer.consumer", "Consumer"): ("add_task_queue", "cancel_task_queue"),

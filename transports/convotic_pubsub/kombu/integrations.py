@@ -58,6 +58,28 @@ def _allow_driver(_module: Any, step: Any) -> Callable[[], None]:
     return lambda: step.compatible_transports.discard(DRIVER_TYPE)
 
 
+def _say_why_not(_module: Any, step: Any) -> Callable[[], None]:
+    """A worker that can never connect (wrong option, gevent's threads) says why in one line."""
+    start = step.start
+
+    @functools.wraps(start)
+    def start_or_exit(self: Any, consumer: Any) -> None:
+        try:
+            start(self, consumer)
+        except (*consumer.connection_errors, *consumer.channel_errors):
+            raise  # Celery tries again
+        except PubsubTransportError as error:
+            logger.critical("The worker ends: %s", error, extra={"action": "broker_refused"})
+            raise SystemExit(1) from None
+
+    step.start = start_or_exit
+
+    def undo() -> None:
+        step.start = start
+
+    return undo
+
+
 def _prepare_mingle(module: Any, step: Any) -> Callable[[], None]:
     """At its start a worker asks the others; one that can't goes on without their answers."""
     disallow, ask = _allow_driver(module, step), step.send_hello
@@ -204,6 +226,7 @@ def _row(name: str, depth: BacklogSize | None) -> dict[str, Any]:
 
 
 _PATCHES: dict[tuple[str, str], Callable[[Any, Any], Callable[[], None]]] = {
+    ("celery.worker.consumer.connection", "Connection"): _say_why_not,
     ("celery.worker.consumer.mingle", "Mingle"): _prepare_mingle,
     ("celery.worker.consumer.gossip", "Gossip"): _allow_driver,
     ("celery.worker.consumer.consumer", "Consumer"): _contain_orders,
