@@ -97,7 +97,7 @@ images: $(READY) ## Build the Dockerfile with buildah and run docker-compose.yml
 
 .PHONY: debian13
 debian13: ## Demo and unit tests on Debian 13's Python 3.13, in a chroot (root, debootstrap)
-	scripts/debian13 sh -ec 'make install && make demo && make test ARGS="tests/unit tests/property"'
+	scripts/debian13 sh -ec 'make install && make demo && make test ARGS=tests/unit'
 
 .PHONY: constraints
 constraints: ## Renew constraints.txt from the newest versions that pyproject.toml allows

@@ -166,6 +166,7 @@ def test_flower_asks_who_one_is(deployment: dict[str, Container], compose: Compo
 
     with pytest.raises(HTTPError) as refused:
         urlopen(url, timeout=20)
+    refused.value.close()
     allowed = Request(url, headers={"Authorization": f"Basic {credentials}"})
     with urlopen(allowed, timeout=20) as page:
         status = page.status
