@@ -46,7 +46,15 @@ _CHAPTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "What a handler raises",
         "convotic_celery",
-        ("Retry", "DeadLetter", "Drop", "ConstantBackoff", "ExponentialBackoff"),
+        (
+            "Retry",
+            "DeadLetter",
+            "Drop",
+            "BatchFailed",
+            "BatchOptions",
+            "ConstantBackoff",
+            "ExponentialBackoff",
+        ),
     ),
     (
         "The context and its services",

@@ -32,6 +32,7 @@ def test_code_blocks_run() -> None:
         "custom.orders.cancelled.orders",
         "custom.orders.events.orders",
         "custom.payments.new.orders",
+        "custom.orders.new.orders.store",
         "custom.carts.changed.orders",
         "custom.invoices.wanted.orders",
         "custom.orders.paid.orders",
