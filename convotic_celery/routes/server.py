@@ -12,6 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.applications import Starlette
 
 __all__ = ["serve", "serve_on"]
 
@@ -26,7 +27,7 @@ def serve(api: FastAPI, *, host: str, port: int) -> None:
 
 
 def serve_on(
-    listener: socket.socket, api: FastAPI, *, stop_seconds: int, on_ready: Callable[[], None]
+    listener: socket.socket, api: Starlette, *, stop_seconds: int, on_ready: Callable[[], None]
 ) -> None:
     """Do what :func:`serve` does, on a socket that listens already.
 

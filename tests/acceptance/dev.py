@@ -18,6 +18,8 @@ from tests.support.waiting import wait_until
 
 __all__ = ["Dev"]
 
+#: Free ones: tests run beside each other.
+_PORTS = ("--port", "0", "--dashboard-port", "0")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -27,7 +29,15 @@ class Dev:
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         ours, theirs = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "convotic_celery.cli", "dev", *arguments],
+            [
+                sys.executable,
+                "-m",
+                "convotic_celery.cli",
+                "dev",
+                "--dashboard-port",
+                "0",
+                *arguments,
+            ],
             cwd=folder,
             env=os.environ | environment,
             stdin=theirs,

@@ -123,7 +123,7 @@ def test_routes_and_schedules_come_and_go_with_the_code(
 ) -> None:
     """They run once a module has them, reload with it, and end with it."""
     stage = embedded_stage
-    with Dev(stage.folder, "--port", "0", **stage.environment) as dev:
+    with Dev(stage.folder, **stage.environment) as dev:
         dev.wait_for("✓ ready")
         assert "routes " not in dev.text
         write(source, "two", MODULE + ROUTE + SCHEDULE)

@@ -34,6 +34,13 @@ __all__ = ["command"]
     help="Port of the routes; the next free one if it is taken.",
 )
 @click.option(
+    "--dashboard-port",
+    default=8100,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port of the dashboard; the next free one if it is taken.",
+)
+@click.option(
     "--debug",
     is_flag=True,
     help="Stop at breakpoints: breakpoint() in this terminal, or VS Code's, which attaches. No run "
@@ -53,8 +60,15 @@ __all__ = ["command"]
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A further folder whose Python files are watched. Can be repeated.",
 )
-def command(host: str, port: int, debug: bool, debug_port: int, watched: tuple[Path, ...]) -> int:
-    """Run emulator, store, worker, routes and beat for the modules here, until Ctrl-C.
+def command(  # noqa: PLR0917 - click gives each option by name
+    host: str,
+    port: int,
+    dashboard_port: int,
+    debug: bool,
+    debug_port: int,
+    watched: tuple[Path, ...],
+) -> int:
+    """Run emulator, store, worker, dashboard, routes and beat for the modules here, until Ctrl-C.
 
     A saved file is loaded into new processes, which take over once they are ready: handlers that
     run are finished by the old ones. While a file has an error, what ran before goes on. Servers
@@ -72,6 +86,7 @@ def command(host: str, port: int, debug: bool, debug_port: int, watched: tuple[P
     options = DevOptions(
         host=host,
         port=port,
+        dashboard_port=dashboard_port,
         debug_port=debug_port if debug else None,
         watched=tuple(path.resolve() for path in watched),
     )

@@ -1,9 +1,10 @@
-"""What the children of ``convotic dev`` run: worker, routes, beat. Each is what production runs."""
+"""What the children of ``convotic dev`` run: the programs that production runs."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import logging
 import os
 import socket
@@ -104,6 +105,29 @@ class _Routes:
         return 0
 
 
+class _Dashboard:
+    def preload(self) -> None:
+
+        import convotic_celery.dashboard.application
+        import convotic_celery.routes.server  # noqa: F401
+
+    def load(self, *, debug: bool) -> Loaded:
+        return _load(debug=debug)
+
+    def run(self, app: ConvoticApp, orders: Orders, control: Control) -> int:
+        from convotic_celery.dashboard import create_dashboard
+        from convotic_celery.log import configure_logging
+        from convotic_celery.routes.server import serve_on
+
+        configure_logging(app.settings)
+        for name in ("uvicorn.error", "uvicorn.access"):  # the page asks every few seconds
+            logging.getLogger(name).setLevel(logging.WARNING)
+        listener = socket.socket(fileno=orders.listener)
+        page = create_dashboard(app=app)
+        serve_on(listener, page, stop_seconds=1, on_ready=lambda: control.report("ready"))
+        return 0
+
+
 class _Beat:
     def preload(self) -> None:
 
@@ -129,13 +153,20 @@ class _Beat:
 
 def _load(*, debug: bool) -> Loaded:
     from convotic_celery.app import create_app
+    from convotic_celery.documents.examples import build_example
+    from convotic_celery.documents.schemas import build_schema
     from convotic_celery.settings import Settings
 
     settings = Settings()
     app = create_app(_without_deadlines(settings) if debug else settings)
     facts = {
         "handlers": [
-            {"topic": each.topic, "queue": each.queue, "source": each.source}
+            {
+                "topic": each.topic,
+                "queue": each.queue,
+                "source": each.source,
+                "example": json.dumps(build_example(build_schema(each.payload_type))),
+            }
             for each in app.definitions
         ],
         "routes": [[each.method, each.path] for each in app.routes],
@@ -185,4 +216,9 @@ def _choose_debugger(debugpy: Any) -> None:
         threading.Event().wait(_LOOK_SECONDS)
 
 
-PROGRAMS: dict[str, Program] = {"worker": _Worker(), "routes": _Routes(), "beat": _Beat()}
+PROGRAMS: dict[str, Program] = {
+    "worker": _Worker(),
+    "routes": _Routes(),
+    "dashboard": _Dashboard(),
+    "beat": _Beat(),
+}

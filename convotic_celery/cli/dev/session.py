@@ -39,6 +39,7 @@ class DevOptions:
 
     host: str
     port: int
+    dashboard_port: int
     #: None: no debugging.
     debug_port: int | None = None
     watched: tuple[Path, ...] = ()
@@ -55,12 +56,14 @@ class Session:
         debugs = options.debug_port is not None
         self._worker = Part("worker", screen, at_terminal=debugs, on_end=self._restart_later)
         self._routes = Part("routes", screen, on_end=self._restart_later)
+        self._dashboard = Part("dashboard", screen, has_spare=False, on_end=self._restart_later)
         self._beat = Part(
             "beat", screen, overlaps=False, has_spare=False, on_end=self._restart_later
         )
         self._servers = EmbeddedServers(settings)
         self._watch = Watch([settings.modules_dir.resolve(), *options.watched], Path.cwd())
         self._listener: socket.socket | None = None
+        self._dashboard_listener: socket.socket | None = None
         self._schedules: list[Any] = []
         self._handlers: list[Any] | None = None
         self._links: list[str] = []
@@ -70,7 +73,7 @@ class Session:
 
     @property
     def _parts(self) -> tuple[Part, ...]:
-        return self._beat, self._routes, self._worker
+        return self._beat, self._routes, self._dashboard, self._worker
 
     async def run(self) -> int:
         """Return 0 once everything has ended, after a signal.
@@ -103,7 +106,10 @@ class Session:
         """Load the code, and load it again whenever it is saved."""
         self._screen.say(f"{Path.cwd()}, data in {self._data_dir}; Ctrl-C ends everything")
         self._watch.start()
-        self._worker.prepare()  # it imports while the servers start
+        self._dashboard_listener = self._listen(self._options.dashboard_port)
+        self._dashboard.passed = (self._dashboard_listener.fileno(),)
+        self._worker.prepare()  # they import while the servers start
+        self._dashboard.prepare()
         await self._servers.start()
         keeping = asyncio.create_task(self._servers.keep())
         try:
@@ -134,18 +140,23 @@ class Session:
             self._watch.add(facts["folders"])
             await self._replace_routes(facts["routes"])
             await self._replace_beat(facts["schedules"])
+            self._say_done(facts, changed, loop.time() - began)
+            # Last: nobody waits for it, and until then the one from before answers.
+            assert self._dashboard_listener is not None
+            await self._dashboard.replace(listener=self._dashboard_listener.fileno())
         except NotReplaced as error:
             self._watch.add(error.folders)
             self._explain(error)
             return
         loop.call_later(_WELL_AFTER_SECONDS, self._forget_delay)
-        took = loop.time() - began
+
+    def _say_done(self, facts: Mapping[str, Any], changed: set[Path], seconds: float) -> None:
         handlers, self._handlers = self._handlers, facts["handlers"]
         if handlers is None:
-            self._screen.say(f"✓ ready in {took:.1f} s", colour="green")
+            self._screen.say(f"✓ ready in {seconds:.1f} s", colour="green")
         else:
             names = ", ".join(sorted(map(_shorten, changed))) or "what had ended"
-            self._screen.say(f"✓ reloaded {names} in {took:.2f} s", colour="green")
+            self._screen.say(f"✓ reloaded {names} in {seconds:.2f} s", colour="green")
         self._say_links(facts)
         if _name_all(facts["handlers"]) != _name_all(handlers):
             self._screen.say("\n".join(list_handlers(facts["handlers"])))
@@ -156,6 +167,7 @@ class Session:
         links = list_links(
             facts,
             routes=_url_of(self._listener) if has_routes else None,
+            dashboard=_url_of(self._dashboard_listener),
             emulator=self._servers.emulator,
             debug_port=self._options.debug_port,
         )
@@ -167,7 +179,7 @@ class Session:
             await self._routes.end()
             return
         if self._listener is None:
-            self._listener = self._listen()
+            self._listener = self._listen(self._options.port)
             self._routes.passed = (self._listener.fileno(),)
         await self._routes.replace(listener=self._listener.fileno())
 
@@ -179,8 +191,8 @@ class Session:
             await self._beat.end()
         self._schedules = schedules
 
-    def _listen(self) -> socket.socket:
-        host, first = self._options.host, self._options.port
+    def _listen(self, first: int) -> socket.socket:
+        host = self._options.host
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         for port in range(first, first + _PORTS_TRIED if first else 1):
             try:
@@ -225,8 +237,9 @@ class Session:
         await self._watch.stop()
         await asyncio.gather(*(part.close() for part in self._parts))
         await self._servers.stop()
-        if self._listener is not None:
-            self._listener.close()
+        for listener in (self._listener, self._dashboard_listener):
+            if listener is not None:
+                listener.close()
         self._screen.say("everything has ended")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,23 +27,23 @@ def list_links(
     facts: Mapping[str, Any],
     *,
     routes: str | None,
+    dashboard: str,
     emulator: Mapping[str, Any] | None,
     debug_port: int | None,
 ) -> list[str]:
     """Return what can be clicked or typed now."""
-    links = []
+    links = [("dashboard", f"{dashboard}/")]
     if routes is not None:
         links.append(("routes", f"{routes}/docs"))
     links += [("schedule", f"{key}: {when}") for key, when, _ in facts["schedules"]]
     if emulator is not None:
         links.append(("emulator", f"PUBSUB_EMULATOR_HOST={emulator['address']}"))
-        if "page" in emulator:
-            links.append(("", str(emulator["page"])))
     if debug_port is not None:
         links.append(("debugger", _describe_debugger(debug_port)))
     if facts["handlers"]:
         first = facts["handlers"][0]
-        links.append(("try it", f"convotic publish {first['topic']} '{{}}'"))
+        example = shlex.quote(first["example"])
+        links.append(("try it", f"convotic publish {first['topic']} {example}"))
     width = max((len(name) for name, _ in links), default=0)
     return [f"{name:<{width}}  {text}" for name, text in links]
 
