@@ -54,9 +54,31 @@ class Program(Protocol):
 
 class _Worker:
     def preload(self) -> None:
-
-        import convotic_pubsub.kombu.transport
-        import convotic_pubsub.session  # noqa: F401
+        _import(
+            "celery.app.control",
+            "celery.app.events",
+            "celery.apps.worker",
+            "celery.backends.redis",
+            "celery.bin.celery",
+            "celery.worker.autoscale",
+            "celery.worker.components",
+            "celery.worker.consumer.delayed_delivery",
+            "convotic_celery.app",
+            "convotic_celery.documents.examples",
+            "convotic_celery.documents.schemas",
+            "convotic_celery.embedded.store",
+            "convotic_celery.runtime.schedule.delayed_publisher",
+            "convotic_celery.runtime.worker.consumer",
+            "convotic_celery.runtime.worker.events",
+            "convotic_celery.runtime.worker.lifespan_step",
+            "convotic_celery.runtime.worker.logs",
+            "convotic_celery.runtime.worker.strategy",
+            "convotic_celery.runtime.worker.worker",
+            "convotic_celery.telemetry.step",
+            "convotic_emulator.daemon",
+            "convotic_pubsub.kombu.transport",
+            "convotic_pubsub.session",
+        )
 
     def load(self, *, debug: bool) -> Loaded:
         return _load(debug=debug)
@@ -86,8 +108,16 @@ class _Worker:
 
 class _Routes:
     def preload(self) -> None:
-
-        import convotic_pubsub.session  # noqa: F401
+        _import(
+            "convotic_celery.documents.examples",
+            "convotic_celery.documents.schemas",
+            "convotic_celery.embedded.store",
+            "convotic_celery.routes.application",
+            "convotic_celery.routes.server",
+            "convotic_emulator.daemon",
+            "convotic_pubsub.session",
+            "uvicorn.lifespan.on",
+        )
 
     def load(self, *, debug: bool) -> Loaded:
         return _load(debug=debug)
@@ -107,9 +137,13 @@ class _Routes:
 
 class _Dashboard:
     def preload(self) -> None:
-
-        import convotic_celery.dashboard.application
-        import convotic_celery.routes.server  # noqa: F401
+        _import(
+            "convotic_celery.dashboard.application",
+            "convotic_celery.documents.examples",
+            "convotic_celery.routes.server",
+            "convotic_pubsub.session",
+            "uvicorn.lifespan.on",
+        )
 
     def load(self, *, debug: bool) -> Loaded:
         return _load(debug=debug)
@@ -130,8 +164,12 @@ class _Dashboard:
 
 class _Beat:
     def preload(self) -> None:
-
-        import convotic_celery.app  # noqa: F401
+        _import(
+            "celery.apps.beat",
+            "celery.bin.celery",
+            "convotic_celery.app",
+            "convotic_pubsub.session",
+        )
 
     def load(self, *, debug: bool) -> Loaded:
         return _load(debug=debug)
@@ -149,6 +187,11 @@ class _Beat:
         arguments = ["-q", "beat", "-l", app.settings.log_level, "--schedule", str(record)]
         app.start([*arguments, "--pidfile="])
         return 0
+
+
+def _import(*names: str) -> None:
+    for name in names:
+        importlib.import_module(name)
 
 
 def _load(*, debug: bool) -> Loaded:
