@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(150)
 
+QUEUES = {
+    "celery",
+    QUEUE,
+    "custom.orders.plain.shop",
+    *(f"sabotage.{name}.sabotage" for name in ("here", "plain", "leased")),
+}
+
 #: Not typed.
 parse: Any = openmetrics.text_string_to_metric_families
 
@@ -32,6 +39,8 @@ def scrape(port: Port) -> dict[str, float]:
     for family in families:
         for sample in family.samples:
             labels = sample.labels
+            # No process's own subscription: each restart would add a name for ever.
+            assert labels.get("handler", "celery") in QUEUES
             about = labels.get("handler") or labels.get("name") or labels.get("queue_name")
             if about in {QUEUE, None} and "le" not in labels:
                 more = [labels[key] for key in ("outcome", "reason", "exception") if key in labels]

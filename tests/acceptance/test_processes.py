@@ -57,11 +57,11 @@ def test_a_killed_worker_is_replaced_and_loses_nothing(embedded_stage: Stage) ->
 
 
 def test_a_wrong_setting_ends_the_command(embedded_stage: Stage) -> None:
-    """The workers say what is wrong; the command does not try for ever."""
+    """It says what is wrong before it starts a worker."""
     stage = embedded_stage
     stage.environment["CONVOTIC_LOG_LEVEL"] = "loud"
 
     done = convotic(stage, "worker", "--processes", "2")
 
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "CONVOTIC_LOG_LEVEL" in done.stderr

@@ -66,6 +66,7 @@ class SessionVitals:
 
     #: False if the I/O thread has ended.
     is_alive: bool
+    #: Without the process's control subscription.
     queues: tuple[QueueVitals, ...]
     #: Deliveries in this process.
     outstanding: int

@@ -149,6 +149,7 @@ class Session:
         """Return how this session is doing, from any thread and whatever the I/O thread does."""
         now = self.clock()
         consumed = list(self._consumers.items())  # one step under the interpreter's lock
+        consumed = [each for each in consumed if not each[0].is_control]
         return SessionVitals(
             is_alive=self._io.is_alive,
             queues=tuple(self._queue_vitals(*each, now) for each in consumed),
@@ -359,6 +360,7 @@ class Session:
             count_dead_letter=self._count_dead_letter,
         )
         subscription = Subscription(spec, ports, dispatch)
+        subscription.is_control = dispatch is _never_dispatched
         puller = Puller(
             subscription,
             self.broker,

@@ -50,6 +50,8 @@ class Subscription:
     def __init__(self, spec: QueueSpec, ports: Ports, dispatch: Dispatch) -> None:
         self.spec = spec
         self.is_stopping = False
+        #: Celery's own traffic, which no consumer gets.
+        self.is_control = False
         #: A buffered message had to be given back: nothing is pulled until a slot is free.
         self.is_paused = False
         #: Messages that wait for their retry.
