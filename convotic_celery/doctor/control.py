@@ -30,7 +30,7 @@ def check_control(session: Session) -> Iterator[Finding]:
         others += left.elsewhere
     text = "no control subscription of this host is without its process"
     if swept:
-        text = f"deleted {len(swept)} control subscriptions of killed processes of this host"
+        text = f"deleted what killed processes of this host have left: {', '.join(swept)}"
     if others:
         text += f"; {others} of other hosts are let be, and expire a day after their process"
     yield Finding("control", "ok", text)
