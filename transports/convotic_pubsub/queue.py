@@ -30,6 +30,7 @@ __all__ = [
     "QueueSpec",
     "Received",
     "Return",
+    "SendAgain",
     "Settlement",
     "read_message",
 ]
@@ -112,6 +113,14 @@ class Defer:
 
 
 @dataclass(frozen=True, slots=True)
+class SendAgain:
+    """Publish it once more to its own topic, then acknowledge: its deliveries count from one.
+
+    For what was delivered often and has not run: the service would dead-letter it.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Lapse:
     """Don't acknowledge a run: the lease ends in ``delay_seconds`` (at least 1); redelivery."""
 
@@ -124,9 +133,9 @@ class Return:
 
 
 #: What a policy may decide about a delivery.
-Decision: TypeAlias = Deliver | Acknowledge | DeadLetter | Defer
+Decision: TypeAlias = Deliver | Acknowledge | DeadLetter | Defer | SendAgain
 #: How a delivered message can be settled.
-Settlement: TypeAlias = Acknowledge | DeadLetter | Defer | Lapse | Return
+Settlement: TypeAlias = Acknowledge | DeadLetter | Defer | SendAgain | Lapse | Return
 
 
 class DeliveryPolicy(Protocol):

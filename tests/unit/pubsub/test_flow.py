@@ -8,11 +8,11 @@ import pytest
 
 from convotic_pubsub.consume.delivery import State
 from convotic_pubsub.consume.flow import Effect, Event, Facts, Signal, transition
-from convotic_pubsub.queue import Acknowledge, DeadLetter, Defer, Deliver, Lapse, Return
+from convotic_pubsub.queue import Acknowledge, DeadLetter, Defer, Deliver, Lapse, Return, SendAgain
 
 E = Effect
 DELIVER, ACK, GIVE_UP = Deliver({}), Acknowledge(), DeadLetter({})
-DEFER, LAPSE, RETURN = Defer(5), Lapse(5), Return()
+DEFER, LAPSE, RETURN, AGAIN = Defer(5), Lapse(5), Return(), SendAgain()
 OPEN = (State.NEW, State.BUFFERED, State.DISPATCHED)
 HELD = (*OPEN, State.DEAD_LETTERING)
 NEW = Facts()
@@ -29,6 +29,7 @@ TABLE: list[tuple[State, Event, Facts, State, tuple[E, ...]]] = [
     *((s, LAPSE, NEW, State.WAITING, (E.LEAVE, E.START_WAIT, E.SET_LEASE)) for s in OPEN),
     *((s, DEFER, NEW, State.WAITING, (E.LEAVE, E.START_WAIT, E.SET_LEASE)) for s in OPEN),
     *((s, GIVE_UP, NEW, State.DEAD_LETTERING, (E.WATCH, E.PUBLISH)) for s in OPEN),
+    *((s, AGAIN, NEW, State.DEAD_LETTERING, (E.WATCH, E.PUBLISH)) for s in OPEN),
     *(
         (
             s,
@@ -47,6 +48,7 @@ TABLE: list[tuple[State, Event, Facts, State, tuple[E, ...]]] = [
         State.SETTLING,
         (E.COUNT_DEAD_LETTER, E.LEAVE, E.ACKNOWLEDGE),
     ),
+    (State.DEAD_LETTERING, Signal.SENT_AGAIN, NEW, State.SETTLING, (E.LEAVE, E.ACKNOWLEDGE)),
     (State.DEAD_LETTERING, Signal.PUBLISH_FAILED, NEW, State.WAITING, (E.LEAVE, E.KEEP_LEASE)),
     (State.SETTLING, Signal.CONFIRMED, NEW, State.GONE, (E.REMOVE_ACKNOWLEDGED,)),
     (State.SETTLING, Signal.REFUSED, NEW, State.GONE, (E.REMOVE,)),
@@ -84,7 +86,7 @@ def test_a_transition(
 
 def test_what_comes_too_late_changes_nothing() -> None:
     """An event that a state has no transition for: a second settlement, a late answer."""
-    events = (*Signal, DELIVER, ACK, GIVE_UP, DEFER, LAPSE, RETURN)
+    events = (*Signal, DELIVER, ACK, GIVE_UP, DEFER, LAPSE, RETURN, AGAIN)
     listed = [(state, event) for state, event, *_ in TABLE]
 
     for state, event in itertools.product(State, events):
@@ -94,7 +96,7 @@ def test_what_comes_too_late_changes_nothing() -> None:
 
 def test_nothing_leads_back_from_gone() -> None:
     """Its slot, its bytes and its place in the stream are counted down once."""
-    events = (*Signal, DELIVER, ACK, GIVE_UP, DEFER, LAPSE, RETURN)
+    events = (*Signal, DELIVER, ACK, GIVE_UP, DEFER, LAPSE, RETURN, AGAIN)
 
     for event in events:
         assert transition(State.GONE, event, NEW) == (State.GONE, ())

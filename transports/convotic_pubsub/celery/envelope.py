@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from convotic_pubsub.celery.codec import decode_envelope
 from convotic_pubsub.celery.task_headers import check_task
@@ -18,6 +19,7 @@ from convotic_pubsub.queue import (
     Deliver,
     QueueSpec,
     Received,
+    SendAgain,
 )
 
 if TYPE_CHECKING:
@@ -39,8 +41,13 @@ def _utc_now() -> datetime:
 class EnvelopePolicy:
     """Delivers what decodes, when it is due; dead-letters what does not, with the reason."""
 
-    def __init__(self, now: Callable[[], datetime] = _utc_now) -> None:
+    def __init__(
+        self, now: Callable[[], datetime] = _utc_now, *, max_deliveries: int | None = None
+    ) -> None:
         self._now = now
+        #: A task that is not due has not run. It does not come near to what the service allows: one
+        #: delivery for each worker that ends while it waits, and many do within seven days.
+        self._often = math.ceil(max_deliveries / 2) if max_deliveries else math.inf
 
     def decide(self, received: Received) -> Decision:
         """Decode the envelope; a message that isn't one can never run and is given up at once."""
@@ -60,13 +67,12 @@ class EnvelopePolicy:
             )
         delay = _seconds_until_due(payload, self._now())
         if delay > _HOLD_BACK_SECONDS:
+            if received.delivery_attempt >= self._often:
+                return SendAgain()
             return Defer(delay - _EARLY_SECONDS)
         if received.redelivered:
             payload["properties"]["delivery_info"]["redelivered"] = True
         return Deliver(payload)
-
-
-_POLICY: Final = EnvelopePolicy()
 
 
 def celery_queue(queue: str, options: TransportOptions) -> QueueSpec:
@@ -77,7 +83,7 @@ def celery_queue(queue: str, options: TransportOptions) -> QueueSpec:
         queue=queue,
         topic=name,
         subscription=name,
-        policy=_POLICY,
+        policy=EnvelopePolicy(max_deliveries=options.max_delivery_attempts),
         dead_letter_topic=dead_letter,
         max_delivery_attempts=options.max_delivery_attempts,
         ack_deadline_seconds=options.visibility_timeout_seconds,

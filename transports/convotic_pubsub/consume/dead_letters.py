@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from convotic_pubsub.consume.ports import PublishCopy
     from convotic_pubsub.queue import QueueSpec, Received
 
-__all__ = ["publish_dead_letter", "report_missing_topic"]
+__all__ = ["publish_again", "publish_dead_letter", "report_missing_topic"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,28 @@ async def publish_dead_letter(
         extra={"action": "dead_lettered", "queue": spec.queue},
     )
     _tell(spec, received, attributes, message_id)
+    return True
+
+
+async def publish_again(publish: PublishCopy, spec: QueueSpec, received: Received) -> bool:
+    """Publish a message once more to its own topic; False if that was not confirmed.
+
+    Then the message must not be acknowledged. Raises nothing.
+    """
+    message = OutgoingMessage(spec.topic, received.data, received.attributes, received.ordering_key)
+    try:
+        await asyncio.wrap_future(publish(message))
+    except Exception as error:  # noqa: BLE001  whatever it is, the message must not be acknowledged
+        logger.warning(
+            "Message %s of queue %s, delivered %d times and not run, can't be published once more; "
+            "Pub/Sub will deliver it again: %s",
+            received.message_id,
+            spec.queue,
+            received.delivery_attempt,
+            error,
+            extra={"action": "send_again_failed", "queue": spec.queue},
+        )
+        return False
     return True
 
 

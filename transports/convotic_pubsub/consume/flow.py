@@ -7,6 +7,8 @@
                            │     └─> WAITING ───> GONE
                            └─> DEAD_LETTERING ─> SETTLING | WAITING
 
+A message that is published again to its own topic goes the way of a dead letter.
+
 Whatever is not settled yet can be settled in any state before. An event that a state has no
 transition for changes nothing: it came too late.
 """
@@ -24,6 +26,7 @@ from convotic_pubsub.queue import (
     Deliver,
     Lapse,
     Return,
+    SendAgain,
     Settlement,
 )
 
@@ -38,8 +41,9 @@ class Signal(enum.IntEnum):
     SLOT_FREE = enum.auto()
     #: The server has delivered the same message once more.
     COPIED = enum.auto()
-    #: The dead letter is confirmed, or is not.
+    #: The dead letter is confirmed; or the copy in its own topic is; or neither.
     PUBLISHED = enum.auto()
+    SENT_AGAIN = enum.auto()
     PUBLISH_FAILED = enum.auto()
     #: The server has answered the acknowledgement or the nack, for good; or refuses it.
     CONFIRMED = enum.auto()
@@ -118,6 +122,7 @@ _SETTLEMENTS: dict[type[Event], Step] = {
     Acknowledge: _SETTLE,
     DeadLetter: _PUBLISH,
     Defer: _WAIT,
+    SendAgain: _PUBLISH,
     Lapse: _WAIT,
     Return: _RETURN,
 }
@@ -133,6 +138,7 @@ _SIGNALS: dict[tuple[State, Signal], Step] = {
     (State.DEAD_LETTERING, Signal.PUBLISHED): Step(
         State.SETTLING, (Effect.COUNT_DEAD_LETTER, *_SETTLE.effects)
     ),
+    (State.DEAD_LETTERING, Signal.SENT_AGAIN): _SETTLE,
     (State.DEAD_LETTERING, Signal.PUBLISH_FAILED): Step(
         State.WAITING, (Effect.LEAVE, Effect.KEEP_LEASE)
     ),

@@ -12,7 +12,11 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from convotic_pubsub.consume.dead_letters import publish_dead_letter, report_missing_topic
+from convotic_pubsub.consume.dead_letters import (
+    publish_again,
+    publish_dead_letter,
+    report_missing_topic,
+)
 from convotic_pubsub.consume.delivery import Delivery, PullStream, State
 from convotic_pubsub.consume.flow import Effect, Event, Facts, Signal, transition
 from convotic_pubsub.consume.guarded_policy import GuardedPolicy
@@ -27,6 +31,7 @@ from convotic_pubsub.queue import (
     Lapse,
     QueueSpec,
     Return,
+    SendAgain,
     Settlement,
     read_message,
 )
@@ -351,6 +356,9 @@ class Subscription:
     # -- dead letters -----------------------------------------------------------------------------
 
     def _publish(self, delivery: Delivery, event: Event) -> None:
+        if isinstance(event, SendAgain):
+            self._spawn(self._publish_again(delivery))
+            return
         assert isinstance(event, DeadLetter)
         self._spawn(self._publish_dead_letter(delivery, event))
 
@@ -359,6 +367,10 @@ class Subscription:
             self._ports.publish, self.spec, delivery.received, event.attributes
         )
         self._apply(delivery, Signal.PUBLISHED if is_published else Signal.PUBLISH_FAILED)
+
+    async def _publish_again(self, delivery: Delivery) -> None:
+        is_sent = await publish_again(self._ports.publish, self.spec, delivery.received)
+        self._apply(delivery, Signal.SENT_AGAIN if is_sent else Signal.PUBLISH_FAILED)
 
     def _count_dead_letter(self, _delivery: Delivery, _event: Event) -> None:
         self._ports.count_dead_letter(self.spec.queue)
