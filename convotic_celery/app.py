@@ -165,6 +165,7 @@ class ConvoticApp(Celery):
             self.definitions,
             may_create=settings.provision == "create" or settings.create_missing_topics,
             prefix=settings.prefix,
+            place=_describe_place(settings, self.definitions),
         )
         self.services = Services(
             self.store,
@@ -205,6 +206,12 @@ class ConvoticApp(Celery):
     def Worker(self) -> Any:  # noqa: N802 - Celery's name
         """The worker program of this app."""
         return self.subclass_with_self("convotic_celery.runtime.worker.worker:HandlerWorker")  # type: ignore[arg-type]  # a name, so that it is imported in workers only
+
+    def describe_servers(self) -> Any:
+        """Return what is embedded, as ``embedded.EmbeddedServers``, after starting it."""
+        from convotic_celery.embedded import describe_servers  # noqa: PLC0415 - only workers ask
+
+        return describe_servers(self.settings)
 
     def connect_publisher(self) -> None:
         """Connect to the broker, so that the next publish doesn't have to; idempotent.
@@ -390,6 +397,16 @@ def _current_trace() -> Mapping[str, str]:
     from convotic_celery.telemetry.tracing import current_trace  # noqa: PLC0415 - as above
 
     return current_trace()
+
+
+def _describe_place(settings: Settings, definitions: Iterable[HandlerDefinition]) -> str:
+    """Return where this process has looked for handlers, and where its messages are."""
+    named = sorted({definition.module for definition in definitions})
+    where = settings.modules_dir if settings.modules is None else ", ".join(settings.modules)
+    parts = [f"Modules here: {', '.join(named) or 'none'}, from {where or 'no name'}"]
+    if settings.broker_is_embedded:
+        parts.append(f"data folder: {settings.data_folder}")
+    return "; ".join(parts)
 
 
 def _embedded_broker(settings: Settings) -> str:

@@ -76,9 +76,12 @@ def _extend_path(folder: Path) -> None:
     """
     if folder.is_dir() and str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
+    here = Path.cwd()
+    if str(here) not in sys.path and "" not in sys.path:
+        sys.path.append(str(here))
+    # In a sub-folder of a project: its code as well.
+    if here.is_relative_to(folder.parent) and str(folder.parent) not in sys.path:
+        sys.path.append(str(folder.parent))
     importlib.invalidate_caches()
 
 

@@ -305,9 +305,11 @@ class InvalidDelay(PublishRefused):
 class TopicHasNoSubscription(PublishRefused):
     """The topic does not exist and nobody would subscribe to it: the message would be lost."""
 
-    def __init__(self, topic: str, near: str = "") -> None:
+    def __init__(self, topic: str, near: str = "", place: str = "") -> None:
         super().__init__(topic)
         self.topic = topic
+        #: Where this process has looked for modules, and keeps its data.
+        self.place = place
         #: The known topic that is spelled most like it, if any is.
         self.near = near
 
@@ -316,7 +318,7 @@ class TopicHasNoSubscription(PublishRefused):
         return (
             f"Topic {self.topic!r} does not exist, and no known handler subscribes to it: a "
             f"message published now would be lost.{guess} Register a handler for it, or create the "
-            "topic and a subscription."
+            f"topic and a subscription.{f' ({self.place})' if self.place else ''}"
         )
 
 

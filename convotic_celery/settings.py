@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from convotic_celery.errors import ConfigurationError
+from convotic_celery.project import find_project
 
 __all__ = ["Settings"]
 
@@ -73,9 +74,10 @@ class Settings(BaseSettings):
         "on a Kubernetes runner.",
     )
     data_dir: Path = Field(
-        default=Path(".convotic"),
+        default_factory=lambda: find_project() / ".convotic",
         description="Folder of the embedded servers' data and sockets; processes that use the same "
-        "folder share the servers.",
+        "folder share the servers. Default: .convotic in the project, which is found from its "
+        "sub-folders too.",
     )
     emulator_idle_timeout: float = Field(
         default=60.0,
@@ -93,8 +95,9 @@ class Settings(BaseSettings):
         "by commas. None: those in modules_dir and the entry points 'convotic.modules'.",
     )
     modules_dir: Path = Field(
-        default=Path("modules"),
-        description="Folder whose packages and files are loaded as modules, if it exists.",
+        default_factory=lambda: find_project() / "modules",
+        description="Folder whose packages and files are loaded as modules, if it exists. Default: "
+        "modules in the project.",
     )
     services: str | None = Field(
         default=None,
@@ -263,12 +266,18 @@ class Settings(BaseSettings):
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
-        default="INFO", description="Lowest level that is logged."
+        default="INFO",
+        description="Lowest level that is logged; a worker's --loglevel takes precedence.",
     )
-    log_format: Literal["auto", "text", "json"] = Field(
+    log_format: Literal["auto", "text", "json", "celery"] = Field(
         default="auto",
-        description="Text or JSON lines; auto: Celery's format in a worker, elsewhere text on a "
-        "terminal and JSON otherwise.",
+        description="text: lines for people; json: as Cloud Logging reads it; auto: text on a "
+        "terminal, else JSON. celery: a worker's lines are Celery's.",
+    )
+    log_runs: Literal["all", "failures"] = Field(
+        default="all",
+        description="Log a line for each run, or only for those that are retried, dead-lettered or "
+        "skipped.",
     )
 
     tracing: bool = Field(
@@ -308,6 +317,16 @@ class Settings(BaseSettings):
         default=None,
         validation_alias="DJANGO_SETTINGS_MODULE",
         description="As Django reads it; if set, Django is set up before modules are imported.",
+    )
+    no_color: str | None = Field(
+        default=None,
+        validation_alias="NO_COLOR",
+        description="If set, nothing is coloured, see https://no-color.org.",
+    )
+    force_color: str | None = Field(
+        default=None,
+        validation_alias="FORCE_COLOR",
+        description="If set, text is coloured also where it does not go to a terminal.",
     )
     kubernetes_service_host: str | None = Field(
         default=None, validation_alias="KUBERNETES_SERVICE_HOST", description="Set by Kubernetes."
@@ -413,6 +432,11 @@ class Settings(BaseSettings):
     def store_prefix(self) -> str:
         """Prefix of this app's keys in the store: ``store_key_prefix`` and ``prefix``."""
         return f"{self.store_key_prefix}{self.prefix}:" if self.prefix else self.store_key_prefix
+
+    @property
+    def data_folder(self) -> Path:
+        """``data_dir`` as an absolute path: the servers have another working folder."""
+        return self.data_dir.expanduser().resolve()
 
     @property
     def broker_is_embedded(self) -> bool:

@@ -47,12 +47,15 @@ class Delivery:
 
     def log_fields(self) -> dict[str, Any]:
         """Return the fields of every log record about this run."""
-        return {
+        fields = {
             "handler": self.handler,
             "topic": self.topic,
             "message_id": self.message_id,
             "attempt": self.attempt,
         }
+        if parent := self.trace.get("traceparent"):
+            fields["traceparent"] = parent
+        return fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,8 @@ is :mod:`convotic_emulator`, and how a server is started and found is :mod:`conv
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convotic_celery.errors import ConfigurationError
@@ -14,7 +16,36 @@ from convotic_celery.errors import ConfigurationError
 if TYPE_CHECKING:
     from convotic_celery.settings import Settings
 
-__all__ = ["broker_address", "store_url"]
+__all__ = ["EmbeddedServers", "broker_address", "describe_servers", "store_url"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedServers:
+    """What of a process's servers is embedded, and where; "" for what is not."""
+
+    broker: str = ""
+    store: str = ""
+    data_folder: str = ""
+    #: Addresses of pages for a browser.
+    pages: tuple[str, ...] = ()
+
+
+def describe_servers(settings: Settings) -> EmbeddedServers:
+    """Return what is embedded, after starting it; raises as :func:`broker_address` does."""
+    broker, store, pages = "", "", ()
+    if settings.broker_is_embedded:
+        broker_address(settings)
+        from convotic_emulator import daemon  # noqa: PLC0415 - it is installed, then
+
+        record = daemon.status(settings.data_folder) or {}
+        broker, pages = "embedded emulator", tuple(filter(None, [record.get("page")]))
+    if settings.store_is_embedded:
+        store_url(settings)
+        store = "embedded Valkey"
+    folder = str(settings.data_folder) if broker or store else ""
+    return EmbeddedServers(broker, store, folder, pages)
 
 
 def broker_address(settings: Settings) -> str:
@@ -34,8 +65,11 @@ def broker_address(settings: Settings) -> str:
             "Install it (pip install convotic-emulator), or set PUBSUB_EMULATOR_HOST to a running "
             "emulator, or CONVOTIC_BROKER_URL to your project."
         ) from error
-    # Resolved: the server, which has another working folder, must mean the same one.
-    folder = settings.data_dir.expanduser().resolve()
+    folder = settings.data_folder
+    if daemon.status(folder) is None:
+        # In another folder than meant it has no worker. Where nothing logs, a warning is seen.
+        level = logging.INFO if logger.hasHandlers() else logging.WARNING
+        logger.log(level, "Starting the embedded servers; their data is in %s", folder)
     try:
         return daemon.ensure_running(
             folder, idle_seconds=_idle_seconds(settings), fsync=settings.emulator_fsync
@@ -62,7 +96,7 @@ def store_url(settings: Settings) -> str:
     from convotic_celery.embedded import store  # noqa: PLC0415 - as above: only who starts it pays
 
     settings.refuse_embedded_where_wrong()
-    socket = store.ensure_running(settings.data_dir, idle_seconds=_idle_seconds(settings))
+    socket = store.ensure_running(settings.data_folder, idle_seconds=_idle_seconds(settings))
     return f"unix://{socket}"
 
 

@@ -52,6 +52,7 @@ class SessionPublisher:
         may_create: False leaves a missing topic missing (``provision`` is ``verify`` or ``off``).
         prefix: Put before the names of topics, but those that are full paths
             (``projects/P/topics/T``).
+        place: Where this process has looked for handlers, for the error about a missing topic.
     """
 
     def __init__(
@@ -61,9 +62,11 @@ class SessionPublisher:
         *,
         may_create: bool = True,
         prefix: str = "",
+        place: str = "",
     ) -> None:
         self._parameters = parameters
         self._prefix = prefix
+        self._place = place
         #: Kept, since reading Celery's settings costs more than a publish.
         self._session: Session | None = None
         #: Called with each message; see ``telemetry/tracing.py``. None: nobody traces.
@@ -95,7 +98,7 @@ class SessionPublisher:
 
     def _explain_missing(self, topic: str) -> TopicHasNoSubscription:
         near = get_close_matches(topic, self._if_missing, n=1)
-        return TopicHasNoSubscription(topic, *near)
+        return TopicHasNoSubscription(topic, near[0] if near else "", self._place)
 
     def _find_session(self) -> Session:
         """Return the process's session; a closed one is replaced."""

@@ -7,11 +7,13 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from convotic_celery import pubsub
 from convotic_celery.app import ConvoticApp
 from convotic_celery.context.delivery import Delivery
+from convotic_celery.errors import TopicHasNoSubscription
 from convotic_celery.modules import apply_settings, surround_routes
 from convotic_celery.runtime.delivery.attributes import (
     MESSAGE_ID_ATTRIBUTE,
@@ -45,13 +47,20 @@ MAX_RUNS = 10_000
 class AppUnderTest:
     """Modules that run in this process. Made by :func:`convotic_app`; used by one event loop."""
 
-    def __init__(self, app: ConvoticApp, clock: MovingClock, unawaited: list[str]) -> None:
+    def __init__(
+        self,
+        app: ConvoticApp,
+        clock: MovingClock,
+        unawaited: list[str],
+        *,
+        raise_errors: bool = False,
+    ) -> None:
         self.app = app
         self._unawaited = unawaited
         #: Moves retries, delayed messages, ``published_at`` and ``max_message_age``.
         self.clock = clock
         self._broker = MemoryBroker(app.definitions, clock)
-        self._runner = Runner(app, self._broker, clock)
+        self._runner = Runner(app, self._broker, clock, raise_errors=raise_errors)
         app.services.publisher = self._broker
         self._schedule = app.services.async_schedule
         app.services.async_schedule.now = app.services.sync_schedule.now = clock.now
@@ -94,7 +103,16 @@ class AppUnderTest:
         ordering_key: str = "",
         delay: float | timedelta | None = None,
     ) -> str:
-        """Publish as ``ctx.pubsub.publish`` does, with the same checks; return the id."""
+        """Publish as ``ctx.pubsub.publish`` does, with the same checks; return the id.
+
+        Raises:
+            TopicHasNoSubscription: No handler of the modules under test subscribes to the topic.
+                Handlers may publish to topics of other modules, and so may ``app.ctx``.
+        """
+        topics = [definition.topic for definition in self.app.definitions]
+        if topic not in topics:
+            near = get_close_matches(topic, topics, n=1)
+            raise TopicHasNoSubscription(topic, *near)
         return await self.ctx.pubsub.publish(
             topic,
             message,
@@ -175,6 +193,7 @@ async def convotic_app(
     services: ServicesHook | None = None,
     store_url: str | None = None,
     now: Any = None,
+    raise_errors: bool = False,
     **settings: Any,
 ) -> AsyncIterator[AppUnderTest]:
     """Run modules inside the block, with nothing outside this process but the store.
@@ -188,6 +207,8 @@ async def convotic_app(
         store_url: A Redis or Valkey; None starts one for the process. Each app has its own keys,
             which are deleted at the end.
         now: The clock's initial time, a timezone-aware datetime; None: now.
+        raise_errors: Have ``drain`` and ``run_due`` raise what a handler raises, after its message
+            is settled; but not Retry, DeadLetter and Drop, which choose an outcome.
         settings: Fields of Settings, e.g. ``handler_options``.
     """
     url = store_url or await asyncio.to_thread(shared_store_url)
@@ -213,7 +234,7 @@ async def convotic_app(
     app.lifespans.use_loop(asyncio.get_running_loop())
     try:
         with pubsub.using(app), noticing_unawaited() as unawaited:
-            under_test = AppUnderTest(app, MovingClock(now), unawaited)
+            under_test = AppUnderTest(app, MovingClock(now), unawaited, raise_errors=raise_errors)
             for definition in one_of_each([*app.definitions, *app.routes]):
                 await app.lifespans.enter(definition)
             yield under_test

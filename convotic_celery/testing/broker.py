@@ -39,13 +39,16 @@ class PublishedMessage:
 class RunSeen:
     """The outcome of one delivery."""
 
-    #: The handler's queue.
+    #: The handler's name, which is its queue's: ``custom.orders.new.shop``.
     handler: str
+    #: ``message.id``: what ``publish`` returned; of a replay, that of the first publish.
     message_id: str
+    #: 1 on the first run, 2 on the first retry.
     attempt: int
     #: ``succeeded``, ``retried``, ``dropped``, ``duplicate``, ``deferred``, ``dead_lettered``, or
     #: the reason why it was acknowledged without a run (``expired``, ``other-target``).
     outcome: str
+    #: What the handler raised, with its traceback; None if it returned or did not run.
     error: BaseException | None = None
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from celery.app.task import Context
 from celery.worker import state
 
+from convotic_celery.log import describe_error
 from convotic_celery.runtime.delivery.attributes import (
     Origin,
     dead_letter_attributes,
@@ -19,6 +21,7 @@ from convotic_celery.runtime.delivery.policy import HandlerPolicy
 from convotic_celery.runtime.delivery.settlement import Ack, Defer, Fail, RetryRun, Settlement
 from convotic_celery.runtime.execution.coroutine import drive
 from convotic_celery.runtime.execution.current_run import Run
+from convotic_celery.sdk.outcomes import Outcome
 from convotic_celery.testing.broker import DeadLetterSeen, RunSeen, parse_data
 from convotic_pubsub.queue import Acknowledge, Deliver
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from convotic_celery.testing.clock import MovingClock
 
 __all__ = ["Runner"]
+
+logger = logging.getLogger(__name__)
 
 
 class _Request:
@@ -40,8 +45,11 @@ class _Request:
 class Runner:
     """Decides, runs and settles, with the worker's own policy, task and outcomes."""
 
-    def __init__(self, app: ConvoticApp, broker: MemoryBroker, clock: MovingClock) -> None:
+    def __init__(
+        self, app: ConvoticApp, broker: MemoryBroker, clock: MovingClock, *, raise_errors: bool
+    ) -> None:
         self._app = app
+        self._raise_errors = raise_errors
         self._broker = broker
         self._policies = {
             d.queue: HandlerPolicy(d, app.attempts, now=clock.now) for d in app.definitions
@@ -109,11 +117,24 @@ class Runner:
                 self._note(pending, settlement.outcome, facts, error)
             case RetryRun() | Defer():
                 outcome = "retried" if isinstance(settlement, RetryRun) else "deferred"
-                self._note(pending, outcome, facts, getattr(error, "exc", error))
+                raised = getattr(error, "exc", error)
+                self._note(pending, outcome, facts, raised)
                 self._broker.put_back(pending, settlement.delay_seconds)
+                if isinstance(settlement, RetryRun):
+                    self._show(pending, raised, f"run {facts['attempt']} failed")
             case Fail():
                 self._dead_letter(pending, settlement, error)
                 self._note(pending, "dead_lettered", facts, error)
+                self._show(pending, error, f"dead letter, {settlement.reason}")
+
+    def _show(self, pending: Pending, error: BaseException | None, what: str) -> None:
+        """Log a handler's error, for pytest shows the log of a test that fails; or raise it."""
+        if error is None:
+            return
+        handler, message_id = pending.definition.queue, pending.received.message_id
+        logger.warning("%s %s %s\n%s", handler, message_id, what, describe_error(error))
+        if self._raise_errors and not isinstance(error, Outcome):
+            raise error
 
     def _dead_letter(self, pending: Pending, fail: Fail, error: Exception | None) -> None:
         received = pending.received

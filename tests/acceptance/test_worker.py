@@ -10,8 +10,8 @@ from tests.support.waiting import PATIENCE, never, wait_until
 
 
 def test_it_prints_what_it_consumes(embedded_stage: Stage) -> None:
-    """At its start the worker shows topic, queue, options and dead-letter topic of each handler."""
-    with embedded_stage.worker() as worker:
+    """At its start the worker shows queue, options and dead-letter topic of each handler."""
+    with embedded_stage.worker(CONVOTIC_LOG_FORMAT="text") as worker:
         log = worker.read_log()
 
     assert TOPIC in log

@@ -17,7 +17,7 @@ def test_defaults_need_nothing() -> None:
 
     assert settings.broker_is_embedded
     assert settings.store_is_embedded
-    assert settings.data_dir == Path(".convotic")
+    assert settings.data_dir.name == ".convotic"
     settings.refuse_embedded_where_wrong()
 
 

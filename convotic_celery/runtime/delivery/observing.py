@@ -161,6 +161,9 @@ class RunObserver:
     thread, the worker's main thread), several at a time: be thread-safe, be fast, never block.
     """
 
+    #: Whether ``message_settled`` is called for plain successes, nearly all there is.
+    hears_successes = True
+
     def message_taken(self, event: MessageTaken) -> None:
         """A message was taken from its queue."""
 
@@ -181,6 +184,8 @@ class Observers:
         self.taken: tuple[Callable[[MessageTaken], None], ...] = ()
         self.began: tuple[Callable[[RunBegan], None], ...] = ()
         self.settled: tuple[Callable[[MessageSettled], None], ...] = ()
+        #: Those of ``settled`` that want to hear of successes.
+        self.succeeded: tuple[Callable[[MessageSettled], None], ...] = ()
         self._added: tuple[RunObserver, ...] = ()
         self._blamed: set[str] = set()
         self._lock = threading.Lock()
@@ -210,9 +215,9 @@ class Observers:
             o.message_taken for o in added if _overrides(o, RunObserver.message_taken)
         )
         self.began = tuple(o.run_began for o in added if _overrides(o, RunObserver.run_began))
-        self.settled = tuple(
-            o.message_settled for o in added if _overrides(o, RunObserver.message_settled)
-        )
+        settled = [o for o in added if _overrides(o, RunObserver.message_settled)]
+        self.settled = tuple(o.message_settled for o in settled)
+        self.succeeded = tuple(o.message_settled for o in settled if o.hears_successes)
 
     def _blame(self, listener: Callable[[Any], None], error: Exception) -> None:
         name = getattr(listener, "__qualname__", repr(listener))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
+from convotic_celery import log
 from convotic_celery.context.delivery import Delivery
 from convotic_celery.errors import AckDeadlineExceeded
 from convotic_celery.runtime.delivery.error_text import error_text, error_type
@@ -200,6 +201,7 @@ async def _call_async(execution: Execution, step: CallHandler) -> None:
     if execution.lifespans is not None:
         resource = await execution.lifespans.enter(definition)
     delivery = build_delivery(definition, step.facts, step.deadline, resource)
+    log.use_fields(delivery.log_fields)  # in this run's task, which ends with it
     ctx = execution.contexts.async_context(delivery)
     if not definition.middleware:
         await _call_until_deadline(definition, step.message, ctx, step.deadline)
@@ -270,6 +272,7 @@ def _call_sync(execution: Execution, step: CallHandler) -> None:
         resource = execution.lifespans.enter_sync(definition)
     delivery = build_delivery(definition, step.facts, step.deadline, resource)
     ctx = execution.contexts.sync_context(delivery)
+    earlier = log.use_fields(delivery.log_fields)
     try:
         check_returned(definition.call(step.message, ctx))
     except SoftTimeLimitExceeded as stopped:
@@ -284,3 +287,5 @@ def _call_sync(execution: Execution, step: CallHandler) -> None:
     except Exception as error:
         tell_error_sync(definition.middleware, step.message, ctx, error)
         raise
+    finally:
+        earlier.var.reset(earlier)

@@ -24,7 +24,7 @@ from convotic_celery.runtime.delivery.settlement import Deferred, KeySucceeded
 from convotic_celery.runtime.delivery.steps import Ask, Pause, Steps
 from convotic_celery.runtime.locks import scripts
 from convotic_celery.runtime.locks.renewer import LOCK_SECONDS, HeldLock, LockRenewer
-from convotic_celery.sdk.selector import select_key
+from convotic_celery.sdk.selector import describe_callable, select_key
 
 if TYPE_CHECKING:
     from convotic_celery.context.store import Store
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.05, 1.0
 _STOPPING_DELAY_SECONDS = 1.0
+#: Of a key, in the line about a duplicate.
+_MAX_SHOWN_CHARACTERS = 64
 
 
 class RunDeadline(Protocol):
@@ -113,6 +115,7 @@ class KeyLock:
         options = definition.options
         self._patience = patience or WaitLimits()
         self._deduplicate = options.deduplicate
+        self._key_name = describe_callable(options.deduplicate)
         self._concurrency_key = options.concurrency_key
         self._limit = str(options.concurrency_key_limit)
         self._waits_for_store = options.on_store_loss == "wait"
@@ -192,7 +195,10 @@ class KeyLock:
         while True:
             answer, detail = yield from self._ask(question, control)
             if answer == "done":
-                raise KeySucceeded("a message with its key has succeeded")
+                shown = key.removeprefix(self._dedup_prefix)[:_MAX_SHOWN_CHARACTERS]
+                raise KeySucceeded(
+                    f"a message with the same {self._key_name} has succeeded: {shown}"
+                )
             if answer == "claimed":
                 break
             yield from waiting.pause(self._run_limit)

@@ -77,7 +77,8 @@ class LoopTracer:
         loader = task.app.loader
         self._on_task_init = loader.on_task_init
         self._cleanups = (task.backend.process_cleanup, loader.on_process_cleanup)
-        self._logs_success = logger.isEnabledFor(logging.INFO)
+        has_run_lines = getattr(task.app.log, "has_run_lines", False)
+        self._logs_success = logger.isEnabledFor(logging.INFO) and not has_run_lines
 
     async def run(self, task_id: str, request: dict[str, Any], body: Any) -> Traced:
         """Run the handler on a message; ``body`` is Celery's (args, kwargs, embed).

@@ -133,7 +133,7 @@ class HandlerRequest(Request):
             self.acknowledged = True
             self._delivery.settle(_ACKNOWLEDGE)
             outcomes.count(self.name, _SUCCEEDED)
-            if observers.settled:
+            if observers.succeeded:
                 self._report_to_observers(_RETURNED)
 
     def reject(self, requeue: bool = False) -> None:
@@ -301,7 +301,8 @@ class HandlerRequest(Request):
         if exc_info is not None:
             event.error, event.traceback = error_of(exc_info), safe_str(exc_info.traceback)
         event.dead_letter = dead_letter
-        observers.report(observers.settled, event)
+        listeners = observers.succeeded if settlement is _RETURNED else observers.settled
+        observers.report(listeners, event)
 
     def _report_ack(self, ack: Ack) -> None:
         """Monitors see a message that its handler declined as a success with that result."""

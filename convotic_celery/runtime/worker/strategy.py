@@ -41,7 +41,8 @@ def handler_strategy(task: Any, app: Any, consumer: Any) -> Strategy:
         HandlerRequest, task, consumer.pool, hostname, eventer
     )
     sends_events = bool(eventer and eventer.enabled and task.send_events)
-    logs = logger.isEnabledFor(logging.INFO)
+    # Our own line about a run comes at its end.
+    logs = logger.isEnabledFor(logging.INFO) and not getattr(app.log, "has_run_lines", False)
     limits_rates = not consumer.disable_rate_limits
     revoked = consumer.controller.state.revoked
     run = consumer.on_task_request

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,14 +21,18 @@ from click.core import ParameterSource
 from kombu.utils.imports import symbol_by_name
 
 from convotic_celery.errors import ConfigurationError, ConvoticError
+from convotic_celery.log import FIELDS_ATTRIBUTE
 from convotic_celery.runtime import celery_internals
 from convotic_celery.runtime.delivery.counters import count_overdue, outcomes
+from convotic_celery.runtime.delivery.observing import observers
 from convotic_celery.runtime.execution.task import HandlerTask
 from convotic_celery.runtime.pool.gc_tuning import tune_gc
 from convotic_celery.runtime.pool.pool import TaskPool
 from convotic_celery.runtime.schedule.delayed_publisher import DelayedPublisher
 from convotic_celery.runtime.worker import pause_commands
-from convotic_celery.runtime.worker.banner import handler_table
+from convotic_celery.runtime.worker.banner import describe_start
+from convotic_celery.runtime.worker.last_runs import LastRuns
+from convotic_celery.runtime.worker.run_lines import RunLines
 from convotic_pubsub.errors import PubsubTransportError
 
 if TYPE_CHECKING:
@@ -61,6 +66,7 @@ class HandlerApp(Protocol):
     pauses: Pauses
     lifespans: Lifespans
     amqp: Any
+    log: Any
     tasks: Any
 
     @property
@@ -103,6 +109,9 @@ class HandlerWorker(Worker):
     #: Celery's: frees one of the pool's slots; None for a pool without any.
     _quick_release: Any = None
     prefetch_multiplier: int
+    hostname: str
+    loglevel: int
+    _run_lines: RunLines | None = None
 
     def setup_defaults(  # type: ignore[override]  # Celery's options pass through
         self, *args: Any, **kwargs: Any
@@ -112,6 +121,8 @@ class HandlerWorker(Worker):
             self.app.settings.refuse_embedded_where_wrong()
         except ConfigurationError as error:  # before anything starts, and without a traceback
             raise click.ClickException(str(error)) from None
+        if _is_default("loglevel"):
+            kwargs["loglevel"] = logging.getLevelName(self.app.settings.log_level)
         if kwargs.get("pool_start_method") == "fork":
             logger.warning("Using spawn instead of fork: gRPC does not survive a fork")
         kwargs["pool_start_method"] = "spawn"
@@ -171,10 +182,24 @@ class HandlerWorker(Worker):
                 "in one process. Leave -P out, use -P threads, or exclude the queue with -X."
             )
 
-    def extra_info(self) -> str:
-        """Return what stands below Celery's banner: the handlers, and Celery's tasks."""
-        table = handler_table(self.app.definitions, self.app.amqp.queues.consume_from)
-        return "\n" + table + (super().extra_info() or "")
+    def setup_logging(self, colorize: Any = None) -> Any:
+        """Set up logging, and have a line for each run."""
+        handled = super().setup_logging(colorize)
+        if getattr(self.app.log, "has_run_lines", False):
+            logs_successes = self.app.settings.log_runs == "all" and self.loglevel <= logging.INFO
+            self._run_lines = RunLines(
+                successes=logs_successes, whole_tracebacks=self.loglevel <= logging.DEBUG
+            )
+            observers.add(self._run_lines)
+        return handled
+
+    def emit_banner(self) -> None:
+        """Say what is consumed and where everything is: for people once, else as a log record."""
+        banner = describe_start(self)
+        if self.app.log.is_for_people:
+            print(f"\n{banner.as_text()}", file=sys.__stdout__, flush=True)
+        else:
+            logger.info("%s starts", self.hostname, extra={FIELDS_ATTRIBUTE: banner.as_fields()})
 
     def stats(self) -> dict[str, Any]:
         """Return what ``inspect stats`` and Flower show, and how many messages ended how."""
@@ -235,7 +260,19 @@ class HandlerWorker(Worker):
                 logger.warning("The last events could not be sent", exc_info=True)
         self.delayed_publisher.stop()
         self.app.lifespans.close()
+        if self._run_lines is not None:
+            observers.remove(self._run_lines)
         super().on_stopped()
+
+    def _shutdown(self, warm: bool = True) -> None:
+        """Stop; while running handlers finish, say which."""
+        last_runs = LastRuns()
+        if warm:
+            last_runs.start()
+        try:
+            super()._shutdown(warm=warm)  # type: ignore[misc]  # not in celery-types
+        finally:
+            last_runs.stop()
 
     def _bound_concurrency(self) -> None:
         """Pull no more than the pool can run: ``-c`` bounds each handler, and all together."""
@@ -257,6 +294,12 @@ class HandlerWorker(Worker):
                 cls: Any = type(task)
                 cls.time_limit = options.run_limit + max(0.5, options.deadline_grace / 2)
                 cls.soft_time_limit = None if task.runs_on_loop else options.run_limit
+
+
+def _is_default(option: str) -> bool:
+    """Say whether an option of Celery's command line was not given."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.get_parameter_source(option) is ParameterSource.DEFAULT
 
 
 def describe_options(options: Mapping[str, Any]) -> dict[str, Any]:

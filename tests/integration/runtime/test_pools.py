@@ -67,7 +67,7 @@ def test_the_pool_is_the_one_that_was_asked_for(
     stage: Stage, name: str, async_thread: str, plain_thread: str
 ) -> None:
     """An explicit -P prefork is prefork, and the request is right in both kinds of handlers."""
-    with stage.worker(*POOLS[name]) as worker:
+    with stage.worker(*POOLS[name], CONVOTIC_LOG_FORMAT="celery") as worker:
         stage.publish_json(1, topic="probe.async")
         stage.publish_json(1, topic="probe.plain")
         (ran_async,) = wait_until(lambda: stage.read_runs("async"))

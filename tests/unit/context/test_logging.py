@@ -16,10 +16,13 @@ import structlog
 from convotic_celery.context.logger import HandlerLogger, build_logger
 from convotic_celery.log import (
     FIELDS_ATTRIBUTE,
+    LINE_ATTRIBUTE,
+    CloudFormatter,
     FieldsFormatter,
+    Line,
+    TextFormatter,
     build_formatter,
     configure_logging,
-    format_handlers,
     log_fields,
 )
 from convotic_celery.settings import Settings
@@ -53,17 +56,16 @@ def test_fields_of_message_and_call_are_in_the_line(
     logger.info("Processing order", order_id=1)
 
     (line,) = lines(stream)
-    timestamp = line.pop("timestamp")
-    assert timestamp.endswith("Z")
+    time = line.pop("time")
+    assert time.endswith("Z")
     assert line == {
-        "event": "Processing order",
-        "level": "info",
+        "severity": "INFO",
+        "message": "Processing order",
         "logger": "convotic.handler",
-        "handler": "custom.a.crm",
         "topic": "custom.a",
-        "message_id": "17",
         "attempt": 2,
         "order_id": 1,
+        "logging.googleapis.com/labels": {"handler": "custom.a.crm", "message_id": "17"},
     }
 
 
@@ -72,15 +74,16 @@ def test_fields_may_be_a_mapping(stream: io.StringIO, logger: HandlerLogger) -> 
     logger.error("Failed to process order", {"orderId": 1, "error": "no"})  # noqa: PLE1205
 
     (line,) = lines(stream)
-    assert (line["orderId"], line["error"], line["level"]) == (1, "no", "error")
+    assert (line["orderId"], line["error"], line["severity"]) == (1, "no", "ERROR")
 
 
 def test_names_that_log_records_use_are_allowed(stream: io.StringIO, logger: HandlerLogger) -> None:
-    """The standard library refuses them in ``extra``."""
-    logger.info("Contact", name="Ann", message="hello", args=[1], module="crm")
+    """The standard library refuses them in ``extra``; the line's own get an underscore."""
+    logger.info("Contact", name="Ann", message="hello", args=[1], severity="low")
 
     (line,) = lines(stream)
-    assert (line["name"], line["message"], line["args"]) == ("Ann", "hello", [1])
+    assert (line["name"], line["message"], line["args"]) == ("Ann", "Contact", [1])
+    assert (line["message_"], line["severity_"]) == ("hello", "low")
 
 
 def test_bound_fields_are_in_every_line(stream: io.StringIO, logger: HandlerLogger) -> None:
@@ -89,7 +92,7 @@ def test_bound_fields_are_in_every_line(stream: io.StringIO, logger: HandlerLogg
     logger.debug("Two")
 
     first, second = lines(stream)
-    assert (first["event"], first["order_id"], first["level"]) == ("One late", 1, "warning")
+    assert (first["message"], first["order_id"], first["severity"]) == ("One late", 1, "WARNING")
     assert "order_id" not in second
 
 
@@ -101,7 +104,7 @@ def test_exception_brings_its_traceback(stream: io.StringIO, logger: HandlerLogg
         logger.exception("Failed to process order")
 
     (line,) = lines(stream)
-    assert line["exception"].endswith(
+    assert line["stack_trace"].endswith(
         "ValueError: invalid literal for int() with base 10: 'no such shop'"
     )
 
@@ -131,8 +134,9 @@ def test_other_loggers_get_the_fields_of_the_moment(stream: io.StringIO) -> None
     library.info("Later")
 
     first, second = lines(stream)
-    assert (first["event"], first["message_id"], first["attempt"]) == ("Called home", "17", 2)
-    assert "message_id" not in second
+    assert (first["message"], first["attempt"]) == ("Called home", 2)
+    assert first["logging.googleapis.com/labels"] == {"message_id": "17"}
+    assert "logging.googleapis.com/labels" not in second
 
 
 def test_plain_formatters_show_the_sentence(
@@ -145,29 +149,101 @@ def test_plain_formatters_show_the_sentence(
     assert caplog.messages == ["Processing order"]
 
 
-def test_text_is_for_people(logger: HandlerLogger) -> None:
-    """One line a record, fields as name=value."""
-    stream = io.StringIO()
-    celerys = logging.getLogger("convotic.handler")
-    handler = logging.StreamHandler(stream)
-    celerys.addHandler(handler)
-    celerys.setLevel(logging.INFO)
-    try:
-        format_handlers(celerys, Settings(log_format="text"))
-        logger.info("Processing order", order_id=1)
-    finally:
-        celerys.removeHandler(handler)
-        celerys.setLevel(logging.NOTSET)
+def format_text(record: logging.LogRecord, **options: Any) -> str:
+    line = TextFormatter(**options).format(record)
+    return re.sub(r"\d\d:\d\d:\d\d", "12:01:34", line, count=1)
 
-    assert "[info     ] Processing order" in stream.getvalue()
-    assert "order_id=1" in stream.getvalue()
+
+def make_record(text: str, *args: object, level: int = logging.INFO, **fields: Any) -> Any:
+    record = logging.LogRecord("convotic.handler", level, "x.py", 1, text, args, None)
+    setattr(record, FIELDS_ATTRIBUTE, fields)
+    return record
+
+
+def test_text_is_for_people() -> None:
+    """Time, handler and message id, the sentence, its fields; what repeats itself is left out."""
+    record = make_record(
+        "Processing order",
+        handler="custom.a.crm",
+        topic="custom.a",
+        message_id="17",
+        attempt=1,
+        order_id=1,
+    )
+
+    assert format_text(record) == "12:01:34   custom.a.crm 17 Processing order order_id=1"
+
+
+def test_text_of_a_run_has_its_sign() -> None:
+    """Instead of the sentence that other formatters show; colours where there is a terminal."""
+    record = make_record("crm 17 succeeded in 5 ms", handler="custom.a.crm", message_id="17")
+    setattr(record, LINE_ATTRIBUTE, Line("✓", "5 ms"))
+
+    assert format_text(record, process="celery2") == "12:01:34 celery2 ✓ custom.a.crm 17 5 ms"
+    assert "\x1b[32m✓\x1b[0m" in format_text(record, colours=True)
+
+
+def test_text_names_the_logger_of_others() -> None:
+    """A library's, not ours and not Celery's."""
+    record = make_record("hello", level=logging.WARNING)
+    record.name = "shop.stock"
+
+    assert format_text(record) == "12:01:34 ! hello (shop.stock)"
+
+
+def test_a_trace_is_linked_as_cloud_logging_reads_it() -> None:
+    """From the message's traceparent, in the project of the broker's URL."""
+    formatter = build_formatter(Settings(log_format="json", broker_url="pubsub://shop"), None)
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    line = json.loads(formatter.format(make_record("hello", traceparent=parent)))
+
+    trace = "projects/shop/traces/0af7651916cd43dd8448eb211c80319c"
+    assert line["logging.googleapis.com/trace"] == trace
+    assert line["logging.googleapis.com/spanId"] == "b7ad6b7169203331"
+    assert line["logging.googleapis.com/trace_sampled"] is True
 
 
 def test_auto_is_json_where_nobody_reads() -> None:
     """A stream that is no terminal gets JSON lines."""
-    record = logging.LogRecord("x", logging.INFO, "x.py", 1, "hello", None, None)
+    formatter = build_formatter(Settings(), io.StringIO())
 
-    assert json.loads(build_formatter("auto", io.StringIO()).format(record))["event"] == "hello"
+    assert json.loads(formatter.format(make_record("hello")))["message"] == "hello"
+
+
+class Terminal(io.StringIO):
+    """Says that somebody reads it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("settings", "stream", "is_coloured"),
+    [
+        ({}, Terminal(), True),
+        ({"NO_COLOR": "1"}, Terminal(), False),
+        ({"log_format": "text"}, io.StringIO(), False),
+        ({"log_format": "text", "FORCE_COLOR": "1"}, io.StringIO(), True),
+    ],
+)
+def test_colour_is_for_terminals(
+    settings: dict[str, Any], stream: io.StringIO, is_coloured: bool
+) -> None:
+    """Unless NO_COLOR or FORCE_COLOR say otherwise."""
+    line = build_formatter(Settings(**settings), stream).format(make_record("hello"))
+
+    assert ("\x1b[" in line) is is_coloured
+
+
+def test_a_value_that_json_has_no_form_for_is_text() -> None:
+    """No line is lost for it."""
+    circle: dict[str, Any] = {}
+    circle["self"] = circle
+
+    line = json.loads(CloudFormatter().format(make_record("hello", circle=circle, at={1, 2})))
+
+    assert "..." in line["circle"]
 
 
 def test_structlog_of_others_is_left_alone(stream: io.StringIO, logger: HandlerLogger) -> None:
@@ -191,7 +267,7 @@ def test_what_a_stranger_wrote_can_t_pass_for_a_line(is_celerys: bool) -> None:
     formatter = (
         FieldsFormatter(logging.Formatter("%(levelname)s %(message)s"))
         if is_celerys
-        else build_formatter("text", None)
+        else TextFormatter()
     )
 
     text = formatter.format(record)

@@ -35,21 +35,25 @@ def write_line(log_format: str, *, own: logging.Handler | None = None, **fields:
 
 def test_celery_s_lines_have_the_fields() -> None:
     """Behind the message; a secret is masked."""
-    assert write_line("auto", order_id=1, message_id="m-1", token="t") == (
+    assert write_line("celery", order_id=1, message_id="m-1", token="t") == (
         "[WARNING] Processing order order_id=1 message_id='m-1' token='***'\n"
     )
 
 
 def test_a_line_without_fields_is_celery_s() -> None:
     """To the letter."""
-    assert write_line("auto") == "[WARNING] Processing order\n"
+    assert write_line("celery") == "[WARNING] Processing order\n"
 
 
 def test_json_lines_are_written_where_they_are_asked_for() -> None:
     """CONVOTIC_LOG_FORMAT=json holds in a worker."""
     line = json.loads(write_line("json", order_id=1))
 
-    assert (line["event"], line["order_id"], line["level"]) == ("Processing order", 1, "warning")
+    assert (line["message"], line["order_id"], line["severity"]) == (
+        "Processing order",
+        1,
+        "WARNING",
+    )
 
 
 def test_handlers_of_the_application_are_left_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from celery.concurrency.thread import TaskPool as ThreadPool
 
 from convotic_celery.app import ConvoticApp
 from convotic_celery.runtime.pool.pool import TaskPool
-from convotic_celery.runtime.worker.banner import handler_table
+from convotic_celery.runtime.worker.banner import describe_modules, handler_table, list_tasks
 from convotic_celery.runtime.worker.worker import choose_pool, describe_options
 from tests.unit.runtime.support import define, make_app
 
@@ -110,18 +111,33 @@ def test_an_unknown_queue_is_an_error_of_the_command_line() -> None:
         make_worker(app, queues=["orders.nwe"])
 
 
-def test_the_table_names_topic_queue_options_and_dead_letter_topic() -> None:
+def test_the_table_names_handler_options_and_dead_letter_topic() -> None:
     """One line a handler."""
     table = handler_table([define(max_retries=3, ack_deadline=60, concurrency=10)])
 
-    assert table.splitlines()[-1].split() == [
-        "orders.new",
+    assert re.split("  +", table.splitlines()[-1].strip()) == [
         "orders.new.shop",
-        "max_retries=3",
-        "ack_deadline=60",
-        "concurrency=10",
+        "10",
+        "3",
+        "60 s",
         "orders.new.shop.dead-letter",
     ]
+
+
+def test_only_the_user_s_ordinary_tasks_are_listed() -> None:
+    """Not Celery's, not the framework's, and no handler a second time."""
+    names = ["shop.mail", "celery.chord", "convotic.workflow.end_step", "orders.new.shop"]
+
+    assert list_tasks(names, [define()]) == ("shop.mail",)
+
+
+def test_a_module_is_described_once() -> None:
+    """With its version and its file, however many handlers it has."""
+    first, second = define(), define()
+
+    (line,) = describe_modules([first, second])
+    assert line.startswith(f"shop {first.module_version}  ")
+    assert line.endswith(".py")
 
 
 def test_without_handlers_the_table_says_where_modules_are_looked_for() -> None:

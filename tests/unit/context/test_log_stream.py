@@ -1,0 +1,72 @@
+"""Log lines and a reader that does not read."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from typing import TextIO
+
+import pytest
+
+from convotic_celery.log import UnblockedHandler
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, TextIO]]:
+    """A pipe that nobody reads."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream:
+        yield reading, stream
+        os.close(reading)
+
+
+def record(text: str) -> logging.LogRecord:
+    return logging.LogRecord("x", logging.INFO, "x.py", 1, text, None, None)
+
+
+def test_a_line_is_written_at_once(pipe: tuple[int, TextIO]) -> None:
+    """By its caller: a process that crashes has written what it logged."""
+    reading, stream = pipe
+    UnblockedHandler(stream).handle(record("hello ✓"))
+
+    assert os.read(reading, 100) == "hello ✓\n".encode()
+
+
+def test_a_reader_that_does_not_read_blocks_nobody(pipe: tuple[int, TextIO]) -> None:
+    """What it leaves waits, in order; too much of it is counted instead of kept."""
+    reading, stream = pipe
+    handler = UnblockedHandler(stream)
+    began = time.monotonic()
+    for number in range(15_000):
+        handler.handle(record(f"{number} {'x' * 100}"))
+    assert time.monotonic() - began < 30
+
+    text = ""
+
+    def is_read() -> bool:
+        nonlocal text
+        text += os.read(reading, 1 << 20).decode()
+        return not handler._waiting
+
+    wait_until(is_read)
+    handler.handle(record("the last"))
+    wait_until(lambda: is_read() and "the last" in text)
+    numbers = [
+        int(line.split()[0]) for line in text.splitlines() if line[0].isdigit() and "x" in line
+    ]
+    assert numbers == sorted(numbers)
+    assert len(numbers) < 15_000
+    assert "log lines were dropped: whatever reads them is too slow" in text
+
+
+def test_a_text_that_the_stream_can_t_hold_is_spelt_out() -> None:
+    """A terminal of the C locale loses no line for a sign."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w", encoding="ascii") as stream:
+        UnblockedHandler(stream).handle(record("✓ \udce4"))
+
+        assert os.read(reading, 100) == b"\\u2713 \\udce4\n"
+    os.close(reading)
