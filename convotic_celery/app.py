@@ -6,6 +6,7 @@ broker connection or the result backend is first needed.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
@@ -33,6 +34,7 @@ from convotic_celery.errors import ConfigurationError
 from convotic_celery.modules import load_modules
 from convotic_celery.plugins import find_dead_letter_hook, plug_in_services
 from convotic_celery.runtime.delivery.attempts import AttemptLog
+from convotic_celery.runtime.delivery.last_outcomes import LastOutcomes
 from convotic_celery.runtime.delivery.payload import SERIALIZER, register_serializer
 from convotic_celery.runtime.delivery.policy import HandlerPolicy
 from convotic_celery.runtime.delivery.replays import ReplayTokens
@@ -49,6 +51,7 @@ from convotic_celery.runtime.worker.binding import (
     queue_spec,
 )
 from convotic_celery.runtime.worker.pauses import Pauses
+from convotic_celery.runtime.worker.revokes import Revokes
 from convotic_celery.sdk.workflow import CanvasStarter
 from convotic_celery.settings import Settings
 from convotic_pubsub.errors import OptionError
@@ -134,6 +137,11 @@ class ConvoticApp(Celery):
         self.schedules = tuple(schedules)
         self.store = Store(_store_url(settings), timeout_seconds=settings.store_timeout)
         self.keys = KeyStore(self.store, key_prefix=settings.store_prefix)
+        #: How the last deliveries of each handler ended.
+        self.last_outcomes = LastOutcomes(
+            self.store, key_prefix=settings.store_prefix, keep=settings.last_outcomes
+        )
+        self.revokes = Revokes(self.store, key_prefix=settings.store_prefix)
         self.pauses = Pauses(self.store, key_prefix=settings.store_prefix)
         self.lifespans = Lifespans()
         self.attempts = AttemptLog(self.store, key_prefix=settings.store_prefix)
@@ -191,6 +199,10 @@ class ConvoticApp(Celery):
         self.steps["worker"].add("convotic_celery.telemetry.step:Telemetry")
         if any(schedule.topic for schedule in self.schedules):
             self.register_task(PublishTask())
+        if "flower.urls" in sys.modules:  # Celery's command line loads it
+            from convotic_celery.flower import install  # noqa: PLC0415 - tornado, only there
+
+            install()
         beat_init.connect(self._log_schedules)
         beat_embedded_init.connect(self._log_schedules)
         if any(definition.lifespan for definition in self.definitions):

@@ -213,6 +213,17 @@ class Settings(BaseSettings):
         "64 KiB), the first 1,024 bytes, or nothing. Filters by payload and quick replays need "
         "all of it.",
     )
+    last_outcomes: int = Field(
+        default=200,
+        ge=0,
+        le=10_000,
+        description="How many of the last outcomes of each handler the store keeps, for a week; "
+        "0: none.",
+    )
+    show_payloads: bool = Field(
+        default=True,
+        description="Show data and attributes of dead letters in Flower and on the dashboard.",
+    )
     dead_letter_hook: str | None = Field(
         default=None,
         pattern=r"^[^:\s]+:[^:\s]+$",

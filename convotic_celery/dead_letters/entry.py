@@ -15,6 +15,7 @@ from convotic_celery.runtime.delivery.attributes import (
     replay_count,
     user_attributes,
 )
+from convotic_celery.runtime.delivery.payload import task_id_of
 
 __all__ = [
     "FORWARDED",
@@ -199,8 +200,8 @@ class Page:
 
 
 def entry_id(handler: str, message_id: str) -> str:
-    """Return the id of the entry of a message and handler."""
-    return hashlib.sha256(f"{handler}\n{message_id}".encode()).hexdigest()[:16]
+    """Return the id of the entry of a message and handler: the beginning of its first task's."""
+    return task_id_of(handler, message_id).replace("-", "")[:16]
 
 
 def group_id(handler: str, reason: str, error_type: str, stack: str, message: str) -> str:

@@ -55,11 +55,10 @@ local function place(id, g, at, from, to)
     redis.call('ZADD', P .. 'group:' .. g .. ':' .. to, at, id)
   end
 end
-local function note(key, at, action, by, detail)
-  local hi = (redis.call('HGET', key, 'hi') or '')
-    .. at .. '\\t' .. action .. '\\t' .. by .. '\\t' .. detail .. '\\n'
+local function noted(hi, at, action, by, detail)
+  hi = (hi or '') .. at .. '\\t' .. action .. '\\t' .. by .. '\\t' .. detail .. '\\n'
   while #hi > 2000 do hi = string.sub(hi, string.find(hi, '\\n', 1, true) + 1) end
-  redis.call('HSET', key, 'hi', hi)
+  return hi
 end
 """
 
@@ -246,23 +245,24 @@ if after ~= '' then
       'WITHSCORES')
   end
 end
-for i = 1, #ids, 2 do
-  local id, at = ids[i], ids[i + 1]
-  if not (after ~= '' and tonumber(at) == tonumber(top) and id >= after) then
-    answer[2], answer[3] = string.format('%.0f', at), id
-    local g = takes(id)
-    if g then
-      answer[#answer + 1] = id
-      answer[#answer + 1] = g
-      limit = limit - 1
-      if limit == 0 then
-        answer[1] = '1'
-        return answer
-      end
-    end
+local first = 1
+while after ~= '' and ids[first] and tonumber(ids[first + 1]) == tonumber(top)
+    and ids[first] >= after do
+  first = first + 2
+end
+local last = nil
+for i = first, #ids, 2 do
+  last = i
+  local g = takes(ids[i])
+  if g then
+    answer[#answer + 1] = ids[i]
+    answer[#answer + 1] = g
+    limit = limit - 1
+    if limit == 0 then break end
   end
 end
-if #ids >= 2 * budget then answer[1] = '1' end
+if last then answer[2], answer[3] = string.format('%.0f', ids[last + 1]), ids[last] end
+if limit == 0 or #ids >= 2 * budget then answer[1] = '1' end
 return answer
 """)
 
@@ -296,27 +296,33 @@ MOVE = Script(
     + """
 local now, ttl, to, from, action = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local by, detail, job, moved = ARGV[7], ARGV[8], ARGV[9], 0
+local touched, counts = {[P .. 'state:' .. to] = true}, {}
 for i = 10, #ARGV do
   local id = ARGV[i]
   local key = P .. 'entry:' .. id
-  local found = redis.call('HMGET', key, 'st', 'g', 'at', 'c', 'h')
+  local found = redis.call('HMGET', key, 'st', 'g', 'at', 'c', 'h', 'hi')
   if found[1] and string.find(from, ':' .. found[1] .. ':', 1, true) then
     place(id, found[2], found[3], found[1], to)
-    redis.call('HSET', key, 'st', to)
+    local fields = {'st', to, 'hi', noted(found[6] or '', now, action, by, detail)}
     if to == 'replayed' or to == 'purged' then
-      redis.call('HSET', key, 'sent', tostring(found[4] + 1))
+      fields[5], fields[6] = 'sent', tostring(found[4] + 1)
     end
+    redis.call('HSET', key, unpack(fields))
     if to == 'purged' then redis.call('HSET', key, 'b', '', 'k', 'none') end
     if to == 'replayed' then redis.call('HDEL', key, 'ed') end
-    note(key, now, action, by, detail)
-    redis.call('EXPIRE', P .. 'state:' .. to, ttl)
-    redis.call('EXPIRE', P .. 'group:' .. found[2] .. ':' .. to, ttl)
+    touched[P .. 'group:' .. found[2] .. ':' .. to] = true
+    counts[found[5]] = (counts[found[5]] or 0) + 1
     moved = moved + 1
-    if job ~= '' then redis.call('HINCRBY', P .. 'job:' .. job, 'of:' .. found[5], 1) end
   end
   if job ~= '' then redis.call('ZREM', P .. 'job:' .. job .. ':todo', id) end
 end
-if job ~= '' then redis.call('HINCRBY', P .. 'job:' .. job, 'done', moved) end
+for each in pairs(touched) do redis.call('EXPIRE', each, ttl) end
+if job ~= '' then
+  for handler, n in pairs(counts) do
+    redis.call('HINCRBY', P .. 'job:' .. job, 'of:' .. handler, n)
+  end
+  redis.call('HINCRBY', P .. 'job:' .. job, 'done', moved)
+end
 return moved
 """
 )
@@ -328,7 +334,8 @@ EDIT = Script(
 local key = P .. 'entry:' .. ARGV[3]
 if redis.call('EXISTS', key) == 0 then return 0 end
 if ARGV[4] == '' then redis.call('HDEL', key, 'ed') else redis.call('HSET', key, 'ed', ARGV[4]) end
-note(key, ARGV[2], 'edit', ARGV[5], '')
+local hi = redis.call('HGET', key, 'hi') or ''
+redis.call('HSET', key, 'hi', noted(hi, ARGV[2], 'edit', ARGV[5], ''))
 return 1
 """
 )

@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
 
 
 @contextmanager
-def run_flower(stage: Stage) -> Iterator[str]:
+def run_flower(stage: Stage, **environment: str) -> Iterator[str]:
     """Run ``celery flower`` as the README says; yield its address once it answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -30,7 +30,10 @@ def run_flower(stage: Stage) -> Iterator[str]:
     log = stage.folder / "flower.log"
     child = Child(
         ["celery", "-A", "convotic_celery", "flower", f"--port={port}", "--address=127.0.0.1"],
-        environment=os.environ | stage.environment | {"FLOWER_UNAUTHENTICATED_API": "true"},
+        environment=os.environ
+        | stage.environment
+        | {"FLOWER_UNAUTHENTICATED_API": "true"}
+        | environment,
         log=log,
         cwd=stage.folder,
     )
@@ -49,6 +52,8 @@ def answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2):
             return True
+    except urllib.error.HTTPError as error:
+        return error.code == 401  # it wants a login
     except (OSError, urllib.error.URLError):
         return False
 

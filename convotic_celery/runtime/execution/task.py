@@ -25,6 +25,7 @@ from convotic_celery.runtime.delivery.steps import drive_async, drive_sync
 from convotic_celery.runtime.execution.attempt import Ended, attempt, run_handler
 from convotic_celery.runtime.execution.coroutine import explain_cancellation, run_coroutine
 from convotic_celery.runtime.execution.deadline import RunDeadline, hold_lease
+from convotic_celery.runtime.execution.handler_result import HandlerResult
 from convotic_celery.runtime.execution.invoke import Execution, build_message
 from convotic_celery.sdk.outcomes import DeadLetter
 
@@ -202,9 +203,14 @@ class HandlerTask(Task[Any, Any]):
         if self.app.conf.task_always_eager:
             return self.apply((data,), {"attributes": attributes})
         message_id = self.publisher.publish(self.definition, data, attributes, ordering_key)
-        result = self.app.AsyncResult(task_id_of(self.definition.subscription, message_id))
+        result = self.find_result(task_id_of(self.definition.subscription, message_id))
+        result.is_published = True
         result.ignored = True  # as Celery's own: nobody waits for what is not stored
         return result
+
+    def find_result(self, task_id: str) -> HandlerResult:
+        """Return what is known of a message by its task's id: ``state`` is its last outcome."""
+        return HandlerResult(task_id, task=self, app=self.app)
 
     def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> HandlerSignature:
         """Return what can be called later; it can't be part of a chain, group or chord."""

@@ -31,6 +31,7 @@ from convotic_celery.runtime.delivery.attempts import RunName, describe_failure
 from convotic_celery.runtime.delivery.attributes import Origin, dead_letter_attributes
 from convotic_celery.runtime.delivery.carriers import carried, error_of
 from convotic_celery.runtime.delivery.counters import Outcome, outcomes
+from convotic_celery.runtime.delivery.error_text import shorten_traceback
 from convotic_celery.runtime.delivery.observing import (
     MessageSettled,
     ObservedMessage,
@@ -320,7 +321,7 @@ class HandlerRequest(Request):
             self.send_event(
                 "task-retried",
                 exception=safe_repr(getattr(error, "exc", None) or error),
-                traceback=safe_str(exc_info.traceback),
+                traceback=shorten_traceback(safe_str(exc_info.traceback)),
             )
 
     def _report_failure(
@@ -336,7 +337,7 @@ class HandlerRequest(Request):
             self.send_event(
                 "task-failed",
                 exception=safe_repr(get_pickled_exception(error)),
-                traceback=safe_str(exc_info.traceback),
+                traceback=shorten_traceback(safe_str(exc_info.traceback)),
             )
 
     def _record_failure(self, exc_info: ExceptionInfo, error: BaseException) -> None:

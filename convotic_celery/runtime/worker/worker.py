@@ -37,8 +37,10 @@ from convotic_pubsub.errors import PubsubTransportError
 
 if TYPE_CHECKING:
     from convotic_celery.context.services import Services
+    from convotic_celery.runtime.delivery.last_outcomes import LastOutcomes
     from convotic_celery.runtime.execution.lifespans import Lifespans
     from convotic_celery.runtime.worker.pauses import Pauses
+    from convotic_celery.runtime.worker.revokes import Revokes
     from convotic_celery.sdk.handler import HandlerDefinition
     from convotic_celery.settings import Settings
 
@@ -64,6 +66,8 @@ class HandlerApp(Protocol):
     services: Services
     definitions: tuple[HandlerDefinition, ...]
     pauses: Pauses
+    revokes: Revokes
+    last_outcomes: LastOutcomes
     lifespans: Lifespans
     amqp: Any
     log: Any
@@ -169,6 +173,7 @@ class HandlerWorker(Worker):
             ) from None
         self._refuse_batches_of_one()
         self.app.pauses.deselect(self.app.amqp.queues)
+        self.app.revokes.recall()
 
     def _refuse_batches_of_one(self) -> None:
         """Refuse a handler of batches where each process has one message at a time."""
@@ -243,6 +248,9 @@ class HandlerWorker(Worker):
     def on_consumer_ready(self, consumer: Any) -> None:
         """Announce the worker; all code it runs is loaded by now, and its subscriptions exist."""
         self.app.pauses.catch_up(consumer)
+        if self.app.last_outcomes.is_on:
+            observers.add(self.app.last_outcomes)
+            self.app.last_outcomes.start()
         tune_gc()
         self.delayed_publisher.start()
         super().on_consumer_ready(consumer)

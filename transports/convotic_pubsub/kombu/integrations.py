@@ -212,10 +212,11 @@ def _row(name: str, depth: BacklogSize | None) -> dict[str, Any]:
     """Return a queue as Flower's template wants it; None shows as a dash."""
     row: dict[str, Any] = {"name": name, "messages": None}
     row |= {"messages_unacknowledged": None, "messages_ready": None}
-    row |= {"consumers": None, "idle_since": None}
+    row |= {"consumers": None, "idle_since": None, "oldest": None}
     if depth is None:
         return row
     row["messages"] = depth.messages
+    row["oldest"] = _show_age(depth.oldest_age_seconds)
     if depth.leased is not None:
         row["messages_unacknowledged"] = depth.leased
         row["messages_ready"] = depth.messages - depth.leased
@@ -223,6 +224,15 @@ def _row(name: str, depth: BacklogSize | None) -> dict[str, Any]:
         minutes = max(1, round(depth.figures_age_seconds / 60))
         row["messages"] = f"{depth.messages} ({minutes} min ago)"
     return row
+
+
+def _show_age(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 _PATCHES: dict[tuple[str, str], Callable[[Any, Any], Callable[[], None]]] = {

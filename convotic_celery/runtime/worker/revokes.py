@@ -1,0 +1,82 @@
+"""Messages that were revoked, in the store: :class:`Revokes`. So a revoke survives the workers.
+
+Celery's workers remember revoked ids, and tell them to workers that start while others run. If all
+are restarted, as for a deploy, the ids would be forgotten.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from celery.worker import state
+
+from convotic_celery.context.database import SyncDatabase
+from convotic_celery.context.scripts import Script
+from convotic_celery.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from convotic_celery.context.store import Store
+
+__all__ = ["Revokes"]
+
+logger = logging.getLogger(__name__)
+
+#: KEYS sorted set; ARGV now, seconds to live, how many to keep, then ids.
+_ADD = Script("""
+for i = 4, #ARGV do redis.call('ZADD', KEYS[1], ARGV[1], ARGV[i]) end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1] - ARGV[2])
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[3])
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return 1
+""")
+
+#: KEYS sorted set; ARGV the time before which ids are forgotten.
+_READ = Script("return redis.call('ZRANGE', KEYS[1], ARGV[1], '+inf', 'BYSCORE')")
+
+_CHUNK = 1_000
+
+
+class Revokes:
+    """Ids of revoked tasks, as long and as many as Celery remembers them. Thread-safe."""
+
+    def __init__(self, store: Store, *, key_prefix: str) -> None:
+        self._database = SyncDatabase(store)
+        self._key = f"{key_prefix}revoked"
+
+    def add_soon(self, ids: Iterable[str]) -> None:
+        """Note revoked ids, in a thread of its own: a worker that was told must not wait."""
+        noted = sorted(set(ids))
+        if noted:
+            threading.Thread(target=self._add, args=(noted,), daemon=True).start()
+
+    def _add(self, ids: list[str]) -> None:
+        ttl, most = str(int(state.REVOKE_EXPIRES)), str(state.REVOKES_MAX)
+        try:
+            for first in range(0, len(ids), _CHUNK):
+                some = ids[first : first + _CHUNK]
+                self._database.run(_ADD, [self._key], str(int(time.time())), ttl, most, *some)
+        except StoreUnavailable as error:
+            logger.warning(
+                "%d revoked tasks are not in the store and are forgotten by a restart: %s",
+                len(ids),
+                error,
+                extra={"action": "revoke_not_stored"},
+            )
+
+    def recall(self) -> None:
+        """Have this worker know what was revoked before it started, and note more. Raises nothing.
+
+        To be called before its consumer starts.
+        """
+        importlib.import_module("convotic_celery.runtime.worker.revoke_commands")
+        oldest = str(int(time.time() - state.REVOKE_EXPIRES))
+        try:
+            merge: Any = state.merge_revoked  # type: ignore[attr-defined]  # not in celery-types
+            merge(self._database.run(_READ, [self._key], oldest))
+        except StoreUnavailable as error:
+            logger.warning("What was revoked can't be read: %s", error)

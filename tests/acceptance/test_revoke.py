@@ -1,0 +1,50 @@
+"""A revoked message stays revoked when all workers are restarted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from convotic_celery.app import ConvoticApp
+from convotic_celery.runtime.delivery.payload import task_id_of
+from convotic_celery.settings import Settings
+from tests.acceptance.commands import convotic
+from tests.acceptance.stage import QUEUE, Stage
+from tests.support.waiting import PATIENCE, wait_until
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def test_a_revoke_survives_the_restart_of_all_workers(embedded_stage: Stage) -> None:
+    """The message waits in Pub/Sub meanwhile; a later one runs."""
+    stage = embedded_stage
+    app = ConvoticApp(Settings(data_dir=stage.data_dir, modules=[]), [], set_as_current=False)
+    with stage.worker():
+        assert convotic(stage, "pause", QUEUE).returncode == 0
+        message_id = stage.publish_json({"id": "revoked"})
+        task_id = task_id_of(QUEUE, message_id)
+        told = subprocess.run(
+            [sys.executable, "-m", "celery", "-A", "convotic_celery", "control", "revoke", task_id],
+            cwd=stage.folder,
+            env=os.environ | stage.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert told.returncode == 0, told.stderr
+        revoked = f"{app.settings.store_prefix}revoked"
+        client = app.store.sync_client()
+        wait_until(lambda: client.zrange(revoked, 0, -1) == [task_id], timeout=PATIENCE)
+        app.store.close()
+        app.close()
+
+    with stage.worker() as worker:
+        convotic(stage, "resume", QUEUE)
+        stage.publish_json({"id": "other"})
+        wait_until(lambda: stage.read_runs("end"), timeout=PATIENCE)
+        wait_until(lambda: task_id in worker.read_log(), timeout=PATIENCE)
+
+    assert [run["data"]["id"] for run in stage.read_runs()] == ["other"]
