@@ -34,11 +34,14 @@ def command(host: str, port: int, read_only: bool) -> int:
     """
     import errno
     import socket
+    from contextlib import ExitStack
 
     from convotic_celery.dashboard import create_dashboard
     from convotic_celery.dashboard.server import serve
     from convotic_celery.log import configure_logging
     from convotic_celery.settings import Settings
+    from convotic_local import prepare_folder
+    from convotic_local.announced import announce_page
 
     settings = Settings(dashboard_read_only=True) if read_only else Settings()
     configure_logging(settings)
@@ -52,7 +55,12 @@ def command(host: str, port: int, read_only: bool) -> int:
         raise click.ClickException(f"{host} port {port}: {error.strerror}{hint}.") from None
     shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - not bound here
     name = f"[{shown}]" if ":" in shown else shown
-    with listener:
-        click.echo(f"Dashboard: http://{name}:{listener.getsockname()[1]}/  (Ctrl-C ends it)")
+    url = f"http://{name}:{listener.getsockname()[1]}/"
+    with listener, ExitStack() as stack:
+        if settings.broker_is_embedded:  # its own small page has a link then
+            folder = settings.data_dir.expanduser().resolve()
+            prepare_folder(folder)
+            stack.enter_context(announce_page(folder, url))
+        click.echo(f"Dashboard: {url}  (Ctrl-C ends it)")
         serve(application, listener)
     return 0

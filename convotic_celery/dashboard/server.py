@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -15,7 +17,10 @@ __all__ = ["serve"]
 
 
 def serve(application: Starlette, listener: socket.socket) -> None:
-    """Serve the dashboard until SIGTERM or SIGINT. Blocks."""
+    """Serve the dashboard until SIGTERM or SIGINT. Blocks.
+
+    Both end it in order: what it has created on the broker for workers' answers goes with it.
+    """
     config = uvicorn.Config(
         application,
         log_config=None,
@@ -23,4 +28,7 @@ def serve(application: Starlette, listener: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=2,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    # uvicorn raises the signal once more when it has stopped; by default that kills the process.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listener])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -225,3 +227,18 @@ def test_300_handlers_are_shown_at_once(embedded_stage: Stage, browser: webdrive
 
         assert seconds < 0.5
         assert kept.is_displayed()
+
+
+def test_sigterm_ends_it_in_order(embedded_stage: Stage) -> None:
+    """What it has created for the workers' answers is gone, and no page has a link any more."""
+    with run_dashboard(embedded_stage) as url:
+        with urllib.request.urlopen(f"{url}api/workers", timeout=30) as answer:
+            assert json.load(answer)["workers"] == []
+        record = embedded_stage.data_dir / "dashboard.json"
+        assert json.loads(record.read_text())["url"] == url
+
+    assert not record.exists()
+    where = f"http://{embedded_stage.address}/v1/projects/{embedded_stage.project}/subscriptions"
+    with urllib.request.urlopen(where, timeout=10) as answer:
+        left = [each["name"] for each in json.load(answer).get("subscriptions", ())]
+    assert [name for name in left if "control" in name] == []

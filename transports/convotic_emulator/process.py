@@ -9,12 +9,14 @@ import logging
 import signal
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from convotic_emulator import __version__, daemon
 from convotic_emulator.server import EXPOSED, EmulatorServer
 from convotic_emulator.services.page import Page
 from convotic_emulator.services.resources import apply_resources
+from convotic_local.announced import find_page
 
 if TYPE_CHECKING:
     import argparse
@@ -70,7 +72,7 @@ async def serve(options: argparse.Namespace) -> None:
         except BaseException:
             await server.stop()
             raise
-    page = Page(server.engine)
+    page = Page(server.engine, find_dashboard=partial(find_page, options.data_dir))
     port = last.get("page_port")
     await page.start(port if isinstance(port, int) else 0)
     gc.freeze()

@@ -36,7 +36,7 @@ from convotic_local.browser import find_refusal
 from convotic_protos import pubsub
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from convotic_emulator.engine.engine import Engine
     from convotic_emulator.engine.registry import Subscription
@@ -102,11 +102,21 @@ class _Refused(Exception):
         self.status = status
 
 
-class Page:
-    """The page of one server. ``url`` is known once started."""
+def _none() -> str | None:
+    return None
 
-    def __init__(self, engine: Engine) -> None:
+
+class Page:
+    """The page of one server. ``url`` is known once started.
+
+    Args:
+        engine: Whose topics and subscriptions it shows.
+        find_dashboard: Returns the address of the framework's dashboard while one is running.
+    """
+
+    def __init__(self, engine: Engine, find_dashboard: Callable[[], str | None] = _none) -> None:
         self._engine = engine
+        self._find_dashboard = find_dashboard
         self._server: asyncio.Server | None = None
         self.port = 0
         #: When it was last asked for, by time.monotonic().
@@ -197,7 +207,10 @@ class Page:
         topics = [(name, len(topic.subscriptions)) for name, topic in registry.topics.items()]
         rows = [self._row(s) for s in registry.subscriptions.values()]
         return render_overview(
-            sorted(topics), sorted(rows, key=lambda row: row.name), published=published
+            sorted(topics),
+            sorted(rows, key=lambda row: row.name),
+            published=published,
+            dashboard=self._find_dashboard(),
         )
 
     def _row(self, subscription: Subscription) -> Overview:

@@ -18,18 +18,18 @@ __all__ = ["Overview", "render_error", "render_messages", "render_overview"]
 SHOWN_BYTES = 4000
 
 _STYLE = """
+:root { color-scheme: light dark; }
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 70rem; margin: 1.5rem auto;
-  padding: 0 1rem; color: #1b1b1b; background: #fff; }
+  padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 1.5rem; }
-th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #ddd;
+th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #8884;
   vertical-align: top; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere;
   max-height: 15rem; overflow: auto; }
 label { display: block; margin: .5rem 0; }
 input, select, textarea { display: block; width: 100%; box-sizing: border-box; font: inherit; }
-[role=status] { background: #e6f4ea; padding: .5rem .8rem; }
-a { color: #0b57d0; }
+[role=status] { background: #2a8a4a33; padding: .5rem .8rem; }
 """
 
 
@@ -46,10 +46,22 @@ class Overview:
 
 
 def render_overview(
-    topics: Sequence[tuple[str, int]], subscriptions: Sequence[Overview], *, published: str
+    topics: Sequence[tuple[str, int]],
+    subscriptions: Sequence[Overview],
+    *,
+    published: str,
+    dashboard: str | None = None,
 ) -> str:
-    """Return the first page: all topics and subscriptions, and a form to publish."""
+    """Return the first page: all topics and subscriptions, and a form to publish.
+
+    ``dashboard`` is the address of a page that shows more.
+    """
     notice = f'<p role="status">Published, message id {escape(published)}.</p>' if published else ""
+    if dashboard is not None:
+        notice += (
+            f'<p><a href="{escape(dashboard)}">Dashboard</a>: handlers, dead letters, delayed '
+            "messages and workflows</p>"
+        )
     topic_rows = "".join(
         f'<tr><td>{escape(name)}</td><td class="n">{count}</td></tr>' for name, count in topics
     )
@@ -76,7 +88,7 @@ def render_overview(
         f"""{notice}
 <h2>Subscriptions</h2>
 <table><thead><tr><th>Name</th><th>Topic</th><th class="n">Available</th>
-<th class="n">Outstanding</th><th class="n">Dead-lettered</th>
+<th class="n">Outstanding</th><th class="n">Forwarded by policy</th>
 <th class="n">Oldest</th></tr></thead><tbody>{rows or _nothing(6)}</tbody></table>
 <h2>Topics</h2>
 <table><thead><tr><th>Name</th><th class="n">Subscriptions</th></tr></thead>

@@ -170,3 +170,17 @@ async def test_a_request_that_no_browser_sends_is_refused(
     assert not caplog.records
     writer.close()
     await writer.wait_closed()
+
+
+async def test_a_running_dashboard_is_linked(server: EmulatorServer) -> None:
+    """While there is one; its address is text like any other."""
+    found: list[str | None] = ['http://127.0.0.1:8100/"><script>', None]
+    page = Page(server.engine, find_dashboard=lambda: found.pop(0))
+    await page.start()
+    async with httpx.AsyncClient(base_url=page.url, trust_env=False) as browser:
+        with_link = (await browser.get("/")).text
+        without = (await browser.get("/")).text
+    await page.stop()
+
+    assert 'href="http://127.0.0.1:8100/&quot;&gt;&lt;script&gt;">Dashboard</a>' in with_link
+    assert "Dashboard" not in without
