@@ -129,6 +129,7 @@ class _Endpoint:
         self.max_body_bytes = max_body_bytes
         self._caller = caller
         self.__signature__ = inspect.Signature(list(self._parameters()))
+        self.__doc__ = None  # FastAPI would describe a route without a description by this class's
 
     def _parameters(self) -> Iterator[inspect.Parameter]:
         keyword = inspect.Parameter.KEYWORD_ONLY

@@ -245,3 +245,21 @@ class _Checker(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+def test_a_routes_description_is_its_authors() -> None:
+    """One line is its summary, and nothing of ours stands below it."""
+    module = ConvoticModule(name="shop", version="1")
+
+    @module.route("GET", "/orders")
+    async def read(request: RouteRequest[None], ctx: object) -> None:
+        """Return all orders."""
+
+    @module.route("GET", "/nothing")
+    async def say_nothing(request: RouteRequest[None], ctx: object) -> None: ...
+
+    paths = build_openapi(module.collect().routes)["paths"]
+
+    assert paths["/orders"]["get"]["summary"] == "Return all orders."
+    assert not paths["/orders"]["get"].get("description")
+    assert not paths["/nothing"]["get"].get("description")
