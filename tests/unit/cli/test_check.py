@@ -65,7 +65,7 @@ def test_each_fault_is_shown_with_its_line_and_what_to_do(tmp_path: Path) -> Non
         nothing="",
     )
 
-    options = '{"custom.godd": {}}'
+    options = '{"custom.goood": {}}'
     done = check(tmp_path, "--json", CONVOTIC_HANDLER_OPTIONS=options, CONVOTIC_ENV="production")
     found = json.loads(done.stdout)
     faults: dict[str, Any] = {fault["where"]: fault for fault in found["faults"]}
@@ -82,9 +82,9 @@ def test_each_fault_is_shown_with_its_line_and_what_to_do(tmp_path: Path) -> Non
     assert "pip install" in faults["modules/missing.py:1"]["advice"]
     assert "did you mean 'max_retries'?" in faults["modules/wrong.py:7"]["what"]
     assert "ZeroDivisionError" in faults["modules/other.py:1"]["what"]
-    whats = [fault["what"] for fault in found["faults"]]
-    assert "CONVOTIC_ENV is production" in whats[0]
-    assert "Did you mean 'custom.good'?" in whats[-1]
+    texts = [fault["what"] for fault in found["faults"]]
+    assert "CONVOTIC_ENV is production" in texts[0]
+    assert "Did you mean 'custom.good'?" in texts[-1]
     assert "nothing has no ConvoticModule" in found["warnings"][0]
     assert found["handlers"] == 1
 
