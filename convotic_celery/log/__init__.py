@@ -3,6 +3,7 @@
 - ``fields``: what belongs to a record beside its text.
 - ``tracebacks``: an error as its author wants to read it.
 - ``text``: lines for people. ``cloud``: JSON lines as Cloud Logging reads them.
+- ``clip``: bounds what one record writes.
 - ``stream``: writes without ever blocking.
 - ``setup``: which of these, by the settings.
 

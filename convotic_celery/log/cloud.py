@@ -16,6 +16,7 @@ import logging
 import time
 from typing import Any
 
+from convotic_celery.log.clip import clip
 from convotic_celery.log.fields import LINE_ATTRIBUTE, Line, fields_of
 from convotic_celery.log.tracebacks import describe_error
 
@@ -56,7 +57,7 @@ class CloudFormatter(logging.Formatter):
         """Return the JSON object."""
         entry: dict[str, Any] = {
             "severity": record.levelname,
-            "message": record.getMessage(),
+            "message": clip(record.getMessage()),
             "time": self._clock(record.created),
             "logger": record.name,
         }
@@ -72,9 +73,9 @@ class CloudFormatter(logging.Formatter):
             entry[_LABELS] = labels
         line: Line | None = getattr(record, LINE_ATTRIBUTE, None)
         if line is not None and line.traceback:
-            entry["stack_trace"] = line.traceback
+            entry["stack_trace"] = clip(line.traceback)
         elif record.exc_info and record.exc_info[1]:
-            entry["stack_trace"] = describe_error(record.exc_info[1], whole=self._whole)
+            entry["stack_trace"] = clip(describe_error(record.exc_info[1], whole=self._whole))
         try:
             return _encode(entry)
         except (TypeError, ValueError):  # keys of a mapping that JSON has no form for, or a circle

@@ -17,6 +17,7 @@ import re
 import time
 from typing import Any
 
+from convotic_celery.log.clip import clip
 from convotic_celery.log.fields import LINE_ATTRIBUTE, Line, fields_of
 from convotic_celery.log.tracebacks import describe_error
 
@@ -57,7 +58,7 @@ class TextFormatter(logging.Formatter):
         fields = fields_of(record)
         level = record.levelno
         sign = line.sign if line else "!" if level >= logging.WARNING else " "
-        text = _escape(line.text if line else record.getMessage())
+        text = _escape(clip(line.text if line else record.getMessage()))
         paint = self._paint
         colour = _COLOURS.get(sign, "") if level < logging.ERROR else _RED
         parts = [f"{paint(self._clock(record.created), _DIM)} {self._process}{paint(sign, colour)}"]
@@ -72,7 +73,7 @@ class TextFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[1]:
             below = describe_error(record.exc_info[1], whole=self._whole)
         if below:
-            parts[-1] += f"\n{_escape(below)}"
+            parts[-1] += f"\n{_escape(clip(below))}"
         return _indent(" ".join(parts))
 
     def _pairs(self, fields: dict[str, Any]) -> str:
@@ -103,12 +104,12 @@ class FieldsFormatter(logging.Formatter):
         """Return the line, and the traceback below it."""
         fields = fields_of(record)
         record = copy.copy(record)
-        text = record.getMessage()
+        text = clip(record.getMessage())
         if fields:
             text = f"{text} {_as_pairs(fields)}"
         record.msg, record.args = _escape(text), ()
         if record.exc_info:
-            record.exc_text = _escape(self._other.formatException(record.exc_info))
+            record.exc_text = _escape(clip(self._other.formatException(record.exc_info)))
         return _indent(self._other.format(record))
 
 

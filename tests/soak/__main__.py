@@ -82,7 +82,7 @@ def settle(message: Any) -> None:
     outcome = "ack" if message.headers["deliveries"] > 1 else message.body.decode().strip('"')
     if outcome == "lapse":
         message.settle(Lapse(1))
-    elif outcome == "hand_back":
+    elif outcome == "return_unrun":
         message.settle(Return())
     elif outcome == "reject":
         message.reject(requeue=False)
@@ -93,7 +93,8 @@ def settle(message: Any) -> None:
 def load(harnesses: list[Harness], address: str, rounds: int) -> None:
     """Publish a hundred messages to each queue, use transient queues, and drain."""
     for each in harnesses:
-        each.publish(*random.choices(["ack", "lapse", "hand_back", "reject"], [90, 4, 4, 2], k=100))
+        outcomes = ["ack", "lapse", "return_unrun", "reject"]
+        each.publish(*random.choices(outcomes, [90, 4, 4, 2], k=100))
         each.drain_for(0.1)
         each.messages.clear()
     if rounds % 10 == 0:

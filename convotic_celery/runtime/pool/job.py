@@ -154,13 +154,13 @@ class Job(Run):
         if self._tell_once():
             self._call(self._on_error, _exception_info(error))
 
-    def hand_back(self) -> None:
+    def return_unrun(self) -> None:
         """Return a job that never began, so that its message is delivered to somebody else."""
         if not self._tell_once():
             return
         request: Any = getattr(self._on_result, "__self__", None)
-        if hasattr(request, "hand_back"):
-            self._call(request.hand_back)
+        if hasattr(request, "return_unrun"):
+            self._call(request.return_unrun)
         elif hasattr(request, "reject"):
             self._call(request.reject, requeue=True)
         else:

@@ -135,7 +135,7 @@ class TaskPool(BasePool):
                 runner.submit(job)
         except RuntimeError:  # a message that arrived while the pool was stopping
             self._forget(job)
-            job.hand_back()
+            job.return_unrun()
         return job
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:  # noqa: ARG002
@@ -173,7 +173,7 @@ class TaskPool(BasePool):
         self._stopping = True
         for job in (*self._threads.take_back(), *self._waiting_threads.take_back()):
             self._forget(job)
-            job.hand_back()
+            job.return_unrun()
         while any(_is_waited_for(job) for job in list(self._jobs.values())):
             with self._changed:
                 self._changed.wait(STOP_TICK_SECONDS)

@@ -97,13 +97,13 @@ class HandlerConsumer(Consumer):
         for bucket in self.task_buckets.values():
             for request, _ in list(bucket.contents) if bucket else ():
                 if isinstance(request, HandlerRequest):
-                    request.hand_back()
+                    request.return_unrun()
         super().on_close()
 
     def _limit_task(self, request: Any, bucket: Any, tokens: int) -> Any:
         """Have a message wait for its turn, which ``rate_limit`` says, with its lease held."""
         if isinstance(self.pool, TaskPool) and self.pool.is_this_thread:
-            request.hand_back()  # the limit is new; the redelivery goes to Celery's loop
+            request.return_unrun()  # the limit is new; the redelivery goes to Celery's loop
             return None
         if isinstance(request, HandlerRequest):
             wait = bucket.expected_time(len(bucket.contents) + tokens)

@@ -27,6 +27,7 @@ from celery.worker.request import Request
 from kombu.utils.encoding import safe_repr, safe_str
 
 from convotic_celery.context.records import new_token
+from convotic_celery.log.clip import clip
 from convotic_celery.runtime.delivery.attempts import RunName, describe_failure
 from convotic_celery.runtime.delivery.attributes import Origin, dead_letter_attributes
 from convotic_celery.runtime.delivery.carriers import carried, error_of
@@ -140,11 +141,11 @@ class HandlerRequest(Request):
     def reject(self, requeue: bool = False) -> None:
         """Give the message up, or back: what Celery does with a request that it can't run."""
         if requeue:
-            self.hand_back()
+            self.return_unrun()
         else:
             self._apply(settle(Refused("rejected"), self._definition.options))
 
-    def hand_back(self) -> None:
+    def return_unrun(self) -> None:
         """Return the message unrun; this counts as no attempt."""
         state.task_ready(self)
         self._apply(settle(Stopped(), self._definition.options))
@@ -320,8 +321,8 @@ class HandlerRequest(Request):
             error = error_of(exc_info)
             self.send_event(
                 "task-retried",
-                exception=safe_repr(getattr(error, "exc", None) or error),
-                traceback=shorten_traceback(safe_str(exc_info.traceback)),
+                exception=clip(safe_repr(getattr(error, "exc", None) or error)),
+                traceback=clip(shorten_traceback(safe_str(exc_info.traceback))),
             )
 
     def _report_failure(
@@ -336,8 +337,8 @@ class HandlerRequest(Request):
         if announced:
             self.send_event(
                 "task-failed",
-                exception=safe_repr(get_pickled_exception(error)),
-                traceback=shorten_traceback(safe_str(exc_info.traceback)),
+                exception=clip(safe_repr(get_pickled_exception(error))),
+                traceback=clip(shorten_traceback(safe_str(exc_info.traceback))),
             )
 
     def _record_failure(self, exc_info: ExceptionInfo, error: BaseException) -> None:

@@ -232,7 +232,7 @@ def test_what_a_shutdown_returns_has_not_begun(server: ValkeyOnSocket, our_pool:
     drive_sync(world.app.attempts.begin(run), world.app.keys)
     assert world.look().losses == 1
 
-    request.hand_back()
+    request.return_unrun()
 
     assert message.settlement == ("return_unrun",)
     wait_until(lambda: world.look().losses == 0)

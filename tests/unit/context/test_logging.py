@@ -277,3 +277,21 @@ def test_what_a_stranger_wrote_can_t_pass_for_a_line(is_celerys: bool) -> None:
     _, *others = text.splitlines()
     assert "ValueError: bad" in text
     assert all(line.startswith("  ") for line in others)
+
+
+@pytest.mark.parametrize(
+    "formatter",
+    [TextFormatter(), CloudFormatter(), FieldsFormatter(logging.Formatter())],
+    ids=["text", "cloud", "celery"],
+)
+def test_one_record_does_not_fill_the_log(formatter: logging.Formatter) -> None:
+    """An error may carry a document: its beginning and its end are enough."""
+    error = ValueError("x" * 5_000_000 + " the end")
+    record = logging.LogRecord(
+        "any", logging.ERROR, __file__, 1, "failed: %r", (error,), (ValueError, error, None)
+    )
+    shown = formatter.format(record)
+
+    assert len(shown) < 50_000
+    assert shown.rstrip('"}').endswith("the end")
+    assert "characters left out" in shown

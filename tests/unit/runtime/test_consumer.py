@@ -100,7 +100,7 @@ class WaitingRequest(HandlerRequest):
     def __init__(self) -> None:
         self.handed_back = 0
 
-    def hand_back(self) -> None:
+    def return_unrun(self) -> None:
         self.handed_back += 1
 
 

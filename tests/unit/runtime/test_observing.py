@@ -128,7 +128,7 @@ def test_a_message_returned_unrun_has_no_run(any_pool: Any, recorder: Recorder) 
     definition = define()
     request, *_ = make_request(make_app(definition), definition, any_pool)
 
-    request.hand_back()
+    request.return_unrun()
 
     (settled,) = recorder.settled
     assert settled.settlement == ReturnUnrun()

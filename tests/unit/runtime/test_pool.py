@@ -313,7 +313,7 @@ def test_queued_thread_jobs_are_handed_back_at_stop(app: Celery[Any]) -> None:
         def on_success(self, _result: Any) -> None:
             raise AssertionError("it must not run")
 
-        def hand_back(self) -> None:
+        def return_unrun(self) -> None:
             handed_back.append(self)
 
     @app.task(shared=False)
@@ -342,7 +342,7 @@ def test_a_job_after_stop_is_handed_back(pool: TaskPool, app: Celery[Any]) -> No
         def on_success(self, _result: Any) -> None:
             """Never called."""
 
-        def hand_back(self) -> None:
+        def return_unrun(self) -> None:
             handed_back.set()
 
     @app.task(shared=False)

@@ -155,6 +155,18 @@ def test_the_last_failure_is_dead_lettered(any_pool: Any, make: Any) -> None:
     assert failed.eventer.kinds == ["task-started", "task-failed"]
 
 
+@pytest.mark.parametrize("attempt", [1, 3])
+def test_a_documents_length_of_error_text_is_no_event(any_pool: Any, attempt: int) -> None:
+    """Monitors see its beginning and its end."""
+    failed = run(any_pool, raising(ValueError("x" * 1_000_000)), attempt=attempt)
+
+    failed.settled()
+    fields = failed.eventer.events[-1][1]
+
+    assert len(fields["exception"]) < 25_000
+    assert len(fields["traceback"]) < 25_000
+
+
 def test_a_handlers_own_delay_counts_as_an_attempt(any_pool: Any) -> None:
     """raise Retry(delay=7)."""
     assert run(any_pool, raising(Retry(delay=7))).settled() == ("lapse", 7.0)
@@ -392,7 +404,7 @@ def test_the_first_settlement_stands(pool: TaskPool) -> None:
     waiting = prepare(pool, raising(ValueError()))
     waiting.request.acknowledge()
     waiting.request.reject(requeue=True)
-    waiting.request.hand_back()
+    waiting.request.return_unrun()
     waiting.request.on_failure(info(ValueError()))
 
     assert waiting.message.settlement == ("ack",)
