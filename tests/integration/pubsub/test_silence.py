@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
 import pytest
 
+from convotic_pubsub.outgoing import OutgoingMessage
+from convotic_pubsub.publish import publisher
 from tests.integration.pubsub.conftest import MakeHarness
 from tests.support.proxy import run_proxy
 from tests.support.pubsub import make_spec
+from tests.support.waiting import PATIENCE
 
 #: How long a silent stream may go unnoticed: it was 85 to 90 s.
 NOTICED_SECONDS = 70.0
@@ -65,6 +69,26 @@ def test_a_black_hole_is_noticed_and_left_soon_after_its_end(
         direct.publish("after")
         proxy.resume()
         one.drain_until(lambda: "after" in one.bodies, seconds=10)
+
+
+@pytest.mark.parametrize("sending", ["batched", "blocking", "directly"])
+def test_a_publish_into_the_void_is_repeated_on_another_connection(
+    our_emulator: str,
+    harness: MakeHarness,
+    sending: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Open connections go silent: one request's time is lost, not the minute until gRPC notices."""
+    monkeypatch.setattr(publisher, "_REQUEST_SECONDS", 1.0)
+    with run_proxy(our_emulator) as proxy:
+        one = harness(proxy.address, make_spec())
+        message = OutgoingMessage(one.spec.topic, b"1", {})
+        one.session.publish(message, sending=sending).result(PATIENCE)
+
+        proxy.silence()
+        one.session.publish(message, sending=sending).result(20)
+        # And what comes after it finds a connection that works.
+        one.session.publish(message, sending=sending).result(20)
 
 
 def test_an_idle_stream_is_not_replaced(

@@ -129,6 +129,10 @@ class Broker:
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
 
+    def replace(self, rpc: Rpc) -> None:
+        """Replace the connection of these methods: a call on it was not answered in time."""
+        self.channels.replace(rpc)
+
     def replace_acks(self) -> None:
         """Replace the connection of acknowledgements: one was not answered in time."""
         self.channels.replace(self.acks)

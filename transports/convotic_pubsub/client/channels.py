@@ -100,6 +100,15 @@ class ChannelPool:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
+    def replace_direct(self) -> None:
+        """Do what :meth:`replace` does, for publishing from other threads.
+
+        A call that another thread begins on the old channel raises ValueError.
+        """
+        old, self._blocking, self._publish_method = self._blocking, None, None
+        if old is not None:
+            old.close()
+
     async def close(self, grace_seconds: float = 0.0) -> None:
         """Close all channels; calls that are under way after ``grace_seconds`` are cancelled."""
         await asyncio.gather(*(channel.close(grace_seconds) for channel in self._channels))

@@ -239,6 +239,8 @@ class Publisher:
         except (ValueError, grpc.FutureCancelledError):
             return False  # the channel was closed: the server is elsewhere now, or nowhere
         except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                self._post(self._broker.channels.replace_direct)
             if is_transient(error):
                 if waiting.retry_until:
                     return False
@@ -338,7 +340,13 @@ class Publisher:
         request = pb.PublishRequest(topic=path, messages=[each.message for each in batch])
         is_patient = all(each.retry_until for each in batch)
         timeout = _REQUEST_SECONDS if is_patient else ONE_ATTEMPT_SECONDS
-        return await self._broker.rpc.publish(request, timeout=timeout)
+        rpc = self._broker.rpc
+        try:
+            return await rpc.publish(request, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                self._broker.replace(rpc)  # a repetition would go into the same void
+            raise
 
     async def _left_after(
         self, error: grpc.aio.AioRpcError, path: str, batch: list[_Waiting], pause: float
