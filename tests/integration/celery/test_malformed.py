@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import bz2
 import json
+import zlib
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -77,3 +80,30 @@ def test_a_malformed_envelope_takes_no_slot(plain: Plain, pool: str) -> None:
 
         assert [result.get(timeout=60) for result in good] == list(range(1, 11))
         wait_until(lambda: not list(pull(session, f"{plain.prefix}celery")))
+
+
+def test_a_compressed_body_is_not_expanded_beyond_bounds(plain: Plain) -> None:
+    """A bomb is dead-lettered without being decompressed; an ordinary compressed task runs."""
+    with plain.worker("bombs", "-P", "threads"):
+        session = plain.session
+        for name, compress in (("gzip", zlib.compress), ("bz2", bz2.compress)):
+            body = base64.b64encode(compress(bytes(150_000_000))).decode()
+            headers = {"compression": f"application/x-{name}"}
+            bomb = envelope(headers, {"body_encoding": "base64"}, body=body)
+            session.publish(OutgoingMessage(f"{plain.prefix}celery", bomb)).result(PATIENCE)
+        good = plain.send("add", 1, 2, compression="gzip")
+
+        assert good.get(timeout=60) == 3
+        subscription = f"{plain.prefix}celery.dead-letter"
+        seen: dict[str, str] = {}
+
+        def both_are_there() -> bool:
+            for each in pull(session, subscription):
+                text = each.message.attributes["convotic-dead-letter-error-message"]
+                seen[each.message.message_id] = text
+            return len(seen) == 2
+
+        wait_until(both_are_there)
+        errors = list(seen.values())
+
+    assert all("expands to more than 100,000,000 bytes" in each for each in errors)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.transport import virtual
 
+from convotic_pubsub.celery.compressed import check_expanded_size
 from convotic_pubsub.celery.task_headers import check_body
 from convotic_pubsub.names import snippet
 from convotic_pubsub.queue import Acknowledge, DeadLetter, Return
@@ -28,10 +29,24 @@ class Message(virtual.Message):
     def __init__(
         self, payload: PayloadDict, channel: Any = None, delivery: Delivery | None = None
     ) -> None:
+        self._check_size(payload, channel)
         super().__init__(payload, channel=channel)
         self.payload_dict = payload
         self._delivery = delivery
         self._undecodable: Exception | None = None
+
+    def _check_size(self, payload: PayloadDict, channel: Any) -> None:
+        """Have kombu see an error instead of decompressing what would take up the memory."""
+        compression = (payload.get("headers") or {}).get("compression")
+        body = payload.get("body")
+        if not compression or not body:
+            return
+        encoding = payload["properties"].get("body_encoding")
+        decoded = channel.decode_body(body, encoding) if channel else body
+        try:
+            check_expanded_size(decoded if isinstance(decoded, bytes) else b"", compression)
+        except ValueError as error:
+            self.errors = [(type(error), error, None)]
 
     def __del__(self) -> None:
         # Celery forgets what it holds (ETA, rate limit) when it restarts its consumer.
@@ -63,8 +78,9 @@ class Message(virtual.Message):
         What could not be decoded is dead-lettered instead: Celery acknowledges that, and it would
         be lost.
         """
-        if self._undecodable is not None:
-            self.give_up(self._undecodable)
+        problem = self._undecodable or (self.errors[0][1] if self.errors else None)
+        if problem is not None:
+            self.give_up(problem)
         else:
             self.settle(Acknowledge())
 
