@@ -72,7 +72,7 @@ class FileLock:
         """Tell whether anybody holds it. Creates nothing, and does not take it."""
         try:
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # to take it says what is wrong
             return False
         try:
             # Shared, for an instant: two that look don't see each other.

@@ -117,6 +117,7 @@ async def test_modules() -> None:
 
         assert outcomes(app) == {
             "custom.orders.new": ["succeeded"] * 2,
+            "custom.orders.new.orders": ["succeeded"],
             "custom.orders.cancelled": ["succeeded"],
             "custom.orders.packed": ["succeeded", "dead_lettered"],
             "custom.orders.paid": ["succeeded"],
