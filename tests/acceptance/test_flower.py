@@ -17,7 +17,7 @@ from selenium.webdriver.common.by import By
 
 from convotic_celery.cli.demo.child import Child
 from tests.acceptance.stage import QUEUE, Stage
-from tests.support.browser import open_browser
+from tests.support.browser import open_browser, page_text
 from tests.support.waiting import wait_until
 
 
@@ -81,7 +81,7 @@ class Pages:
     def read(self, path: str) -> str:
         """Open a page and return the text that is on it."""
         self._browser.get(self._url + path)
-        return self._browser.find_element(By.TAG_NAME, "body").text
+        return page_text(self._browser)
 
     def wait_for(self, path: str, *texts: str) -> str:
         """Open a page again and again until all texts are on it."""

@@ -19,7 +19,7 @@ from convotic_celery.dead_letters import Match
 from tests.acceptance.stage import Stage
 from tests.acceptance.test_dead_letters import BILLING, MAIL, STOCK, fail_orders, open_app, stage
 from tests.acceptance.test_flower import Pages, read_json, run_flower
-from tests.support.browser import open_browser
+from tests.support.browser import open_browser, page_text
 from tests.support.waiting import PATIENCE, wait_until
 
 __all__ = ["stage"]
@@ -69,7 +69,7 @@ def test_dead_letters_are_found_and_replayed_in_flower(
 
         pages.read(f"/dead-letters?handler={STOCK}&error=KeyError")
         click(browser, ".replay-group")
-        wait_until(lambda: "3 of 3" in browser.find_element(By.TAG_NAME, "body").text)
+        wait_until(lambda: "3 of 3" in page_text(browser))
         save(browser, "job")
         wait_until(lambda: len(stage.read_runs("stock")) == 3, timeout=PATIENCE)
         assert {run["data"]["id"] for run in stage.read_runs("stock")} == {1, 33, 5}

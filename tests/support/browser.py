@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 from selenium import webdriver
 
-__all__ = ["open_browser"]
+__all__ = ["open_browser", "page_text"]
 
 
 @contextmanager
@@ -27,3 +27,8 @@ def open_browser() -> Iterator[webdriver.Chrome]:
         yield started
     finally:
         started.quit()
+
+
+def page_text(browser: webdriver.Chrome) -> str:
+    """Return what the page shows, whether or not it is just being replaced."""
+    return str(browser.execute_script("return document.body ? document.body.innerText : ''"))
