@@ -21,7 +21,7 @@ from tests.acceptance.stage import QUEUE, Stage
 from tests.support.browser import open_browser
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 WIDTHS = {"desk": 1280, "phone": 390}
 

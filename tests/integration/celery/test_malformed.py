@@ -101,7 +101,7 @@ def test_a_compressed_body_is_not_expanded_beyond_bounds(plain: Plain) -> None:
             for each in pull(session, subscription):
                 text = each.message.attributes["convotic-dead-letter-error-message"]
                 seen[each.message.message_id] = text
-            return len(seen) == 2
+            return len(seen) >= 2  # a slow machine may have both twice
 
         wait_until(both_are_there)
         errors = list(seen.values())
