@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from convotic_celery.cli.dev.control import Control, Orders
 
 if TYPE_CHECKING:
-    from convotic_celery.cli.dev.programs import Loaded, Program
+    from convotic_celery.cli.dev.programs import Loaded
 
 __all__ = ["main"]
 
@@ -38,7 +38,7 @@ def main(program_name: str, fd: int) -> int:
     # Two saves within a second may leave a .pyc of the first that looks like the second's.
     sys.dont_write_bytecode = True
     _quieten()
-    loaded = _load(control, program, debug=orders.debug_port is not None)
+    loaded = _load(control, debug=orders.debug_port is not None)
     if loaded is None:
         return 1
     control.report("loaded", **loaded.facts)
@@ -47,12 +47,13 @@ def main(program_name: str, fd: int) -> int:
     return program.run(loaded.app, orders, control)
 
 
-def _load(control: Control, program: Program, *, debug: bool) -> Loaded | None:
+def _load(control: Control, *, debug: bool) -> Loaded | None:
+    from convotic_celery.cli.dev.programs import load
     from convotic_celery.cli.faults import describe_fault, loaded_folders
     from convotic_celery.errors import ConvoticError
 
     try:
-        return program.load(debug=debug)
+        return load(debug=debug)
     except ConvoticError as error:
         text = describe_fault(error).text
     except Exception:  # noqa: BLE001 - a fault of ours: shown, and the old process goes on

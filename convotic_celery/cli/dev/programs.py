@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from convotic_celery.cli.faults import loaded_folders
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
     from convotic_celery.app import ConvoticApp
     from convotic_celery.cli.dev.control import Control, Orders
     from convotic_celery.settings import Settings
 
-__all__ = ["PROGRAMS", "Loaded", "Program"]
+__all__ = ["PROGRAMS", "Loaded", "Program", "load"]
 
 #: What a run may take while somebody looks at it: the longest there is, in seconds.
 _DEBUG_RUN_SECONDS = 86_400.0
@@ -41,10 +43,6 @@ class Program(Protocol):
 
     def preload(self) -> None:
         """Import what the program needs, and nothing of the user's."""
-        ...
-
-    def load(self, *, debug: bool) -> Loaded:
-        """Load settings and modules; raises ConvoticError. Connects to nothing."""
         ...
 
     def run(self, app: ConvoticApp, orders: Orders, control: Control) -> int:
@@ -79,9 +77,6 @@ class _Worker:
             "convotic_pubsub.kombu.transport",
             "convotic_pubsub.session",
         )
-
-    def load(self, *, debug: bool) -> Loaded:
-        return _load(debug=debug)
 
     def run(self, app: ConvoticApp, orders: Orders, control: Control) -> int:
         from celery.signals import worker_ready, worker_shutting_down
@@ -119,19 +114,12 @@ class _Routes:
             "uvicorn.lifespan.on",
         )
 
-    def load(self, *, debug: bool) -> Loaded:
-        return _load(debug=debug)
-
     def run(self, app: ConvoticApp, orders: Orders, control: Control) -> int:
         from convotic_celery.log import configure_logging
         from convotic_celery.routes import create_asgi_app
-        from convotic_celery.routes.server import serve_on
 
         configure_logging(app.settings)
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # "started server process"
-        listener = socket.socket(fileno=orders.listener)
-        api = create_asgi_app(app=app)
-        serve_on(listener, api, stop_seconds=5, on_ready=lambda: control.report("ready"))
+        _serve(create_asgi_app(app=app), orders, control, stop_seconds=5)
         return 0
 
 
@@ -145,21 +133,24 @@ class _Dashboard:
             "uvicorn.lifespan.on",
         )
 
-    def load(self, *, debug: bool) -> Loaded:
-        return _load(debug=debug)
-
     def run(self, app: ConvoticApp, orders: Orders, control: Control) -> int:
         from convotic_celery.dashboard import create_dashboard
         from convotic_celery.log import configure_logging
-        from convotic_celery.routes.server import serve_on
 
         configure_logging(app.settings)
-        for name in ("uvicorn.error", "uvicorn.access"):  # the page asks every few seconds
-            logging.getLogger(name).setLevel(logging.WARNING)
-        listener = socket.socket(fileno=orders.listener)
-        page = create_dashboard(app=app)
-        serve_on(listener, page, stop_seconds=1, on_ready=lambda: control.report("ready"))
+        # The page asks every few seconds.
+        logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+        _serve(create_dashboard(app=app), orders, control, stop_seconds=1)
         return 0
+
+
+def _serve(api: Starlette, orders: Orders, control: Control, *, stop_seconds: int) -> None:
+    """Serve on the socket that the parent keeps open over reloads."""
+    from convotic_celery.routes.server import serve_on
+
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # "started server process"
+    listener = socket.socket(fileno=orders.listener)
+    serve_on(listener, api, stop_seconds=stop_seconds, on_ready=lambda: control.report("ready"))
 
 
 class _Beat:
@@ -170,9 +161,6 @@ class _Beat:
             "convotic_celery.app",
             "convotic_pubsub.session",
         )
-
-    def load(self, *, debug: bool) -> Loaded:
-        return _load(debug=debug)
 
     def run(self, app: ConvoticApp, orders: Orders, control: Control) -> int:  # noqa: ARG002 - as the others
         from celery.signals import beat_init
@@ -194,7 +182,8 @@ def _import(*names: str) -> None:
         importlib.import_module(name)
 
 
-def _load(*, debug: bool) -> Loaded:
+def load(*, debug: bool) -> Loaded:
+    """Load settings and modules; raises ConvoticError. Connects to nothing."""
     from convotic_celery.app import create_app
     from convotic_celery.documents.examples import build_example
     from convotic_celery.documents.schemas import build_schema

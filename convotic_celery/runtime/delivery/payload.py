@@ -152,7 +152,10 @@ def read_facts(received: Received, attempt: int = 1) -> MessageFacts:
 
 
 def unknown_facts(message_id: str) -> MessageFacts:
-    """Return the facts of a message that came in Celery's own envelope, which says nothing."""
+    """Return the facts of a message of which Pub/Sub has said nothing, published now.
+
+    It came in Celery's own envelope, or the handler is called directly.
+    """
     return {
         "message_id": message_id,
         "pubsub_id": message_id,

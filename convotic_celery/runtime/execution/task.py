@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -19,7 +18,7 @@ from celery.canvas import Signature
 from convotic_celery.context.publishing import encode_json
 from convotic_celery.errors import InvalidMessage, PublishRefused
 from convotic_celery.runtime.delivery.carriers import mark
-from convotic_celery.runtime.delivery.payload import MessageFacts, task_id_of
+from convotic_celery.runtime.delivery.payload import MessageFacts, task_id_of, unknown_facts
 from convotic_celery.runtime.delivery.settlement import AlreadyFailed
 from convotic_celery.runtime.delivery.steps import drive_async, drive_sync
 from convotic_celery.runtime.execution.attempt import Ended, attempt, run_handler
@@ -239,19 +238,10 @@ class HandlerTask(Task[Any, Any]):
         if not (self.request.called_directly or self.request.is_eager):
             raise self._not_raw()
         data, attributes, ordering_key = _call_arguments(self.name, args, kwargs)
-        message_id = str(uuid.uuid4())
-        facts: MessageFacts = {
-            "message_id": message_id,
-            "pubsub_id": message_id,
-            "attributes": dict(attributes),
-            "ordering_key": ordering_key,
-            "published_at": datetime.now(UTC),
-            "attempt": 1,
-            "delivery_attempt": 0,
-            "replay_count": 0,
-            "empty": data is None,
-            "trace": {},
-        }
+        facts = unknown_facts(str(uuid.uuid4()))
+        facts["attributes"] = dict(attributes)
+        facts["ordering_key"] = ordering_key
+        facts["empty"] = data is None
         message = build_message(self.definition, b"" if data is None else encode_json(data), facts)
         options = self.definition.options
         deadline = RunDeadline(

@@ -10,11 +10,11 @@ import pytest
 
 SCRIPT = """
 import sys
-from convotic_celery.cli.dev.programs import PROGRAMS
+from convotic_celery.cli.dev.programs import PROGRAMS, load
 program = PROGRAMS[sys.argv[1]]
 program.preload()
 before = set(sys.modules)
-program.load(debug=False)
+load(debug=False)
 print(len(before), len(set(sys.modules) - before))
 """
 
