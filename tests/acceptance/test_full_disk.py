@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.support.mounts import start_worker_with_mounts
 from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.timeout(120)
@@ -22,23 +20,14 @@ mount -t tmpfs -o size=10m,mode=700 tmpfs "$CONVOTIC_DATA_DIR" && exec "$@"
 
 def test_a_worker_without_room_says_so_and_ends_at_once(tmp_path: Path) -> None:
     """It is ready all the same; SIGTERM does not wait for what can't be published."""
-    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
-        pytest.xfail("mount namespaces are not allowed here")
     log, data_dir = tmp_path / "worker.log", tmp_path / "data"
     data_dir.mkdir()
-    command = ["unshare", "--mount", "sh", "-c", SMALL_DISK, "sh", sys.executable]
     environment = {
         "CONVOTIC_DATA_DIR": str(data_dir),
         "CONVOTIC_EMULATOR_IDLE_TIMEOUT": "1",
         "CONVOTIC_MODULES": "convotic_order_processor",
     }
-    with log.open("wb") as output:
-        worker = subprocess.Popen(
-            [*command, "-m", "celery", "-A", "convotic_celery", "worker", "--loglevel", "INFO"],
-            env=os.environ | environment,
-            stdout=output,
-            stderr=output,
-        )
+    worker = start_worker_with_mounts(SMALL_DISK, environment, log)
     try:
         wait_until(lambda: " ready" in log.read_text(), what="the worker is ready")
     finally:

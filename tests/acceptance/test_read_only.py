@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
-
+from tests.support.mounts import start_worker_with_mounts
 from tests.support.waiting import PATIENCE, wait_until
 
 #: In a mount namespace of its own: nothing is changed for others.
@@ -25,23 +21,14 @@ exec "$@"
 
 def test_a_worker_runs_without_a_writable_folder(tmp_path: Path, our_emulator: str) -> None:
     """It is ready, warns once with what to mount, and ends as any other."""
-    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
-        pytest.xfail("mount namespaces are not allowed here")
     log = tmp_path / "worker.log"
-    command = ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", sys.executable]
     environment = {
         "CONVOTIC_MODULES": "convotic_order_processor",
         "CONVOTIC_BROKER_URL": "pubsub://read-only",
         "CONVOTIC_REDIS_URL": "redis://127.0.0.1:1",
         "PUBSUB_EMULATOR_HOST": our_emulator,
     }
-    with log.open("wb") as output:
-        worker = subprocess.Popen(
-            [*command, "-m", "celery", "-A", "convotic_celery", "worker", "--loglevel", "INFO"],
-            env=os.environ | environment,
-            stdout=output,
-            stderr=output,
-        )
+    worker = start_worker_with_mounts(READ_ONLY, environment, log)
     try:
         wait_until(lambda: " ready." in log.read_text(), what="the worker is ready")
     finally:
