@@ -22,6 +22,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from google.api_core.exceptions import GoogleAPIError
+
 from benchmarks import distance
 from benchmarks.figures import Sample, percentile
 from benchmarks.ours import ROOT, Bench
@@ -82,7 +84,13 @@ class Run:
         """Store and return a measurement; None, with the reason, if it is not possible."""
         try:
             outcome = measure()
-        except (MissingPeer, AssertionError, subprocess.SubprocessError, OSError) as error:
+        except (
+            MissingPeer,
+            AssertionError,
+            GoogleAPIError,
+            subprocess.SubprocessError,
+            OSError,
+        ) as error:
             self.missing[name] = str(error)[:300] or type(error).__name__
             return None
         self._keep(name, outcome)

@@ -74,15 +74,19 @@ def main() -> None:
 
 def kinds(folder: Path, peer_messages: int = 1000) -> dict[str, Callable[[], float]]:
     """Return what `make bench` measures: us and gcpubsub, one server, concurrency 100, a no-op."""
-    address = daemon.ensure_running(folder)
-    Bench(folder, 0, 0, address).declare()
+
+    def serve() -> str:
+        # Here, not before: an emulator ends a minute after its last client.
+        address = daemon.ensure_running(folder)
+        Bench(folder, 0, 0, address).declare()
+        return address
 
     def ours(trip: int) -> float:
-        with delayed(address, trip) as near:
+        with delayed(serve(), trip) as near:
             return Bench(folder, 0, 0, near).throughput(messages=12_000, concurrency=100)
 
     def theirs(trip: int) -> float:
-        with delayed(address, trip) as near:
+        with delayed(serve(), trip) as near:
             extra = {"PUBSUB_EMULATOR_HOST": near}
             peer = CeleryPeer("gcpubsub://projects/bench-distance", folder / f"peer-{trip}", extra)
             return peer.throughput("threads", peer_messages)
