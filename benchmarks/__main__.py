@@ -252,6 +252,8 @@ def main() -> None:
         "--guard", type=Path, help="a run's JSON: exit 1 if a ratio is clearly worse than there"
     )
     options = parser.parse_args()
+    # What is installed is compiled, as the peers are: without this, ours is compiled at each start.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     machine = describe_machine()
     folder = Path(tempfile.mkdtemp(prefix="convotic-bench-"))
     try:

@@ -1,7 +1,9 @@
-"""How far away the server may be: ``python -m benchmarks.distance [--seconds 6]``.
+"""How far away the servers may be: ``python -m benchmarks.distance [--seconds 6]``.
 
 One worker on a backlog, through a proxy that delays both ways; messages a second by round trip
-(ms), concurrency and how long the handler waits (ms). Prints a table.
+(ms), concurrency and how long the handler waits (ms). Prints a table. ``--store`` delays the store
+instead, for ``deduplicate``; ``--share`` has a second worker join, and prints its share of the
+messages in each half second.
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from benchmarks.ours import Bench
 from benchmarks.peer import CeleryPeer
+from convotic_celery.embedded import store
 from convotic_emulator import daemon
 from tests.support.proxy import run_proxy
 
@@ -34,9 +37,11 @@ def main() -> None:
     """Measure, print a row for each concurrency and handler."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--trips", type=int, nargs="*", default=ROUND_TRIPS)
+    parser.add_argument("--trips", type=float, nargs="*", default=ROUND_TRIPS)
     parser.add_argument("--concurrencies", type=int, nargs="*", default=CONCURRENCIES)
     parser.add_argument("--waits", type=int, nargs="*", default=WAITS)
+    parser.add_argument("--store", action="store_true", help="delay the store, not the broker")
+    parser.add_argument("--share", action="store_true", help="a second worker joins a backlog")
     parser.add_argument("--proxy", metavar="ADDRESS", help="only be the proxy of this server")
     options = parser.parse_args()
     if options.proxy:
@@ -46,6 +51,18 @@ def main() -> None:
     try:
         address = daemon.ensure_running(folder)
         Bench(folder, 0, 0, address).declare()
+        if options.share:
+            for trip in options.trips:
+                _print(f"{trip:3g} ms", share_of_second(folder, address, trip), "{:.2f}")
+            return
+        if options.store:
+            for concurrency in options.concurrencies:
+                rates = [deduplicated(folder, address, trip, concurrency) for trip in options.trips]
+                shares = [rate / rates[0] for rate in rates]
+                title = f"deduplicate, concurrency {concurrency:3}, store {options.trips} ms"
+                _print(title, rates, "{:,.0f}")
+                _print(title, shares, "{:.2f}")
+            return
         for wait in options.waits:
             for concurrency in options.concurrencies:
                 rates = []
@@ -62,14 +79,37 @@ def main() -> None:
                             )
                         )
                 shares = "  ".join(
-                    f"{trip:3} ms {rate:7,.0f} ({rate / rates[0]:4.0%})"
+                    f"{trip:3g} ms {rate:7,.0f} ({rate / rates[0]:4.0%})"
                     for trip, rate in zip(options.trips, rates, strict=True)
                 )
                 sys.stdout.write(f"handler {wait} ms, concurrency {concurrency:3}: {shares}\n")
                 sys.stdout.flush()
     finally:
         daemon.stop(folder)
+        store.stop(folder)
         shutil.rmtree(folder)
+
+
+def _print(title: str, values: Iterable[float], form: str) -> None:
+    sys.stdout.write(f"{title}: {'  '.join(form.format(value) for value in values)}\n")
+    sys.stdout.flush()
+
+
+def deduplicated(folder: Path, address: str, trip: float, concurrency: int = 100) -> float:
+    """Return the rate of ``deduplicate`` with the store behind a proxy, which at 0 ms only passes.
+
+    The proxy takes a part of the two cores: so 0 ms has one, too.
+    """
+    socket = store.ensure_running(folder)
+    with delayed(str(socket), trip, always=True) as near:
+        bench = Bench(folder, 0, 0, address, store_url=f"redis://{near}/0")
+        return bench.throughput(messages=12_000, concurrency=concurrency, deduplicate=1)
+
+
+def share_of_second(folder: Path, address: str, trip: float) -> list[float]:
+    """Return the second worker's share; a handler of 10 ms, ten at a time."""
+    with delayed(address, trip) as near:
+        return Bench(folder, 0, 0, near).second_worker(concurrency=10, wait=0.01)
 
 
 def kinds(folder: Path, peer_messages: int = 1000) -> dict[str, Callable[[], float]]:
@@ -78,7 +118,9 @@ def kinds(folder: Path, peer_messages: int = 1000) -> dict[str, Callable[[], flo
     def serve() -> str:
         # Here, not before: an emulator ends a minute after its last client.
         address = daemon.ensure_running(folder)
-        Bench(folder, 0, 0, address).declare()
+        bench = Bench(folder, 0, 0, address)
+        if not bench.is_declared():
+            bench.declare()
         return address
 
     def ours(trip: int) -> float:
@@ -108,9 +150,9 @@ def serve_proxy(address: str, round_trip_ms: float) -> None:
 
 
 @contextmanager
-def delayed(address: str, round_trip_ms: float) -> Iterator[str]:
+def delayed(address: str, round_trip_ms: float, *, always: bool = False) -> Iterator[str]:
     """Give the address of a proxy in a process of its own; at 0 ms the server's."""
-    if not round_trip_ms:
+    if not (round_trip_ms or always):
         yield address
         return
     command = [sys.executable, "-m", "benchmarks.distance", "--proxy", address]

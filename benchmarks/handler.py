@@ -37,10 +37,12 @@ _WAIT = float(os.environ.get("CONVOTIC_TEST_BENCH_WAIT", "0"))
 _CONCURRENCY = int(os.environ.get("CONVOTIC_TEST_BENCH_CONCURRENCY", "100"))
 
 
-#: What else is measured: deduplication by a field of the payload.
+#: What else is measured: keys, by a field of the payload that each message has for itself.
 _OPTIONS: dict[str, Any] = {"concurrency": _CONCURRENCY}
 if os.environ.get("CONVOTIC_TEST_BENCH_DEDUPLICATE"):
     _OPTIONS["deduplicate"] = "data.sent"
+if os.environ.get("CONVOTIC_TEST_BENCH_CONCURRENCY_KEY"):
+    _OPTIONS["concurrency_key"] = "data.sent"
 
 
 class Payload(BaseModel):

@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import psutil
 import redis
@@ -36,11 +37,16 @@ PROJECT = LOCAL_BROKER_URL.removeprefix("pubsub://")
 class Bench:
     """One run: an emulator, the store of a temporary folder, and the measurements on them.
 
-    The emulator is the folder's unless ``address`` names another.
+    The emulator is the folder's unless ``address`` names another; so is the store.
     """
 
     def __init__(
-        self, folder: Path, messages: int, latencies: int, address: str | None = None
+        self,
+        folder: Path,
+        messages: int,
+        latencies: int,
+        address: str | None = None,
+        store_url: str | None = None,
     ) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
@@ -49,6 +55,8 @@ class Bench:
         self._environment = {"CONVOTIC_DATA_DIR": str(folder)}
         if address is not None:
             self._environment["PUBSUB_EMULATOR_HOST"] = address
+        if store_url is not None:
+            self._environment["CONVOTIC_REDIS_URL"] = store_url
         self._settings = Settings(data_dir=folder)
         self._named_address = address
         self._log = folder / "worker.log"
@@ -83,9 +91,10 @@ class Bench:
     def declare(self) -> None:
         """Start a worker once, which creates the handler's resources."""
         with self.worker(Path(os.devnull), block=1, events=False) as worker:
-            self._wait(worker, self._probe, "the worker's subscription")
+            self._wait(worker, self.is_declared, "the worker's subscription")
 
-    def _probe(self) -> bool:
+    def is_declared(self) -> bool:
+        """Return whether the handler's resources exist."""
         with closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client:
             return client.exists()
 
@@ -129,6 +138,31 @@ class Bench:
             self._wait(running[0], lambda: sum(count() for count in counters) >= whole, "all")
         pairs = [pair for record in records if record.exists() for pair in read_record(record)]
         return rate_of_middle([arrived for _, arrived in pairs])
+
+    def second_worker(
+        self, *, concurrency: int, wait: float, seconds: float = 3.0, step: float = 0.5
+    ) -> list[float]:
+        """Share of a second worker that joins a backlog, in each ``step`` seconds since it came."""
+        each = concurrency / wait
+        records = [self._folder / f"record-{time.monotonic_ns()}-{n}" for n in range(2)]
+        options: dict[str, Any] = {"concurrency": concurrency, "wait": wait}
+        with self._empty() as client, ExitStack() as stack:
+            # Enough for both, and for the first one until the second has started.
+            client.publish(int(each * (3 * seconds + 8)))
+            first, joining = (partial(self.worker, r, block=10, events=False) for r in records)
+            one = stack.enter_context(first(**options))
+            self._wait(one, partial(has_lines, records[0], int(2 * each)), "two seconds' messages")
+            two = stack.enter_context(joining(**options))
+            self._wait(two, partial(has_lines, records[1], 1), "the second worker's first")
+            Event().wait(seconds + 0.2)
+        arrived = [[at for _, at in read_record(record)] for record in records]
+        began = min(arrived[1])
+        shares = []
+        for number in range(int(seconds / step)):
+            since = began + number * step * 1e9
+            counts = [sum(since <= at < since + step * 1e9 for at in times) for times in arrived]
+            shares.append(counts[1] / max(1, sum(counts)))
+        return shares
 
     def backlog(self, count: int) -> dict[str, float]:
         """Rate and memory (MB) in the first and in the last tenth of a large backlog."""
@@ -195,7 +229,7 @@ class Bench:
             return start, (sum(process.cpu_times()[:2]) - before) / idle_seconds
 
     def _is_served(self, record: Path) -> bool:
-        if not self._probe():
+        if not self.is_declared():
             return False
         with closing(self.raw_client(TOPIC, SUBSCRIPTION)) as client:
             client.publish_one()

@@ -1,7 +1,9 @@
 """``python -m benchmarks.publishing ADDRESS N``: our publishing beside a raw unary gRPC call.
 
-Prints one JSON object: ``many``, messages per second of ``publish_many``; ``single`` and ``raw``,
-median milliseconds of one awaited publish, ours and grpc.aio's, taken in turns.
+Prints one JSON object: ``many``, messages per second of ``publish_many``; ``concurrent``, the same
+of a thousand awaited publishes at once; ``turns``, milliseconds that 100 coroutines take for ten
+awaited publishes each; ``single`` and ``raw``, median milliseconds of one awaited publish, ours and
+grpc.aio's, taken in turns.
 
 ``python -m benchmarks.publishing ADDRESS N RECORD`` publishes one at a time, as any program would:
 the next one when a worker has recorded the last one in RECORD.
@@ -30,6 +32,7 @@ from convotic_celery.app import LOCAL_BROKER_URL
 from tests.support.waiting import wait_until
 
 _SINGLES = 300
+_ROUNDS = 5
 
 
 def main() -> None:
@@ -42,8 +45,27 @@ def main() -> None:
     began = time.perf_counter()
     pubsub.publish_many(TOPIC, [{"data": data} for _ in range(count)])
     many = count / (time.perf_counter() - began)
+    concurrent, turns = asyncio.run(measure_concurrent(data))
     single, raw = asyncio.run(measure_singles(address, data))
-    print(json.dumps({"many": many, "single": single, "raw": raw}))
+    figures = {"many": many, "concurrent": concurrent, "turns": turns, "single": single, "raw": raw}
+    print(json.dumps(figures))
+
+
+async def measure_concurrent(data: dict[str, Any]) -> tuple[float, float]:
+    """Return publishes a second of a thousand at once, and the time of ten by each of 100."""
+
+    async def publish(times: int) -> None:
+        for _ in range(times):
+            await pubsub.apublish(TOPIC, data=data)
+
+    async def seconds(coroutines: int, times: int) -> float:
+        began = time.perf_counter()
+        await asyncio.gather(*(publish(times) for _ in range(coroutines)))
+        return time.perf_counter() - began
+
+    at_once = [await seconds(1000, 1) for _ in range(_ROUNDS)]
+    turns = [await seconds(100, 10) for _ in range(_ROUNDS)]
+    return 1000 / statistics.median(at_once), statistics.median(turns) * 1000
 
 
 def publish_in_turn(count: int, record: Path) -> None:

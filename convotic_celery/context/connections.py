@@ -6,7 +6,7 @@ good before each command, which takes longer than the command.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hiredis
@@ -41,20 +41,30 @@ class Connections:
             redis.exceptions.TimeoutError: It did not answer in time.
             redis.exceptions.ResponseError: It refused the command.
         """
+        (answer,) = self.call_all([command])
+        if isinstance(answer, ResponseError):
+            raise answer
+        return answer
+
+    def call_all(self, commands: Sequence[Sequence[str | int]]) -> list[Any]:
+        """Send commands together and return the server's answers; a refusal is one of them.
+
+        Raises:
+            redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: as :meth:`call`. Any of
+                the commands may have been run.
+        """
+        packed = [_pack(tuple(command)) for command in commands]
         connection = self._take()
         try:
-            connection.send_packed_command([_pack(command)], check_health=False)
-            answer = connection.read_response()
-        except ResponseError:
-            self._free.append(connection)
-            raise
+            connection.send_packed_command([b"".join(packed)], check_health=False)
+            answers = [_read(connection) for _ in packed]
         except BaseException as error:
             connection.disconnect()
             if isinstance(error, RedisConnectionError):
                 self.close()
             raise
         self._free.append(connection)
-        return answer
+        return answers
 
     def close(self) -> None:
         """Close the connections that are free."""
@@ -68,3 +78,10 @@ class Connections:
             connection = self._make_connection()
             connection.connect()
             return connection
+
+
+def _read(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as refusal:
+        return refusal

@@ -10,7 +10,7 @@ import asyncio
 import re
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import (
@@ -30,12 +30,15 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from convotic_celery.errors import StoreRefused, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from convotic_celery.context.scripts import Script
     from convotic_celery.context.store import Store
 
 __all__ = ["AsyncDatabase", "SyncDatabase"]
+
+#: A script, its keys and its arguments.
+ScriptCall: TypeAlias = "tuple[Script, Sequence[str], Sequence[str]]"
 
 #: What redis-py raises when the server does not answer.
 _NO_ANSWER = (RedisConnectionError, RedisTimeoutError, OSError)
@@ -135,18 +138,29 @@ class SyncDatabase:
 
     def run(self, script: Script, keys: Sequence[str], *arguments: str) -> Any:
         """Run the script and return its answer; raises StoreUnavailable."""
+        return self._ask(self._run, script, keys, arguments)
+
+    def run_all(self, calls: Sequence[ScriptCall]) -> list[Any]:
+        """Run scripts in one round trip and return their answers, in order.
+
+        A script's own error is its answer. Raises StoreUnavailable; then any may have been run.
+        """
+        answers: list[Any] = self._ask(self._run_all, calls)
+        return answers
+
+    def _ask(self, ask: Callable[..., Any], *what: Any) -> Any:
         try:
-            return self._repeat(script, keys, arguments)
+            return self._repeat(ask, *what)
         except StoreUnavailable:
             if not self._store.find_again():
                 raise
-        return self._repeat(script, keys, arguments)
+        return self._repeat(ask, *what)
 
-    def _repeat(self, script: Script, keys: Sequence[str], arguments: Sequence[str]) -> Any:
+    def _repeat(self, ask: Callable[..., Any], *what: Any) -> Any:
         tries, never = _Tries(self._store.timeout_seconds), threading.Event()
         while True:
             try:
-                return self._run(script, keys, arguments)
+                return ask(*what)
             except (*_NO_ANSWER, ResponseError) as error:
                 pause = tries.pause_after(error)
             never.wait(pause)
@@ -157,3 +171,24 @@ class SyncDatabase:
             return call("EVALSHA", script.sha, len(keys), *keys, *arguments)
         except NoScriptError:  # a server that has not seen it since it started
             return call("EVAL", script.text, len(keys), *keys, *arguments)
+
+    def _run_all(self, calls: Sequence[ScriptCall]) -> list[Any]:
+        answers = self._store.connections().call_all(
+            [
+                ("EVALSHA", script.sha, len(keys), *keys, *arguments)
+                for script, keys, arguments in calls
+            ]
+        )
+        unknown = []
+        for number, answer in enumerate(answers):
+            if isinstance(answer, NoScriptError):
+                unknown.append(number)
+            elif isinstance(answer, ResponseError) and _code_of(answer):
+                raise answer
+        if unknown:
+            first, *rest = unknown
+            answers[first] = self._run(*calls[first])  # from now on the server knows it
+            known = self._run_all([calls[number] for number in rest]) if rest else []
+            for number, answer in zip(rest, known, strict=True):
+                answers[number] = answer
+        return answers

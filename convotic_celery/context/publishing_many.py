@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-from functools import partial
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, TypeAlias
 
 from convotic_celery.errors import PublishManyFailed
 
@@ -20,6 +20,11 @@ __all__ = ["publish_many_async", "publish_many_sync"]
 
 #: Unconfirmed messages of one call; it bounds what is in the transport at once.
 MAX_UNCONFIRMED = 1_000
+#: Messages that are waited for together. While the server has some, the next are made ready.
+_BATCH = 250
+_BATCHES_UNDER_WAY = MAX_UNCONFIRMED // _BATCH
+
+Futures: TypeAlias = "list[concurrent.futures.Future[str]]"
 
 
 def publish_many_sync(
@@ -31,15 +36,11 @@ def publish_many_sync(
     """Publish all and return their ids once each is confirmed; blocks.
 
     Raises:
-        PublishManyFailed: Not all are; what comes after a failure is not sent.
+        PublishManyFailed: Not all are; once that is known nothing more is sent.
     """
-    futures: list[concurrent.futures.Future[str]] = []
-    for batch in _batches(messages):
-        sent = _send(publisher, batch)
-        futures += sent
-        concurrent.futures.wait(sent, timeout_seconds)
-        if not _all_confirmed(sent):
-            break
+    futures: Futures = []
+    for awaited in _send_in_turn(publisher, messages, futures):
+        concurrent.futures.wait(awaited, timeout_seconds)
     return _conclude(topic, futures, len(messages), timeout_seconds)
 
 
@@ -50,35 +51,51 @@ async def publish_many_async(
     timeout_seconds: float,
 ) -> list[str]:
     """Do what ``publish_many_sync`` does, without blocking; a cancel takes no message back."""
-    futures: list[concurrent.futures.Future[str]] = []
-    for batch in _batches(messages):
-        sent = _send(publisher, batch)
-        futures += sent
-        await asyncio.wait(_watch(sent), timeout=timeout_seconds)
-        if not _all_confirmed(sent):
-            break
+    futures: Futures = []
+    for awaited in _send_in_turn(publisher, messages, futures):
+        await asyncio.wait({_watch(awaited)}, timeout=timeout_seconds)
     return _conclude(topic, futures, len(messages), timeout_seconds)
 
 
-def _watch(
-    futures: Iterable[concurrent.futures.Future[str]],
-) -> list[asyncio.Future[None]]:
-    """Return what is done when each future is, and neither cancels nor carries its error."""
+def _send_in_turn(
+    publisher: TopicPublisher, messages: Sequence[OutgoingMessage], futures: Futures
+) -> Iterator[Futures]:
+    """Send messages and add their futures; yield those that the caller has to wait for.
+
+    After a failure nothing more is sent: what is yielded last is all that is under way.
+    """
+    under_way: deque[Futures] = deque()
+    for batch in _batches(messages):
+        is_first = not futures
+        sent = [publisher.publish(message) for message in batch]
+        futures += sent
+        under_way.append(sent)
+        if is_first or len(under_way) >= _BATCHES_UNDER_WAY:
+            oldest = under_way.popleft()
+            yield oldest
+            if not _all_confirmed(oldest):
+                break
+    yield [future for sent in under_way for future in sent]
+
+
+def _watch(futures: Futures) -> asyncio.Future[None]:
+    """Return what is done when all futures are, and neither cancels nor carries their errors."""
     loop = asyncio.get_running_loop()
-    watches = []
+    watch: asyncio.Future[None] = loop.create_future()
+    left = [True] * len(futures)
+
+    def count(_future: object) -> None:
+        left.pop()  # atomic: each has a thread of its own
+        if not left:
+            # RuntimeError: the confirmation came when its loop was closed already.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_finish, watch)
+
+    if not futures:
+        watch.set_result(None)
     for future in futures:
-        watch: asyncio.Future[None] = loop.create_future()
-        future.add_done_callback(partial(_tell, loop, watch))
-        watches.append(watch)
-    return watches
-
-
-def _tell(
-    loop: asyncio.AbstractEventLoop, watch: asyncio.Future[None], _done: object = None
-) -> None:
-    # RuntimeError: the confirmation came when its loop was closed already.
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(_finish, watch)
+        future.add_done_callback(count)
+    return watch
 
 
 def _finish(watch: asyncio.Future[None]) -> None:
@@ -90,14 +107,8 @@ def _batches(messages: Sequence[OutgoingMessage]) -> Iterator[Sequence[OutgoingM
     # The first goes alone: if the topic has to be created, that is done once.
     if messages:
         yield messages[:1]
-    for first in range(1, len(messages), MAX_UNCONFIRMED):
-        yield messages[first : first + MAX_UNCONFIRMED]
-
-
-def _send(
-    publisher: TopicPublisher, batch: Iterable[OutgoingMessage]
-) -> list[concurrent.futures.Future[str]]:
-    return [publisher.publish(message) for message in batch]
+    for first in range(1, len(messages), _BATCH):
+        yield messages[first : first + _BATCH]
 
 
 def _all_confirmed(futures: Iterable[concurrent.futures.Future[str]]) -> bool:

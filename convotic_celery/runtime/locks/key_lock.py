@@ -155,10 +155,11 @@ class KeyLock:
         """Remember that the run succeeded, and free what it has."""
         self._drop_locks(held)
         if held.dedup_key:
+            keys = (held.dedup_key, held.place_key) if held.place_key else (held.dedup_key,)
             arguments = (held.token, self._window)
             try:
                 mine = yield from self._ask(
-                    Ask(scripts.COMPLETE, (held.dedup_key,), arguments),
+                    Ask(scripts.COMPLETE, keys, arguments),
                     control,
                     patience=control.time_left,
                 )
@@ -169,6 +170,7 @@ class KeyLock:
                     error,
                 )
             else:
+                held.place_key = None
                 if not mine:
                     logger.error("Another run has taken %s before this one ended", held.dedup_key)
             held.dedup_key = None

@@ -43,9 +43,11 @@ if token or (done and done ~= ARGV[1]) then return 0 end
 return -1
 """)
 
-#: KEYS key; ARGV token, window ms. Gives 1 if this run's success is what is remembered, 0 if
-#: another run has taken the key meanwhile: then that one's outcome counts.
+#: KEYS key, [the run's concurrency key]; ARGV token, window ms. Leaves the concurrency key. Gives 1
+#: if this run's success is what is remembered, 0 if another run has taken the key meanwhile: then
+#: that one's outcome counts.
 COMPLETE = Script("""
+if KEYS[2] then redis.call('ZREM', KEYS[2], ARGV[1]) end
 local token, done = unpack(redis.call('HMGET', KEYS[1], 'token', 'done'))
 if done then return done == ARGV[1] and 1 or 0 end
 if token and token ~= ARGV[1] then return 0 end
