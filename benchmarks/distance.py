@@ -78,11 +78,11 @@ def main() -> None:
                                 messages=count, concurrency=concurrency, wait=wait / 1000
                             )
                         )
-                shares = "  ".join(
+                row = "  ".join(
                     f"{trip:3g} ms {rate:7,.0f} ({rate / rates[0]:4.0%})"
                     for trip, rate in zip(options.trips, rates, strict=True)
                 )
-                sys.stdout.write(f"handler {wait} ms, concurrency {concurrency:3}: {shares}\n")
+                sys.stdout.write(f"handler {wait} ms, concurrency {concurrency:3}: {row}\n")
                 sys.stdout.flush()
     finally:
         daemon.stop(folder)
