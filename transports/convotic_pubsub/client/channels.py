@@ -70,6 +70,11 @@ class ChannelPool:
         self._channels.append(channel)
         return channel
 
+    @property
+    def streams(self) -> int:
+        """Streams and Pulls that are open."""
+        return sum(channel.users for channel in self._pulls)
+
     def take_pull_channel(self) -> PullChannel:
         """Return a channel with room for one more stream or Pull, to be released at its end."""
         for channel in self._pulls:
