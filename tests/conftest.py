@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,9 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name.upper().startswith("CONVOTIC_") or name in FOREIGN_VARIABLES:
             del os.environ[name]
+    # Containers often have it: each of hundreds of processes would compile the sources again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 @pytest.hookimpl(wrapper=True)

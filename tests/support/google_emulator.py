@@ -34,6 +34,9 @@ PACKAGE = "google-cloud-cli-pubsub-emulator"
 MAIN_CLASS = "com.google.cloud.pubsub.testing.v1.Main"
 START_SECONDS = 30.0
 
+#: For tests: it starts with less work, and compiles little of what it runs but a few times.
+LIGHT = "-Xmx512m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+
 _SHIM = """\
 package io.grpc;
 
@@ -51,19 +54,27 @@ public final class InternalStatus {
 
 
 @contextlib.contextmanager
-def start_google_emulator() -> Iterator[str]:
-    """Run the emulator on a free port; yield ``127.0.0.1:PORT``, kill it afterwards."""
+def start_google_emulator(options: str = "-Xmx512m") -> Iterator[str]:
+    """Run the emulator on a free port; yield ``127.0.0.1:PORT``, kill it afterwards.
+
+    ``options`` are Java's; the variable ``JAVA_OPTS`` is before them.
+    """
     jar = _find_jar()
     java = shutil.which("java")
     if java is None:
         _give_up("java is not installed")
     classes = _compile_shim(jar)
     port = _free_port()
-    options = os.environ.get("JAVA_OPTS", "-Xmx512m").split()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [
-                *(java, *options, "-cp", f"{classes}{os.pathsep}{jar}", MAIN_CLASS),
+                *(
+                    java,
+                    *os.environ.get("JAVA_OPTS", options).split(),
+                    "-cp",
+                    f"{classes}{os.pathsep}{jar}",
+                    MAIN_CLASS,
+                ),
                 *("--host=127.0.0.1", f"--port={port}"),
             ],
             stdin=subprocess.DEVNULL,
@@ -91,7 +102,7 @@ def google_emulator() -> Iterator[str]:
 
     google_emulator_host = pytest.fixture(scope="session")(google_emulator)
     """
-    with start_google_emulator() as address:
+    with start_google_emulator(LIGHT) as address:
         yield address
 
 
