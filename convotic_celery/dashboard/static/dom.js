@@ -31,21 +31,22 @@ export function patch(parent, described) {
     return `${kind}#${counts[kind]}`;
   };
   for (const [known, node] of parent.$nodes ?? []) before.set(known, node);
-  const now = new Map();
   // Text that a page's author has put there goes.
   if (!parent.$nodes) parent.textContent = "";
-  let place = parent.firstChild;
-  for (const node of wanted) {
+  const now = wanted.map((node) => {
     const known = name(node);
-    let element = before.get(known);
-    if (element) before.delete(known);
-    else element = create(node);
+    const element = before.get(known) ?? create(node);
+    before.delete(known);
+    return [known, element, node];
+  });
+  // What goes, goes first: else all that follows would be moved, and lose its focus and its click.
+  for (const element of before.values()) element.remove();
+  let place = parent.firstChild;
+  for (const [, element, node] of now) {
     if (element === place) place = place.nextSibling;
     else parent.insertBefore(element, place);
     update(element, node);
-    now.set(known, element);
   }
-  for (const element of before.values()) element.remove();
   parent.$nodes = now;
 }
 
