@@ -1,4 +1,7 @@
-"""Publishing. ``publisher`` sends and confirms; ``forked`` does it for a forked child.
+"""Publishing: confirmed, in batches, in order.
+
+``publisher`` sends and confirms; ``waiting`` is what is on its way, with its callers' futures;
+``forked`` publishes for a forked child.
 
 Imports ``client`` and the pure files. ``session`` puts it together; nobody here knows it.
 """

@@ -6,14 +6,11 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import logging
 import math
 import threading
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +23,22 @@ from convotic_pubsub.errors import (
     MessageTooLarge,
     PublishError,
     PubsubTransportError,
-    TopicNotFound,
 )
 from convotic_pubsub.figures import Latencies
-from convotic_pubsub.limits import MAX_MESSAGE_BYTES, MAX_MESSAGES, message_bytes
+from convotic_pubsub.limits import MAX_MESSAGE_BYTES, message_bytes
 from convotic_pubsub.names import topic_path
 from convotic_pubsub.outgoing import FAIL_IF_MISSING, IfMissing, OutgoingMessage, Sending
+from convotic_pubsub.publish.waiting import (
+    Future,
+    Lane,
+    Waiting,
+    confirm,
+    fail,
+    is_missing,
+    publish_error,
+    session_closed,
+    take_batch,
+)
 
 if TYPE_CHECKING:
     from convotic_pubsub.client.broker import Broker
@@ -41,8 +48,6 @@ __all__ = ["ONE_ATTEMPT_SECONDS", "Publisher"]
 
 logger = logging.getLogger(__name__)
 
-#: The service takes 10 MB a request; the margin is for framing.
-_MAX_REQUEST_BYTES = 9_000_000
 #: Requests of one topic that start as soon as there is a message for them.
 _EAGER_REQUESTS = 3
 #: Requests of one topic under way at a time. Beyond the eager ones each first gathers for a while:
@@ -56,31 +61,6 @@ _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.1, 5.0
 _LAST_RETRY_SECONDS = 1.0
 #: A publish that is tried again after longer pauses than this is worth a line: 1.5 s have passed.
 _QUIET_PAUSE_SECONDS, _REPORT_EVERY_SECONDS = 0.8, 60.0
-
-Future = concurrent.futures.Future[str]
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """A message on its way, and its caller's future."""
-
-    message: Any
-    size: int
-    if_missing: IfMissing
-    #: A transient error after this is final; 0: every one is.
-    retry_until: float
-    future: Future = field(default_factory=concurrent.futures.Future)
-
-
-@dataclass(slots=True, eq=False)
-class _Lane:
-    """The messages of one topic, or of one ordering key of it, that wait for a request."""
-
-    path: str
-    ordering_key: str
-    queue: deque[_Waiting] = field(default_factory=deque)
-    requests: int = 0
-    is_gathering: bool = False
 
 
 class Publisher:
@@ -112,7 +92,7 @@ class Publisher:
         self._declare = declare
         #: Topics of which this process has seen that the queues exist to which they lead.
         self._complete: set[str] = set()
-        self._lanes: dict[tuple[str, str], _Lane] = {}
+        self._lanes: dict[tuple[str, str], Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         #: From a publish to its confirmation, and how many were not confirmed.
         self.latencies = Latencies()
@@ -151,7 +131,7 @@ class Publisher:
                 f"Pub/Sub takes {MAX_MESSAGE_BYTES:,}"
             )
         path = topic_path(self._project, message.topic)
-        waiting = _Waiting(
+        waiting = Waiting(
             pb.PubsubMessage(
                 data=message.data, attributes=message.attributes, ordering_key=message.ordering_key
             ),
@@ -192,12 +172,12 @@ class Publisher:
 
     # -- the caller's thread ----------------------------------------------------------------------
 
-    def _send_soon(self, path: str, waiting: _Waiting) -> None:
+    def _send_soon(self, path: str, waiting: Waiting) -> None:
         """Have the I/O thread send a message."""
         if not self._post(self._enqueue, path, waiting):
-            _fail([waiting], PublishError(f"{path}: the session is closed"))
+            fail([waiting], PublishError(f"{path}: the session is closed"))
 
-    def _send_directly(self, path: str, waiting: _Waiting, *, waits: bool) -> bool:
+    def _send_directly(self, path: str, waiting: Waiting, *, waits: bool) -> bool:
         """Send one message from this thread; False where the I/O thread has to.
 
         One at a time: many that publish at once share requests.
@@ -226,13 +206,13 @@ class Publisher:
                 self._directly.release()
         return True
 
-    def _on_answer(self, path: str, waiting: _Waiting, answer: Any) -> None:
+    def _on_answer(self, path: str, waiting: Waiting, answer: Any) -> None:
         """Take the answer to what was sent directly and without waiting (gRPC's thread)."""
         self._directly.release()
         if not self._settle(path, waiting, answer.result):
             self._send_soon(path, waiting)
 
-    def _settle(self, path: str, waiting: _Waiting, respond: Callable[[], Any]) -> bool:
+    def _settle(self, path: str, waiting: Waiting, respond: Callable[[], Any]) -> bool:
         """Resolve a message's future by the server's answer; False if the I/O thread goes on."""
         try:
             message_id = respond().message_ids[0]
@@ -245,13 +225,13 @@ class Publisher:
                 if waiting.retry_until:
                     return False
                 self._post(self._reconnect_soon)
-            elif _is_missing(error) and waiting.if_missing.declare:
+            elif is_missing(error) and waiting.if_missing.declare:
                 return False
-            _fail([waiting], _publish_error(error, path), missing=_is_missing(error))
+            fail([waiting], publish_error(error, path), missing=is_missing(error))
         except Exception as error:  # noqa: BLE001  whatever it is, somebody waits for the future
-            _fail([waiting], error)
+            fail([waiting], error)
         else:
-            _confirm(waiting, message_id)
+            confirm(waiting, message_id)
         return True
 
     # -- the I/O thread ---------------------------------------------------------------------------
@@ -259,11 +239,11 @@ class Publisher:
     def _reconnect_soon(self) -> None:
         self._spawn(self._broker.look_again())
 
-    def _enqueue(self, path: str, waiting: _Waiting) -> None:
+    def _enqueue(self, path: str, waiting: Waiting) -> None:
         key = waiting.message.ordering_key
         lane = self._lanes.get((path, key))
         if lane is None:
-            lane = self._lanes[path, key] = _Lane(path, key)
+            lane = self._lanes[path, key] = Lane(path, key)
         lane.queue.append(waiting)
         if lane.requests < (1 if key else _EAGER_REQUESTS):
             self._start(lane)
@@ -271,12 +251,12 @@ class Publisher:
             lane.is_gathering = True
             asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._start_gathered, lane)
 
-    def _start_gathered(self, lane: _Lane) -> None:
+    def _start_gathered(self, lane: Lane) -> None:
         lane.is_gathering = False
         if lane.queue:
             self._start(lane)
 
-    def _start(self, lane: _Lane) -> None:
+    def _start(self, lane: Lane) -> None:
         lane.requests += 1
         self._spawn(self._send_lane(lane))
 
@@ -285,19 +265,19 @@ class Publisher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _send_lane(self, lane: _Lane) -> None:
+    async def _send_lane(self, lane: Lane) -> None:
         try:
             while lane.queue:
-                await self._send(lane.path, _take_batch(lane.queue))
+                await self._send(lane.path, take_batch(lane.queue))
         except BaseException:
-            _fail(lane.queue, _closed(lane.path))
+            fail(lane.queue, session_closed(lane.path))
             raise
         finally:
             lane.requests -= 1
             if lane.ordering_key and not lane.queue and not lane.requests:
                 self._lanes.pop((lane.path, lane.ordering_key), None)
 
-    async def _send(self, path: str, batch: list[_Waiting]) -> None:
+    async def _send(self, path: str, batch: list[Waiting]) -> None:
         """Send messages in one request until they are confirmed or refused. Raises nothing."""
         pause = _FIRST_PAUSE_SECONDS
         while batch:
@@ -309,17 +289,17 @@ class Publisher:
                 batch = await self._left_after(error, path, batch, pause)
                 pause = min(2 * pause, _LAST_PAUSE_SECONDS)
             except Exception as error:  # noqa: BLE001  as above
-                _fail(batch, PublishError(f"{path}: {type(error).__name__}: {error}"))
+                fail(batch, PublishError(f"{path}: {type(error).__name__}: {error}"))
                 return
             except BaseException:
-                _fail(batch, _closed(path))
+                fail(batch, session_closed(path))
                 raise
             else:
                 for each, message_id in zip(batch, response.message_ids, strict=True):
-                    _confirm(each, message_id)
+                    confirm(each, message_id)
                 return
 
-    async def _complete_topic(self, path: str, batch: list[_Waiting]) -> None:
+    async def _complete_topic(self, path: str, batch: list[Waiting]) -> None:
         """Have a topic's queues created before this process's first message to it.
 
         Whoever creates a topic creates its subscriptions a moment later. What somebody else
@@ -336,7 +316,7 @@ class Publisher:
             logger.debug("%s: not known whether its queues exist: %s", path, error)
         self._complete.add(path)
 
-    async def _request(self, path: str, batch: list[_Waiting]) -> Any:
+    async def _request(self, path: str, batch: list[Waiting]) -> Any:
         request = pb.PublishRequest(topic=path, messages=[each.message for each in batch])
         is_patient = all(each.retry_until for each in batch)
         timeout = _REQUEST_SECONDS if is_patient else ONE_ATTEMPT_SECONDS
@@ -349,8 +329,8 @@ class Publisher:
             raise
 
     async def _left_after(
-        self, error: grpc.aio.AioRpcError, path: str, batch: list[_Waiting], pause: float
-    ) -> list[_Waiting]:
+        self, error: grpc.aio.AioRpcError, path: str, batch: list[Waiting], pause: float
+    ) -> list[Waiting]:
         """Return what is to be sent again after an error, when it is time; the rest has failed."""
         if is_transient(error):
             next_try = self._clock() + pause
@@ -358,18 +338,18 @@ class Publisher:
             overdue = [each for each, until in zip(batch, latest, strict=True) if until <= next_try]
             if pause > _QUIET_PAUSE_SECONDS:
                 self._report(error, path)
-            _fail(overdue, _publish_error(error, path))
+            fail(overdue, publish_error(error, path))
             await self._broker.look_again()
             left = [each for each, until in zip(batch, latest, strict=True) if until > next_try]
             await self._pause(pause if left else 0)
             return left
-        if _is_missing(error):
+        if is_missing(error):
             return await self._declare_missing(path, batch, error)
         if error.code() is grpc.StatusCode.INVALID_ARGUMENT and len(batch) > 1:
             for each in batch:  # one bad message must not fail the others
                 await self._send(path, [each])
             return []
-        _fail(batch, _publish_error(error, path))
+        fail(batch, publish_error(error, path))
         return []
 
     async def _pause(self, seconds: float) -> None:
@@ -394,12 +374,12 @@ class Publisher:
         )
 
     async def _declare_missing(
-        self, path: str, batch: list[_Waiting], error: grpc.aio.AioRpcError
-    ) -> list[_Waiting]:
+        self, path: str, batch: list[Waiting], error: grpc.aio.AioRpcError
+    ) -> list[Waiting]:
         """Create the topic for the messages that know how; return these, fail the others."""
-        not_found = _publish_error(error, path)
+        not_found = publish_error(error, path)
         known = [each for each in batch if each.if_missing.declare]
-        _fail([each for each in batch if not each.if_missing.declare], not_found, missing=True)
+        fail([each for each in batch if not each.if_missing.declare], not_found, missing=True)
         if not known:
             return []
         self._complete.discard(path)
@@ -408,49 +388,9 @@ class Publisher:
                 {queue for each in known for queue in each.if_missing.declare}, True
             )
         except Exception as problem:  # noqa: BLE001  it is their callers' error
-            _fail(known, problem)
+            fail(known, problem)
             return []
         self._complete.add(path)
         for each in known:
             each.if_missing = FAIL_IF_MISSING  # once
         return known
-
-
-def _take_batch(queue: deque[_Waiting]) -> list[_Waiting]:
-    batch = [queue.popleft()]
-    size = batch[0].size
-    while queue and len(batch) < MAX_MESSAGES and size + queue[0].size <= _MAX_REQUEST_BYTES:
-        batch.append(queue.popleft())
-        size += batch[-1].size
-    return batch
-
-
-def _is_missing(error: grpc.RpcError) -> bool:
-    return isinstance(translate(error, "topic"), TopicNotFound)
-
-
-def _closed(path: str) -> PublishError:
-    return PublishError(f"{path}: the session was closed before a confirmation")
-
-
-def _publish_error(error: grpc.RpcError, path: str) -> Exception:
-    translated = translate(error, path)
-    if isinstance(translated, PublishError):
-        return translated
-    return PublishError(f"not confirmed: {translated}")
-
-
-def _confirm(waiting: _Waiting, message_id: str) -> None:
-    if not waiting.future.done():  # its owner may have cancelled it
-        waiting.future.set_result(message_id)
-
-
-def _fail(batch: Iterable[_Waiting], error: Exception, *, missing: bool = False) -> None:
-    for each in batch:
-        if each.future.done():
-            continue
-        own = error
-        if missing and each.if_missing.error is not None:
-            own = each.if_missing.error()
-            own.__cause__ = error
-        each.future.set_exception(own)
