@@ -60,7 +60,7 @@ async def here(message: WorkerMessage, ctx: ConvoticContext) -> None:
         session.post(time.sleep, 30)
     elif what == "stream-dead":
         def end():
-            for task in session._consumers.values():
+            for _, task in session.consumers._pulling.values():
                 task.cancel()
         session.post(end)
     elif what == "acknowledgements-unconfirmed":

@@ -9,13 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
 import socket
 import time
-import uuid
-import weakref
-from collections import Counter
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,16 +28,9 @@ from convotic_pubsub.client.io_loop import IoLoop
 from convotic_pubsub.client.provisioning import Provisioner
 from convotic_pubsub.client.resources import Resources
 from convotic_pubsub.client.rpc import translate
-from convotic_pubsub.consume.acks import AckBatcher
-from convotic_pubsub.consume.delivery import Outstanding
-from convotic_pubsub.consume.lease_timer import LeaseTimer
-from convotic_pubsub.consume.outage import Outage
-from convotic_pubsub.consume.ports import Ports
-from convotic_pubsub.consume.streams import Puller
-from convotic_pubsub.consume.subscription import Subscription
+from convotic_pubsub.consume.consumers import Consumers, never_dispatched
 from convotic_pubsub.errors import PublishError, PubsubTransportError
-from convotic_pubsub.figures import QueueVitals, SessionVitals
-from convotic_pubsub.names import subscription_path
+from convotic_pubsub.figures import SessionVitals
 from convotic_pubsub.outgoing import FAIL_IF_MISSING, IfMissing, OutgoingMessage, Sending
 from convotic_pubsub.publish.forked import Relay, serve_child
 from convotic_pubsub.publish.publisher import ONE_ATTEMPT_SECONDS, Publisher
@@ -51,8 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
     from convotic_pubsub.client.admin import Admin
-    from convotic_pubsub.consume.delivery import Delivery
     from convotic_pubsub.consume.ports import Dispatch
+    from convotic_pubsub.consume.subscription import Subscription
     from convotic_pubsub.options import TransportOptions
     from convotic_pubsub.queue import QueueSpec
 
@@ -81,15 +70,11 @@ class Session:
     def __init__(self, options: TransportOptions) -> None:
         self.options = options
         self.pid = os.getpid()
-        self._client_id = str(uuid.uuid4())
-        self._outage = Outage()
         self.clock: Callable[[], float] = time.monotonic
         self.broker = Broker(options, self.clock)
         self.provisioner = Provisioner(self.broker, options)
         #: What exists on the server, for threads that may block.
         self.resources = Resources(self.call, options, self.broker, self.provisioner)
-        #: Every delivery that is in this process (I/O thread).
-        self.outstanding = Outstanding()
         self.publisher = Publisher(
             options, self.broker, clock=self.clock, post=self.post, declare=self._declare
         )
@@ -105,25 +90,28 @@ class Session:
             options, self.resources, list_subscriptions=self._list_subscriptions, clock=self.clock
         )
         self.exchanges = Exchanges(options, self.resources, self, self.bindings, self.transient)
-        self.dead_lettered: Counter[str] = Counter()
-        self._ackers: dict[str, AckBatcher] = {}
-        self._consumers: dict[Subscription, asyncio.Task[None]] = {}
-        self._pullers: weakref.WeakKeyDictionary[Subscription, Puller] = weakref.WeakKeyDictionary()
-        self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
         #: In a forked child: the way to the parent's session.
         self._relay: Relay | None = None
         self._children: dict[asyncio.Task[None], socket.socket] = {}
         self._io = IoLoop()
+        self.consumers = Consumers(
+            options.project,
+            self.broker,
+            self.provisioner,
+            self._io,
+            clock=self.clock,
+            publish=self.publisher.publish,
+        )
+        #: Every delivery that is in this process (I/O thread).
+        self.outstanding = self.consumers.outstanding
+        #: Confirmed dead letters by queue.
+        self.dead_lettered = self.consumers.dead_lettered
         try:
-            self.call(self._start(), timeout=_START_SECONDS)
+            self.call(self.broker.connect(), timeout=_START_SECONDS)
         except BaseException:
             self._io.stop()
             raise
-
-    async def _start(self) -> None:
-        self._timer = LeaseTimer(self.clock, _lease_due, self._io.run_posted)
-        await self.broker.connect()
 
     # -- threads ----------------------------------------------------------------------------------
 
@@ -148,37 +136,14 @@ class Session:
     def vitals(self) -> SessionVitals:
         """Return how this session is doing, from any thread and whatever the I/O thread does."""
         now = self.clock()
-        consumed = list(self._consumers.items())  # one step under the interpreter's lock
-        consumed = [each for each in consumed if not each[0].is_control]
         return SessionVitals(
             is_alive=self._io.is_alive,
-            queues=tuple(self._queue_vitals(*each, now) for each in consumed),
+            queues=self.consumers.vitals(now),
             outstanding=len(self.outstanding),
-            lease_behind_seconds=self._timer.behind_seconds(now),
+            lease_behind_seconds=self.consumers.lease_behind_seconds(now),
             publishes=self.publisher.latencies,
             publish_failures=self.publisher.failures,
             dead_lettered=dict(self.dead_lettered),
-        )
-
-    def _queue_vitals(
-        self, subscription: Subscription, task: asyncio.Task[None], now: float
-    ) -> QueueVitals:
-        spec, puller = subscription.spec, self._pullers[subscription]
-        acker = self._ackers.get(spec.subscription)
-        return QueueVitals(
-            queue=spec.queue,
-            concurrency=subscription.concurrency,
-            running=subscription.running,
-            buffered=subscription.buffered,
-            waiting=subscription.waiting,
-            received=subscription.received,
-            renewals=subscription.renewals,
-            confirmations=subscription.confirmations,
-            is_pulled=not task.done() or subscription.is_stopping,
-            silent_seconds=now - puller.silent_since if puller.silent_since else 0.0,
-            trouble=puller.trouble,
-            unconfirmed_seconds=acker.unconfirmed_seconds(now) if acker else 0.0,
-            heard_seconds=now - puller.heard_at if puller.heard_at else math.inf,
         )
 
     @cached_property
@@ -215,14 +180,7 @@ class Session:
         self._io.stop()
 
     async def _shut_down(self) -> None:
-        for subscription in list(self._consumers):
-            self._stop(subscription)
-        if self._ending:
-            await asyncio.wait(self._ending, timeout=3.0)
-        for delivery in list(self.outstanding.values()):
-            delivery.subscription.abandon(delivery)  # held for its ETA, say; nobody settles it now
-        await asyncio.sleep(0)  # what abandon has posted
-        await self._settle()
+        await self.consumers.end()
         await self.publisher.finish()
         await self.broker.close()
 
@@ -237,17 +195,8 @@ class Session:
         self.call(self._flush(), timeout=timeout_seconds)
 
     async def _flush(self) -> None:
-        await self._settle()
+        await self.consumers.settled()
         await self.publisher.flush()
-
-    async def _settle(self) -> None:
-        await asyncio.gather(*(each.settled() for each in self._subscriptions()))
-        await asyncio.gather(*(acker.wait_idle() for acker in self._ackers.values()))
-
-    def _subscriptions(self) -> set[Subscription]:
-        """Return those that are consumed, and cancelled ones whose messages are still here."""
-        owners: Any = (delivery.subscription for delivery in self.outstanding.values())
-        return {*self._consumers, *owners}
 
     # -- forks ------------------------------------------------------------------------------------
 
@@ -339,54 +288,11 @@ class Session:
 
     def consume(self, spec: QueueSpec, dispatch: Dispatch) -> Subscription:
         """Start to pull a queue; ``dispatch(delivery)`` is called on the I/O thread."""
-        return self.call(self._consume(spec, dispatch), timeout=60)
-
-    async def _consume(self, spec: QueueSpec, dispatch: Dispatch) -> Subscription:
-        subscription, puller = self._subscribe(spec, dispatch)
-        self._pullers[subscription] = puller
-        self._consumers[subscription] = asyncio.get_running_loop().create_task(puller.run())
-        return subscription
-
-    def _subscribe(self, spec: QueueSpec, dispatch: Dispatch) -> tuple[Subscription, Puller]:
-        """Wire a subscription with what it needs, and with what brings its messages."""
-        ports = Ports(
-            clock=self.clock,
-            post=self.post,
-            post_lazily=self._io.post_lazily,
-            acks=self._acker(spec.subscription),
-            timer=self._timer,
-            outstanding=self.outstanding,
-            publish=self.publisher.publish,
-            count_dead_letter=self._count_dead_letter,
-        )
-        subscription = Subscription(spec, ports, dispatch)
-        subscription.is_control = dispatch is _never_dispatched
-        puller = Puller(
-            subscription,
-            self.broker,
-            self.provisioner,
-            clock=self.clock,
-            project=self.options.project,
-            client_id=self._client_id,
-            outage=self._outage,
-        )
-        return subscription, puller
-
-    def _acker(self, subscription: str) -> AckBatcher:
-        acker = self._ackers.get(subscription)
-        if acker is None:
-            path = subscription_path(self.options.project, subscription)
-            acker = self._ackers[subscription] = AckBatcher(
-                lambda: self.broker.acks, path, self.broker.replace_acks
-            )
-        return acker
-
-    def _count_dead_letter(self, queue: str) -> None:
-        self.dead_lettered[queue] += 1
+        return self.call(self.consumers.start(spec, dispatch), timeout=60)
 
     def _consume_control(self, spec: QueueSpec) -> Callable[[], None]:
         """Pull a control subscription, whose messages are settled where they are received."""
-        subscription = self.consume(spec, _never_dispatched)
+        subscription = self.consume(spec, never_dispatched)
         return lambda: self.cancel(subscription)
 
     def cancel(self, subscription: Subscription) -> None:
@@ -394,31 +300,8 @@ class Session:
 
         Does not block; :meth:`flush` waits for it.
         """
-        self.post(self._stop, subscription)
-
-    def _stop(self, subscription: Subscription) -> None:
-        subscription.stop()
-        task = self._consumers.pop(subscription, None)
-        if task is not None:
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+        self.post(self.consumers.stop, subscription)
 
     def get(self, spec: QueueSpec, dispatch: Dispatch) -> None:
         """Pull one message if there is one now, and call ``dispatch`` with it."""
-        self.call(self._get(spec, dispatch), timeout=30)
-
-    async def _get(self, spec: QueueSpec, dispatch: Dispatch) -> None:
-        await self._acker(spec.subscription).wait_idle()
-        await self.provisioner.ensure(spec)
-        subscription, puller = self._subscribe(spec, dispatch)
-        await puller.pull_now(1)
-        await subscription.decided()
-
-
-def _lease_due(delivery: Delivery, now: float) -> None:
-    owner: Any = delivery.subscription
-    owner.lease_due(delivery, now)
-
-
-def _never_dispatched(_delivery: Delivery) -> None:
-    """Stand in for a channel."""
+        self.call(self.consumers.pull_one(spec, dispatch), timeout=30)

@@ -160,7 +160,9 @@ def test_a_copy_of_what_runs_is_not_run_and_the_newest_ack_id_counts(
     first_ack_id = delivery.ack_id
     answered: list[bool] = []
 
-    one.session.post(one.session._acker(spec.subscription).modify, first_ack_id, 0, answered.append)
+    one.session.post(
+        one.session.consumers.acker(spec.subscription).modify, first_ack_id, 0, answered.append
+    )
     wait_until(lambda: delivery.ack_id != first_ack_id)
     one.drain_for(0.2)
     one.messages[0].ack()

@@ -63,7 +63,7 @@ def test_300_queues_share_one_thread_and_six_channels(
     channels = one.session.broker.channels
     assert len(channels._channels) == 2 + -(-QUEUES // 80)
     assert max(each.users for each in channels._pulls) <= 80
-    acking = one.session._acker(blocked.subscription)._rpc()
+    acking = one.session.consumers.acker(blocked.subscription)._rpc()
     assert acking.channel not in {
         channels.unary.channel,
         *(p.rpc.channel for p in channels._pulls),

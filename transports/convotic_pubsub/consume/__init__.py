@@ -1,9 +1,10 @@
 """From the server to a queue's consumer and back: what is here, and what becomes of it.
 
 ``flow`` (transitions), ``delivery``, ``ordering``, ``lease_schedule`` and ``supply`` are pure. What
-acts on them: ``subscription`` executes a delivery's transitions, ``streams`` brings messages,
-``acks`` and ``lease_timer`` keep and end leases, ``dead_letters`` publishes what is given up,
-``guarded_policy`` asks the queue's owner. They are given ``ports``, never the session.
+acts on them: ``consumers`` starts and wires the rest; ``subscription`` executes a delivery's
+transitions, ``streams`` brings messages, ``acks`` and ``lease_timer`` keep and end leases,
+``dead_letters`` publishes what is given up, ``guarded_policy`` asks the queue's owner. They are
+given ``ports``, never the session.
 
 Imports ``client`` and the pure files; imported by ``session``, and for types by ``kombu``.
 Everything belongs to the I/O thread, but for ``Delivery.check_out`` and ``Subscription.settle``.
