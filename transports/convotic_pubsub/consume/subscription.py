@@ -20,7 +20,7 @@ from convotic_pubsub.consume.dead_letters import (
 from convotic_pubsub.consume.delivery import Delivery, PullStream, State
 from convotic_pubsub.consume.flow import Effect, Event, Facts, Signal, transition
 from convotic_pubsub.consume.guarded_policy import GuardedPolicy
-from convotic_pubsub.consume.lease_schedule import LeaseSchedule
+from convotic_pubsub.consume.leases import Leases
 from convotic_pubsub.consume.ordering import OrderingQueues
 from convotic_pubsub.consume.supply import Supply
 from convotic_pubsub.figures import Latencies
@@ -61,15 +61,15 @@ class Subscription:
         self.is_paused = False
         #: Messages that wait for their retry.
         self.waiting = 0
-        #: Since the start: deliveries, renewals of leases, and how long confirmations took.
-        self.received = self.renewals = 0
+        #: Since the start: deliveries, and how long confirmations took.
+        self.received = 0
         self.confirmations = Latencies()
         #: Called when something that a puller may wait for has changed.
         self.on_change: Callable[[], object] = bool
         self._ports = ports
         self._dispatch = dispatch
         self._supply = Supply(spec.concurrency, spec.buffer_messages)
-        self._schedule = LeaseSchedule(spec)
+        self._leases = Leases(spec, ports)
         self._policy = GuardedPolicy(spec)
         self._ordering = OrderingQueues()
         self._buffer: deque[Delivery] = deque()
@@ -80,8 +80,8 @@ class Subscription:
         self._facts = Facts(has_dead_letter_topic=bool(spec.dead_letter_topic))
         self._background: set[asyncio.Task[None]] = set()
         self._effects: dict[Effect, Callable[[Delivery, Event], object]] = {
-            Effect.WATCH: self._watch,
-            Effect.WATCH_LEASE_END: self._watch_lease_end,
+            Effect.WATCH: self._leases.watch,
+            Effect.WATCH_LEASE_END: self._leases.watch_lease_end,
             Effect.ENQUEUE: self._enqueue,
             Effect.TAKE_SLOT: self._take_slot,
             Effect.DISPATCH: self._hand_on,
@@ -92,10 +92,10 @@ class Subscription:
             Effect.PUBLISH: self._publish,
             Effect.COUNT_DEAD_LETTER: self._count_dead_letter,
             Effect.REPORT_NO_TOPIC: self._report_no_topic,
-            Effect.REPORT_LAPSE: self._report_lapse,
-            Effect.RENEW: self._renew,
-            Effect.SET_LEASE: self._set_lease,
-            Effect.KEEP_LEASE: self._keep_lease,
+            Effect.REPORT_LAPSE: self._leases.report_lapse,
+            Effect.RENEW: self._leases.renew,
+            Effect.SET_LEASE: self._leases.set_lease,
+            Effect.KEEP_LEASE: self._leases.keep_lease,
             Effect.REMOVE_ACKNOWLEDGED: self._remove_acknowledged,
             Effect.REMOVE: self._remove,
         }
@@ -137,6 +137,11 @@ class Subscription:
     def buffered(self) -> int:
         """Messages that are ready and wait for a slot."""
         return max(0, self._local - self._slots_taken)
+
+    @property
+    def renewals(self) -> int:
+        """Renewals of leases since the start."""
+        return self._leases.renewals
 
     @property
     def concurrency(self) -> int:
@@ -205,7 +210,7 @@ class Subscription:
         outstanding = self._ports.outstanding
         key = (self.spec.subscription, raw.message.message_id)
         known = outstanding.find(key)
-        lease_until = now + self._schedule.first_seconds
+        lease_until = now + self._leases.schedule.first_seconds
         owner: Any = known.subscription if known is not None else None  # perhaps a cancelled one
         if known is not None and known.state not in (State.WAITING, State.RETURNING):
             owner.take_copy(known, raw.ack_id, lease_until)
@@ -405,15 +410,15 @@ class Subscription:
     def _started(self, delivery: Delivery, hold_until: float) -> None:
         if delivery.state is State.DISPATCHED:
             delivery.hold_until = hold_until
-            self._watch(delivery)
+            self._leases.watch(delivery)
 
     def lease_due(self, delivery: Delivery, now: float) -> None:
         """Renew the lease, give the message back, or see it lapse."""
-        signal = self._schedule.look(delivery, now)
+        signal = self._leases.schedule.look(delivery, now)
         if signal is not Signal.NOT_TAKEN:
             self._apply(delivery, signal)
         elif not delivery.check_out():
-            self._apply(delivery, self._schedule.look_at_taken(delivery, now))
+            self._apply(delivery, self._leases.schedule.look_at_taken(delivery, now))
         else:
             had_slot = delivery.has_slot
             delivery.take_settlement()
@@ -421,45 +426,6 @@ class Subscription:
             # Its consumer resumes when it gets to what it missed; else a free slot does.
             self.is_paused = had_slot or self._slots_taken > 0
             self.on_change()
-
-    def _watch(self, delivery: Delivery, _event: Event | None = None) -> None:
-        self._ports.timer.watch(delivery, self._schedule.next_look(delivery))
-
-    def _watch_lease_end(self, delivery: Delivery, _event: Event) -> None:
-        self._ports.timer.watch(delivery, delivery.lease_until)
-
-    def _renew(self, delivery: Delivery, _event: Event) -> None:
-        now = self._ports.clock()
-        seconds = self._schedule.renewal(delivery, now)
-        if seconds:
-            self.renewals += 1
-            self._modify_lease(delivery, now, seconds)
-
-    def _set_lease(self, delivery: Delivery, _event: Event) -> None:
-        now = self._ports.clock()
-        self._modify_lease(delivery, now, self._schedule.last_lease(delivery, now))
-        self._watch(delivery)
-
-    def _modify_lease(self, delivery: Delivery, now: float, seconds: int) -> None:
-        delivery.lease_until = now + seconds
-        self._ports.acks.modify(delivery.ack_id, seconds, _ignore)
-
-    def _keep_lease(self, delivery: Delivery, _event: Event) -> None:
-        delivery.hold_until = delivery.lease_until
-        self._watch(delivery)
-
-    def _report_lapse(self, delivery: Delivery, _event: Event) -> None:
-        """Its time is up: the lease ends without us; a run that can't be stopped goes on."""
-        if delivery.lapse_seen or self._ports.clock() < delivery.hold_until:
-            return
-        delivery.lapse_seen = True
-        logger.warning(
-            "Message %s of queue %s still runs after its ack deadline; its lease has ended and "
-            "Pub/Sub delivers it again",
-            delivery.received.message_id,
-            self.spec.queue,
-            extra={"action": "lease_lapsed", "queue": self.spec.queue},
-        )
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -489,7 +455,3 @@ class Subscription:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-def _ignore(_confirmed: bool) -> None:
-    """A renewal that was not confirmed shows as a redelivery."""
