@@ -2,7 +2,8 @@
 
     server      GrpcServer: listens, stops gracefully
     connection  Connection: one socket; slices of time, bounds for what waits
-    http2       Http2: one connection's streams, settings and windows, without a socket
+    http2       Http2: one connection's streams and settings, without a socket
+    sending     Sender, its sending half: windows, and calls that wait for room
     call        Call: one call as its method sees it: read(), write(), time_remaining()
     rules       which frames are allowed when, as tables
     eager       EagerCoroutine: runs a method to its first wait without a task

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from hpack.exceptions import HPACKError
 
@@ -43,6 +39,7 @@ from convotic_emulator.grpc.headers import (
     trailers,
 )
 from convotic_emulator.grpc.rules import State, check_frame, is_accepted
+from convotic_emulator.grpc.sending import Outlet, Sender
 from convotic_emulator.grpc.status import CallError, Status
 from convotic_emulator.grpc.windows import ReceiveWindow
 
@@ -59,14 +56,9 @@ _CONNECTION_WINDOW = 16 << 20
 #: Requests that are not complete, or not read, may take this much memory of a connection: several
 #: of the largest at once.
 _MAX_HELD_BYTES = 128 << 20
-#: A handler makes no more answers for a connection while so much waits to be sent on it.
-_MAX_UNSENT_BYTES = 8 << 20
 #: How many streams that we ended early are remembered. The client has long heard of older ones.
 _MAX_RESET_STREAMS = 10_000
 _GOODBYE = b"goodbye!"
-_HAVE_READ = b"have you"
-#: A client answers a PING at once unless it is stopped; then nobody waits for it.
-_READ_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,25 +85,13 @@ class _Block:
     data: bytearray
 
 
-class Outlet(Protocol):
-    """What HTTP/2 uses of its socket."""
-
-    def write(self, data: bytes) -> None:
-        """Send bytes."""
-
-    def close(self) -> None:
-        """Send what waits, and close."""
-
-
-class Http2:
+class Http2(Sender):
     """One connection's streams and windows."""
 
     def __init__(self, service: Service, outlet: Outlet) -> None:
-        self.loop = asyncio.get_running_loop()
+        super().__init__(outlet)
         self.answer_headers = service.answer_headers
         self.max_request_bytes = service.max_request_bytes
-        #: None when the client has gone.
-        self._outlet: Outlet | None = outlet
         self._service = service
         self._decoder = HeaderDecoder(_MAX_HEADER_BYTES)
         self._block: _Block | None = None
@@ -125,16 +105,6 @@ class Http2:
         self._is_drained = False
         self._receive_window = ReceiveWindow(0, _CONNECTION_WINDOW)
         self._held_bytes = 0
-        #: What the client lets us send, of all calls together.
-        self._window = DEFAULT_WINDOW
-        #: Whether the socket takes no more.
-        self._is_paused = False
-        #: Calls that wait for room, in turn.
-        self._blocked: dict[Call, None] = {}
-        self._unsent_bytes = 0
-        self._drained: list[asyncio.Future[None]] = []
-        #: Waited for in :meth:`have_read`, in the order of their PINGs.
-        self._unread: deque[asyncio.Future[None]] = deque()
         # The client's settings.
         self.initial_window = DEFAULT_WINDOW
         self.max_frame_bytes = DEFAULT_FRAME_BYTES
@@ -171,25 +141,6 @@ class Http2:
         except StreamError as error:
             self._on_stream_error(error)
 
-    def pause(self, *, is_paused: bool) -> None:
-        """Note whether the socket takes no more."""
-        self._is_paused = is_paused
-        if not is_paused:
-            self.wake_blocked()
-
-    def wake_blocked(self) -> None:
-        """Wake calls that there is room for, in turn: once for all the frames that came together.
-
-        A client that grants a byte at a time would have every grant wake a call.
-        """
-        room = 0 if self._is_paused else self._window
-        while self._blocked and room > 0:
-            call = next(iter(self._blocked))
-            del self._blocked[call]
-            if call.window > 0:  # otherwise its own window's growth brings it back
-                room -= call.window
-                call.on_room()
-
     def leave(self) -> None:
         """Take no more calls; the connection ends after those that run."""
         if not self.is_leaving:
@@ -215,65 +166,6 @@ class Http2:
         self._outlet = None
 
     # What calls use
-
-    async def have_read(self) -> None:
-        """Wait until the client has read what was sent until now: its answer to a PING says so.
-
-        Waits for 0.1 s at most.
-        """
-        waiting = self.loop.create_future()
-        self._unread.append(waiting)
-        self.write(frame(Kind.PING, 0, 0, _HAVE_READ))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_READ_SECONDS):
-                await waiting
-
-    def write(self, data: bytes) -> None:
-        """Send frames."""
-        if self._outlet is not None:
-            self._outlet.write(data)
-
-    def room(self, call: Call) -> int:
-        """Return how many bytes of a message can be sent now."""
-        return 0 if self._is_paused else min(self._window, call.window)
-
-    def spend(self, size: int) -> None:
-        """Count bytes of messages that are sent."""
-        self._window -= size
-
-    def block(self, call: Call) -> None:
-        """Wake a call when there is room for it."""
-        self._blocked[call] = None
-
-    def retry(self, call: Call) -> None:
-        """Look again for room: a blocked call's own window has grown."""
-        self._blocked[call] = None
-
-    def passed(self) -> None:
-        """Wake the next call: the woken one may need less than there is."""
-        if self._blocked:
-            self.wake_blocked()
-
-    def reserve(self, size: int) -> None:
-        """Count bytes of answers that are being made and sent; negative: that are sent."""
-        self._unsent_bytes += size
-        if self._drained and self.is_drained:
-            waiting, self._drained = self._drained, []
-            for future in waiting:
-                if not future.done():
-                    future.set_result(None)
-
-    @property
-    def is_drained(self) -> bool:
-        """Whether little waits to be sent."""
-        return self._unsent_bytes <= _MAX_UNSENT_BYTES
-
-    async def drained(self) -> None:
-        """Wait until little waits to be sent."""
-        while not self.is_drained:
-            future: asyncio.Future[None] = self.loop.create_future()
-            self._drained.append(future)
-            await future
 
     def hold(self, size: int) -> bool:
         """Count what waits to be read; False if that is too much."""
@@ -443,10 +335,8 @@ class Http2:
         elif self.is_leaving and payload == _GOODBYE:
             self._is_drained = True
             self._close_if_drained()
-        elif payload == _HAVE_READ and self._unread:
-            waiting = self._unread.popleft()
-            if not waiting.done():
-                waiting.set_result(None)
+        else:
+            self.on_pong(payload)
 
     def _close_if_drained(self) -> None:
         """Close after GOAWAY once nothing runs and nothing is on its way."""
@@ -487,9 +377,7 @@ class Http2:
             if is_accepted(self._state(stream), Kind.WINDOW_UPDATE, stream):
                 self.calls[stream].on_window(size)
             return
-        self._window += size
-        if self._window > MAX_WINDOW:
-            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "the window is too large")
+        self.widen(size)
 
 
 _HANDLERS: dict[int, Callable[[Http2, int, int, bytes], None]] = {
