@@ -21,8 +21,8 @@ from benchmarks.figures import LineCounter, has_lines, rate_of_middle, read_reco
 from benchmarks.handler import SUBSCRIPTION, TOPIC
 from benchmarks.raw import RawClient
 from convotic_celery import embedded
-from convotic_celery.app import LOCAL_BROKER_URL
 from convotic_celery.cli.demo.child import Child
+from convotic_celery.configuration import LOCAL_BROKER_URL
 from convotic_celery.settings import Settings
 from convotic_emulator import daemon
 from convotic_order_processor.orders import load_orders

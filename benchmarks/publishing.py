@@ -28,7 +28,7 @@ from benchmarks.figures import has_lines
 from benchmarks.handler import TOPIC
 from benchmarks.raw import PADDING
 from convotic_celery import pubsub
-from convotic_celery.app import LOCAL_BROKER_URL
+from convotic_celery.configuration import LOCAL_BROKER_URL
 from tests.support.waiting import wait_until
 
 _SINGLES = 300

@@ -7,7 +7,7 @@ broker connection or the result backend is first needed.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,15 @@ from celery.signals import (
     worker_process_init,
     worker_process_shutdown,
 )
-from kombu import Queue
-from kombu.transport import get_transport_cls
 from kombu.utils.url import maybe_sanitize_url
 
+from convotic_celery.configuration import (
+    celery_configuration,
+    check_broker,
+    describe_place,
+    result_backend_url,
+    store_url,
+)
 from convotic_celery.context.database import SyncDatabase
 from convotic_celery.context.services import Services, ServicesHook
 from convotic_celery.context.store import Store
@@ -30,12 +35,11 @@ from convotic_celery.dead_letters import DeadLetters
 from convotic_celery.dead_letters.deployment import Deployment
 from convotic_celery.dead_letters.index import Index
 from convotic_celery.dead_letters.recorder import Recorder
-from convotic_celery.errors import ConfigurationError
 from convotic_celery.modules import load_modules
 from convotic_celery.plugins import find_dead_letter_hook, plug_in_services
 from convotic_celery.runtime.delivery.attempts import AttemptLog
 from convotic_celery.runtime.delivery.last_outcomes import LastOutcomes
-from convotic_celery.runtime.delivery.payload import SERIALIZER, register_serializer
+from convotic_celery.runtime.delivery.payload import register_serializer
 from convotic_celery.runtime.delivery.policy import HandlerPolicy
 from convotic_celery.runtime.delivery.replays import ReplayTokens
 from convotic_celery.runtime.execution.canvas import CeleryCanvas
@@ -43,18 +47,12 @@ from convotic_celery.runtime.execution.lifespans import Lifespans, begin_all
 from convotic_celery.runtime.execution.task import HandlerTask
 from convotic_celery.runtime.locks.key_lock import KeyStore
 from convotic_celery.runtime.publish import HandlerPublisher, SessionPublisher
-from convotic_celery.runtime.schedule.beat import PublishTask, beat_entries, log_schedules
-from convotic_celery.runtime.worker.binding import (
-    kombu_queue,
-    make_execution,
-    make_task,
-    queue_spec,
-)
+from convotic_celery.runtime.schedule.beat import PublishTask, log_schedules
+from convotic_celery.runtime.worker.binding import make_execution, make_task, queue_spec
 from convotic_celery.runtime.worker.pauses import Pauses
 from convotic_celery.runtime.worker.revokes import Revokes
 from convotic_celery.sdk.workflow import CanvasStarter
 from convotic_celery.settings import Settings
-from convotic_pubsub.errors import OptionError
 from convotic_pubsub.options import parse_options
 from convotic_pubsub.registry import session_for
 
@@ -66,12 +64,10 @@ if TYPE_CHECKING:
     from convotic_celery.sdk.route import RouteDefinition
     from convotic_celery.sdk.schedule import ScheduleDefinition
     from convotic_pubsub.options import TransportOptions
+    from convotic_pubsub.queue import QueueSpec
     from convotic_pubsub.session import Session
 
 __all__ = ["ConvoticApp", "create_app"]
-
-#: The project of the embedded emulator, and of any other that ``PUBSUB_EMULATOR_HOST`` names.
-LOCAL_BROKER_URL = "pubsub://convotic-local"
 
 #: Derived from the settings in every process, so not sent along when a child is started.
 _DERIVED = frozenset({"beat_schedule", "broker_transport_options", "task_queues"})
@@ -135,7 +131,7 @@ class ConvoticApp(Celery):
         self.definitions = tuple(definitions)
         self.routes = tuple(routes)
         self.schedules = tuple(schedules)
-        self.store = Store(_store_url(settings), timeout_seconds=settings.store_timeout)
+        self.store = Store(store_url(settings), timeout_seconds=settings.store_timeout)
         self.keys = KeyStore(self.store, key_prefix=settings.store_prefix)
         #: How the last deliveries of each handler ended.
         self.last_outcomes = LastOutcomes(
@@ -151,31 +147,59 @@ class ConvoticApp(Celery):
             key_prefix=settings.store_prefix,
             retention_seconds=settings.dead_letter_retention,
         )
-        deployment = Deployment(
+        deployment = self._describe_deployment(replays)
+        #: Lists, groups, shows, replays and deletes dead letters.
+        self.dead_letters = DeadLetters(deployment, index)
+        self._recorder = Recorder(index, deployment, self._find_dead_letter_hook)
+        super().__init__("convotic", **kwargs)
+        specs = {definition.queue: self._queue_spec(definition) for definition in self.definitions}
+        self.conf.update(celery_configuration(settings, self.definitions, self.schedules, specs))
+        check_broker(*self._broker_parameters())
+        self.publisher = SessionPublisher(
+            self._broker_parameters,
+            self.definitions,
+            may_create=settings.provision == "create" or settings.create_missing_topics,
+            prefix=settings.prefix,
+            place=describe_place(settings, self.definitions),
+        )
+        self.services = self._make_services()
+        if settings.tracing:
+            self._set_up_tracing()
+        publisher = HandlerPublisher(self.publisher, settings.publish_timeout)
+        for definition in self.definitions:
+            execution = make_execution(
+                definition, self.services, self.keys, self.attempts, replays, self.lifespans
+            )
+            self._tasks[definition.queue] = make_task(execution, publisher)
+        self._add_to_celery()
+
+    def _describe_deployment(self, replays: ReplayTokens) -> Deployment:
+        """Return what dead letters are replayed into."""
+        settings = self.settings
+        return Deployment(
             self.definitions,
             specs=lambda: self.conf.broker_transport_options["queues"],
-            session=lambda: session_for(*self._broker_parameters()),
+            session=self.open_session,
             publish=lambda message: self.publisher.publish(message, sending="batched"),
             database=SyncDatabase(self.store),
             tokens=replays,
             payload=settings.dead_letter_payload,
             publish_timeout_seconds=settings.publish_timeout,
         )
-        #: Lists, groups, shows, replays and deletes dead letters.
-        self.dead_letters = DeadLetters(deployment, index)
-        self._recorder = Recorder(index, deployment, self._find_dead_letter_hook)
-        self._policies = {d.queue: HandlerPolicy(d, self.attempts) for d in self.definitions}
-        super().__init__("convotic", **kwargs)
-        self.conf.update(self._configuration())
-        _check_broker(*self._broker_parameters())
-        self.publisher = SessionPublisher(
-            self._broker_parameters,
-            self.definitions,
-            may_create=settings.provision == "create" or settings.create_missing_topics,
-            prefix=settings.prefix,
-            place=_describe_place(settings, self.definitions),
+
+    def _queue_spec(self, definition: HandlerDefinition) -> QueueSpec:
+        return queue_spec(
+            definition,
+            HandlerPolicy(definition, self.attempts),
+            prefix=self.settings.prefix,
+            dead_letter_retention_seconds=int(self.settings.dead_letter_retention),
+            on_dead_letter=partial(self._recorder.note, definition.queue),
         )
-        self.services = Services(
+
+    def _make_services(self) -> Services:
+        """Return what contexts are made of: ours, or those that were plugged in."""
+        settings = self.settings
+        services = Services(
             self.store,
             self.publisher,
             key_prefix=settings.store_prefix,
@@ -186,16 +210,12 @@ class ConvoticApp(Celery):
                 None if settings.sent_messages_topic == "off" else settings.sent_messages_topic
             ),
         )
-        if settings.tracing:
-            self._set_up_tracing()
-        self.services.provide(CanvasStarter, CeleryCanvas(self, self.services))
-        plug_in_services(self.services, settings.services, services_hook)
-        publisher = HandlerPublisher(self.publisher, settings.publish_timeout)
-        for definition in self.definitions:
-            execution = make_execution(
-                definition, self.services, self.keys, self.attempts, replays, self.lifespans
-            )
-            self._tasks[definition.queue] = make_task(execution, publisher)
+        services.provide(CanvasStarter, CeleryCanvas(self, services))
+        plug_in_services(services, settings.services, self._services_hook)
+        return services
+
+    def _add_to_celery(self) -> None:
+        """Add what Celery's programs run beside tasks: steps, signals, Flower's tab."""
         self.steps["worker"].add("convotic_celery.telemetry.step:Telemetry")
         if any(schedule.topic for schedule in self.schedules):
             self.register_task(PublishTask())
@@ -232,7 +252,7 @@ class ConvoticApp(Celery):
         publishing on an event loop outside a worker.
         """
         if isinstance(self.services.publisher, SessionPublisher):
-            session_for(*self._broker_parameters())
+            self.open_session()
 
     def transport_options(self) -> TransportOptions:
         """Return the options of this app's connections, with its handlers' queues."""
@@ -311,7 +331,7 @@ class ConvoticApp(Celery):
     def _get_backend(self) -> Any:
         """Return the result backend: the one configured, else the store's server."""
         if not self.conf.result_backend:
-            self.conf.update(result_backend=_result_backend_url(self.store.resolve_url()))
+            self.conf.update(result_backend=result_backend_url(self.store.resolve_url()))
         return super()._get_backend()  # type: ignore[misc]  # private in celery-types
 
     def _broker_parameters(self) -> tuple[str, Mapping[str, Any]]:
@@ -321,135 +341,12 @@ class ConvoticApp(Celery):
             self.conf.broker_transport_options,
         )
 
-    def _configuration(self) -> dict[str, Any]:
-        settings = self.settings
-        return {
-            "accept_content": ["json", SERIALIZER],
-            # Often, so that a beat that has stopped is noticed in seconds.
-            "beat_max_loop_interval": 5,
-            "beat_schedule": beat_entries(self.schedules),
-            "beat_scheduler": "convotic_celery.runtime.schedule.beat:TickingScheduler",
-            "broker_connection_retry_on_startup": True,
-            "broker_transport_options": self._transport_options(),
-            "broker_url": settings.broker_url or LOCAL_BROKER_URL,
-            "result_accept_content": ["json"],
-            "result_expires": settings.result_expires,
-            "task_create_missing_queues": False,
-            "task_default_queue": "celery",
-            "task_queues": [*map(kombu_queue, self.definitions), Queue("celery")],
-            "task_serializer": "json",
-            "worker_cancel_long_running_tasks_on_connection_loss": False,
-            "worker_enable_remote_control": settings.remote_control,
-            "worker_consumer": "convotic_celery.runtime.worker.consumer:HandlerConsumer",
-            "worker_pool": "convotic_celery.runtime.pool.pool:TaskPool",
-            "worker_pool_start_method": "spawn",
-            "worker_prefetch_multiplier": 1,
-            # Celery kills a child that has not started within 4 s, and its successor, for ever: a
-            # spawned one imports everything, which takes longer on a busy machine.
-            "worker_proc_alive_timeout": 60.0,
-            "worker_send_task_events": True,
-        }
-
-    def _transport_options(self) -> dict[str, Any]:
-        settings = self.settings
-        options: dict[str, Any] = {
-            "provision": settings.provision,
-            "publish_timeout_seconds": settings.publish_timeout,
-            "prefix": settings.prefix,
-            "impersonate_service_account": settings.impersonate_service_account,
-            "labels": settings.labels,
-            "message_storage_regions": settings.message_storage_regions,
-            "pull_mode": settings.pull_mode,
-            "visibility_timeout_seconds": settings.task_visibility_timeout,
-            "max_lease_seconds": settings.task_max_lease,
-            "default_max_outstanding": settings.task_max_outstanding,
-            "max_delivery_attempts": settings.task_max_deliveries,
-            "queues": {
-                d.queue: queue_spec(
-                    d,
-                    self._policies[d.queue],
-                    prefix=settings.prefix,
-                    dead_letter_retention_seconds=int(settings.dead_letter_retention),
-                    on_dead_letter=partial(self._recorder.note, d.queue),
-                )
-                for d in self.definitions
-            },
-        }
-        if settings.pubsub_endpoint:
-            options["endpoint"] = settings.pubsub_endpoint
-        if settings.credentials_file:
-            options["credentials_file"] = str(settings.credentials_file.expanduser().resolve())
-        if settings.pubsub_emulator_host:
-            options["emulator_host"] = settings.pubsub_emulator_host
-        elif settings.broker_is_embedded:
-            options["emulator_host"] = partial(_embedded_broker, settings)
-        return options
-
-
-def _check_broker(url: str, transport_options: Mapping[str, Any]) -> None:
-    """Raise ConfigurationError for a broker URL that nothing can connect to, now or later.
-
-    Celery would try it again a hundred times.
-    """
-    scheme = url.partition("://")[0]
-    try:
-        if scheme == "pubsub":  # ours is there: no need to load it, and gRPC's streams with it
-            parse_options(url, transport_options)
-        else:
-            get_transport_cls(scheme)  # raises for what is misspelt
-            raise ConfigurationError(
-                f"CONVOTIC_BROKER_URL: handlers run on pubsub://PROJECT, not on {scheme}://."
-            )
-    except (KeyError, ImportError, OptionError) as error:
-        raise ConfigurationError(f"CONVOTIC_BROKER_URL: {error.args[0]}") from None
-
 
 def _current_trace() -> Mapping[str, str]:
     """Return the trace context of what runs here."""
     from convotic_celery.telemetry.tracing import current_trace  # noqa: PLC0415 - as above
 
     return current_trace()
-
-
-def _describe_place(settings: Settings, definitions: Iterable[HandlerDefinition]) -> str:
-    """Return where this process has looked for handlers, and where its messages are."""
-    named = sorted({definition.module for definition in definitions})
-    where = settings.modules_dir if settings.modules is None else ", ".join(settings.modules)
-    parts = [f"Modules here: {', '.join(named) or 'none'}, from {where or 'no name'}"]
-    if settings.broker_is_embedded:
-        parts.append(f"data folder: {settings.data_folder}")
-    return "; ".join(parts)
-
-
-def _embedded_broker(settings: Settings) -> str:
-    """Return the embedded emulator's address, after starting it if it does not run."""
-    from convotic_celery.embedded import broker_address  # noqa: PLC0415 - only who needs it pays
-
-    return broker_address(settings)
-
-
-def _store_url(settings: Settings) -> str | Callable[[], str]:
-    """Return the store's address, or what starts the embedded one and returns that."""
-    if settings.redis_url is not None:
-        return settings.redis_url.get_secret_value()
-    return partial(_embedded_store, settings)
-
-
-def _embedded_store(settings: Settings) -> str:
-    """Return the embedded Valkey's URL, after starting it if it does not run."""
-    from convotic_celery.embedded import store_url  # noqa: PLC0415 - as above
-
-    return store_url(settings)
-
-
-def _result_backend_url(store_url: str) -> str:
-    """Return the store's address as Celery's Redis backend writes it."""
-    scheme, _, rest = store_url.partition("://")
-    if scheme == "unix":
-        return f"redis+socket://{rest}"
-    if scheme == "rediss" and "ssl_cert_reqs=" not in rest:  # Celery has no default
-        return f"{store_url}{'&' if '?' in rest else '?'}ssl_cert_reqs=required"
-    return store_url
 
 
 def _rebuild(

@@ -25,11 +25,11 @@ from google.api_core.exceptions import (
 from google.auth.exceptions import GoogleAuthError
 
 from convotic_celery import embedded
-from convotic_celery.app import LOCAL_BROKER_URL
 from convotic_celery.cli.demo.chaos import CHAOS_OPTIONS
 from convotic_celery.cli.demo.child import Child
 from convotic_celery.cli.demo.producer import Producer, make_subscriber
 from convotic_celery.cli.demo.store import DemoStore
+from convotic_celery.configuration import LOCAL_BROKER_URL
 from convotic_celery.embedded import store as embedded_store
 from convotic_celery.errors import ConfigurationError
 from convotic_celery.modules import load_modules
