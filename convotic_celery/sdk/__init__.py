@@ -10,9 +10,10 @@ from convotic_celery.sdk.http import Problem, RouteRequest, RouteResponse
 from convotic_celery.sdk.lifespan import Lifespan
 from convotic_celery.sdk.message import WorkerMessage
 from convotic_celery.sdk.middleware import RouteMiddleware, WorkerMiddleware
-from convotic_celery.sdk.module import ConvoticModule, Sdk
+from convotic_celery.sdk.module import ConvoticModule
 from convotic_celery.sdk.options import WorkerOptions, WorkerOptionsDict
 from convotic_celery.sdk.outcomes import DeadLetter, Drop, Outcome, Retry
+from convotic_celery.sdk.registration import Sdk
 from convotic_celery.sdk.route import RouteDefinition
 
 __all__ = [
