@@ -8,24 +8,24 @@ import traceback
 from itertools import groupby
 from pathlib import Path
 
-__all__ = ["describe_error", "fold_traceback"]
+__all__ = ["FRAMEWORK", "describe_error", "fold_traceback"]
 
 _FRAME = re.compile(r'^(\s*)File "(.+?)", line \d+, in ')
 
-#: Folders of code between a message and its handler.
-_OURS = tuple(
-    f"{folder}/"
-    for folder in (
-        Path(__file__).parent.parent,
-        *(
-            Path(sysconfig.get_paths()["purelib"]) / name
-            for name in ("celery", "kombu", "billiard", "vine", "convotic_pubsub")
-        ),
-        *(Path(sysconfig.get_paths()["stdlib"]) / name for name in ("asyncio", "concurrent")),
-    )
+#: Packages whose code stands between a message and its handler: the installed ones, and Python's.
+_INSTALLED = ("billiard", "celery", "convotic_celery", "convotic_pubsub", "kombu", "vine")
+_STANDARD = ("asyncio", "concurrent", "contextlib", "threading")
+FRAMEWORK = frozenset({*_INSTALLED, *_STANDARD})
+
+_PATHS = sysconfig.get_paths()
+#: Beginnings of their files' names.
+_OURS = (
+    f"{Path(__file__).parent.parent}/",
+    *(f"{_PATHS['purelib']}/{name}/" for name in _INSTALLED),
+    *(f"{_PATHS['stdlib']}/{name}{end}" for name in _STANDARD for end in ("/", ".py")),
 )
+#: In a checkout the transport lies elsewhere.
 _OUR_PARTS = ("/convotic_pubsub/", "<frozen runpy>")
-_THREADING = str(Path(sysconfig.get_paths()["stdlib"]) / "threading.py")
 
 
 def describe_error(error: BaseException, *, whole: bool = False) -> str:
@@ -77,4 +77,4 @@ def _split(lines: list[str]) -> list[tuple[bool | None, list[str]]]:
 
 
 def _is_ours(file: str) -> bool:
-    return file.startswith(_OURS) or any(part in file for part in _OUR_PARTS) or file == _THREADING
+    return file.startswith(_OURS) or any(part in file for part in _OUR_PARTS)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import traceback
-from functools import cache
-from pathlib import Path
 from types import TracebackType
 
 from convotic_celery.errors import ConvoticError
+from convotic_celery.log.tracebacks import FRAMEWORK
 from convotic_celery.sdk.error_types import dotted_name
 
 __all__ = [
@@ -19,13 +16,8 @@ __all__ = [
     "error_type",
     "find_author_frame",
     "make_readable",
-    "shorten_traceback",
 ]
 
-#: Whose frames stand between a worker and the author's code.
-_FRAMEWORK = frozenset(
-    {"asyncio", "billiard", "celery", "concurrent", "contextlib", "convotic_celery", "threading"}
-)
 _MAX_STACK_BYTES = 1_000
 
 
@@ -49,7 +41,7 @@ def error_text(error: BaseException) -> str:
 def find_author_frame(error: BaseException) -> TracebackType | None:
     """Return the traceback of an error from the author's first frame on; None if there is none."""
     found = error.__traceback__
-    while found is not None and _module_of(found).partition(".")[0] in _FRAMEWORK:
+    while found is not None and _module_of(found).partition(".")[0] in FRAMEWORK:
         found = found.tb_next
     return found
 
@@ -70,38 +62,6 @@ def error_stack(error: BaseException) -> str:
     while len("\n".join(frames).encode("utf-8", "replace")) > _MAX_STACK_BYTES and len(frames) > 1:
         frames.pop(len(frames) // 2)
     return "\n".join(frames)
-
-
-def shorten_traceback(text: str) -> str:
-    """Return a traceback's text without the frames before the author's first line.
-
-    Each part of a chain by itself; a part that has no line of the author's stays as it is.
-    """
-    shown: list[str] = []
-    held: list[str] = []  # the framework's frames, until the author's come
-    holds = False
-    for line in text.splitlines(keepends=True):
-        if line.startswith("Traceback ("):
-            shown, held, holds = [*shown, *held, line], [], True
-            continue
-        if holds and line.startswith('  File "'):
-            holds = line[8:].partition('"')[0].startswith(_framework_folders())
-            held = [] if not holds else held
-        elif holds and not line.startswith("    "):  # the error itself
-            shown, held, holds = [*shown, *held], [], False
-        (held if holds else shown).append(line)
-    return "".join([*shown, *held])
-
-
-@cache
-def _framework_folders() -> tuple[str, ...]:
-    found = {Path(os.__file__).parent / "asyncio", Path(os.__file__).parent / "concurrent"}
-    found |= {Path(os.__file__).parent / name for name in ("contextlib.py", "threading.py")}
-    for name in ("billiard", "celery", "convotic_celery"):
-        module = sys.modules.get(name)
-        if module is not None and module.__file__:
-            found.add(Path(module.__file__).parent)
-    return tuple(f"{each}" if each.suffix else f"{each}{os.sep}" for each in found)
 
 
 def _module_of(entry: TracebackType) -> str:

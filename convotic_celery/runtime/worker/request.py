@@ -27,12 +27,12 @@ from celery.worker.request import Request
 from kombu.utils.encoding import safe_repr, safe_str
 
 from convotic_celery.context.records import new_token
+from convotic_celery.log import fold_traceback
 from convotic_celery.log.clip import clip
 from convotic_celery.runtime.delivery.attempts import RunName, describe_failure
 from convotic_celery.runtime.delivery.attributes import Origin, dead_letter_attributes
 from convotic_celery.runtime.delivery.carriers import carried, error_of
 from convotic_celery.runtime.delivery.counters import Outcome, outcomes
-from convotic_celery.runtime.delivery.error_text import shorten_traceback
 from convotic_celery.runtime.delivery.observing import (
     MessageSettled,
     ObservedMessage,
@@ -322,7 +322,7 @@ class HandlerRequest(Request):
             self.send_event(
                 "task-retried",
                 exception=clip(safe_repr(getattr(error, "exc", None) or error)),
-                traceback=clip(shorten_traceback(safe_str(exc_info.traceback))),
+                traceback=clip(fold_traceback(safe_str(exc_info.traceback))),
             )
 
     def _report_failure(
@@ -338,7 +338,7 @@ class HandlerRequest(Request):
             self.send_event(
                 "task-failed",
                 exception=clip(safe_repr(get_pickled_exception(error))),
-                traceback=clip(shorten_traceback(safe_str(exc_info.traceback))),
+                traceback=clip(fold_traceback(safe_str(exc_info.traceback))),
             )
 
     def _record_failure(self, exc_info: ExceptionInfo, error: BaseException) -> None:

@@ -54,6 +54,20 @@ def test_frames_before_the_author_s_are_left_out() -> None:
     assert folded.endswith("ValueError: no such shop")
 
 
+def test_each_part_of_a_chain_begins_at_the_author_s_line() -> None:
+    """Whatever a loop or a context manager has around it."""
+    inner = catch(called_by_asyncio)
+    assert inner.__traceback__ is not None
+    outer = catch(broken)
+    outer.__cause__ = inner.with_traceback(inner.__traceback__.tb_next.tb_next)  # type: ignore[union-attr]  # there are more
+
+    text = describe_error(outer)
+
+    assert "/asyncio/" in describe_error(outer, whole=True)
+    assert frames(text)[:1] == ["handler"]
+    assert "direct cause of the following" in text
+
+
 def test_frames_behind_the_author_s_are_one_line() -> None:
     """Where the framework refuses what it was given."""
     text = describe_error(catch(fails_inside_the_framework))

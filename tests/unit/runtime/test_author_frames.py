@@ -1,12 +1,11 @@
-"""Where the author's code begins in a stack and in a traceback."""
+"""Where the author's code begins in an error's stack."""
 
 from __future__ import annotations
 
 import asyncio
-import traceback
 
 from convotic_celery.errors import ConvoticError
-from convotic_celery.runtime.delivery.error_text import error_stack, shorten_traceback
+from convotic_celery.runtime.delivery.error_text import error_stack
 
 
 def fail(depth: int) -> None:
@@ -52,32 +51,3 @@ def test_a_stack_begins_at_the_authors_frame() -> None:
 def test_an_error_of_ours_has_no_stack() -> None:
     """Neither has one that was never raised."""
     assert error_stack(ConvoticError("no")) == ""
-
-
-def test_a_traceback_is_shortened_to_the_authors_lines() -> None:
-    """Each part of a chain by itself."""
-    error = raised(run=True)
-    assert error.__traceback__ is not None
-    inner = error.with_traceback(error.__traceback__.tb_next)
-    outer = raised()
-    outer.__cause__ = inner
-    text = "".join(traceback.format_exception(outer))
-
-    shown = shorten_traceback(text)
-
-    assert "/asyncio/" in text
-    assert "/asyncio/" not in shown
-    assert shown.count("ValueError: no") == 2
-    assert "in fail_later" in shown
-    assert "direct cause of the following" in shown
-
-
-def test_a_traceback_without_a_line_of_the_authors_stays() -> None:
-    """There is nothing to begin at."""
-    folder = asyncio.__file__.rpartition("/")[0]
-    text = (
-        f'Traceback (most recent call last):\n  File "{folder}/x.py", line 1, in f\n    f()\nE: e\n'
-    )
-
-    assert shorten_traceback(text) == text
-    assert shorten_traceback("no traceback") == "no traceback"
