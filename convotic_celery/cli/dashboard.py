@@ -37,8 +37,8 @@ def command(host: str, port: int, read_only: bool) -> int:
     from contextlib import ExitStack
 
     from convotic_celery.dashboard import create_dashboard
-    from convotic_celery.dashboard.server import serve
     from convotic_celery.log import configure_logging
+    from convotic_celery.routes.server import serve_on
     from convotic_celery.settings import Settings
     from convotic_local import prepare_folder
     from convotic_local.announced import announce_page
@@ -62,5 +62,5 @@ def command(host: str, port: int, read_only: bool) -> int:
             prepare_folder(folder)
             stack.enter_context(announce_page(folder, url))
         click.echo(f"Dashboard: {url}  (Ctrl-C ends it)")
-        serve(application, listener)
+        serve_on(listener, application, stop_seconds=2, access_log=False)
     return 0

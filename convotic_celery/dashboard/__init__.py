@@ -12,7 +12,6 @@
 ``search``          what a person types to find them
 ``publishing``      publishing from the page
 ``requests``        reading a request's JSON and query
-``server``          uvicorn
 ``static/``         the page: HTML, CSS and modern JavaScript as they are; no build step
 =================== ============================================================================
 

@@ -1,11 +1,13 @@
-"""The server behind ``convotic routes``: uvicorn, which does not wait for ever for a request."""
+"""The server behind routes and dashboard: uvicorn, which does not wait for ever for a request."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -16,32 +18,62 @@ if TYPE_CHECKING:
 
 __all__ = ["serve", "serve_on"]
 
+#: Exit code, as uvicorn's.
+_NOT_STARTED = 3
 #: From a connection, or the first byte of a further request, to the end of the request's headers.
 #: uvicorn has a limit for idle connections alone; the body's is body.py's.
 HEAD_SECONDS = 15.0
 
 
 def serve(api: FastAPI, *, host: str, port: int) -> None:
-    """Serve the application until SIGTERM or SIGINT. Blocks."""
-    uvicorn.run(api, host=host, port=port, log_config=None, http=PunctualProtocol)
+    """Serve the application until SIGTERM or SIGINT, which end it in order. Blocks.
+
+    Raises:
+        SystemExit: The address is taken, or a module's lifespan has failed.
+    """
+    _run(_configure(api, host=host, port=port))
 
 
 def serve_on(
-    listener: socket.socket, api: Starlette, *, stop_seconds: int, on_ready: Callable[[], None]
+    listener: socket.socket,
+    api: Starlette,
+    *,
+    stop_seconds: int,
+    access_log: bool = True,
+    on_ready: Callable[[], object] = bool,
 ) -> None:
     """Do what :func:`serve` does, on a socket that listens already.
 
     ``on_ready`` is called once requests are answered. Those that run when it is to end get
     ``stop_seconds``.
     """
-    config = uvicorn.Config(
-        api, log_config=None, http=PunctualProtocol, timeout_graceful_shutdown=stop_seconds
+    config = _configure(api, timeout_graceful_shutdown=stop_seconds, access_log=access_log)
+    _run(config, [listener], on_ready)
+
+
+def _configure(api: Any, **options: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        api, log_config=None, http=PunctualProtocol, server_header=False, **options
     )
-    _AnnouncingServer(config, on_ready).run(sockets=[listener])
+
+
+def _run(
+    config: uvicorn.Config,
+    sockets: list[socket.socket] | None = None,
+    on_ready: Callable[[], object] = bool,
+) -> None:
+    # uvicorn raises the signal once more when it has stopped. By default SIGTERM would then kill
+    # the process, with what it has created on the broker.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server = _AnnouncingServer(config, on_ready)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets)
+        if not server.started:
+            raise SystemExit(_NOT_STARTED)
 
 
 class _AnnouncingServer(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], object]) -> None:
         super().__init__(config)
         self._on_ready = on_ready
 
