@@ -15,12 +15,28 @@ if TYPE_CHECKING:
     from convotic_celery.app import ConvoticApp
     from convotic_celery.sdk.handler import HandlerDefinition
 
-__all__ = ["DURATION", "HANDLER", "TOPIC", "examples", "json_option", "open_app", "show_duration"]
+__all__ = [
+    "DURATION",
+    "HANDLER",
+    "TOPIC",
+    "examples",
+    "json_option",
+    "open_app",
+    "show_duration",
+    "timeout_option",
+]
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+timeout_option = click.option(
+    "--timeout",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    help="Seconds to wait for the workers' answers.",
+)
 
 
 class _Duration(click.ParamType[float]):

@@ -7,39 +7,27 @@ import json
 import click
 
 from convotic_celery.cli.fleet import find_handler, tell_workers
-from convotic_celery.cli.options import HANDLER, examples
+from convotic_celery.cli.options import HANDLER, examples, json_option, open_app, timeout_option
 
 __all__ = ["command"]
 
 
 @click.command("pause", epilog=examples("convotic pause custom.orders.new.shop", "convotic pause"))
 @click.argument("handler", type=HANDLER, required=False)
-@click.option(
-    "--timeout",
-    default=2.0,
-    show_default=True,
-    type=click.FloatRange(min=0.1),
-    help="Seconds to wait for the workers' answers.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@timeout_option
+@json_option
 def command(handler: str | None, timeout: float, as_json: bool) -> int:
     """Stop all workers from pulling messages of HANDLER (its queue); without it, list the paused.
 
     What runs is finished, what waits stays with Pub/Sub. Workers that start later keep to it too,
     until `convotic resume`. Exit code 1 if no worker that consumes it answers.
     """
-    from convotic_celery.app import create_app
-    from convotic_celery.settings import Settings
-
-    app = create_app(Settings())
-    try:
+    with open_app() as app:
         if handler is None:
             paused = sorted(app.pauses.read())
             click.echo(json.dumps(paused) if as_json else "\n".join(paused) or "nothing is paused")
             return 0
         definition = find_handler(app.definitions, handler)
-        # First: a worker that starts now, and is not told, reads it.
+        # First: a worker that starts now gets no order, but reads this.
         app.pauses.add(definition.queue)
         return tell_workers(app, definition, "pause_handler", timeout=timeout, as_json=as_json)
-    finally:
-        app.close()

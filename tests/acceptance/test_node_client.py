@@ -58,17 +58,7 @@ def test_an_idle_node_client_keeps_its_streams(
     node_folder: Path, pubsub_emulator: EmulatorThread
 ) -> None:
     """For 100 s, in which it has sent three keepalives; a message then takes under 100 ms."""
-    process = subprocess.Popen(
-        ["node", str(SOURCE / "idle.js")],
-        env=node_environment(node_folder, pubsub_emulator),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert json.loads(process.stdout.readline())["ready"]
-    wait_until(lambda: len(open_streams(pubsub_emulator)) == NODE_STREAMS)
+    process = start_idle(node_folder, pubsub_emulator)
     streams = open_streams(pubsub_emulator)
 
     never(lambda: open_streams(pubsub_emulator) != streams, for_=100)
@@ -86,17 +76,7 @@ def test_node_replaces_streams_without_keepalive(
     """Within 45 s, and it goes on with new ones: our keepalive is what keeps the old."""
     if fault == "withheld keepalives":
         pubsub_emulator.faults.withhold_keepalive()
-    process = subprocess.Popen(
-        ["node", str(SOURCE / "idle.js")],
-        env=node_environment(node_folder, pubsub_emulator),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert json.loads(process.stdout.readline())["ready"]
-    wait_until(lambda: len(open_streams(pubsub_emulator)) == NODE_STREAMS)
+    process = start_idle(node_folder, pubsub_emulator)
     old = open_streams(pubsub_emulator)
     if fault == "silent streams":
         assert pubsub_emulator.faults.silence_streams() == NODE_STREAMS
@@ -108,6 +88,21 @@ def test_node_replaces_streams_without_keepalive(
     out, _ = process.communicate("go on\n", timeout=30)
 
     assert json.loads(out)["milliseconds"] < 10_000
+
+
+def start_idle(folder: Path, emulator: EmulatorThread) -> subprocess.Popen[str]:
+    """Start a client that subscribes and waits; its streams are open."""
+    process = subprocess.Popen(
+        ["node", str(SOURCE / "idle.js")],
+        env=node_environment(folder, emulator),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["ready"]
+    wait_until(lambda: len(open_streams(emulator)) == NODE_STREAMS)
+    return process
 
 
 def node_environment(folder: Path, emulator: EmulatorThread) -> dict[str, str]:

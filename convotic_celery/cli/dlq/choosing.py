@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from convotic_celery.cli.options import json_option, open_app
+
 if TYPE_CHECKING:
     from convotic_celery.dead_letters import DeadLetters, Match
 
@@ -29,7 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 STATES = ("open", "replayed", "archived", "missing", "purged")
 
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+AS_JSON = json_option
 
 
 def _who() -> str:
@@ -148,14 +150,8 @@ def match_or_refuse(filters: dict[str, Any], *, everything: bool) -> Match:
 @contextmanager
 def dead_letters() -> Iterator[DeadLetters]:
     """Yield the dead letters of the app that the environment describes."""
-    from convotic_celery.app import create_app
-    from convotic_celery.settings import Settings
-
-    app = create_app(Settings())
-    try:
+    with open_app() as app:
         yield app.dead_letters
-    finally:
-        app.close()
 
 
 def show_age(seconds: float) -> str:

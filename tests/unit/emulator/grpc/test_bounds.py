@@ -35,23 +35,10 @@ from convotic_emulator.grpc.status import CallError, Status
 from convotic_emulator.server import EmulatorServer
 from tests.support.waiting import wait_until_async
 from tests.unit.emulator.client import SUBSCRIPTION, Client
-from tests.unit.emulator.grpc.peer import Echo, Peer, framed, started
+from tests.unit.emulator.grpc.peer import Echo, Peer, framed
 from tests.unit.emulator.grpc.wire import BEGIN, WHOLE, block, call
 
 MEGABYTE = 1_000_000
-
-
-@pytest.fixture
-async def echo() -> Echo:
-    return Echo()
-
-
-@pytest.fixture
-async def server(echo: Echo) -> AsyncIterator[GrpcServer]:
-    running, port = await started(echo)
-    running.port = port  # type: ignore[attr-defined]  # for the tests
-    yield running
-    await running.stop(0)
 
 
 class Flooder(threading.Thread):

@@ -17,22 +17,9 @@ from convotic_emulator.grpc.call import Call, Method
 from convotic_emulator.grpc.server import GrpcServer
 from convotic_emulator.grpc.status import CallError, Status
 from tests.support.waiting import wait_until_async
-from tests.unit.emulator.grpc.peer import Echo, Peer, Text, framed, request_headers, started
+from tests.unit.emulator.grpc.peer import Echo, Peer, Text, framed, request_headers
 
 CANCEL = 8
-
-
-@pytest.fixture
-async def echo() -> Echo:
-    return Echo()
-
-
-@pytest.fixture
-async def server(echo: Echo) -> AsyncIterator[GrpcServer]:
-    running, port = await started(echo)
-    running.port = port  # type: ignore[attr-defined]  # for the tests
-    yield running
-    await running.stop(0)
 
 
 @pytest.fixture
