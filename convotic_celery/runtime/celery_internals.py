@@ -1,4 +1,4 @@
-"""The parts of Celery that are no public API and that the runtime uses: here alone, each with why.
+"""All undocumented parts of Celery that the runtime uses, each with its reason.
 
 ``tests/unit/runtime/test_celery_internals.py`` fails by a part's name when Celery changes it. What
 only a worker needs is imported when it is called, so that a web server does not load it.
@@ -82,7 +82,7 @@ def worker_hostname() -> str | None:
 
 
 def is_celerys_tracer(tracer: object) -> bool:
-    """Say whether ``task.__trace__`` or ``build_tracer`` is Celery's own, wrapped by nobody.
+    """Say whether ``task.__trace__`` or ``build_tracer`` is Celery's own, unwrapped.
 
     Agents of monitors (Sentry's, New Relic's) wrap either, and copy its name: only the file that
     its code comes from can't be copied.
@@ -94,7 +94,7 @@ def is_celerys_tracer(tracer: object) -> bool:
     return code is not None and code.co_filename == celerys and not hasattr(tracer, "__wrapped__")
 
 
-#: A coroutine that waits is none of the error's that has passed through it.
+#: A waiting coroutine goes on, although an error has passed through it.
 _MAY_BE_SUSPENDED = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 

@@ -69,7 +69,7 @@ class SessionPublisher:
         self._place = place
         #: Kept, since reading Celery's settings costs more than a publish.
         self._session: Session | None = None
-        #: Called with each message; see ``telemetry/tracing.py``. None: nobody traces.
+        #: Called with each message; see ``telemetry/tracing.py``. None: no tracing.
         self.tracing: PublishTracing | None = None
         self._if_missing: dict[str, IfMissing] = {}
         for definition in definitions:

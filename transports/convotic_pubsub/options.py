@@ -78,7 +78,7 @@ class TransportOptions:
     #: An ordinary message is held (ETA, long task) at most this long.
     max_lease_seconds: float = 7 * 24 * 3600.0
     #: An ordinary message goes to the dead-letter topic after so many deliveries, however they
-    #: ended; 5..100. 0: never, and nobody knows of a redelivery by another process.
+    #: ended; 5..100. 0: never; then redeliveries by other processes are not recognised.
     max_delivery_attempts: int = 100
     #: Messages of one ordinary queue held here when the prefetch count is 0 (no limit).
     default_max_outstanding: int = 200

@@ -165,7 +165,7 @@ class QueueSpec:
     policy: DeliveryPolicy
     #: Pub/Sub filter expression, at most 256 bytes; "" for none.
     filter: str = ""
-    #: Topic, and subscription of the same name, that keep what is given up. "" for none.
+    #: Topic, and subscription of the same name, that keep dead letters. "" for none.
     dead_letter_topic: str = ""
     #: For the subscription's DeadLetterPolicy, 5..100; 0: no policy, and no delivery counts.
     max_delivery_attempts: int = 0

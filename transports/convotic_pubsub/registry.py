@@ -27,7 +27,7 @@ def open_session(options: TransportOptions) -> Session:
     """Return this process's session for ``options``, made on first use. Thread-safe.
 
     A closed one is replaced. In a process forked from one that has it, it publishes through the
-    parent and does no more.
+    parent and does nothing else.
 
     Raises:
         BrokerUnavailable: the emulator can't be reached.

@@ -169,7 +169,7 @@ class Session:
         return self._closed
 
     def close(self, timeout_seconds: float = _STOP_SECONDS) -> None:
-        """Hand back what waits, confirm acks and publishes, and end the I/O thread. Idempotent."""
+        """Give back what waits, confirm acks and publishes, and end the I/O thread. Idempotent."""
         if self._closed or self.pid != os.getpid():
             return
         self._closed = True
@@ -296,7 +296,7 @@ class Session:
         return lambda: self.cancel(subscription)
 
     def cancel(self, subscription: Subscription) -> None:
-        """Stop pulling and hand back what has not been taken; what runs keeps its lease.
+        """Stop pulling and give back what has not been taken; what runs keeps its lease.
 
         Does not block; :meth:`flush` waits for it.
         """

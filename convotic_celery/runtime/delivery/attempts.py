@@ -61,7 +61,7 @@ _FORGET = Script("return redis.call('DEL', KEYS[1])")
 #: How a run ended: it raised or was stopped; its process died; its handler was not called.
 End: TypeAlias = Literal["failure", "loss", "unrun"]
 
-#: How often a store that does not answer is tried again, meanwhile nobody else asks it.
+#: How often an unavailable store is tried again; until then no other run asks it.
 _PROBE_SECONDS = 1.0
 #: Ends that are kept for a store that is unavailable; then the oldest are lost.
 _MAX_PENDING = 100_000
@@ -142,7 +142,7 @@ class AttemptLog:
             del self._known[name[:2]]
 
     def _ask(self, question: Ask) -> Steps[Any]:
-        """Return the store's answer; None if it does not answer, then nobody asks for a while."""
+        """Return the store's answer; None if it does not answer; then no run asks for a while."""
         if self._unavailable:
             return None
         try:

@@ -5,7 +5,7 @@ An observer derives from :class:`RunObserver`, overrides what it wants and is ad
     observers.add(MyObserver())
 
 All is reported by the worker's process, also with ``-P prefork``, whose children report nothing.
-Where nobody listens, each report costs one truth test.
+Without observers, a report costs one truth test.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ Event: TypeAlias = MessageTaken | RunBegan | MessageSettled
 
 
 class RunObserver:
-    """Base of observers; override what you want to hear of.
+    """Base of observers; override the events that you want.
 
     Called on the thread where the fact arises (the pool's loop and threads, the transport's I/O
     thread, the worker's main thread), several at a time: be thread-safe, be fast, never block.
@@ -175,9 +175,9 @@ class RunObserver:
 
 
 class Observers:
-    """Who listens, by kind of event: a tuple each, empty where nobody does. Thread-safe.
+    """The observers, by kind of event: a tuple each, empty without any. Thread-safe.
 
-    An observer that raises is logged the first time and costs nobody anything.
+    An observer that raises is logged the first time, and disturbs neither runs nor others.
     """
 
     def __init__(self) -> None:
@@ -197,7 +197,7 @@ class Observers:
                 self._set((*self._added, observer))
 
     def remove(self, observer: RunObserver) -> None:
-        """Report to it no more. An event that is under way may still reach it."""
+        """Stop reporting to it. An event that is under way may still reach it."""
         with self._lock:
             self._set(tuple(each for each in self._added if each is not observer))
 

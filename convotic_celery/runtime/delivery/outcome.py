@@ -1,7 +1,7 @@
 """What becomes of a message: the table of ``docs/delivery.md`` §Outcomes as one pure function.
 
 :func:`settle` takes what happened and returns what to do, as values. Handler runs, Celery's worker,
-the transport's policy and ``convotic_celery.testing`` all ask it; nobody else compares attempts.
+the transport's policy and ``convotic_celery.testing`` all ask it; attempts are compared here only.
 """
 
 from __future__ import annotations
@@ -261,12 +261,12 @@ def _hard_limit(options: WorkerOptions, attempt: int) -> RetryRun | Fail:
     error = TimeLimitExceeded(options.run_limit)
     if _is_used_up(attempt, options) and options.on_dead_letter is None:
         return _fail("ack-deadline-exceeded", attempt, error)
-    # With a hook the next delivery fails it: nobody here can call the hook.
+    # With a hook the next delivery fails it: the hook can't be called from here.
     return RetryRun(0.0, "failure", "ack-deadline-exceeded", error_type(error), str(error))
 
 
 def _is_used_up(failures: int, options: WorkerOptions) -> bool:
-    """Say whether after so many failed runs there is no retry left."""
+    """Say whether a message with so many failed runs has no retry left."""
     return failures > options.max_retries
 
 

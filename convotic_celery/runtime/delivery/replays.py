@@ -62,7 +62,7 @@ class ReplayTokens:
         """Say whether a claim is genuine.
 
         Raises:
-            Deferred: The store is unavailable, so nobody can tell.
+            Deferred: The store is unavailable, so the claim can't be checked.
         """
         if not claim.token:
             return False

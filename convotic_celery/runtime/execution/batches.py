@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Batches"]
 
-#: What has lost its key is delivered again after this.
+#: A message that has lost its key is delivered again after this.
 _LOST_DELAY_SECONDS = 1.0
 
 
@@ -62,7 +62,7 @@ class Batches:
         self._gatherers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Gatherer] = (
             WeakKeyDictionary()
         )
-        #: More messages than this can't come to be here: a batch of so many is full.
+        #: At most so many messages can gather here: a batch of that many is full.
         self.bound: int | None = None
 
     async def call(self, execution: Execution, step: CallHandler) -> None:
@@ -110,7 +110,7 @@ class _Gatherer:
             raise error
 
     def _leave(self, entry: _Entry) -> None:
-        """Go on without a run that was stopped; a batch of none is stopped, too."""
+        """Go on without a run that was stopped; an empty batch is stopped, too."""
         if entry.batch is None:
             self._waiting.remove(entry)
         elif all(each.ended.done() for each in entry.batch.entries):

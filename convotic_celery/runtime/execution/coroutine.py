@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class HandlerCancelled(ConvoticError):
-    """A coroutine raised ``CancelledError`` though nobody stopped it."""
+    """A coroutine raised ``CancelledError`` although it was not stopped."""
 
 
 def run_coroutine(task: Task[Any, Any], coroutine: Coroutine[Any, Any, T]) -> T:
@@ -92,7 +92,7 @@ async def explain_cancellation(coroutine: Coroutine[Any, Any, T]) -> T:
                 current.uncancel()
             raise SoftTimeLimitExceeded(run.soft_limit_seconds) from None
         if run is not None and run.stop_reason is None and current is not None:
-            while current.uncancel():  # by its own code: nobody else has stopped it
+            while current.uncancel():  # by its own code: it was not stopped from outside
                 pass
         if current is not None and current.cancelling():
             raise

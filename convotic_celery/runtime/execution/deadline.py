@@ -17,10 +17,10 @@ from convotic_celery.errors import DeadlineNotExtendable
 
 __all__ = ["MAX_RUN_SECONDS", "HoldLease", "RunDeadline", "hold_lease"]
 
-#: However often it asks, a run gets no more; as the largest ``ack_deadline``.
+#: The bound of all extensions of a run together; as the largest ``ack_deadline``.
 MAX_RUN_SECONDS = 86_400.0
 
-#: Keeps the message's lease for so many seconds from now; False where nobody here can.
+#: Keeps the message's lease for so many seconds from now; False where that is not possible.
 HoldLease: TypeAlias = Callable[[float], bool]
 
 
@@ -88,7 +88,7 @@ class RunDeadline:
         return True
 
     def hold(self, seconds: float) -> bool:
-        """Keep the lease for so many seconds from now; False where nobody here can."""
+        """Keep the lease for so many seconds from now; False where that is not possible."""
         return self._hold(seconds)
 
     def watch(self, timeout: asyncio.Timeout) -> None:

@@ -67,7 +67,7 @@ class ContextSource(Protocol):
 class BatchCaller(Protocol):
     """Calls a handler with many messages: :class:`.Batches`."""
 
-    #: No more messages than this come together; None: as many as the options say.
+    #: At most so many messages gather; None: as many as the options say.
     bound: int | None
 
     async def call(self, execution: Execution, step: CallHandler) -> None:
@@ -173,8 +173,8 @@ class Execution:
 class CallHandler:
     """A step of a run: call the handler, with its middleware, until its deadline.
 
-    In a prefork child plain code is stopped at the child's soft time limit. In a thread nobody can
-    stop it: the lease lapses, which the transport warns of. Raises AckDeadlineExceeded where it was
+    In a prefork child plain code is stopped at the child's soft time limit. In a thread it can't be
+    stopped: the lease lapses, which the transport warns of. Raises AckDeadlineExceeded where it was
     stopped, and Deferred if it has lost its key.
     """
 
@@ -236,7 +236,7 @@ async def _call_until_deadline(
         waits_for = coroutine.send(None)
     except StopIteration as stop:
         check_returned(stop.value)
-        return  # it never waited: nobody could have stopped it
+        return  # it never waited, so it was never stopped
     try:
         async with asyncio.timeout(0 if control.is_lost else control.time_left) as deadline:
             control.watch(deadline)

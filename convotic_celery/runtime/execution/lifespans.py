@@ -44,7 +44,7 @@ class HasLifespan(Protocol):
 
 
 class _Entered:
-    """One lifespan that is being lived."""
+    """One open lifespan."""
 
     def __init__(self, module: str, lifespan: Lifespan) -> None:
         self.module = module
@@ -129,7 +129,7 @@ class Lifespans:
             entered = [self._entered.pop(key) for key in reversed(mine)]
         for each in entered:
             each.over.set()
-            if not each.value.done():  # it is being entered still
+            if not each.value.done():  # it is still being entered
                 each.task.cancel()
             _, pending = await asyncio.wait({each.task}, timeout=LEAVE_SECONDS)
             if pending:
@@ -153,7 +153,7 @@ def begin_all(lifespans: Lifespans, definitions: Iterable[HasLifespan]) -> None:
     """Have a prefork child enter them, without waiting: its parent kills a child that is late.
 
     One that fails is an error in the log, and the first run that needs it tries again: a child that
-    ended itself would be replaced at once, for ever.
+    ended itself would be replaced at once, again and again.
     """
     for definition in one_of_each(definitions):
         lifespans.begin(definition).add_done_callback(partial(_report_if_failed, definition))

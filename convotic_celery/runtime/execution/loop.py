@@ -127,7 +127,7 @@ def _run_loop(loop: asyncio.AbstractEventLoop, stopping: threading.Event) -> Non
     """Run the loop until it is stopped by its owner.
 
     A handler can end it too: by ``loop.stop()``, or by a background task that raises SystemExit or
-    KeyboardInterrupt, which asyncio lets through. Every other handler would then wait for ever.
+    KeyboardInterrupt, which asyncio lets through. Every other handler would then hang.
     """
     asyncio.set_event_loop(loop)
     while not stopping.is_set():
@@ -155,7 +155,7 @@ async def _cancel_all() -> None:
 
 
 def _handle_loop_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what nobody awaited, but not grpc's harmless wake-up race.
+    """Log an error that was never awaited, but not grpc's harmless wake-up race.
 
     Two grpc.aio loops in one process share one wake-up descriptor; the loser's read finds it empty,
     https://github.com/grpc/grpc/issues/25364.

@@ -78,7 +78,7 @@ class ConvoticTask(Task[Any, Any]):
 
 @Signature.register_type(name="convotic-handler")
 class HandlerSignature(Signature):
-    """A call of a handler. Whatever canvas it is put into is refused when that is sent."""
+    """A call of a handler. A canvas that contains one is refused when it is sent."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -99,7 +99,7 @@ class HandlerSignature(Signature):
 
 
 class HandlerTask(Task[Any, Any]):
-    """A registered handler. Made by ``registry.py``; one class and one instance each."""
+    """A registered handler. Made by ``binding.py``; one class and one instance each."""
 
     abstract = True
     acks_late = True
@@ -107,7 +107,7 @@ class HandlerTask(Task[Any, Any]):
     acks_on_timeout = False
     reject_on_worker_lost = False
     retry_on_worker_lost = False
-    #: State goes through events; a result nobody asked for would only fill the backend.
+    #: State goes through events; results that are never read would only fill the backend.
     ignore_result = True
     typing = False
     #: Expected: no traceback in the log.
@@ -204,7 +204,7 @@ class HandlerTask(Task[Any, Any]):
         message_id = self.publisher.publish(self.definition, data, attributes, ordering_key)
         result = self.find_result(task_id_of(self.definition.subscription, message_id))
         result.is_published = True
-        result.ignored = True  # as Celery's own: nobody waits for what is not stored
+        result.ignored = True  # as Celery's own: what is not stored can't be waited for
         return result
 
     def find_result(self, task_id: str) -> HandlerResult:
@@ -260,7 +260,8 @@ class HandlerTask(Task[Any, Any]):
         )
 
     def _refuse(self, options: Mapping[str, Any]) -> None:
-        # What it is anyway may be said: `celery call` names the serializer, beat marks its tasks.
+        # What changes nothing may be given: `celery call` names the serializer, beat marks its
+        # tasks.
         meant = {
             "queue": self.name,
             "routing_key": self.name,

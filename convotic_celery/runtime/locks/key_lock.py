@@ -3,7 +3,7 @@
 Written once for coroutines and plain code: the steps are generators that yield what they need, a
 question to the store or a pause (``runtime/delivery/steps.py``).
 
-While a key is busy or the store away the run waits in its place with its lease held, so that
+While a key is busy or the store unavailable, the run waits in its slot with its lease held, so that
 Pub/Sub counts no delivery; only after a while is the message deferred.
 """
 
@@ -62,13 +62,13 @@ class RunDeadline(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitLimits:
-    """How many seconds a run waits in its place before its message is deferred."""
+    """How many seconds a run waits in its slot before its message is deferred."""
 
     #: For the run that has its key: most have ended by then.
     busy: float = 2.0
-    #: For a place among a concurrency key's runs, which is no exception but the rule.
+    #: For a slot among a concurrency key's runs: waiting is the rule there, not the exception.
     place: float = 60.0
-    #: A store that is away for minutes makes a pause of minutes.
+    #: A store that is unavailable for minutes makes a pause of minutes.
     store: float = 600.0
 
 
@@ -133,7 +133,7 @@ class KeyLock:
 
         Raises:
             KeySucceeded: It has succeeded already.
-            Deferred: A key is busy, or the store away, for long.
+            Deferred: A key is busy, or the store unavailable, for long.
             InvalidMessage: It has no key.
         """
         held = HeldKeys()
@@ -238,7 +238,7 @@ class KeyLock:
     def _ask(
         self, question: Ask, control: RunDeadline, *, patience: float | None = None
     ) -> Steps[Any]:
-        """Ask until the store answers; raises StoreUnavailable if the handler shall not wait."""
+        """Ask until the store answers; raises StoreUnavailable if the handler is not to wait."""
         seconds = self._patience.store if patience is None else patience
         waiting = _Waiting(control, "the store is away", seconds, self._delay)
         while True:
@@ -260,7 +260,7 @@ class KeyLock:
 
 
 class _Waiting:
-    """One wait of one run: longer pauses, up to its patience; then the message is deferred."""
+    """One wait of one run: ever longer pauses, up to its limit; then the message is deferred."""
 
     def __init__(self, control: RunDeadline, reason: str, patience: float, delay: float) -> None:
         self._control = control

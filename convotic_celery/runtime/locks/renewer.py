@@ -105,7 +105,7 @@ class LockRenewer:
         calls = [(lock.renewal, lock.keys[:1], lock.arguments) for lock in locks]
         try:
             answers = self._database.run_all(calls)
-        except StoreUnavailable as error:  # retried; meanwhile nobody else can take them either
+        except StoreUnavailable as error:  # retried; meanwhile no other run can take them
             logger.warning(
                 "The locks of %d runs are not renewed, that of %s is one: %s",
                 len(locks),

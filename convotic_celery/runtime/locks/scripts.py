@@ -1,9 +1,9 @@
-"""Leases in the store, as Lua: who has a key now, and what has succeeded. One round trip each.
+"""Locks in the store, as Lua: which run has a key, and what has succeeded. One round trip each.
 
-A key that is deduplicated is a hash; a concurrency key is a sorted set of who runs, by when each
-lease ends::
+A key that is deduplicated is a hash; a concurrency key is a sorted set of runs, by when each
+lock ends::
 
-    convotic:dedup:custom.orders.new.crm:42          token 9f0c…, fence 17    for the lease
+    convotic:dedup:custom.orders.new.crm:42          token 9f0c…, fence 17    for the lock
                                                      done 9f0c…, fence 17     for the window
     convotic:concurrency:custom.orders.new.crm:c-1   9f0c… 1795478400123
     convotic:fence                                   17
@@ -17,7 +17,7 @@ from convotic_celery.context.scripts import Script
 
 __all__ = ["CLAIM", "COMPLETE", "ENTER", "LEAVE", "RELEASE", "RENEW", "STAY"]
 
-#: KEYS key, fence; ARGV token, lease ms. Gives {"claimed", fence}, {"busy", ms} or {"done", ""}.
+#: KEYS key, fence; ARGV token, lock ms. Gives {"claimed", fence}, {"busy", ms} or {"done", ""}.
 CLAIM = Script("""
 local token, done, fence = unpack(redis.call('HMGET', KEYS[1], 'token', 'done', 'fence'))
 if done then return {'done', ''} end
@@ -32,7 +32,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return {'claimed', fence}
 """)
 
-#: KEYS key; ARGV token, lease ms. Gives 1 renewed, 0 another has it, -1 nobody has it.
+#: KEYS key; ARGV token, lock ms. Gives 1 renewed, 0 another has it, -1 it is free.
 RENEW = Script("""
 local token, done = unpack(redis.call('HMGET', KEYS[1], 'token', 'done'))
 if token == ARGV[1] then
@@ -63,7 +63,7 @@ if redis.call('HGET', KEYS[1], 'token') == ARGV[1] then return redis.call('DEL',
 return 0
 """)
 
-#: KEYS key; ARGV token, lease ms, limit. Gives 1 entered, 0 full.
+#: KEYS key; ARGV token, lock ms, limit. Gives 1 entered, 0 full.
 ENTER = Script("""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -75,8 +75,8 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1
 """)
 
-#: KEYS key; ARGV token, lease ms, limit. Gives 1 renewed, 0 others have all places, -1 it was lost
-#: and nobody has taken it.
+#: KEYS key; ARGV token, lock ms, limit. Gives 1 renewed, 0 others have all slots, -1 it was lost
+#: and is free.
 STAY = Script("""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,8 +1,8 @@
 """Python's garbage collector in a worker: fewer, larger collections.
 
 Everything that a message brings (payload, request, context) is a dict or holds some, so with
-CPython's default of 700 new containers a collection ran for every few messages, over and over
-through the same loaded modules and messages in flight. It was a quarter of a worker's time
+CPython's default of 700 new containers a collection ran for every few messages, again and
+again through the same loaded modules and messages in flight. It was a quarter of a worker's time
 (``benchmarks/DIARY.md``).
 """
 

@@ -1,6 +1,6 @@
 """One call that a pool was asked to make, and how its end is reported.
 
-What Celery's ``Request`` hands to a pool: a target and callbacks. A job tells its outcome exactly
+What Celery's ``Request`` hands to a pool: a target and callbacks. A job reports its outcome exactly
 once, and no exception of a callback reaches the loop or thread that runs it.
 """
 
@@ -131,7 +131,7 @@ class Job(Run):
         return task is not None
 
     def accept(self) -> None:
-        """Tell that the run begins."""
+        """Report that the run begins."""
         self.started = True
         self._call(self._on_accept, self.number, time.monotonic())
 
@@ -145,17 +145,17 @@ class Job(Run):
         return self._target(*self.args, **self._kwargs)
 
     def succeed(self, result: Any) -> None:
-        """Tell what the target returned."""
+        """Report what the target returned."""
         if self._tell_once():
             self._call(self._on_result, result)
 
     def fail(self, error: BaseException) -> None:
-        """Tell an error that came out of the target; a task's own stays inside Celery's tracer."""
+        """Report an error of the target; a task's own stays inside Celery's tracer."""
         if self._tell_once():
             self._call(self._on_error, _exception_info(error))
 
     def return_unrun(self) -> None:
-        """Return a job that never began, so that its message is delivered to somebody else."""
+        """Return a job that never began, so that its message is delivered to another worker."""
         if not self._tell_once():
             return
         request: Any = getattr(self._on_result, "__self__", None)
@@ -177,7 +177,7 @@ class Job(Run):
             self.task.cancel()
 
     def _stop_hard(self) -> None:
-        """Report that the job was given up at its hard limit: that is its outcome."""
+        """Report that the job was abandoned at its hard limit: that is its outcome."""
         if self.task is not None:
             self.stop_reason = "hard_limit"
             self.stopped_at = time.monotonic()

@@ -165,7 +165,7 @@ class TaskPool(BasePool):
         self._threads.resize(self.limit)
 
     def on_stop(self) -> None:
-        """Hand back what has not begun, wait for what runs, and end the loop. Idempotent.
+        """Return jobs that have not begun, wait for those that run, end the loop. Idempotent.
 
         Blocks as long as jobs run; a second signal cancels them (Celery then calls
         :meth:`terminate_job` for each).
@@ -319,7 +319,7 @@ class TaskPool(BasePool):
 
 
 def _is_waited_for(job: Job) -> bool:
-    """Say whether a stopping pool must wait: not for what nobody can stop any more."""
+    """Say whether a stopping pool must wait: not for runs that can no longer be stopped."""
     if job.stop_reason in {None, "soft_limit"}:
         return True
     return job.task is not None and time.monotonic() < job.stopped_at + CANCEL_SECONDS

@@ -4,7 +4,7 @@ Celery's own is a plain function, for whose coroutine a thread has to wait, and 
 handler's message asks for: results, callbacks, chains, chords. This one does for a message
 what is left of that: the same signals with the same arguments, the same lines in the log, the same
 ``current_task`` and ``task.request``, and the same outcome for the request's callbacks. It costs a
-third of the time. Where somebody has put something of their own into Celery's tracer, that is used
+third of the time. Where Celery's tracer has been extended, that is used
 (:func:`loop_tracer`).
 """
 
@@ -153,7 +153,7 @@ class LoopTracer:
             )
 
     def _note_end(self, state: str, error: Exception) -> ExceptionInfo:
-        """Tell log, signals and backend of an error, which is being handled."""
+        """Report an error, which is being handled, to log, signals and backend."""
         info, context = trace.TraceInfo(state, error), self._requests.top
         try:
             if state == states.IGNORED:

@@ -2,7 +2,7 @@
 
 A thread of its own, so that it waits neither for a handler that blocks its event loop nor for the
 worker's main loop. What it has taken is its own for a few seconds, renewed while the publish is
-under way; a killed mover's messages are taken by another one.
+under way; a killed publisher's messages are taken by another one.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 MAX_UNDER_WAY = 500
 _RENEWALS_A_LEASE = 3
 #: How long a message that could not be published waits: 1, 2, 4, ... seconds, at most so many. Less
-#: where it was not refused: the broker is away for a while, and comes back.
+#: where it was not refused: the broker is only unavailable for a while.
 MAX_PAUSE_REFUSED_SECONDS = 300.0
 MAX_PAUSE_SECONDS = 10.0
-#: Between attempts to reach a store that is away; each of them takes seconds already.
+#: Between attempts to reach an unavailable store; each takes seconds already.
 STORE_AWAY_SECONDS = 1.0
-#: How long an answer "no such topic" is believed, for messages that nobody misses.
+#: How long an answer "no such topic" is believed, for messages that may be dropped.
 MISSING_TOPIC_SECONDS = 10.0
 #: How long :meth:`DelayedPublisher.stop` waits for what is under way.
 STOP_SECONDS = 5.0
@@ -69,13 +69,13 @@ class DelayedPublisher:
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._under_way: dict[str, ScheduledMessage] = {}
-        #: Filled by the publisher's thread; then what the store has still to be told.
+        #: Filled by the publisher's thread; then what has still to be written to the store.
         self._answered: deque[_Answer] = deque()
         self._unsettled: list[_Answer] = []
         self._renewed_at = 0.0
         #: Topics that are known to be missing, and until when that is believed.
         self._missing: dict[str, float] = {}
-        #: Topics of which was told that nothing can be published there.
+        #: Topics whose failure has been logged.
         self._troubled: set[str] = set()
         self._store_is_away = False
 
@@ -170,7 +170,7 @@ class DelayedPublisher:
         self._changed.set()
 
     def _settle(self) -> None:
-        """Tell the store what has become of messages; what it did not hear is repeated."""
+        """Write to the store what became of messages; what fails is written again later."""
         published: list[str] = []
         failed: list[tuple[ScheduledMessage, BaseException]] = []
         while self._answered:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Banner", "describe_modules", "describe_start", "handler_table", "list_tasks"]
 
 _COLUMNS = ("handler", "concurrency", "retries", "ack deadline", "dead-letter topic")
-#: Tasks that are nobody's own: Celery's, and the framework's.
+#: Not the author's tasks: Celery's, and the framework's.
 _BUILT_IN = ("celery.", "convotic.")
 
 

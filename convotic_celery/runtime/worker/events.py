@@ -1,4 +1,4 @@
-"""Celery's events of tasks, sent in batches by a thread of their own: never in a message's way.
+"""Celery's task events, sent in batches by a thread of their own: no message waits for them.
 
 Celery makes an event of each step where it happens and publishes 24 at a time there, which costs a
 handler that does little half of its throughput. Here a step is noted; a thread makes the events of
@@ -95,7 +95,7 @@ class BatchingDispatcher(EventDispatcher):
                 self._thread.start()
 
     def _work(self) -> None:
-        closing = threading.Event()  # nobody sets it: a wait that is no sleep
+        closing = threading.Event()  # never set: a wait that is no sleep
         while True:
             self._wake.wait()
             self._wake.clear()

@@ -29,7 +29,7 @@ class LastRuns:
             threading.Thread(target=self._report, name="convotic-last-runs", daemon=True).start()
 
     def stop(self) -> None:
-        """Report no more."""
+        """Stop reporting."""
         self._ended.set()
 
     def _report(self) -> None:

@@ -28,7 +28,7 @@ _CHATTER = frozenset(
         "celery.worker.consumer.mingle",
     }
 )
-#: Who says what our lines of runs say (``run_lines.py``).
+#: Loggers that repeat what our lines about runs say (``run_lines.py``).
 _RUNS = frozenset(
     {"celery.app.trace", "celery.worker.strategy", "convotic_pubsub.consume.dead_letters"}
 )
@@ -105,7 +105,7 @@ class WorkerLogging(Logging):
 class _Quiet(logging.Filter):
     """Drops what Celery and the transport say about handlers' runs, and Celery's chatter.
 
-    On our handlers, not on loggers: those are everybody's.
+    On our handlers, not on loggers: those are the application's too.
     """
 
     def __init__(self, handlers: Container[str]) -> None:
@@ -113,7 +113,7 @@ class _Quiet(logging.Filter):
         self._handlers = handlers
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return False for a line that is not wanted."""
+        """Return False for a line to drop."""
         if record.name in _CHATTER:
             return record.levelno > logging.INFO
         if record.name not in _RUNS:

@@ -31,7 +31,7 @@ _READ = Script("return redis.call('SMEMBERS', KEYS[1])")
 
 
 class Pauses:
-    """The queues that are paused: in the store for everybody, ``here`` for this worker.
+    """The paused queues: in the store for all workers, ``here`` for this one.
 
     The methods that use the store block for one round trip and raise StoreUnavailable.
     """
@@ -47,7 +47,7 @@ class Pauses:
         self._database.run(_ADD, [self._key], queue)
 
     def remove(self, queue: str) -> None:
-        """Note that a queue is not paused any more. Idempotent."""
+        """Note that a queue is no longer paused. Idempotent."""
         self._database.run(_REMOVE, [self._key], queue)
 
     def read(self) -> set[str]:
@@ -61,7 +61,7 @@ class Pauses:
             self.here.add(queue)
 
     def catch_up(self, consumer: Any) -> None:
-        """Once a worker can be told: stop what was paused while it could not.
+        """Catch up once a worker obeys remote control: stop what was paused before that.
 
         What it does not consume exists nevertheless: Pub/Sub keeps only what is subscribed to.
         """

@@ -99,7 +99,7 @@ class HandlerRequest(Request):
 
     #: Celery's, missing in celery-types.
     _context: Any
-    #: Until when the lease is kept, by the monotonic clock; before the run, for ever.
+    #: Until when the lease is kept, by the monotonic clock; unbounded before the run.
     _held_until = math.inf
     _is_terminated = False
     _observed: ObservedMessage | None = None
@@ -126,7 +126,7 @@ class HandlerRequest(Request):
 
     @property
     def is_overdue(self) -> bool:
-        """True if it still runs although its lease has ended: plain code that nobody could stop."""
+        """True if it runs although its lease has ended: plain code, which can't be stopped."""
         return not self.acknowledged and time.monotonic() > self._held_until
 
     def acknowledge(self) -> None:
@@ -139,7 +139,7 @@ class HandlerRequest(Request):
                 self._report_to_observers(_RETURNED)
 
     def reject(self, requeue: bool = False) -> None:
-        """Give the message up, or back: what Celery does with a request that it can't run."""
+        """Dead-letter the message, or return it: Celery rejects a request that it can't run."""
         if requeue:
             self.return_unrun()
         else:
@@ -162,7 +162,7 @@ class HandlerRequest(Request):
         Args:
             exc_info: What it raised.
             send_failed_event: False keeps monitors out of it.
-            return_ok: True if the tracer has recorded the failure; else nobody has.
+            return_ok: True if the tracer has recorded the failure; else it is not recorded yet.
         """
         self._end(exc_info, recorded=return_ok, announced=send_failed_event)
 
@@ -205,7 +205,7 @@ class HandlerRequest(Request):
             self._apply(RetryRun(self._definition.options.ack_deadline))
 
     def _decide(self, error: BaseException) -> Settlement:
-        """Ask the table about an end that comes from no run of ours."""
+        """Ask the table about an end that no run of ours has decided."""
         options = self._definition.options
         if self._was_stopped_by_us(error):
             return settle(Revoked() if self._is_terminated else Stopped(), options)
@@ -366,7 +366,7 @@ class HandlerRequest(Request):
         super()._announce_revoked(reason, terminated, signum, expired)  # type: ignore[misc]  # untyped
 
     def _was_stopped_by_us(self, error: BaseException) -> bool:
-        """Say whether a shutdown stopped the run: then it is nobody's failure.
+        """Say whether a shutdown stopped the run: then it has not failed.
 
         A revoked one was acknowledged when it was revoked.
         """

@@ -1,6 +1,6 @@
 """Messages that were revoked, in the store: :class:`Revokes`. So a revoke survives the workers.
 
-Celery's workers remember revoked ids, and tell them to workers that start while others run. If all
+Celery's workers remember revoked ids, and pass them on to workers that start later. If all
 are restarted, as for a deploy, the ids would be forgotten.
 """
 
@@ -49,7 +49,7 @@ class Revokes:
         self._key = f"{key_prefix}revoked"
 
     def add_soon(self, ids: Iterable[str]) -> None:
-        """Note revoked ids, in a thread of its own: a worker that was told must not wait."""
+        """Note revoked ids, in a thread of its own: remote control must not wait for the store."""
         noted = sorted(set(ids))
         if noted:
             threading.Thread(target=self._add, args=(noted,), daemon=True).start()

@@ -95,7 +95,7 @@ class HandlerWorker(Worker):
         }
 
         def start(self, parent: Any) -> None:
-            """Start and run all steps; what is wrong with settings or topics ends it in one line.
+            """Start and run all steps; an error in settings or topics is one line.
 
             Celery would log an "unrecoverable error" with a traceback of its own machinery.
             """
@@ -256,9 +256,9 @@ class HandlerWorker(Worker):
         super().on_consumer_ready(consumer)
 
     def on_stopped(self) -> None:
-        """Send the events of what ended while the pool was stopping, then let go of the broker.
+        """Send the events of runs that ended while the pool was stopping, then disconnect.
 
-        Celery buffers them for its event loop, which does not run any more.
+        Celery buffers them for its event loop, which has ended.
         """
         dispatcher = getattr(self.consumer, "event_dispatcher", None)
         if dispatcher is not None and dispatcher.enabled:
@@ -283,7 +283,7 @@ class HandlerWorker(Worker):
             last_runs.stop()
 
     def _bound_concurrency(self) -> None:
-        """Pull no more than the pool can run: ``-c`` bounds each handler, and all together."""
+        """Pull at most what the pool can run: ``-c`` bounds each handler, and all together."""
         if issubclass(self.pool_cls, SoloPool):
             self.concurrency = 1
         self.prefetch_multiplier = max(1, self.prefetch_multiplier)
@@ -323,7 +323,7 @@ def describe_options(options: Mapping[str, Any]) -> dict[str, Any]:
 def choose_pool(configured: Any) -> type[Any]:
     """Return the pool's class; an explicit ``-P prefork`` is prefork.
 
-    Celery's command line takes "prefork" for "nobody chose" and puts the configured pool (ours) in
+    Celery's command line takes "prefork" for "not chosen" and puts the configured pool (ours) in
     its place (``celery.bin.worker.WorkersPool.convert``), so the command line is asked whether
     somebody did.
     """

@@ -1,7 +1,7 @@
 """Bindings of queues to exchanges, kept on the server, where every publisher finds them.
 
-Pub/Sub knows neither. So an exchange is a topic that nobody publishes to, and a binding is a
-subscription of it that nobody pulls from: its name says all (``routing.py``). A publisher lists
+Pub/Sub knows neither. So an exchange is a topic without publishers, and a binding is a
+subscription of it without pullers: its name says all (``routing.py``). A publisher lists
 them and sends to the queues that fit. What Celery makes by itself, a queue whose exchange and
 routing key have its name, needs none of that.
 """

@@ -134,7 +134,8 @@ class ControlSubscription:
     def sweep(self) -> Swept:
         """Delete the subscriptions of processes of this host that were killed.
 
-        Those of other hosts can't be told from live ones; the service deletes them after a day.
+        Those of other hosts can't be distinguished from live ones; the service deletes them after a
+        day.
 
         Raises:
             PubsubTransportError: they can't be listed or deleted; the topic may not exist.
@@ -192,7 +193,7 @@ class _ControlPolicy:
         """Pass the message on; one that can't be read is logged and dropped."""
         try:
             self._receive(received)
-        except Exception as error:  # noqa: BLE001  a publisher's mistake must cost nobody else
+        except Exception as error:  # noqa: BLE001  one publisher's mistake must not stop the others
             logger.warning(
                 "Message %s of %s is dropped, it can't be read: %s",
                 received.message_id,

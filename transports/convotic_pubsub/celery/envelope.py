@@ -50,7 +50,7 @@ class EnvelopePolicy:
         self._often = math.ceil(max_deliveries / 2) if max_deliveries else math.inf
 
     def decide(self, received: Received) -> Decision:
-        """Decode the envelope; a message that isn't one can never run and is given up at once."""
+        """Decode the envelope; a message that isn't one can never run and is dead-lettered."""
         try:
             payload = decode_envelope(received.data)
             check_task(payload["headers"], payload["properties"])

@@ -82,7 +82,7 @@ class ProcessSlot:
         if self._path is None:
             return
         if self._pid == os.getpid():
-            # While the lock is held: a file that is at its path then belongs to nobody else.
+            # While the lock is held: then the file at its path belongs to no other process.
             self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 

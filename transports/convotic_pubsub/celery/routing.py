@@ -49,7 +49,7 @@ class Binding:
 
     @property
     def is_implied(self) -> bool:
-        """Whether nobody has to be told: exchange, key and queue have one name."""
+        """Whether it goes without saying: exchange, key and queue have one name."""
         return self.kind == "direct" and self.exchange == self.queue == self.routing_key
 
 

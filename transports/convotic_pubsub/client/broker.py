@@ -89,7 +89,7 @@ class Broker:
         return host
 
     async def _is_ours(self) -> bool:
-        """Ask the emulator who it is; this also shows whether there is one."""
+        """Ask the emulator for its identity; this also shows whether there is one."""
         call = self.rpc.list_topics(self._options.project)
         metadata: Any  # pairs, which the stubs don't know
         try:

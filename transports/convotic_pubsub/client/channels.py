@@ -32,7 +32,7 @@ _LONGEST_CALL_SECONDS: Final = 30.0
 _OPTIONS: Final = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    # With no answer for so long the connection is given up, also to data that was sent.
+    # Without an answer for so long, also to data that was sent, the connection is closed.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     # Distinct channels share one connection otherwise, and with it its stream limit.

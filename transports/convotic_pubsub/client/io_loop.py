@@ -78,7 +78,7 @@ class IoLoop:
     def post_lazily(self, function: Callable[..., object], *args: object) -> None:
         """Run ``function`` before what is posted next, or when :meth:`run_posted` is called.
 
-        Wakes nobody: a thread that wakes up takes the interpreter from the one that posts.
+        Wakes no thread: one that wakes up takes the interpreter from the one that posts.
         """
         if self.pid == os.getpid():
             self._posted.append((function, args))

@@ -97,7 +97,7 @@ class Provisioner:
         if (dead_letters := wanted_dead_letter_subscription(spec, self._options)) is not None:
             wanted.append(dead_letters)
         topics = wanted_topics(spec, self._options)
-        # First: one that can't be used must not lead to a topic that nobody subscribes to.
+        # First: an unusable one must not leave a topic without subscribers.
         exist = await asyncio.gather(*(self._compare(each) for each in wanted))
         await asyncio.gather(
             *(self._topic(topic, create=create, may_be_denied=may_lack_topics) for topic in topics)
@@ -221,7 +221,7 @@ async def create_subscription(broker: Broker, wanted: SubscriptionSettings) -> N
         refused = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE)
         if error.code() not in refused or retention.seconds <= EMULATOR_RETENTION_SECONDS:
             raise
-        # Google's emulator takes no more than 7 days, the service 31.
+        # Google's emulator takes at most 7 days, the service 31.
         retention.seconds = EMULATOR_RETENTION_SECONDS
         await broker.rpc.create_subscription(message)
 

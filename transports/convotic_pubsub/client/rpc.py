@@ -176,7 +176,7 @@ class Rpc:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Say whether the same call may succeed later without anybody's doing."""
+    """Say whether the same call may succeed later by itself."""
     return isinstance(error, _ANSWERED) and error.code() in TRANSIENT
 
 

@@ -178,7 +178,7 @@ class AckBatcher:
         _answer(batch, confirmed=False)
         translated = translate(error, self._path)
         if self._reported == type(translated).__name__ and not refused_ack_ids(error):
-            return  # said, and not over: each of the next messages would say it again
+            return  # already logged, and not over: each of the next messages would repeat it
         self._reported = type(translated).__name__
         # A deleted subscription can't redeliver; its puller gets NOT_FOUND. So ends each process's
         # control subscription.

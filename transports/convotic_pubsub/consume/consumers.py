@@ -98,7 +98,7 @@ class Consumers:
         await subscription.decided()
 
     async def end(self) -> None:
-        """Stop all, and give back what nobody will settle any more."""
+        """Stop all, and give back what will never be settled."""
         for subscription in list(self._pulling):
             self.stop(subscription)
         if self._ending:

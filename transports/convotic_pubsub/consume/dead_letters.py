@@ -98,7 +98,7 @@ async def _publish(
 def _tell(
     spec: QueueSpec, received: Received, attributes: Mapping[str, str], message_id: str
 ) -> None:
-    """Call the queue's listener; whatever it does, the message is in the dead-letter topic."""
+    """Call the queue's listener; its errors change nothing, the dead letter is published."""
     if spec.on_dead_letter is None:
         return
     try:

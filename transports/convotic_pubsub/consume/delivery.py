@@ -49,7 +49,7 @@ class Owner(Protocol):
         ...
 
     def abandon(self, delivery: Delivery) -> None:
-        """Give back what nobody can settle any more; a started run lets its lease end."""
+        """Give back a delivery that can no longer be settled; a started run lets its lease end."""
         ...
 
     def start(self, delivery: Delivery, hold_seconds: float) -> None:
@@ -57,7 +57,7 @@ class Owner(Protocol):
         ...
 
     def resume(self) -> None:
-        """Pull again: the consumer has come to what it missed."""
+        """Pull again: the consumer has reached what was taken from it."""
         ...
 
 

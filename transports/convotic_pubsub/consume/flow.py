@@ -10,7 +10,7 @@
 A message that is published again to its own topic goes the way of a dead letter.
 
 Whatever is not settled yet can be settled in any state before. An event that a state has no
-transition for changes nothing: it came too late.
+transition for came too late, and changes nothing.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Effect(enum.IntEnum):
     ENQUEUE = enum.auto()
     TAKE_SLOT = enum.auto()
     DISPATCH = enum.auto()
-    #: Free slot and buffer space, and let the next one of its key go on.
+    #: Free slot and buffer space, and let the next message of its key go on.
     LEAVE = enum.auto()
     ACKNOWLEDGE = enum.auto()
     #: From now on, wait for as long as the settlement says.
@@ -153,7 +153,7 @@ _SIGNALS: dict[tuple[State, Signal], Step] = {
     },
     **{(state, Signal.NOT_TAKEN): _RETURN for state in _OPEN},
     **{(state, Signal.RENEWAL_DUE): Step(state, (Effect.RENEW, Effect.WATCH)) for state in _HELD},
-    # Taken but not started: it can't be given back any more.
+    # Taken but not started: it can no longer be given back.
     **{(state, Signal.HOLD_ENDED): Step(state, (Effect.WATCH_LEASE_END,)) for state in _HELD},
     **{(state, Signal.LEASE_ENDED): Step(state, (Effect.REPORT_LAPSE,)) for state in _HELD},
 }

@@ -72,7 +72,7 @@ class LeaseSchedule:
         return min(MAX_LEASE_SECONDS, max(1, round(delivery.hold_until - now)))
 
     def _is_due_to_others(self, delivery: Delivery, now: float) -> bool:
-        """Say whether others should have what nobody here has taken for an ack deadline."""
+        """Say whether a message that was not taken here for an ack deadline should go to others."""
         if delivery.hold_until:
             return False
         # An ordinary message may just now be taken, and must then be renewed in time.

@@ -95,7 +95,7 @@ class LeaseTimer:
                 delivery.timer_slot = 0
                 try:
                     self._on_due(delivery, now)
-                except Exception:  # one message's lease must never cost the others theirs
+                except Exception:  # an error about one lease must not end the others
                     logger.exception(
                         "A lease can't be looked after", extra={"action": "lease_failed"}
                     )

@@ -33,7 +33,7 @@ class OrderingQueues:
             queue.append(delivery)
 
     def is_head(self, delivery: Delivery) -> bool:
-        """Say whether nothing of its key is before this delivery."""
+        """Say whether this delivery is the first of its key."""
         queue = self._queues.get(delivery.received.ordering_key)
         return not queue or queue[0] is delivery
 

@@ -63,7 +63,7 @@ class Ports:
 
     clock: Clock
     post: Post
-    #: As ``post``, but wakes nobody up: runs before what is posted next, or a lease is due.
+    #: As ``post``, but wakes no thread: runs before what is posted next, or a lease is due.
     post_lazily: Post
     acks: Acks
     timer: Timer

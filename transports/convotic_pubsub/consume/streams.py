@@ -104,7 +104,7 @@ class Puller:
                 await self._provisioner.ensure(self._spec)
                 await self._pull_until_it_ends()
                 self._recovered()
-            except Exception as error:  # noqa: BLE001  no queue may stop for good, and in silence
+            except Exception as error:  # noqa: BLE001  no queue may stop for good without a word
                 if self._clock() - started > _LAST_PAUSE_SECONDS:
                     pause = _FIRST_PAUSE_SECONDS
                 await self._back_off(error, pause)

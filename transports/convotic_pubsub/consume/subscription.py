@@ -43,7 +43,7 @@ __all__ = ["Subscription"]
 
 logger = logging.getLogger(__name__)
 
-#: What is given back waits so long at most for the end of the stream that it came on.
+#: A message that is given back waits at most this long for the end of its stream.
 _STREAM_END_SECONDS = 3.0
 #: The share of a stream's limit at which the limit binds.
 _NEARLY = 0.75
@@ -114,11 +114,11 @@ class Subscription:
         self._ports.post_lazily(self._started, delivery, self._ports.clock() + hold_seconds)
 
     def resume(self) -> None:
-        """Pull again: the consumer has come to what it missed."""
+        """Pull again: the consumer has reached what was taken from it."""
         self._ports.post(self._resume)
 
     def abandon(self, delivery: Delivery) -> None:
-        """Give back what nobody can settle any more; a started run lets its lease end."""
+        """Give back a delivery that can no longer be settled; a started run lets its lease end."""
         self._ports.post(self._abandon, delivery)
 
     def _abandon(self, delivery: Delivery) -> None:
@@ -346,7 +346,7 @@ class Subscription:
             self._spawn(self._return_after(reader, delivery))
 
     async def _return_after(self, reader: asyncio.Future[None], delivery: Delivery) -> None:
-        """Return it when its stream has ended, if it will: it would come straight back there."""
+        """Return it when its stream has ended, if it will: else it is redelivered there at once."""
         if not self.may_pull():
             await asyncio.wait({reader}, timeout=_STREAM_END_SECONDS)
         if delivery.state is State.RETURNING:
@@ -423,7 +423,7 @@ class Subscription:
             had_slot = delivery.has_slot
             delivery.take_settlement()
             self._apply(delivery, signal)
-            # Its consumer resumes when it gets to what it missed; else a free slot does.
+            # Its consumer resumes when it reaches what was taken from it; else a free slot does.
             self.is_paused = had_slot or self._slots_taken > 0
             self.on_change()
 

@@ -165,7 +165,7 @@ class Channel(DeclaringChannel):
     def deliver(self, queued: QueuedMessage, *, contain: bool = False) -> bool:
         """Give one message to its consumer; False when that was not possible now.
 
-        ``contain`` gives up a message that its consumer can't take, instead of raising.
+        ``contain`` dead-letters a message that its consumer can't take, instead of raising.
         """
         entry = self._callbacks.get(queued.consumer_tag)
         if entry is None:
@@ -229,7 +229,7 @@ class Channel(DeclaringChannel):
             message.give_up(error)
 
     def _drop(self, message: Message, error: Exception) -> None:
-        """Drop an event or an order that its consumer can't take: it must not end the worker."""
+        """Drop an event or a command that its consumer can't take: it must not end the worker."""
         logger.warning(
             "A message of exchange %s is dropped, it can't be handled: %s: %s",
             (message.delivery_info or {}).get("exchange"),
@@ -296,7 +296,7 @@ class Channel(DeclaringChannel):
         self.forget(message)
 
     def forget(self, message: Message) -> None:
-        """Count a message that was settled no more."""
+        """Stop counting a settled message."""
         self._unsettled.remove(str(message.delivery_tag))
         self._resume()
 

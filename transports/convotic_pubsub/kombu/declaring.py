@@ -67,7 +67,7 @@ class DeclaringChannel(virtual.Channel):
 
         Raises:
             ChannelError: passive, and the queue does not exist.
-            OptionError: its arguments ask for what Pub/Sub has not.
+            OptionError: its arguments ask for something that Pub/Sub does not have.
         """
         queue = queue or f"amq.gen-{uuid()}"
         is_own = (exclusive or auto_delete) and is_transient_name(queue)
@@ -103,7 +103,7 @@ class DeclaringChannel(virtual.Channel):
         arguments: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Bind a queue to an exchange, for every process that publishes to it."""
+        """Bind a queue to an exchange, as all processes that publish there will see."""
         del arguments, kwargs
         self.session.exchanges.bind(self._exchange(exchange or "amq.direct"), queue, routing_key)
 

@@ -69,7 +69,7 @@ class Inbox(Generic[T]):
         return bool(poller.poll(None if timeout_seconds is None else timeout_seconds * 1000))
 
     def close(self) -> None:
-        """Close the descriptor; puts after this are dropped by nobody but wake no one."""
+        """Close the descriptor; later puts are kept, but wake no thread."""
         if not self._closed:
             self._closed = True
             os.close(self._reader)

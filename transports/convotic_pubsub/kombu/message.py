@@ -85,7 +85,7 @@ class Message(virtual.Message):
             self.settle(Acknowledge())
 
     def give_up(self, error: Exception) -> None:
-        """Dead-letter a message that nobody can take, with the reason ``invalid``."""
+        """Dead-letter a message that no consumer can take, with the reason ``invalid``."""
         if self.received is not None:
             attributes = {
                 **_describe(self.received, "invalid"),

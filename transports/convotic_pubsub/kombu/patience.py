@@ -1,4 +1,4 @@
-"""Whether kombu's producer was asked to retry: it tells nobody below it.
+"""Whether kombu's producer was asked to retry: it does not pass that on.
 
 With ``retry=True`` it calls the channel by way of ``Connection.ensure``, else directly. So each
 connection's ``ensure`` is wrapped, and what is published within it may outlast an outage; else

@@ -45,7 +45,7 @@ class QoS:
             return self._messages.get(delivery_tag)
 
     def remove(self, delivery_tag: str) -> None:
-        """Count a message no more."""
+        """Stop counting a message."""
         with self._lock:
             self._messages.pop(delivery_tag, None)
 

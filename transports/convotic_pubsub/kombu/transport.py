@@ -160,11 +160,11 @@ class Transport(virtual.Transport):
     def drain_events(self, connection: Any, timeout: float | None = None, **kwargs: Any) -> None:
         """Wait for a message and hand it over; one, since kombu counts the calls.
 
-        Who collects two answers (``inspect(limit=2)``) drains twice, and would wait in vain for
-        the second one if both came at once.
+        A caller that collects two answers (``inspect(limit=2)``) drains twice, and would wait in
+        vain for the second one if both came at once.
 
         Raises:
-            TimeoutError: none came within ``timeout`` seconds (None waits for ever).
+            TimeoutError: none came within ``timeout`` seconds (None: no limit).
         """
         del connection, kwargs
         clock = self.session.clock

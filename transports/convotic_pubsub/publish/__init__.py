@@ -3,5 +3,5 @@
 ``publisher`` sends and confirms; ``waiting`` is what is on its way, with its callers' futures;
 ``forked`` publishes for a forked child.
 
-Imports ``client`` and the pure files. ``session`` puts it together; nobody here knows it.
+Imports ``client`` and the pure files. ``session`` wires it; nothing here knows the session.
 """

@@ -3,8 +3,9 @@
 gRPC does not survive a fork (https://github.com/grpc/grpc/blob/master/doc/fork_support.md), and
 Celery's default pool forks. So each fork makes a pair of sockets for each session; the child's
 requests go over it, and the parent's I/O thread does the work. On the wire, both ways: 4 bytes of
-length, then a pickle; both ends are the same program, and nobody else can reach the pair. A child
-of such a child has no pair: it gets an error. ``subprocess`` does not count: it runs no hooks.
+length, then a pickle; both ends are the same program, and no other process can reach the pair. A
+child of such a child has no pair: it gets an error. ``subprocess`` does not count: it runs no
+hooks.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ async def serve_child(
                 task = asyncio.ensure_future(_answer_one(writer, answer, number, request))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
-        if tasks:  # what the child asked for last is done, though nobody hears of it
+        if tasks:  # what the child asked for last is done, without an answer
             await asyncio.wait(tasks)
     finally:
         writer.close()

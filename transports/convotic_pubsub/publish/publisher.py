@@ -72,7 +72,7 @@ class Publisher:
         clock: monotonic seconds.
         post: runs a function on the I/O thread; returns False once there is none.
         declare: creates queues that are missing, and with them their topics; looks at those that
-            this process has seen before only if told to (I/O thread).
+            this process has seen before only if asked to (I/O thread).
     """
 
     def __init__(
@@ -302,8 +302,8 @@ class Publisher:
     async def _complete_topic(self, path: str, batch: list[Waiting]) -> None:
         """Have a topic's queues created before this process's first message to it.
 
-        Whoever creates a topic creates its subscriptions a moment later. What somebody else
-        publishes in between is confirmed and reaches nobody.
+        A process that creates a topic creates its subscriptions a moment later. What is published
+        in between is confirmed and reaches no subscription.
         """
         queues = {queue for each in batch for queue in each.if_missing.declare}
         if not queues:
@@ -361,7 +361,7 @@ class Publisher:
             await asyncio.wait_for(self._is_ending.wait(), seconds)
 
     def _report(self, error: grpc.aio.AioRpcError, path: str) -> None:
-        """Tell why publishing takes so long; once a minute, whatever the number of messages."""
+        """Log why publishing takes so long; once a minute, whatever the number of messages."""
         now = self._clock()
         if now < self._reported_at + _REPORT_EVERY_SECONDS:
             return
