@@ -311,7 +311,7 @@ class ConvoticApp(Celery):
 
     def _set_up_tracing(self) -> None:
         """Have publishes and ordinary tasks traced; handlers and routes have middleware for it."""
-        from convotic_celery.telemetry import tracing  # noqa: PLC0415 - only who wants it pays
+        from convotic_celery.telemetry import tracing  # noqa: PLC0415 - slow, and off by default
 
         tracing.set_up_tracing()
         tracing.trace_tasks()

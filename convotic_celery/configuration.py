@@ -66,8 +66,8 @@ def celery_configuration(
         "worker_pool": "convotic_celery.runtime.pool.pool:TaskPool",
         "worker_pool_start_method": "spawn",
         "worker_prefetch_multiplier": 1,
-        # Celery kills a child that has not started within 4 s, and its successor, for ever: a
-        # spawned one imports everything, which takes longer on a busy machine.
+        # By default Celery kills a child that has not started within 4 s, and then its
+        # successor: a spawned one imports everything, which takes longer on a busy machine.
         "worker_proc_alive_timeout": 60.0,
         "worker_send_task_events": True,
     }
@@ -130,7 +130,7 @@ def describe_place(settings: Settings, definitions: Iterable[HandlerDefinition])
 
 def _embedded_broker(settings: Settings) -> str:
     """Return the embedded emulator's address, after starting it if it does not run."""
-    from convotic_celery.embedded import broker_address  # noqa: PLC0415 - only who needs it pays
+    from convotic_celery.embedded import broker_address  # noqa: PLC0415 - not needed with a broker of one's own
 
     return broker_address(settings)
 

@@ -89,7 +89,7 @@ def _set_up_django() -> None:
     """Have models importable, as ``manage.py`` does; not where Django is set up or is doing it."""
     if PathFinder.find_spec("django") is None:
         return  # Celery warns of that
-    django = importlib.import_module("django")  # by name: it is nobody's dependency here
+    django = importlib.import_module("django")  # by name: it is no dependency here
     apps = importlib.import_module("django.apps").apps
     if not (apps.models_ready or apps.loading):
         django.setup()

@@ -303,7 +303,7 @@ class InvalidDelay(PublishRefused):
 
 
 class TopicHasNoSubscription(PublishRefused):
-    """The topic does not exist and nobody would subscribe to it: the message would be lost."""
+    """The topic does not exist and would have no subscription: the message would be lost."""
 
     def __init__(self, topic: str, near: str = "", place: str = "") -> None:
         super().__init__(topic)

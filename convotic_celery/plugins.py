@@ -1,7 +1,7 @@
 """What a deployment adds from outside its modules: finds what settings name.
 
 CONVOTIC_SERVICES: a function that plugs in services. CONVOTIC_MIDDLEWARE: around all handlers and
-routes. CONVOTIC_DEAD_LETTER_HOOK: told of groups of dead letters.
+routes. CONVOTIC_DEAD_LETTER_HOOK: called about groups of dead letters.
 """
 
 from __future__ import annotations

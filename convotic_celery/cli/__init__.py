@@ -65,7 +65,7 @@ def _exit_code_of(error: Exception) -> int | None:
         return EXIT_USAGE
     if isinstance(error, ConvoticError | PermissionError):  # another user's folder
         return EXIT_FAILURE
-    # Only who has used the transport can have raised its errors: don't import it to find out.
+    # Only a command that has used the transport can have raised its errors: don't import it here.
     for package, name in (
         ("convotic_pubsub.errors", "PubsubTransportError"),
         ("convotic_emulator.errors", "StoreError"),

@@ -39,7 +39,7 @@ class Supervisor:
     """Runs one process for each command until all have ended.
 
     A process that dies is started again, at once the first time, then after 1, 2, 4 … 30 s, until
-    it has run for 30 s. One that ends with exit code 0 was told to, and stays ended. An error
+    it has run for 30 s. One that ends with exit code 0 was asked to, and stays ended. An error
     within the first seconds of the whole is one of the command line or the settings: it ends all.
     """
 
@@ -54,7 +54,7 @@ class Supervisor:
         self._exit_code = 0
 
     async def run(self) -> int:
-        """Return 0 once all have ended as they were told, else the first exit code that is not."""
+        """Return 0 once all have ended in order, else the first exit code that is not 0."""
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._pass_on, number)

@@ -43,7 +43,7 @@ ScriptCall: TypeAlias = "tuple[Script, Sequence[str], Sequence[str]]"
 #: What redis-py raises when the server does not answer.
 _NO_ANSWER = (RedisConnectionError, RedisTimeoutError, OSError)
 
-#: The server answers, but can't serve anybody now (a failover, no memory, a script that does not
+#: The server answers, but can't serve now (a failover, no memory, a script that does not
 #: end, no disk); Redis before 7 puts the code into the text of the script's own error. Any other
 #: answer is a bug or a wrong type, and passes.
 _CODES = {

@@ -84,7 +84,7 @@ class Pipeline(asyncio.Protocol):
             await connection.disconnect()
 
     async def _open(self) -> None:
-        """Connect, once for all who wait for it."""
+        """Connect, once for all callers that wait."""
         if self._opening is None:
             self._opening = self._loop.create_task(self._connect())
             self._opening.add_done_callback(self._opened)
@@ -93,7 +93,7 @@ class Pipeline(asyncio.Protocol):
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening = None
         if not task.cancelled():
-            task.exception()  # each caller has it; nobody may have waited to the end
+            task.exception()  # each caller has it; perhaps none has waited to the end
 
     async def _connect(self) -> None:
         connection = self._make_connection()
@@ -129,7 +129,7 @@ class Pipeline(asyncio.Protocol):
                 else:
                     waiting.set_result(answer)
         except (InvalidResponse, IndexError, UnicodeDecodeError) as error:
-            # What follows can't be told apart any more.
+            # From here on answers can't be matched to commands.
             self._abort(InvalidResponse(f"The store's answer can't be read: {error}"))
 
     def connection_lost(self, exc: Exception | None) -> None:

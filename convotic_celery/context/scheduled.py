@@ -5,13 +5,13 @@ One sorted set says what is due when, one hash is the message::
     convotic:schedule            scheduled-0199...  1767225600000   milliseconds, the store's clock
     convotic:scheduled:scheduled-0199...
                                  topic, data, attributes, ordering_key
-                                 claim       the mover that has handed it to its publisher
-                                 unsure      1, if an earlier mover may have published it
+                                 claim       the delayed publisher that is publishing it
+                                 unsure      1, if an earlier one may have published it
                                  failures    how often it could not be published
                                  optional    1, if it is dropped where there is no topic
 
-Who takes a message moves it in the set by the length of a lease. So what a killed mover held is due
-again by itself, and the set alone says when to look next.
+A publisher that takes a message moves it in the set by a lock's length. So what a killed one held
+is due again by itself, and the set alone says when to look next.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
     "CANCELLED_SECONDS",
     "IDLE_SECONDS",
     "ID_PREFIX",
-    "LEASE_SECONDS",
+    "LOCK_SECONDS",
     "MAX_TAKEN_BYTES",
     "NEXT_DUE",
     "POSTPONE",
@@ -63,9 +63,9 @@ MAX_MESSAGES = 10_000
 MAX_BYTES = 50_000_000
 #: What one take hands out at most, so that many large messages don't fill a worker's memory.
 MAX_TAKEN_BYTES = 20_000_000
-#: How long a killed mover's messages stay where they are.
-LEASE_SECONDS = 10.0
-#: How often a mover looks when nothing is due sooner: others add messages meanwhile.
+#: How long a killed publisher's messages stay where they are.
+LOCK_SECONDS = 10.0
+#: How often a delayed publisher looks when nothing is due sooner: others add messages meanwhile.
 IDLE_SECONDS = 1.0
 #: How long a cancelled id is remembered, for a call that is repeated after a lost answer.
 CANCELLED_SECONDS = 600
@@ -116,10 +116,10 @@ redis.call('EXPIRE', KEYS[2], ARGV[3])
 return 1
 """)
 
-#: KEYS schedule, watch; ARGV now, prefix of messages, the mover's token, limit, most bytes, lease
-#: in ms, idle time in ms. Gives the milliseconds until the next one is due (-1: none within the
-#: idle time, or another mover is awake for it) and {id, topic, data, attributes, ordering key,
-#: failures, optional} of each message taken.
+#: KEYS schedule, watch; ARGV now, prefix of messages, the publisher's token, limit, most bytes,
+#: lock in ms, idle time in ms. Gives the milliseconds until the next one is due (-1: none within
+#: the idle time, or another publisher is awake for it) and {id, topic, data, attributes, ordering
+#: key, failures, optional} of each message taken.
 TAKE_DUE = Script(
     _NOW
     + """
@@ -156,7 +156,7 @@ return {wait, taken}
 """
 )
 
-#: KEYS schedule; ARGV now, prefix of messages, the mover's token, lease in ms, then ids. What
+#: KEYS schedule; ARGV now, prefix of messages, the publisher's token, lock in ms, then ids. What
 #: another has taken meanwhile, or was cancelled, is left alone.
 RENEW = Script(
     _NOW
@@ -180,8 +180,8 @@ end
 return 1
 """)
 
-#: KEYS schedule, message; ARGV now, id, the mover's token, failures so far, delay in ms, "1" if it
-#: is certain that the message was not published.
+#: KEYS schedule, message; ARGV now, id, the publisher's token, failures so far, delay in ms, "1" if
+#: it is certain that the message was not published.
 POSTPONE = Script(
     _NOW
     + """
@@ -221,7 +221,7 @@ class ScheduledMessage:
     message: OutgoingMessage
     #: How often it could not be published.
     failures: int
-    #: Nobody misses it where its topic does not exist.
+    #: It may be dropped where its topic does not exist.
     is_optional: bool
 
 

@@ -1,6 +1,7 @@
 """Delayed messages as people look at them: a page of those that wait, and one with all its data.
 
-Reading takes nothing: what is listed here is published when it is due, as if nobody had looked.
+Reading takes nothing: what is listed here is published when it is due, as if it had not been
+listed.
 """
 
 from __future__ import annotations

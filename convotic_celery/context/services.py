@@ -83,7 +83,8 @@ class Services:
         self.store = store
         self.publisher = publisher
         self.publish_timeout_seconds = publish_timeout_seconds
-        #: Set when a message was added to the schedule here: the worker's mover looks at once.
+        #: Set when a message was added to the schedule here: the worker's delayed publisher looks
+        #: at once.
         self.schedule_changed = threading.Event()
         self.async_schedule = AsyncSchedule(asynchronous, keys, self.schedule_changed)
         self.sync_schedule = SyncSchedule(synchronous, keys, self.schedule_changed)

@@ -1,4 +1,4 @@
-"""Clients of the store, Redis or Valkey: :class:`Store`. Created when first used, by nobody else.
+"""Clients of the store, Redis or Valkey: :class:`Store`. Created when first used, only here.
 
 Owns connections and timeouts; calls are repeated by ``database.py``. What is written is in the
 services and ``attempts.py``.
@@ -26,7 +26,7 @@ __all__ = ["Store"]
 #: None by redis-py: it repeats a command, for each of these the connection, and for each of those
 #: the handshake, so that a server which stands still would be waited for for many minutes.
 _RETRIES = 0
-#: Connections of one process or event loop; who needs more waits for one.
+#: Connections of one process or event loop; a caller beyond them waits for one.
 _MAX_CONNECTIONS = 64
 _POOL_TIMEOUT_SECONDS = 30.0
 _HEALTH_CHECK_SECONDS = 30

@@ -143,7 +143,7 @@ async def edit_entry(request: Request) -> Response:
 
 
 async def preview(request: Request) -> Response:
-    """Answer how many match now, and who else would see a replay of them."""
+    """Answer how many match now, and which other subscribers would get a replay of them."""
     desk = desk_of(request)
     wanted = await read_body(request, WantedJob)
     match, dead_letters = wanted.to_match(desk), desk.app.dead_letters
@@ -266,7 +266,7 @@ def _find_job(desk: Desk, job: str) -> dict[str, Any]:
 
 
 def _work_on(desk: Desk, job: str) -> None:
-    """Do a job in the background. If this process dies, anybody can go on with it."""
+    """Do a job in the background. If this process dies, another one can go on with it."""
 
     def work() -> None:
         try:
@@ -280,7 +280,7 @@ def _work_on(desk: Desk, job: str) -> None:
 
 
 def _person(request: Request) -> str:
-    """Return who acts: as an authentication in front says, else who has started the dashboard."""
+    """Return the person who acts: as a proxy's login says, else the one who runs the dashboard."""
     user = request.scope.get("user")
     name = getattr(user, "display_name", "") or getpass.getuser()
     return f"{name} (dashboard)"

@@ -61,7 +61,7 @@ class Backlogs:
 class Cached(Generic[T]):
     """A value that takes a while to read. Used by one event loop.
 
-    Whoever asks gets what is known, soon; what is older than ``fresh_seconds`` is read again in the
+    A request gets what is known, soon; what is older than ``fresh_seconds`` is read again in the
     background, once for all who ask.
     """
 
@@ -91,7 +91,7 @@ class Cached(Generic[T]):
         self._tried_at = float("-inf")
 
     def close(self) -> None:
-        """Read no more; a thread that reads now ends by itself."""
+        """Stop reading; a thread that reads now ends by itself."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _refresh(self) -> None:
@@ -109,7 +109,7 @@ class Cached(Generic[T]):
 
 
 class Figures:
-    """Everything that an app's servers and workers tell of themselves. Used by one event loop."""
+    """Everything that an app's servers and workers report. Used by one event loop."""
 
     def __init__(self, app: ConvoticApp) -> None:
         self._app = app
@@ -127,7 +127,7 @@ class Figures:
         return await self._workers.get()
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         for each in (self.backlogs, self.dead_letters, self.paused, self._workers):
             each.close()
 

@@ -21,7 +21,7 @@ _MAX_BODY_BYTES = 25_000_000
 
 
 def answer(content: Any, status: int = 200) -> Response:
-    """Return JSON that nobody keeps."""
+    """Return JSON that is not cached."""
     return Response(
         to_json(content),
         status_code=status,

@@ -1,7 +1,7 @@
 """The journal of what replays, redirects and purges have still to do: :class:`Journal`.
 
-It is in the store, so it survives the process that does the work, anybody can see how far it is,
-and cancel it::
+It is in the store, so it survives the process that does the work, and any other can follow and
+cancel it::
 
     P jobs                 sorted set of jobs by the time they began
     P job:JOB              hash: action, by, what, state, total, done, skipped, collected, …

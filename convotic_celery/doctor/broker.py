@@ -66,7 +66,7 @@ def judge_plan(
             "topology",
             "warning" if held else "note",
             f"{orphan.kind} {_short(orphan.name)} was made for a handler that no module has{held}",
-            f"convotic topology apply --delete {_short(orphan.name)}, if nobody needs it",
+            f"convotic topology apply --delete {_short(orphan.name)}, if it is not needed",
         )
     if not plan.steps and not plan.problems:
         yield Finding("topology", "ok", "topics and subscriptions are as the modules need them")
@@ -89,7 +89,7 @@ def _judge_step(step: Step, provision: Provision) -> Finding:
 
 
 def _find_lost_dead_letters(desired: Desired, actual: Actual) -> Iterator[Finding]:
-    """Yield dead-letter topics that nobody subscribes to: what goes there is lost."""
+    """Yield dead-letter topics without a subscription: what goes there is lost."""
     subscribed = {each.topic for each in actual.subscriptions.values() if not each.is_detached}
     topics = {each.dead_letter_topic for each in desired.subscriptions} - {""}
     for topic in sorted(topics & actual.topics.keys() - subscribed):

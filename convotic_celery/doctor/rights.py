@@ -35,7 +35,7 @@ def check_rights(
     Args:
         admin: of the server.
         desired: what the modules need.
-        actual: what exists; on the rest nobody has any right.
+        actual: what exists; there are no rights on the rest.
         provision: the mode of the workers.
         member: this account, as IAM has it; for the remedy.
     """
@@ -82,7 +82,7 @@ def grant_command(resource: str, role: str, member: str) -> str:
 
 
 def check_agent(admin: Admin, desired: Desired, actual: Actual) -> Iterator[Finding]:
-    """Look whether Pub/Sub itself may forward dead letters: without that it does so to nobody."""
+    """Look whether Pub/Sub itself may forward dead letters: without that right they are lost."""
     topics: set[str] = set()
     found = False
     for subscription in desired.subscriptions:

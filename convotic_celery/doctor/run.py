@@ -97,7 +97,7 @@ def _examine_broker(
         ("topology", lambda: check_topology(session, desired, actual, mode)),
         ("control", lambda: check_control(session)),
     ]
-    if existing:  # else there is nothing that anybody could have a right on
+    if existing:  # else there is nothing to have a right on
         checks += [
             ("rights", lambda: check_rights(session.admin, desired, actual, mode, member)),
             ("dead-letter IAM", lambda: check_agent(session.admin, desired, actual)),

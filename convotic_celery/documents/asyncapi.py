@@ -1,6 +1,6 @@
 """The AsyncAPI document of the handlers, https://www.asyncapi.com/docs/reference/specification/v3.0.0.
 
-A topic is a channel, a handler is an operation that receives, and what it gives up is sent to its
+A topic is a channel, a handler is an operation that receives, and its dead letters are sent to its
 dead-letter channel. A handler that takes CloudEvents has two messages: one whose attributes may be
 those of an event (binary mode), and one that is the whole event (structured mode).
 """
@@ -96,7 +96,7 @@ def _operations(handlers: Iterable[HandlerDefinition]) -> Iterable[tuple[str, di
             {
                 "action": "send",
                 "channel": {"$ref": f"#/channels/{_name(handler.dead_letter_topic)}"},
-                "summary": f"What {handler.queue} gives up.",
+                "summary": f"Dead letters of {handler.queue}.",
                 "tags": [{"name": handler.module}],
                 "messages": _messages_on(handler, handler.dead_letter_topic),
             },

@@ -26,7 +26,7 @@ _FORMATS = {
 
 
 def build_example(schema: Mapping[str, Any]) -> Any:
-    """Return a value that fits the schema as far as that can be told; ``{}`` for any JSON.
+    """Return a value that fits the schema as far as can be known; ``{}`` for any JSON.
 
     The author's own ``examples`` and defaults come first. A pattern is not obeyed.
     """

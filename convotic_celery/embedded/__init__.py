@@ -93,7 +93,7 @@ def store_url(settings: Settings) -> str:
         ConfigurationError: An embedded server would be a mistake here (production), or can't run.
         StoreUnavailable: Valkey does not start.
     """
-    from convotic_celery.embedded import store  # noqa: PLC0415 - as above: only who starts it pays
+    from convotic_celery.embedded import store  # noqa: PLC0415 - as above: needed only to start it
 
     settings.refuse_embedded_where_wrong()
     socket = store.ensure_running(settings.data_folder, idle_seconds=_idle_seconds(settings))

@@ -89,7 +89,7 @@ def status(data_dir: Path) -> StoreStatus | None:
 
 
 def stop(data_dir: Path) -> bool:
-    """End the folder's store after its file is synced; tell whether one ran. Idempotent.
+    """End the folder's store after its file is synced; return whether one ran. Idempotent.
 
     Raises:
         StoreUnavailable: It did not end, even when killed.
@@ -129,7 +129,7 @@ def find_binary() -> Path:
 
 
 def _end_orphan(paths: StorePaths) -> bool:
-    """End a Valkey whose supervisor was killed; tell whether there was one."""
+    """End a Valkey whose supervisor was killed; return whether there was one."""
     # Imported here: finding a running store, the common case, needs no psutil.
     from convotic_celery.embedded.valkey import end_process, find_server  # noqa: PLC0415
 

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 #: Loading a large append-only file takes time: about 1 s for 500 MB.
 START_TIMEOUT_SECONDS = 60.0
-#: How many times Valkey may die within the window before the supervisor gives up.
+#: How many times Valkey may die within the window before the supervisor ends.
 MAX_RESTARTS = 5
 RESTART_WINDOW_SECONDS = 60.0
 
@@ -40,7 +40,7 @@ class StartFailed(Exception):
 
 
 class Supervisor:
-    """Keep one Valkey running for one data folder, until nobody has used it for a while."""
+    """Keep one Valkey running for one data folder, until it has been unused for a while."""
 
     def __init__(self, paths: StorePaths, binary: Path, *, idle_seconds: float) -> None:
         self._paths = paths
@@ -59,14 +59,14 @@ class Supervisor:
         Raises:
             StartFailed: Valkey does not start.
         """
-        # Before anybody can know of us, and tell us to end.
+        # Before other processes can find this one, and signal it.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
         if not self._adopt():
             self._start_server()
 
     def run(self) -> None:
-        """Watch until told to stop or until idle; then end Valkey. Blocks."""
+        """Watch until stopped or idle; then end Valkey. Blocks."""
         tick = min(1.0, self._idle_seconds / 4)
         last_used = time.monotonic()
         connections = -1
@@ -94,7 +94,7 @@ class Supervisor:
         self._end()
 
     def _adopt(self) -> bool:
-        """Take over a Valkey that outlived its supervisor, if one answers; tell whether one did."""
+        """Take over a Valkey that outlived its supervisor, if one answers; say whether."""
         if self._server_lock.take():
             return False
         record = self._own.last()
@@ -167,7 +167,7 @@ class Supervisor:
         try:
             self._server.wait(0)
         except psutil.TimeoutExpired:
-            # An adopted one is not our child: where nobody reaps it, it stays as a zombie.
+            # An adopted one is not our child: if its parent does not reap it, it stays as a zombie.
             return self._server.status() != psutil.STATUS_ZOMBIE
         return False
 

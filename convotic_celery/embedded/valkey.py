@@ -1,4 +1,4 @@
-"""Valkey as a process: how it is run, found again and ended. Who decides that is the supervisor."""
+"""Valkey as a process: how it is run, found again and ended. The supervisor decides when."""
 
 from __future__ import annotations
 

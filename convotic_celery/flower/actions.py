@@ -25,7 +25,7 @@ class Act(Page):
     """One action on what the form chooses."""
 
     def check_xsrf_cookie(self) -> None:
-        """Refuse a form of another site; Flower itself does not ask where nobody logs in."""
+        """Refuse a form of another site; Flower itself does not ask where there is no login."""
         if self.request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
             raise web.HTTPError(403, "Cross-site request forbidden")
         web.RequestHandler.check_xsrf_cookie(self)

@@ -77,7 +77,7 @@ class UnblockedHandler(logging.StreamHandler[TextIO]):
             if dropped:
                 note = f"{dropped} log lines were dropped: whatever reads them is too slow\n"
                 line = note.encode() + line
-            with contextlib.suppress(OSError):  # nobody reads any more
+            with contextlib.suppress(OSError):  # the reader has gone
                 _write(self._file, line)
             with self._changed:
                 self._waiting.popleft()

@@ -109,7 +109,7 @@ class _ConvoticRoute(APIRoute):
             try:
                 response = await answer(request)
             except ClientDisconnect:
-                return Response(status_code=400)  # nobody reads it
+                return Response(status_code=400)  # it is never read
             except Exception as error:  # noqa: BLE001 - a handler may raise anything
                 problem = describe_error(error)
                 if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and problem is not error:

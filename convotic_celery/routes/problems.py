@@ -39,7 +39,7 @@ _MAX_COUNTED = 10_000
 
 
 def problem_response(problem: Problem, *, headers: Mapping[str, str] | None = None) -> Response:
-    """Return the answer that tells of the problem."""
+    """Return the answer that describes the problem."""
     extra = dict(headers or {})
     if problem.status == 503:  # noqa: PLR2004 - Service Unavailable
         extra.setdefault("retry-after", str(_RETRY_AFTER_SECONDS))

@@ -1,4 +1,4 @@
-"""The server behind routes and dashboard: uvicorn, which does not wait for ever for a request."""
+"""The server behind routes and dashboard: uvicorn, with a time limit for a request's head."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ It reads both forms that Google's services send, as in the protocol binding
 https://github.com/google/knative-gcp/blob/main/docs/spec/pubsub-protocol-binding.md:
 *binary*, where the data is the data and attributes ``ce-id``, ``ce-source``, ... describe it, and
 *structured*, where the attribute ``content-type`` is ``application/cloudevents+json`` and the data
-is the whole event. The official SDK is not used: it checks no more than the model below, and would
+is the whole event. The official SDK is not used: it checks what the model below checks, and would
 be a dependency of every worker.
 """
 

@@ -282,7 +282,7 @@ class WorkerOptions(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _check_names(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        """Accept camelCase; tell of unknown names together with the other options' errors."""
+        """Accept camelCase; report unknown names together with the other options' errors."""
         if not isinstance(values, dict):
             return validate(values)
         accepted: dict[str, Any] = {}

@@ -127,7 +127,7 @@ class Monitor:
         threading.Thread(target=self._work, name="convotic-health", daemon=True).start()
 
     def stop(self) -> None:
-        """Look no more. Idempotent."""
+        """Stop looking. Idempotent."""
         self._stopping.set()
 
     @property

@@ -205,7 +205,7 @@ class WorkerProbes:
 
 
 def _is_running(pid: int) -> bool:
-    """Say whether a child runs; nobody's wait() is disturbed."""
+    """Say whether a child runs, without reaping it."""
     try:
         status: str = psutil.Process(pid).status()
     except psutil.Error:

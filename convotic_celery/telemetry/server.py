@@ -62,7 +62,7 @@ class _Server(ThreadingHTTPServer):
         self.server_name, self.server_port = "worker", 0
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
+        """Log nothing: clients hang up all the time."""
         del request, client_address
         logger.debug("A request for health or metrics failed: %s", sys.exception())
 
@@ -94,14 +94,14 @@ class _Handler(BaseHTTPRequestHandler):
         return "client"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
-        """Probes come every few seconds: nobody wants to read of them."""
+        """Log nothing: probes come every few seconds."""
 
 
 class TelemetryServer:
     """Serves a source on a TCP port, or a Unix socket. Start and stop once each.
 
     Args:
-        source: Who answers.
+        source: What the answers are made of.
         host: Address to listen on.
         port: 0 takes a free one.
         path: A Unix socket, instead of host and port.

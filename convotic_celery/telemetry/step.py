@@ -122,7 +122,7 @@ class QueueLengths:
 
     def _work(self) -> None:
         while True:
-            time.sleep(_LENGTHS_SECONDS)  # noqa: TID251 - nobody waits for it
+            time.sleep(_LENGTHS_SECONDS)  # noqa: TID251 - a thread of its own
             try:
                 self.known = {k: v for s in open_sessions() for k, v in _ask(s).items()}
             except Exception:

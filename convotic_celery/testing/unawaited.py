@@ -41,7 +41,7 @@ def noticing_unawaited() -> Iterator[list[str]]:
 
 
 def check_awaited(found: list[str]) -> None:
-    """Raise AssertionError that tells of what was collected, once."""
+    """Raise AssertionError with what was collected, once."""
     told, found[:] = [*found], []
     if told:
         raise AssertionError(f"An await is missing: {'; '.join(told)}")

@@ -135,7 +135,7 @@ def _subscription_steps(wanted: SubscriptionSettings, actual: Actual) -> list[St
 
 
 def _find_problem(wanted: SubscriptionSettings, existing: SubscriptionSettings) -> Problem | None:
-    """Return what makes a subscription one that nobody but its owner should touch."""
+    """Return why only its owner should touch a subscription."""
     name = wanted.name
     if existing.topic != wanted.topic:
         return Problem(

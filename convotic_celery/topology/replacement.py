@@ -16,7 +16,8 @@ Before step 5 an error leaves everything as it was. After it, snapshot and secon
 have all messages, and the next ``apply`` goes on where this one ended. What was acknowledged
 between steps 3 and 5 is delivered again, with its id: a handler with ``deduplicate=`` skips it.
 
-The second subscription is the lock as well: who creates it does the work, others wait for it to go.
+The second subscription is the lock as well: the process that creates it does the work, others wait
+for it to go.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ REPLACEMENT_STEPS: Final = (
     "delete the snapshot and {second}",
 )
 
-#: A replacement takes seconds. One that is older was cut short, and anybody may go on with it.
+#: A replacement takes seconds. An older one was cut short, and any process may go on with it.
 _STALE_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.5
 #: How often a subscription is deleted again that an old worker has made with its own settings.

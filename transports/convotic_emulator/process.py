@@ -86,7 +86,7 @@ async def serve(options: argparse.Namespace) -> None:
         "page": page.url,
         "page_port": page.port,
     }
-    # Before anybody can know of us, and tell us to end.
+    # Before other processes can find this one, and signal it.
     ends = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(LoopErrors())

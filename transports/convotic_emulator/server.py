@@ -93,7 +93,7 @@ class EmulatorServer:
 
     @property
     def has_clients(self) -> bool:
-        """Whether anybody is connected."""
+        """Whether a client is connected."""
         return self._server is not None and self._server.has_clients
 
     @property

@@ -1,4 +1,4 @@
-"""Which page shows a data folder in a browser, for whoever has a link to give.
+"""Which page shows a data folder in a browser, for pages that link to it.
 
 A file in the folder names the page's address and process. It counts only while that process lives,
 so that a killed one leaves no dead link.

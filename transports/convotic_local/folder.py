@@ -1,4 +1,4 @@
-"""Which folders may be used: this user's own, which nobody else can write to."""
+"""Which folders may be used: this user's own, which no other user can write to."""
 
 from __future__ import annotations
 

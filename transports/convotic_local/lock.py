@@ -69,7 +69,7 @@ class FileLock:
         return self._fd
 
     def is_held(self) -> bool:
-        """Tell whether anybody holds it. Creates nothing, and does not take it."""
+        """Return whether it is held. Creates nothing, and does not take it."""
         try:
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):  # to take it says what is wrong

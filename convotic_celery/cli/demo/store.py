@@ -76,7 +76,7 @@ class DemoStore:
     def delete_everything(self) -> None:
         """Delete all keys of the settings' prefix; for a store that is not the demo's own.
 
-        Does nothing if the store does not answer any more: that was told already.
+        Does nothing if the store no longer answers: that was reported already.
         """
         client = self._store.sync_client()
         with suppress(RedisError):

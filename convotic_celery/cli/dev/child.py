@@ -27,7 +27,7 @@ __all__ = ["main"]
 
 
 def main(program_name: str, fd: int) -> int:
-    """Run one program until it is told to end; return the exit code."""
+    """Run one program until it has to end; return the exit code."""
     from convotic_celery.cli.dev.programs import PROGRAMS
 
     control = Control(fd)

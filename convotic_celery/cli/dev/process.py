@@ -154,5 +154,5 @@ async def _copy(fd: int, source: str, screen: Screen) -> None:
 async def _read_chunk(reader: asyncio.StreamReader) -> bytes:
     try:
         return await reader.read(65536)
-    except OSError:  # how Linux says that nobody has the terminal's other end any more
+    except OSError:  # how Linux says that the terminal's other end is closed
         return b""

@@ -229,7 +229,7 @@ def _allow_debuggers(port: int) -> None:
     logging.getLogger("convotic_celery.runtime.pool.watchdog").setLevel(logging.ERROR)
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # frozen stdlib: a long warning
     if importlib.util.find_spec("debugpy") is not None:
-        debugpy = importlib.import_module("debugpy")  # by name: it is nobody's dependency here
+        debugpy = importlib.import_module("debugpy")  # by name: it is no dependency here
         debugpy.listen(("127.0.0.1", port))
         tracing = sys.modules.get("pydevd_tracing")
         if tracing is not None:  # it would warn, at length, of pdb's tracing
@@ -240,7 +240,7 @@ def _allow_debuggers(port: int) -> None:
 def _choose_debugger(debugpy: Any) -> None:
     """Have breakpoint() stop in VS Code while that is attached, else in the terminal.
 
-    debugpy ignores it while nobody is attached, and one hook around both would be where it stops.
+    debugpy ignores it while no debugger is attached, and would stop in a hook around both.
     """
     while True:
         is_attached = debugpy.is_client_connected()

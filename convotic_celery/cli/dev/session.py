@@ -141,7 +141,7 @@ class Session:
             await self._replace_routes(facts["routes"])
             await self._replace_beat(facts["schedules"])
             self._say_done(facts, changed, loop.time() - began)
-            # Last: nobody waits for it, and until then the one from before answers.
+            # Last: nothing waits for it, and until then the old one answers.
             assert self._dashboard_listener is not None
             await self._dashboard.replace(listener=self._dashboard_listener.fileno())
         except NotReplaced as error:

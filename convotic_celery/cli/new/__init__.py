@@ -114,7 +114,7 @@ def _find_pytest_settings(root: Path) -> Path | None:
 
 
 def _write(path: Path, text: str) -> bool:
-    """Write a file that does not exist; tell whether it was written."""
+    """Write a file that does not exist; return whether it was written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x", encoding="utf-8") as file:

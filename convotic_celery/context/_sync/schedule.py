@@ -73,11 +73,12 @@ class SyncSchedule:
         return bool(done)
 
     def take_due(
-        self, token: str, *, limit: int, lease_seconds: float = scheduled.LEASE_SECONDS
+        self, token: str, *, limit: int, lock_seconds: float = scheduled.LOCK_SECONDS
     ) -> DueMessages:
-        """Take up to ``limit`` messages that are due; nobody else gets them while the lease lasts.
+        """Take up to ``limit`` messages that are due; no other publisher gets them for ``lock_seconds``.
 
-        ``token`` names the mover, who is to :meth:`settle`, :meth:`postpone` or :meth:`renew` them.
+        ``token`` names the delayed publisher, which is to :meth:`settle`, :meth:`postpone` or
+        :meth:`renew` them.
         """
         answer = self._database.run(
             scheduled.TAKE_DUE,
@@ -87,7 +88,7 @@ class SyncSchedule:
             token,
             str(limit),
             str(scheduled.MAX_TAKEN_BYTES),
-            _milliseconds(lease_seconds),
+            _milliseconds(lock_seconds),
             _milliseconds(scheduled.IDLE_SECONDS),
         )
         return scheduled.parse_due(answer)
@@ -97,16 +98,16 @@ class SyncSchedule:
         token: str,
         schedule_ids: Iterable[str],
         *,
-        lease_seconds: float = scheduled.LEASE_SECONDS,
+        lock_seconds: float = scheduled.LOCK_SECONDS,
     ) -> None:
-        """Keep for another lease what is still ours."""
+        """Lock for as long again what is still ours."""
         self._database.run(
             scheduled.RENEW,
             [self._keys.schedule],
             self._clock(),
             self._keys.scheduled(""),
             token,
-            _milliseconds(lease_seconds),
+            _milliseconds(lock_seconds),
             *schedule_ids,
         )
 

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from convotic_celery.context.records import new_token
-from convotic_celery.context.scheduled import IDLE_SECONDS, LEASE_SECONDS, MAX_TAKEN_BYTES
+from convotic_celery.context.scheduled import IDLE_SECONDS, LOCK_SECONDS, MAX_TAKEN_BYTES
 from convotic_celery.errors import PublishRefused, StoreUnavailable, TopicHasNoSubscription
 from convotic_pubsub.errors import MessageTooLarge, TopicNotFound
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 #: Messages taken and not yet confirmed.
 MAX_UNDER_WAY = 500
-_RENEWALS_A_LEASE = 3
+_RENEWALS_A_LOCK = 3
 #: How long a message that could not be published waits: 1, 2, 4, ... seconds, at most so many. Less
 #: where it was not refused: the broker is only unavailable for a while.
 MAX_PAUSE_REFUSED_SECONDS = 300.0
@@ -57,13 +57,13 @@ class DelayedPublisher:
 
     Args:
         services: Whose schedule and publisher it uses.
-        lease_seconds: After how long another one takes what a killed one had.
+        lock_seconds: After how long another one takes what a killed one had.
     """
 
-    def __init__(self, services: Services, *, lease_seconds: float = LEASE_SECONDS) -> None:
+    def __init__(self, services: Services, *, lock_seconds: float = LOCK_SECONDS) -> None:
         self._services = services
         self._changed = services.schedule_changed
-        self._lease_seconds = lease_seconds
+        self._lock_seconds = lock_seconds
         self._token = f"{os.getpid()}-{new_token()}"
         self._lock = threading.Lock()
         self._stopping = False
@@ -133,7 +133,7 @@ class DelayedPublisher:
         due = self._services.sync_schedule.take_due(
             self._token,
             limit=MAX_UNDER_WAY - len(self._under_way),
-            lease_seconds=self._lease_seconds,
+            lock_seconds=self._lock_seconds,
         )
         if due.messages and not self._under_way:
             self._renewed_at = time.monotonic()
@@ -149,7 +149,7 @@ class DelayedPublisher:
 
     @property
     def _renewal_interval(self) -> float:
-        return self._lease_seconds / _RENEWALS_A_LEASE
+        return self._lock_seconds / _RENEWALS_A_LOCK
 
     def _publish(self, message: ScheduledMessage) -> None:
         outgoing = message.message
@@ -225,7 +225,7 @@ class DelayedPublisher:
     def _renew(self) -> None:
         if self._under_way and time.monotonic() >= self._renewed_at + self._renewal_interval:
             self._services.sync_schedule.renew(
-                self._token, self._under_way, lease_seconds=self._lease_seconds
+                self._token, self._under_way, lock_seconds=self._lock_seconds
             )
             self._renewed_at = time.monotonic()
 

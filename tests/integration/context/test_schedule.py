@@ -114,7 +114,7 @@ async def test_settled_message_is_gone(schedule: AsyncSchedule, store: Store) ->
     assert await schedule.next_due() is None
 
 
-async def test_message_has_one_mover_while_its_lease_lasts(
+async def test_message_has_one_publisher_while_its_lock_lasts(
     schedule: AsyncSchedule, clock: MovingClock
 ) -> None:
     """Renewed it stays his; a killed one's is another's then."""
@@ -182,7 +182,7 @@ async def test_cancelling_races_with_taking(schedule: AsyncSchedule) -> None:
     ids = await schedule.add([MESSAGE] * 200, 0)
 
     cancelling = asyncio.gather(*[schedule.cancel(schedule_id) for schedule_id in ids[::2]])
-    taking = asyncio.gather(*[schedule.take_due(f"mover-{n}", limit=5) for n in range(40)])
+    taking = asyncio.gather(*[schedule.take_due(f"publisher-{n}", limit=5) for n in range(40)])
     cancelled, taken = await cancelling, await taking
 
     wanted = {schedule_id for schedule_id, done in zip(ids[::2], cancelled, strict=True) if done}
@@ -193,7 +193,7 @@ async def test_cancelling_races_with_taking(schedule: AsyncSchedule) -> None:
     assert wanted | set(found) | left == set(ids)
 
 
-async def test_one_mover_is_awake_for_the_next_message(
+async def test_one_publisher_is_awake_for_the_next_message(
     schedule: AsyncSchedule, clock: MovingClock
 ) -> None:
     """Many workers don't come all at once; who is late is replaced by the others' usual look."""
@@ -287,25 +287,25 @@ async def test_lost_answers_change_nothing(
 
 
 class OvertakenDatabase(AsyncDatabase):
-    """Runs every script twice, and between the two a mover takes what is due."""
+    """Runs every script twice, and between the two a publisher takes what is due."""
 
-    def __init__(self, store: Store, mover: AsyncSchedule, *, settles: bool) -> None:
+    def __init__(self, store: Store, publisher: AsyncSchedule, *, settles: bool) -> None:
         super().__init__(store)
-        self._mover = mover
+        self._publisher = publisher
         self._settles = settles
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: str) -> Any:
         await super().run(script, keys, *arguments)
-        taken = await take(self._mover, "fast")
+        taken = await take(self._publisher, "fast")
         if self._settles:
-            await self._mover.settle([message.id for message in taken])
+            await self._publisher.settle([message.id for message in taken])
         return await super().run(script, keys, *arguments)
 
 
-async def test_repeated_call_does_not_end_a_movers_lease(
+async def test_repeated_call_does_not_end_a_publishers_lock(
     services: Services, store: Store, key_prefix: str
 ) -> None:
-    """Another mover would publish the message beside it."""
+    """Another publisher would publish the message beside it."""
     database = OvertakenDatabase(store, services.async_schedule, settles=False)
     schedule = AsyncSchedule(database, Keys(key_prefix), services.schedule_changed)
 

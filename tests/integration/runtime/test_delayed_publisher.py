@@ -1,4 +1,4 @@
-"""The mover of delayed messages on a real Valkey, with a publisher that answers as it is told."""
+"""The publisher of delayed messages on a real Valkey, with a topic that answers as a test wants."""
 
 from __future__ import annotations
 
@@ -62,24 +62,24 @@ def publisher(services: Services) -> Publisher:
 
 
 @pytest.fixture
-def movers(services: Services) -> Iterator[Movers]:
+def starter(services: Services) -> Iterator[Starter]:
     with ExitStack() as stack:
-        yield Movers(services, stack)
+        yield Starter(services, stack)
 
 
-class Movers:
-    """Starts movers, and stops them with the test."""
+class Starter:
+    """Starts delayed publishers, and stops them with the test."""
 
     def __init__(self, services: Services, stack: ExitStack) -> None:
         self._services = services
         self._stack = stack
 
-    def start(self, *, lease_seconds: float = 10.0) -> DelayedPublisher:
+    def start(self, *, lock_seconds: float = 10.0) -> DelayedPublisher:
         """Return one that runs."""
-        mover = DelayedPublisher(self._services, lease_seconds=lease_seconds)
-        self._stack.callback(mover.stop, 0.5)
-        mover.start()
-        return mover
+        delayed = DelayedPublisher(self._services, lock_seconds=lock_seconds)
+        self._stack.callback(delayed.stop, 0.5)
+        delayed.start()
+        return delayed
 
 
 def is_empty(services: Services) -> bool:
@@ -89,14 +89,14 @@ def is_empty(services: Services) -> bool:
 
 
 def test_due_messages_are_published_once(
-    services: Services, publisher: Publisher, movers: Movers
+    services: Services, publisher: Publisher, starter: Starter
 ) -> None:
     """Whatever the number of workers; then nothing is left of them."""
     messages = [{"data": n, "attributes": {"a": "b"}, "ordering_key": "c"} for n in range(1_200)]
     services.sync_pubsub().publish_many(TOPIC, messages, delay=0)
 
     for _ in range(3):
-        movers.start()
+        starter.start()
 
     wait_until(lambda: is_empty(services))
     assert sorted(int(message.data) for message in publisher.sent) == list(range(1_200))
@@ -104,11 +104,11 @@ def test_due_messages_are_published_once(
 
 
 def test_message_that_is_added_here_is_seen_at_once(
-    services: Services, publisher: Publisher, movers: Movers, monkeypatch: pytest.MonkeyPatch
+    services: Services, publisher: Publisher, starter: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The mover of the same process does not wait for its next look."""
+    """The delayed publisher of the same process does not wait for its next look."""
     monkeypatch.setattr("convotic_celery.runtime.schedule.delayed_publisher.IDLE_SECONDS", 60.0)
-    movers.start()
+    starter.start()
 
     for number in range(20):
         services.sync_pubsub().publish(TOPIC, data=number, delay=0)
@@ -118,12 +118,12 @@ def test_message_that_is_added_here_is_seen_at_once(
 
 
 def test_unconfirmed_publish_is_not_repeated(
-    services: Services, publisher: Publisher, movers: Movers
+    services: Services, publisher: Publisher, starter: Starter
 ) -> None:
-    """While it is under way its lease is renewed, so that no other mover takes it."""
+    """While it is under way its lock is renewed, so that no other one takes it."""
     publisher.answer = None
-    movers.start(lease_seconds=0.3)
-    movers.start(lease_seconds=0.3)
+    starter.start(lock_seconds=0.3)
+    starter.start(lock_seconds=0.3)
     services.sync_pubsub().publish(TOPIC, data=1, delay=0)
     wait_until(lambda: publisher.futures)
 
@@ -133,15 +133,15 @@ def test_unconfirmed_publish_is_not_repeated(
     wait_until(lambda: is_empty(services))
 
 
-def test_killed_movers_messages_are_published_by_another(
-    services: Services, publisher: Publisher, movers: Movers
+def test_killed_publishers_messages_are_published_by_another(
+    services: Services, publisher: Publisher, starter: Starter
 ) -> None:
-    """Once its lease is over."""
+    """Once its lock is over."""
     services.sync_pubsub().publish(TOPIC, data=1, delay=0)
-    taken = services.sync_schedule.take_due("killed", limit=1, lease_seconds=0.2)
+    taken = services.sync_schedule.take_due("killed", limit=1, lock_seconds=0.2)
     assert len(taken.messages) == 1
 
-    movers.start()
+    starter.start()
 
     wait_until(lambda: is_empty(services))
     assert [message.data for message in publisher.sent] == [b"1"]
@@ -150,13 +150,13 @@ def test_killed_movers_messages_are_published_by_another(
 def test_refused_message_waits_and_is_told_once(
     services: Services,
     publisher: Publisher,
-    movers: Movers,
+    starter: Starter,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It neither vanishes nor is tried in a circle, and goes when it can; it can be cancelled."""
     publisher.answer = TopicHasNoSubscription(TOPIC)
     first, second = services.sync_pubsub().publish_many(TOPIC, [{"data": 1}, {"data": 2}], delay=0)
-    movers.start()
+    starter.start()
     wait_until(lambda: len(publisher.sent) >= 2)
 
     never(lambda: len(publisher.sent) > 2, for_=0.5)
@@ -171,7 +171,7 @@ def test_refused_message_waits_and_is_told_once(
 
 
 def test_error_of_the_publisher_itself_is_no_end(
-    services: Services, publisher: Publisher, movers: Movers, monkeypatch: pytest.MonkeyPatch
+    services: Services, publisher: Publisher, starter: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as a broker that can't be reached when the first message is due."""
 
@@ -181,7 +181,7 @@ def test_error_of_the_publisher_itself_is_no_end(
 
     monkeypatch.setattr(publisher, "publish", publish)
     services.sync_pubsub().publish(TOPIC, data=1, delay=0)
-    movers.start()
+    starter.start()
 
     wait_until(lambda: is_empty(services))
     assert len(publisher.sent) == 1
@@ -198,13 +198,13 @@ def send(services: Services, count: int) -> None:
 def test_announcement_without_a_topic_is_dropped(
     services: Services,
     publisher: Publisher,
-    movers: Movers,
+    starter: Starter,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Nobody listens; it is told once, and not asked each time."""
     caplog.set_level(logging.INFO)
     publisher.answer = TopicHasNoSubscription("sent")
-    movers.start()
+    starter.start()
 
     send(services, 1)
     wait_until(lambda: is_empty(services))
@@ -218,11 +218,11 @@ def test_announcement_without_a_topic_is_dropped(
 
 
 def test_announcement_survives_a_broker_that_is_away(
-    services: Services, publisher: Publisher, movers: Movers
+    services: Services, publisher: Publisher, starter: Starter
 ) -> None:
     """Only a missing topic drops it."""
     publisher.answer = ConnectionError("away")
-    movers.start()
+    starter.start()
     send(services, 1)
     wait_until(lambda: publisher.sent)
 
@@ -235,7 +235,7 @@ def test_announcement_survives_a_broker_that_is_away(
 def test_store_that_is_away_is_told_once_and_found_again(
     services: Services,
     publisher: Publisher,
-    movers: Movers,
+    starter: Starter,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -251,14 +251,14 @@ def test_store_that_is_away_is_told_once_and_found_again(
         raise StoreUnavailable("The store does not answer: away")
 
     publisher.answer = None
-    movers.start(lease_seconds=0.2)
+    starter.start(lock_seconds=0.2)
     services.sync_pubsub().publish(TOPIC, data=1, delay=0)
     wait_until(lambda: publisher.futures)
     with monkeypatch.context() as away:
         for name in ("take_due", "settle", "renew"):
             away.setattr(services.sync_schedule, name, unavailable)
         publisher.futures[0].set_result("17")
-        wait_until(lambda: len(attempts) > 6)  # longer than the lease
+        wait_until(lambda: len(attempts) > 6)  # longer than the lock
 
     wait_until(lambda: is_empty(services))
     wait_until(lambda: "The store is back" in caplog.text)
@@ -268,16 +268,16 @@ def test_store_that_is_away_is_told_once_and_found_again(
 
 
 def test_stop_waits_for_what_is_under_way(
-    services: Services, publisher: Publisher, movers: Movers
+    services: Services, publisher: Publisher, starter: Starter
 ) -> None:
     """And takes nothing more; stopping twice or before the start is allowed."""
     publisher.answer = None
-    mover = movers.start()
+    delayed = starter.start()
     services.sync_pubsub().publish(TOPIC, data=1, delay=0)
     wait_until(lambda: publisher.futures)
-    thread = mover._thread
+    thread = delayed._thread
     assert thread is not None
-    mover.stop(0)
+    delayed.stop(0)
     services.sync_pubsub().publish(TOPIC, data=2, delay=0)
     assert thread.is_alive()
 
@@ -285,9 +285,9 @@ def test_stop_waits_for_what_is_under_way(
 
     thread.join(PATIENCE)
     assert not thread.is_alive()
-    mover.stop()
-    mover.start()
-    assert mover._thread is None
+    delayed.stop()
+    delayed.start()
+    assert delayed._thread is None
     DelayedPublisher(services).stop()
     (left,) = services.sync_schedule.take_due("other", limit=9).messages
     assert left.message.data == b"2"

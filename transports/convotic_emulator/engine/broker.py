@@ -191,7 +191,7 @@ class Broker:
         subscription.state.reload()
 
     def copy(self, subscription: Subscription, snapshot: Snapshot) -> Iterator[None]:
-        """Fill a new snapshot, a slice at a time; give up if one of the two is gone.
+        """Fill a new snapshot, a slice at a time; stop if one of the two is gone.
 
         What is acknowledged meanwhile may be in it. It gets what is published from now on anyway.
         """

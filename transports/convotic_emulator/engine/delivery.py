@@ -58,7 +58,7 @@ class Waiter:
         return False
 
     def refuse(self, error: Exception) -> None:
-        """Hear that there will be nothing."""
+        """Take note that there will be no message."""
         if not self.result.done():
             self.result.set_exception(error)
 
@@ -165,7 +165,7 @@ class Dispatcher:
                 continue
             messages: list[Message] = []
             consumer = waiter.consumer
-            #: While others wait, a silent one gets one message, and no more until it reacts.
+            #: While others wait, a silent one gets one message, and the next when it reacts.
             is_probed = consumer.is_silent and is_live
             if consumer.has_room() and not (is_probed and consumer.held_messages):
                 waiting = state.backlog.waiting_units() if turn > 1 else 0

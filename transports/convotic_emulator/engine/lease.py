@@ -15,13 +15,13 @@ _MIN_DEAD_TIMERS = 1024
 
 
 class Consumer:
-    """Who takes messages: a stream, or one pull. Counts what it holds, for flow control.
+    """A taker of messages: a stream, or one pull. Counts what it holds, for flow control.
 
     A limit of 0 or less is none (https://cloud.google.com/pubsub/docs/flow-control-messages).
     A message whose lease ends is no longer counted, even if the client still works on it.
 
     ``is_silent`` once a lease has lapsed and nothing was heard of the consumer since the delivery:
-    its client is frozen, or gone without a word. Others come first then.
+    its client is frozen, or gone without a word. Then others come first.
     """
 
     __slots__ = (
@@ -63,7 +63,7 @@ class Take:
 
 
 class Timed(Protocol):
-    """Something that happens at a time; not ``live`` when it need not happen any more."""
+    """Something that happens at a time; not ``live`` once it need not happen."""
 
     @property
     def live(self) -> int:

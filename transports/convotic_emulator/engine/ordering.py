@@ -118,7 +118,7 @@ class OrderingQueues:
         self, number: int, rows: Backlogs, timers: Timers, wake: Callable[[], None]
     ) -> None:
         self.queues: dict[str, OrderingQueue] = {}
-        #: Those with something to deliver: to anybody, or to the consumer whose run is open.
+        #: Those with something to deliver: to any consumer, or to the one whose run is open.
         self.free: OrderedDict[str, OrderingQueue] = OrderedDict()
         self.held: dict[Holder, OrderedDict[str, OrderingQueue]] = {}
         self._number = number

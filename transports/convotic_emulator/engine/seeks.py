@@ -1,6 +1,6 @@
 """Seeks and snapshots of large backlogs, in slices: other requests run in between.
 
-A client that gives up waiting does not end them. A subscription has one at a time.
+A client that stops waiting does not end them. A subscription has one at a time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Seeks:
             self._start(self._resume(subscription, seek))
 
     def stop(self) -> None:
-        """Leave off; seeks go on when the data file is opened again."""
+        """Stop; seeks go on when the data file is opened again."""
         for task in self._tasks:
             task.cancel()
 

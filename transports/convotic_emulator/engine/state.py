@@ -293,7 +293,7 @@ class SubscriptionState:
     def _revive(self, seq: int, generation: int) -> Message | None:
         """Make a lapsed message outstanding again, under its old ack id."""
         if self.rules.ordered:
-            return None  # the run that it failed in may have been given up because of it
+            return None  # its run may have been closed because it failed
         message = self.backlog.unqueue(seq, generation)
         if message is not None:
             message.generation = generation

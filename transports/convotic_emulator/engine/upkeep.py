@@ -49,7 +49,7 @@ class Upkeep:
         self.maintain()
 
     def stop(self) -> None:
-        """Leave off for good."""
+        """Stop for good."""
         self._is_stopped = True
         for handle in (self._maintenance, self._sweep_timer):
             if handle is not None:

@@ -33,7 +33,7 @@ Http1: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaita
 _SLICE_SECONDS = 0.001
 #: What may wait to be sent, beyond asyncio's own mark, before we stop reading.
 _MAX_UNSENT_BYTES = 1 << 20
-#: How long a client of HTTP/1.1 that sends no more may wait; most such have gone.
+#: How long a client of HTTP/1.1 that has stopped sending may wait; most such have gone.
 _HALF_CLOSED_SECONDS = 1.0
 _ADVICE = b"This port speaks gRPC, over HTTP/2 without TLS.\n"
 #: For a browser, or curl.
@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         self._owner.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel what nobody waits for any more."""
+        """Cancel what has become pointless."""
         self._transport = None
         self._owner.remove(self)
         if self._next_slice is not None:
@@ -267,7 +267,7 @@ class Connection(asyncio.Protocol):
         return self.is_paused and len(self._unsent) > _MAX_UNSENT_BYTES
 
     def _abort_after(self, seconds: float | None) -> None:
-        """Disconnect the client unless it mends its ways in time; None: it has."""
+        """Disconnect the client unless it reads in time; None: it does."""
         if seconds is not None and self._abort_timer is None:
             self._abort_timer = self._loop.call_later(seconds, self.abort)
         elif seconds is None and self._abort_timer is not None:

@@ -317,7 +317,7 @@ class Http2(Sender):
             self._refuse_priority(stream)
 
     def _refuse_priority(self, stream: int) -> None:
-        """Refuse what RFC 7540, section 5.3.1, forbade; RFC 9113 has priorities no more."""
+        """Refuse what RFC 7540, section 5.3.1, forbade; RFC 9113 has dropped priorities."""
         raise ProtocolError(ErrorCode.PROTOCOL_ERROR, f"stream {stream} depends on itself")
 
     def _on_reset(self, _flags: int, stream: int, _payload: bytes) -> None:

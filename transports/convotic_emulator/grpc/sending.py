@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Outlet", "Sender"]
 
-#: A handler makes no more answers for a connection while so much waits to be sent on it.
+#: A handler makes no further answers for a connection while so much waits to be sent on it.
 _MAX_UNSENT_BYTES = 8 << 20
 _HAVE_READ = b"have you"
-#: A client answers a PING at once unless it is stopped; then nobody waits for it.
+#: A client answers a PING at once unless it is stopped; that is not waited for.
 _READ_SECONDS = 0.1
 
 

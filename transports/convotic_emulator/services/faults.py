@@ -86,7 +86,7 @@ class Faults:
         self._end_forbidden_streams()
 
     def allow(self, resource: str) -> None:
-        """Take back :meth:`deny`."""
+        """Undo :meth:`deny`."""
         with self._lock:
             self._denied.pop(resource, None)
 
@@ -177,7 +177,7 @@ class Faults:
             self._delays += [seconds] * messages
 
     def clear(self) -> None:
-        """Let everything go well again."""
+        """End all faults."""
         with self._lock:
             self._outages.clear()
             self._denied.clear()

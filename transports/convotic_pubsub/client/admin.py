@@ -52,7 +52,7 @@ _FIELDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """One role of an IAM policy and who has it."""
+    """One role of an IAM policy and its members."""
 
     role: str
     members: frozenset[str]
@@ -211,12 +211,12 @@ class Admin:
             subscription,
         )
 
-    # -- who may ----------------------------------------------------------------------------------
+    # -- access ----------------------------------------------------------------------------------
 
     def missing_permissions(self, resource: str, permissions: Collection[str]) -> set[str]:
         """Return which of some permissions these credentials lack on a topic or subscription.
 
-        The service may take some minutes to know of a change. Nobody has any on what does not
+        The service may take some minutes to know of a change. There are none on what does not
         exist. Needs no permission itself.
         """
         request = iam.TestIamPermissionsRequest(resource=resource, permissions=sorted(permissions))

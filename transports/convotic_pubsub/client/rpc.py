@@ -92,7 +92,7 @@ class Rpc:
         return call(request, timeout=timeout, metadata=[routing_header("topic", path)])
 
     def list_topics(self, project: str, timeout: float = 10) -> Any:
-        """List at most one topic: a cheap call that shows who answers."""
+        """List at most one topic: a cheap call that shows whether a server answers, and which."""
         call = self._unary("Publisher", "ListTopics", pb.ListTopicsRequest, pb.ListTopicsResponse)
         request = pb.ListTopicsRequest(project=f"projects/{project}", page_size=1)
         return call(request, timeout=timeout, metadata=[routing_header("project", request.project)])
