@@ -73,7 +73,7 @@ class AsyncSchedule:
     async def take_due(
         self, token: str, *, limit: int, lock_seconds: float = scheduled.LOCK_SECONDS
     ) -> DueMessages:
-        """Take up to ``limit`` messages that are due; no other publisher gets them for ``lock_seconds``.
+        """Take up to ``limit`` due messages; no other publisher gets them for ``lock_seconds``.
 
         ``token`` names the delayed publisher, which is to :meth:`settle`, :meth:`postpone` or
         :meth:`renew` them.
