@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from convotic_celery.app import ConvoticApp
     from convotic_celery.sdk.handler import HandlerDefinition
 
-__all__ = ["find_handler", "tell_workers"]
+__all__ = ["find_handler", "notify_workers"]
 
 
 def find_handler(definitions: Iterable[HandlerDefinition], name: str) -> HandlerDefinition:
@@ -39,7 +39,7 @@ def find_handler(definitions: Iterable[HandlerDefinition], name: str) -> Handler
     raise click.BadParameter(f"there is no handler {name!r}; {hint}", param_hint="HANDLER")
 
 
-def tell_workers(
+def notify_workers(
     app: ConvoticApp,
     handler: HandlerDefinition,
     command: Literal["pause_handler", "resume_handler"],

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from convotic_celery.cli.fleet import find_handler, tell_workers
+from convotic_celery.cli.fleet import find_handler, notify_workers
 from convotic_celery.cli.options import HANDLER, examples, json_option, open_app, timeout_option
 
 __all__ = ["command"]
@@ -30,4 +30,4 @@ def command(handler: str | None, timeout: float, as_json: bool) -> int:
         definition = find_handler(app.definitions, handler)
         # First: a worker that starts now gets no order, but reads this.
         app.pauses.add(definition.queue)
-        return tell_workers(app, definition, "pause_handler", timeout=timeout, as_json=as_json)
+        return notify_workers(app, definition, "pause_handler", timeout=timeout, as_json=as_json)

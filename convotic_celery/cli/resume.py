@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from convotic_celery.cli.fleet import find_handler, tell_workers
+from convotic_celery.cli.fleet import find_handler, notify_workers
 from convotic_celery.cli.options import HANDLER, examples, json_option, open_app, timeout_option
 
 __all__ = ["command"]
@@ -22,4 +22,4 @@ def command(handler: str, timeout: float, as_json: bool) -> int:
     with open_app() as app:
         definition = find_handler(app.definitions, handler)
         app.pauses.remove(definition.queue)
-        return tell_workers(app, definition, "resume_handler", timeout=timeout, as_json=as_json)
+        return notify_workers(app, definition, "resume_handler", timeout=timeout, as_json=as_json)

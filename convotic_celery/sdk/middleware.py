@@ -19,7 +19,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convotic_celery.errors import ModuleError
-from convotic_celery.sdk.returned import check_returned
 
 if TYPE_CHECKING:
     from convotic_celery.sdk.http import RouteRequest, RouteResponse
@@ -29,11 +28,12 @@ __all__ = [
     "RouteMiddleware",
     "WorkerMiddleware",
     "check_middleware",
+    "check_returned",
     "compose_async",
     "compose_sync",
+    "report_error_async",
+    "report_error_sync",
     "settle",
-    "tell_error_async",
-    "tell_error_sync",
 ]
 
 _HOOKS = ("before", "after", "on_error")
@@ -134,7 +134,7 @@ def compose_sync(
     return call
 
 
-async def tell_error_async(
+async def report_error_async(
     middleware: Sequence[WorkerMiddleware],
     message: WorkerMessage[Any],
     ctx: Any,
@@ -145,13 +145,13 @@ async def tell_error_async(
         await settle(each.on_error(message, ctx, error))
 
 
-def tell_error_sync(
+def report_error_sync(
     middleware: Sequence[WorkerMiddleware],
     message: WorkerMessage[Any],
     ctx: Any,
     error: Exception,
 ) -> None:
-    """Do what :func:`tell_error_async` does, for a plain handler."""
+    """Do what :func:`report_error_async` does, for a plain handler."""
     for each in reversed(middleware):
         each.on_error(message, ctx, error)
 
@@ -160,3 +160,22 @@ async def settle(result: Awaitable[None] | None) -> None:
     """Await what a hook has returned, if it is async."""
     if result is not None:
         await result
+
+
+def check_returned(returned: object) -> None:
+    """Raise TypeError if a handler's return value shows that its work was not done.
+
+    Otherwise the message would be acknowledged. Such values are a coroutine that was never awaited
+    (from a plain function, or a decorator), and an outcome that was returned instead of raised.
+    """
+    if returned is None:
+        return
+    if inspect.isawaitable(returned):
+        if inspect.iscoroutine(returned):
+            returned.close()
+        raise TypeError(
+            f"the handler returned a {type(returned).__name__} that was never awaited: make the "
+            "handler an async def and await it there. A decorator must be async def, too."
+        )
+    if isinstance(returned, BaseException):
+        raise TypeError(f"the handler returned {returned!r} instead of raising it.")

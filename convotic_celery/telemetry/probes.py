@@ -127,11 +127,11 @@ class WorkerProbes:
             if not session.vitals().is_alive:
                 yield "its thread has ended"
                 continue
-            session.post(self._note_answer, session)
+            session.post(self._record_answer, session)
             if now - answered_at > _IO_SECONDS:
                 yield f"it has not turned for {now - answered_at:.0f} s"
 
-    def _note_answer(self, session: Session) -> None:
+    def _record_answer(self, session: Session) -> None:
         self._answered_at[session] = self._clock()
 
     def _overdue_slots(self) -> Iterator[str]:

@@ -79,11 +79,6 @@ class Difference:
     existing: object
     wanted: object
 
-    @property
-    def is_changeable(self) -> bool:
-        """Whether Pub/Sub can change it in place."""
-        return self.setting not in FIXED_FIELDS
-
     def __str__(self) -> str:
         shown = (_shown(self.setting, value) for value in (self.existing, self.wanted))
         return "{} is {}, wanted {}".format(self.setting, *shown)

@@ -20,7 +20,7 @@ from convotic_celery.runtime.delivery.settlement import Deferred
 from convotic_celery.runtime.execution.coroutine import explain_cancellation
 from convotic_celery.runtime.execution.deadline import RunDeadline
 from convotic_celery.sdk.batch import BatchFailed
-from convotic_celery.sdk.returned import check_returned
+from convotic_celery.sdk.middleware import check_returned
 
 if TYPE_CHECKING:
     from convotic_celery.runtime.execution.invoke import CallHandler, Execution

@@ -26,8 +26,12 @@ from convotic_celery.runtime.execution.dead_letter_hook import (
     describe,
 )
 from convotic_celery.sdk.message import WorkerMessage
-from convotic_celery.sdk.middleware import compose_async, tell_error_async, tell_error_sync
-from convotic_celery.sdk.returned import check_returned
+from convotic_celery.sdk.middleware import (
+    check_returned,
+    compose_async,
+    report_error_async,
+    report_error_sync,
+)
 
 if TYPE_CHECKING:
     from convotic_celery.runtime.delivery.attempts import AttemptLog
@@ -213,7 +217,7 @@ async def _call_async(execution: Execution, step: CallHandler) -> None:
             await _call_until_deadline(definition, step.message, ctx, step.deadline)
     except Exception as error:
         async with asyncio.timeout(max(1.0, definition.options.deadline_grace / 2)):
-            await tell_error_async(definition.middleware, step.message, ctx, error)
+            await report_error_async(definition.middleware, step.message, ctx, error)
         raise
 
 
@@ -277,15 +281,15 @@ def _call_sync(execution: Execution, step: CallHandler) -> None:
         check_returned(definition.call(step.message, ctx))
     except SoftTimeLimitExceeded as stopped:
         error = AckDeadlineExceeded(definition.queue, step.deadline.granted_seconds)
-        tell_error_sync(definition.middleware, step.message, ctx, error)
+        report_error_sync(definition.middleware, step.message, ctx, error)
         raise error from stopped
     except GeneratorExit as raised:
         # What closes the steps of a run is a GeneratorExit too, and passes through them.
         exited = HandlerExited(f"the handler raised {error_type(raised)}({error_text(raised)})")
-        tell_error_sync(definition.middleware, step.message, ctx, exited)
+        report_error_sync(definition.middleware, step.message, ctx, exited)
         raise exited from raised
     except Exception as error:
-        tell_error_sync(definition.middleware, step.message, ctx, error)
+        report_error_sync(definition.middleware, step.message, ctx, error)
         raise
     finally:
         earlier.var.reset(earlier)

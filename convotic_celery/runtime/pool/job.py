@@ -146,17 +146,17 @@ class Job(Run):
 
     def succeed(self, result: Any) -> None:
         """Report what the target returned."""
-        if self._tell_once():
+        if self._report_once():
             self._call(self._on_result, result)
 
     def fail(self, error: BaseException) -> None:
         """Report an error of the target; a task's own stays inside Celery's tracer."""
-        if self._tell_once():
+        if self._report_once():
             self._call(self._on_error, _exception_info(error))
 
     def return_unrun(self) -> None:
         """Return a job that never began, so that its message is delivered to another worker."""
-        if not self._tell_once():
+        if not self._report_once():
             return
         request: Any = getattr(self._on_result, "__self__", None)
         if hasattr(request, "return_unrun"):
@@ -181,11 +181,11 @@ class Job(Run):
         if self.task is not None:
             self.stop_reason = "hard_limit"
             self.stopped_at = time.monotonic()
-            if self._tell_once():
+            if self._report_once():
                 self._call(self._on_timeout, False, self.hard_limit_seconds)
             self.task.cancel()
 
-    def _tell_once(self) -> bool:
+    def _report_once(self) -> bool:
         try:
             return self._untold.pop()
         except IndexError:

@@ -103,9 +103,9 @@ class LoopTracer:
                 await task.run_on_loop(task_id, request, args[0])
             except Exception as error:  # noqa: BLE001 - noted for Celery
                 state, returned = _state_of(error), error
-                return True, self._note_end(state, error), None
+                return True, self._record_end(state, error), None
             state, seconds = states.SUCCESS, time.monotonic() - began
-            self._note_success(task_id, request, seconds)
+            self._record_success(task_id, request, seconds)
             return False, "None", seconds
         finally:
             try:
@@ -136,7 +136,7 @@ class LoopTracer:
         TASKS.push(self._task)
         self._requests.push(context)
 
-    def _note_success(self, task_id: str, request: dict[str, Any], seconds: float) -> None:
+    def _record_success(self, task_id: str, request: dict[str, Any], seconds: float) -> None:
         if signals.task_success.receivers:
             signals.task_success.send(sender=self._task, result=None, runtime=seconds)
         if self._logs_success:
@@ -152,7 +152,7 @@ class LoopTracer:
                 },
             )
 
-    def _note_end(self, state: str, error: Exception) -> ExceptionInfo:
+    def _record_end(self, state: str, error: Exception) -> ExceptionInfo:
         """Report an error, which is being handled, to log, signals and backend."""
         info, context = trace.TraceInfo(state, error), self._requests.top
         try:

@@ -113,9 +113,9 @@ class DelayedPublisher:
             self._changed.clear()
             try:
                 pause = self._turn()
-                self._note_store(None)
+                self._record_store(None)
             except StoreUnavailable as error:
-                self._note_store(error)
+                self._record_store(error)
                 pause = STORE_AWAY_SECONDS
             except Exception:
                 logger.exception("Delayed messages could not be moved; it is tried again")
@@ -163,9 +163,9 @@ class DelayedPublisher:
             except Exception as error:  # noqa: BLE001 - as if the future had it
                 future = Future()
                 future.set_exception(error)
-        future.add_done_callback(partial(self._note_answer, message))
+        future.add_done_callback(partial(self._record_answer, message))
 
-    def _note_answer(self, message: ScheduledMessage, future: Future[str]) -> None:
+    def _record_answer(self, message: ScheduledMessage, future: Future[str]) -> None:
         self._answered.append((message, future))
         self._changed.set()
 
@@ -178,7 +178,7 @@ class DelayedPublisher:
         for message, future in self._unsettled:
             error = future.exception()
             if error is None or (message.is_optional and isinstance(error, _NO_TOPIC)):
-                self._note_topic(message, error)
+                self._record_topic(message, error)
                 published.append(message.id)
             else:
                 failed.append((message, error))
@@ -211,7 +211,7 @@ class DelayedPublisher:
             )
         self._services.sync_schedule.postpone(self._token, message, pause, is_certain=is_refused)
 
-    def _note_topic(self, message: ScheduledMessage, error: BaseException | None) -> None:
+    def _record_topic(self, message: ScheduledMessage, error: BaseException | None) -> None:
         topic = message.message.topic
         if error is None:
             if topic in self._troubled:
@@ -229,7 +229,7 @@ class DelayedPublisher:
             )
             self._renewed_at = time.monotonic()
 
-    def _note_store(self, error: StoreUnavailable | None) -> None:
+    def _record_store(self, error: StoreUnavailable | None) -> None:
         if error is not None and not self._store_is_away:
             logger.warning("Delayed messages wait: %s", error)
         elif error is None and self._store_is_away:

@@ -1,7 +1,7 @@
 """Handlers that are paused: :class:`Pauses`, in the store for all workers and in each of them.
 
 ``convotic pause`` writes it down for workers that start later, and tells those that run
-(``pause_commands.py``).
+(``commands.py``).
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ are restarted, as for a deploy, the ids would be forgotten.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import threading
 import time
@@ -69,11 +68,10 @@ class Revokes:
             )
 
     def recall(self) -> None:
-        """Have this worker know what was revoked before it started, and note more. Raises nothing.
+        """Have this worker know what was revoked before it started. Raises nothing.
 
         To be called before its consumer starts.
         """
-        importlib.import_module("convotic_celery.runtime.worker.revoke_commands")
         oldest = str(int(time.time() - state.REVOKE_EXPIRES))
         try:
             merge: Any = state.merge_revoked  # type: ignore[attr-defined]  # not in celery-types

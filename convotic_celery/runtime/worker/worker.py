@@ -29,7 +29,7 @@ from convotic_celery.runtime.execution.task import HandlerTask
 from convotic_celery.runtime.pool.gc_tuning import tune_gc
 from convotic_celery.runtime.pool.pool import TaskPool
 from convotic_celery.runtime.schedule.delayed_publisher import DelayedPublisher
-from convotic_celery.runtime.worker import pause_commands
+from convotic_celery.runtime.worker import commands
 from convotic_celery.runtime.worker.banner import describe_start
 from convotic_celery.runtime.worker.last_runs import LastRuns
 from convotic_celery.runtime.worker.run_lines import RunLines
@@ -49,7 +49,7 @@ __all__ = ["HandlerWorker"]
 logger = logging.getLogger(__name__)
 
 #: Imported for what it registers.
-_COMMANDS = pause_commands
+_COMMANDS = commands
 
 _GREEN_POOLS = frozenset({"celery.concurrency.gevent", "celery.concurrency.eventlet"})
 

@@ -22,7 +22,7 @@ from convotic_celery import (
     WorkflowRun,
 )
 from convotic_celery.errors import DuplicateHandler, HandlerSignatureError, ModuleError
-from convotic_celery.sdk.returned import check_returned
+from convotic_celery.sdk.middleware import check_returned
 
 
 class NoPayload:

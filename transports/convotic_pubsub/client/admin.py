@@ -254,25 +254,15 @@ class Admin:
 
     def copy_policy(self, source: str, target: str) -> None:
         """Give a new resource the bindings of another."""
-        policy = self._policy(source)
-        if policy.bindings:
-            self.set_policy(target, policy.SerializeToString())
-
-    def read_policy(self, resource: str) -> bytes:
-        """Return a resource's policy, for :meth:`set_policy`; b"" if it has no binding."""
-        policy = self._policy(resource)
-        return bytes(policy.SerializeToString()) if policy.bindings else b""
-
-    def set_policy(self, resource: str, policy: bytes) -> None:
-        """Give a resource a policy that was read before, of itself or of another."""
-        kept = iam.Policy.FromString(policy)
+        kept = self._policy(source)
 
         def copy(current: Any) -> None:
             etag = current.etag
             current.CopyFrom(kept)
             current.etag = etag
 
-        self._change_policy(resource, copy)
+        if kept.bindings:
+            self._change_policy(target, copy)
 
     def _policy(self, resource: str) -> Any:
         request = iam.GetIamPolicyRequest(resource=resource)

@@ -215,11 +215,11 @@ class Puller:
             call.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             messages = await call
-            self._note_life()
+            self._record_life()
             for message in messages:
                 subscription.receive(message, stream)
 
-    def _note_life(self) -> None:
+    def _record_life(self) -> None:
         self.heard_at = self._clock()
         self.silent_since = 0.0
         if self.trouble:
@@ -326,13 +326,13 @@ class Puller:
     async def _read(self, call: Any, stream: PullStream) -> None:
         """Hand on what the stream brings, until its end."""
         while (response := await call.read()) is not _EOF:
-            self._note_life()
+            self._record_life()
             for message in response.received_messages:
                 self._subscription.receive(message, stream)
             if stream.asked_at:
-                self._note_answer(stream, is_empty=not response.received_messages)
+                self._record_answer(stream, is_empty=not response.received_messages)
 
-    def _note_answer(self, stream: PullStream, *, is_empty: bool) -> None:
+    def _record_answer(self, stream: PullStream, *, is_empty: bool) -> None:
         """Take what came after a heartbeat as its answer; an empty one can be nothing else."""
         if is_empty and self._clock() - stream.asked_at < _ANSWER_SECONDS:
             self._broker.answers_heartbeats = True

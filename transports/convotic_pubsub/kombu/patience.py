@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["is_retried", "note_retries"]
+__all__ = ["is_retried", "record_retries"]
 
 _retried: ContextVar[bool] = ContextVar("convotic_pubsub_retried", default=False)
 
@@ -24,7 +24,7 @@ def is_retried() -> bool:
     return _retried.get()
 
 
-def note_retries(connection: Any) -> None:
+def record_retries(connection: Any) -> None:
     """Have :func:`is_retried` know of what is called through ``connection.ensure``. Idempotent."""
     ensure = getattr(connection, "ensure", None)
     if ensure is None or getattr(ensure, "notes_retries", False):

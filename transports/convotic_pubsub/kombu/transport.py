@@ -20,7 +20,7 @@ from convotic_pubsub.errors import (
 from convotic_pubsub.kombu.channel import Channel, QueuedMessage
 from convotic_pubsub.kombu.inbox import Inbox
 from convotic_pubsub.kombu.integrations import install, on_worker_stopping
-from convotic_pubsub.kombu.patience import note_retries
+from convotic_pubsub.kombu.patience import record_retries
 from convotic_pubsub.options import parse_options
 from convotic_pubsub.registry import open_session
 
@@ -67,7 +67,7 @@ class Transport(virtual.Transport):
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
         install()
-        note_retries(client)
+        record_retries(client)
         self.session: Session
         self.inbox: Inbox[QueuedMessage] = Inbox()
         self._hub: Any = None

@@ -1,4 +1,7 @@
-"""Celery's ``revoke`` and ``terminate``, which also note the ids in the store. In workers only."""
+"""Remote control of workers: what ``convotic pause`` and ``resume`` send, and Celery's revokes.
+
+Imported in workers only, for what it registers.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,22 @@ from celery.utils.functional import maybe_list
 from celery.worker import control
 from celery.worker.control import control_command
 
-__all__ = ["revoke", "terminate"]
+__all__ = ["pause_handler", "resume_handler", "revoke", "terminate"]
 
 _celery: Any = control
 _revoke, _terminate = _celery.revoke, _celery.terminate
+
+
+@control_command(args=[("queue", str)], signature="<queue>")
+def pause_handler(state: Any, queue: str, **_: Any) -> dict[str, str]:
+    """Stop pulling a handler's messages; `convotic pause` also tells workers that start later."""
+    return {"ok": state.app.pauses.pause(state.consumer, queue)}
+
+
+@control_command(args=[("queue", str)], signature="<queue>")
+def resume_handler(state: Any, queue: str, **_: Any) -> dict[str, str]:
+    """Pull a paused handler's messages again, as `convotic resume` does."""
+    return {"ok": state.app.pauses.resume(state.consumer, queue)}
 
 
 @control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
