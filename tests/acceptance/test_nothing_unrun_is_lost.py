@@ -119,7 +119,7 @@ def test_handlers_with_a_key_wait_for_a_store_that_answers_with_errors(
 
 
 @pytest.mark.crash(
-    11, "the broker or the store is away for a while", lost="nothing", repeated="perhaps"
+    11, "the broker or the store is unavailable for a while", lost="nothing", repeated="perhaps"
 )
 def test_failures_of_an_outage_are_failures_and_no_losses(stage: Stage, admin: Any) -> None:
     """Four runs with max_retries=3, half of them while the store refuses writes."""

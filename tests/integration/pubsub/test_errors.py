@@ -73,7 +73,7 @@ def test_a_refused_pull_is_said_once_and_ends_by_itself(
 
 
 @pytest.mark.crash(
-    11, "the broker or the store is away for a while", lost="nothing", repeated="perhaps"
+    11, "the broker or the store is unavailable for a while", lost="nothing", repeated="perhaps"
 )
 def test_a_quota_and_an_unavailable_service_are_waited_for(
     faulty: FaultyServer, harness: MakeHarness, caplog: pytest.LogCaptureFixture
