@@ -119,7 +119,7 @@ def end_servers(folder: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def leave_celery_as_it_was() -> Iterator[None]:
-    """Give each test Celery's global state anew: apps, requests, revoked ids, leave to wait."""
+    """Give each test a fresh global state of Celery: apps, requests, revoked ids, leave to wait."""
     state: Any = celery_state
     default, current = state.default_app, state._tls.current_app
     yield

@@ -91,6 +91,6 @@ class Dev:
         os.write(self._terminal, f"{text}\n".encode())
 
     def _read(self) -> None:
-        with suppress(OSError):  # how Linux says that nobody has the other end any more
+        with suppress(OSError):  # how Linux says that the other end is closed
             while chunk := os.read(self._terminal, 65536):
                 self._text += chunk.decode(errors="replace")

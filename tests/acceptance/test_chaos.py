@@ -27,7 +27,7 @@ FAULTS = (
 
 @pytest.mark.timeout(420)
 def test_nothing_is_lost_or_given_up_unrun(tmp_path: Path) -> None:
-    """Whatever breaks, each confirmed message is processed, or given up after it ran."""
+    """Whatever breaks, each confirmed message is processed, or dead-lettered after it ran."""
     figures = tmp_path / "figures.json"
     options = ("--seconds", "54", "--each", "5", "--rate", "20", "--json", str(figures))
     command = [sys.executable, "-m", "tests.chaos", *options, "--faults", ",".join(FAULTS)]

@@ -27,7 +27,7 @@ def test_publish_reaches_a_running_worker(stage: Stage) -> None:
 
 
 def test_publish_to_an_unknown_topic_is_one_line(embedded_stage: Stage) -> None:
-    """A topic that nobody subscribes to is refused with one line and exit code 1."""
+    """A topic without subscriptions is refused with one line and exit code 1."""
     done = convotic(embedded_stage, "publish", "custom.order.new", "{}")
 
     assert done.returncode == 1

@@ -54,7 +54,7 @@ FOCUS_SCRIPT = """
 
 @contextmanager
 def run_dashboard(stage: Stage, *options: str, **environment: str) -> Iterator[str]:
-    """Run ``convotic dashboard`` on a free port; yield its address once it is told."""
+    """Run ``convotic dashboard`` on a free port; yield its address once it is printed."""
     log = stage.folder / "dashboard.log"
     child = Child(
         ["convotic_celery.cli", "dashboard", "--port", "0", *options],

@@ -108,7 +108,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: signa
 
 
 def test_a_killed_demo_takes_its_worker_along(tmp_path: Path) -> None:
-    """Not even kill -9 of the demo leaves a worker that runs for ever."""
+    """Not even kill -9 of the demo leaves a worker behind."""
     with start_demo(tmp_path, "--chaos") as demo:
         wait_until(lambda: list(tmp_path.glob("convotic-demo-*/worker.log")))
         demo.kill()

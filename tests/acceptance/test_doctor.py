@@ -21,7 +21,7 @@ DEAD_LETTERS = "custom.orders.new.shop.dead-letter"
 
 
 class Ward:
-    """A deployment on an emulator whose rights the test takes away."""
+    """A deployment on an emulator whose rights the test revokes."""
 
     def __init__(self, stage: Stage, emulator: EmulatorThread) -> None:
         self.stage = stage
@@ -109,7 +109,7 @@ def test_a_sound_deployment(ward: Ward) -> None:
 def test_a_permission_that_is_missing_is_named_with_its_binding(
     ward: Ward, resource: str, role: str, permission: str, level: str
 ) -> None:
-    """Taken away in the emulator: what is missing where, why it matters, and what grants it."""
+    """Revoked in the emulator: what is missing where, why it matters, and what grants it."""
     ward.emulator.faults.deny(resource, permission)
 
     findings = ward.examine("--no-probe", "--strict", code=1)

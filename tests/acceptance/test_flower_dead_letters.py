@@ -90,7 +90,7 @@ def test_dead_letters_are_found_and_replayed_in_flower(
 
 
 def test_flower_refuses_what_is_not_allowed(stage: Stage) -> None:
-    """Nobody without a login, no form of another site, nothing in read-only mode; no payload."""
+    """No user without a login, no form of another site, nothing in read-only mode; no payload."""
     hidden = {"CONVOTIC_SHOW_PAYLOADS": "false", "FLOWER_BASIC_AUTH": "ada:secret"}
     with stage.worker(), open_app(stage) as app:
         fail_orders(stage, app, 1)

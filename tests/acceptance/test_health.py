@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(150)
 NOTICED_SECONDS = 10.0
 BUSY_SECONDS = 5.0
 
-#: Handlers of the stalls' tests. `break` is told what to break in its worker.
+#: Handlers of the stalls' tests. `break` gets what to break in its worker.
 SABOTAGE = """
 import asyncio
 import json

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(180)
 
 
 def test_the_last_outcomes_survive_the_worker(embedded_stage: Stage) -> None:
-    """By handler, and by the id of a message or task; an id that nobody has seen is unknown."""
+    """By handler, and by the id of a message or task; an id without outcomes is unknown."""
     stage = embedded_stage
     module = ConvoticModule(name="shop", version="1")
 

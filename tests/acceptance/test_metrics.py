@@ -39,7 +39,7 @@ def scrape(port: Port) -> dict[str, float]:
     for family in families:
         for sample in family.samples:
             labels = sample.labels
-            # No process's own subscription: each restart would add a name for ever.
+            # No process's own subscription: each restart would add a name.
             assert labels.get("handler", "celery") in QUEUES
             about = labels.get("handler") or labels.get("name") or labels.get("queue_name")
             if about in {QUEUE, None} and "le" not in labels:

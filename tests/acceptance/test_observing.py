@@ -1,4 +1,4 @@
-"""What an observer of a real worker's runs is told, in each kind of pool."""
+"""What an observer of a real worker's runs gets, in each kind of pool."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(120)
 
-#: A module without handlers, which writes what it is told of the others' runs.
+#: A module without handlers, which writes what it gets of the others' runs.
 WATCHER = """
 import json
 import os

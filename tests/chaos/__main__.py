@@ -96,7 +96,7 @@ def publish(world: World, context: Any, rate: float, stop: Event) -> None:
         message_id = f"{topic.rpartition('.')[2]}-{number}"
         # A fifth of those that fail do so more often than they may.
         failures = 9 if number % 15 == 2 else number % 4
-        with suppress(Exception):  # not confirmed: whatever becomes of it, nobody was promised
+        with suppress(Exception):  # not confirmed: nothing was promised about it
             context.pubsub.publish(topic, data={"id": message_id, "failures": failures})
             world.ledger.confirmed.add(message_id)
 
@@ -118,7 +118,7 @@ def break_things(world: World, names: list[str], options: argparse.Namespace) ->
 
 
 def settle(world: World) -> bool:
-    """Wait until each confirmed message was finished or given up; collect the dead letters."""
+    """Wait until each confirmed message was finished or dead-lettered; collect the dead letters."""
     with make_subscriber(world.broker_proxy.address) as subscriber:
 
         def is_settled() -> bool:

@@ -1,4 +1,4 @@
-"""What is counted, outside of the system: what was confirmed, run, and given up."""
+"""What is counted, outside of the system: what was confirmed, run, and dead-lettered."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Ledger:
         return counts["start"], counts["end"]
 
     def settled(self) -> bool:
-        """Say whether each confirmed message was finished or given up."""
+        """Say whether each confirmed message was finished or dead-lettered."""
         _, ended = self.read()
         return self.confirmed <= ended.keys() | self.dead.keys()
 

@@ -57,7 +57,7 @@ def run_plainly(message: WorkerMessage, ctx: SyncConvoticContext) -> None:  # no
 
 @module.worker("chaos.failing", concurrency=4, backoff=ConstantBackoff(delay=1.0), **_OPTIONS)
 async def fail_at_first(message: WorkerMessage, ctx: ConvoticContext) -> None:  # noqa: ARG001 - it needs none
-    """Fail as often as the message says: some are given up, with runs behind them."""
+    """Fail as often as the message says: some are dead-lettered, with runs behind them."""
     write("start", message)
     if message.attempt <= message.data["failures"]:
         raise ConnectionError("what it calls does not answer")

@@ -32,7 +32,8 @@ def main() -> int:
     SUITE.prepare()
     which = arguments or ["-q", "system.py", "-k", "not rest"]
     with run_emulator(options.broker) as address:
-        # The project's name is asked of google.auth, which wants credentials that nobody checks.
+        # The project's name is asked of google.auth, which wants credentials, but they are not
+        # checked.
         environment = {"PUBSUB_EMULATOR_HOST": address, "GOOGLE_CLOUD_PROJECT": "client-suite"}
         (SUITE.tests / "conftest.py").write_text(CONFTEST)
         report = SUITE.run(["--timeout=120", *which], environment)

@@ -55,7 +55,7 @@ def test_each_subscription_gets_its_own_copy(broker: Broker, topic: str) -> None
 
 
 def test_a_lease_ends_when_its_deadline_says(broker: Broker, topic: str, subscription: str) -> None:
-    """A deadline of one second: the message is away for one second, not less, not much more."""
+    """A deadline of one second: the message is leased for one second, not less, not much more."""
     broker.publish(topic, b"x")
     received = broker.pull(subscription)
 
@@ -94,7 +94,7 @@ def test_a_nacked_message_comes_back_at_once(broker: Broker, topic: str, subscri
 def test_a_late_acknowledgement_counts_until_redelivery(
     broker: Broker, topic: str, subscription: str
 ) -> None:
-    """The lease has ended, nobody else has the message: it is gone."""
+    """The lease has ended, no other client has the message: it is gone."""
     broker.publish(topic, b"x")
     received = broker.pull(subscription)
     broker.modify(subscription, received, 1)

@@ -189,7 +189,7 @@ def test_nothing_confirmed_is_lost_by_kill_9(folder: Path) -> None:
     address = daemon.ensure_running(folder)
     broker = Broker(OURS, grpc.insecure_channel(address), "p")
     topic = broker.topic(unique("topic"))
-    policy = {"dead_letter_topic": topic, "max_delivery_attempts": 100}  # so attempts are told
+    policy = {"dead_letter_topic": topic, "max_delivery_attempts": 100}  # so attempts are counted
     load = Load(topic, broker.subscription(topic, dead_letter_policy=policy))
     broker.close()
 

@@ -1,4 +1,4 @@
-"""The server as a process: one a folder, found by all, ended when nobody needs it."""
+"""The server as a process: one a folder, found by all, ended when it is unused."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_second_server_is_refused(folder: Path) -> None:
 
 
 def test_another_host_is_a_warning_on_the_terminal(folder: Path) -> None:
-    """Not in the log alone: whoever asked for it looks at the terminal."""
+    """Not in the log alone: its user looks at the terminal."""
     command = [sys.executable, "-m", "convotic_emulator", "--data-dir", str(folder)]
     command += ["--host", "0.0.0.0", "--idle-seconds", "0.2"]
 

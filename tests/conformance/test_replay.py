@@ -35,7 +35,7 @@ def test_seek_to_the_future_purges(broker: Broker, topic: str, subscription: str
 
 
 def test_seek_back_replays_what_was_retained(broker: Broker, topic: str) -> None:
-    """With retain_acked_messages, acknowledged messages come again, under new ack ids."""
+    """With retain_acked_messages, acknowledged messages are delivered again, under new ack ids."""
     subscription = broker.subscription(topic, retain_acked_messages=True)
     broker.publish(topic, b"1", b"2")
     old = broker.pull_all(subscription, 2)

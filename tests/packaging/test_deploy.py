@@ -153,7 +153,7 @@ def test_the_commands_are_the_images() -> None:
     assert yaml.safe_load(last) == container_of(WORKER_POOL)["args"]
 
 
-def test_a_rollout_kills_nobody_that_the_grace_lets_finish() -> None:
+def test_a_rollout_kills_no_run_that_the_grace_lets_finish() -> None:
     """Kubernetes and systemd wait a minute; on Cloud Run there are 10 s, and the file says so."""
     stop = re.findall(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.MULTILINE)
     pool = (DEPLOY / "cloud-run" / "worker-pool.yaml").read_text()

@@ -1,4 +1,4 @@
-"""An HTTP endpoint that notes what it gets and answers as it is told."""
+"""An HTTP endpoint that notes what it gets and answers as a test wants."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_it_stands_outside_the_modules_own(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_async_hooks_are_refused_where_a_handler_is_plain() -> None:
-    """The error names the handler: nobody would await them there."""
+    """The error names the handler: they would not be awaited there."""
     settings = Settings(middleware=["acme_middleware:Waiting"])
 
     with pytest.raises(ModuleError, match=r"acme_two\.py:14 is a plain def handler.*is async"):

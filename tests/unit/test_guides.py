@@ -44,7 +44,7 @@ def test_schedules_register() -> None:
 
 
 def test_routes_register() -> None:
-    """With their types; each attribute of a request is told."""
+    """With their types; each attribute of a request is documented."""
     text, scope = run_blocks("routes.md")
 
     module = scope["module"]

@@ -121,7 +121,7 @@ def test_two_unnamed_modules_in_a_file_are_refused() -> None:
 def test_package_without_module_is_skipped_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A helper may stand in the folder; a forgotten import is told."""
+    """A helper may be in the folder; a forgotten import is reported."""
     write("modules/m_helper.py", "x = 1\n")
     write("modules/m_folder/handler.py", "x = 1\n")
 
@@ -268,7 +268,7 @@ def test_copy_that_stands_before_the_folder_is_told(
 
 
 def test_name_that_is_no_identifier_is_refused() -> None:
-    """A file that Python can't import by name is told, not skipped."""
+    """A file that Python can't import by name is reported, not skipped."""
     write_module("modules/my-orders.py", "orders")
 
     with pytest.raises(ModuleError, match="'my-orders' can't be imported"):
@@ -340,7 +340,7 @@ def test_settings_are_below_and_above_the_handlers_options() -> None:
 
 
 def test_overriding_options_of_no_handler_is_an_error() -> None:
-    """A misspelt topic is told, with a suggestion."""
+    """A misspelt topic is reported, with a suggestion."""
     write_module("modules/m_one.py", "one", topic="orders.new")
 
     with pytest.raises(ConfigurationError, match=r"'custom.order.new'.*'custom.orders.new'\?"):

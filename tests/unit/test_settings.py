@@ -50,7 +50,7 @@ def test_modules_are_a_list_in_json_or_by_commas(
 
 
 def test_misspelt_variable_is_named_with_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that nobody reads is an error."""
+    """An unknown variable is an error."""
     monkeypatch.setenv("CONVOTIC_BROKERURL", "pubsub://my-project")
 
     with pytest.raises(ConfigurationError, match=r"CONVOTIC_BROKERURL.*CONVOTIC_BROKER_URL\?"):
@@ -58,7 +58,7 @@ def test_misspelt_variable_is_named_with_a_suggestion(monkeypatch: pytest.Monkey
 
 
 def test_an_emulator_s_address_has_no_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rule is told in words, not as a pattern alone."""
+    """The rule is given in words, not as a pattern alone."""
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "http://localhost:8085")
 
     with pytest.raises(ConfigurationError, match=r"PUBSUB_EMULATOR_HOST: .*HOST:PORT of a running"):

@@ -240,7 +240,7 @@ class KeyLock:
     ) -> Steps[Any]:
         """Ask until the store answers; raises StoreUnavailable if the handler is not to wait."""
         seconds = self._patience.store if patience is None else patience
-        waiting = _Waiting(control, "the store is away", seconds, self._delay)
+        waiting = _Waiting(control, "the store is unavailable", seconds, self._delay)
         while True:
             try:
                 return (yield question)

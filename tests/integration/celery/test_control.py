@@ -144,7 +144,7 @@ def test_a_killed_workers_subscription_is_taken_over(plain: Plain, worker: objec
     assert control_subscriptions(plain) == before
 
 
-def test_what_nobody_of_this_host_owns_is_swept(plain: Plain) -> None:
+def test_what_no_process_of_this_host_owns_is_swept(plain: Plain) -> None:
     """A process that starts deletes subscriptions whose lock is free, and no other."""
     scope = f"{plain.session.broker.address}/test-project/{plain.prefix}/control"
     family = f"{plain.prefix}celery.control.{host_name()}"

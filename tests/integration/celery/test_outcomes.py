@@ -83,7 +83,7 @@ def test_ignore_ends_the_message_and_leaves_the_state(plain: Plain) -> None:
 
 
 def test_self_retry_runs_again(plain: Plain) -> None:
-    """``self.retry()`` sends the task anew, from a forked child."""
+    """``self.retry()`` sends the task again, from a forked child."""
     assert plain.send("retry").get(timeout=SECONDS) == 2
 
 

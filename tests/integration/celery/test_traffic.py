@@ -37,7 +37,7 @@ def test_gossip_tells_of_a_worker_that_joins_and_leaves(plain: Plain) -> None:
 
 
 def test_two_prefixes_part_tasks_control_and_events(plain: Plain, worker: object) -> None:
-    """Nobody gets the other's tasks, answers the other's orders or sees the other's events."""
+    """Neither gets the other's tasks, answers its commands or sees its events."""
     del worker
     seen: list[dict[str, Any]] = []
     with (

@@ -41,7 +41,7 @@ def read(found: ScheduledMessage) -> Message:
 
 
 async def test_sent_message_is_announced(ctx: ConvoticContext, services: Services) -> None:
-    """The message itself is the data, and the mover of this process is told."""
+    """The message itself is the data, and the delayed publisher of this process is woken."""
     conversation_id = await open_conversation(ctx)
 
     sent = await ctx.messages.send(conversation_id, text='Grüße / "\n')

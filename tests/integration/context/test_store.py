@@ -1,4 +1,4 @@
-"""The store's clients: lazy, one a loop, and back after the server was away."""
+"""The store's clients: lazy, one a loop, and back after the server was unavailable."""
 
 from __future__ import annotations
 
@@ -145,8 +145,8 @@ async def test_server_that_stands_still_is_reported_soon() -> None:
     assert took < 10
 
 
-async def test_lost_connections_are_made_anew(store_url: str) -> None:
-    """The server closes an idle one: nobody notices."""
+async def test_lost_connections_are_replaced(store_url: str) -> None:
+    """The server closes an idle one: callers don't notice."""
     store = Store(store_url)
     services = Services(store, NoPublisher())
     await services.async_contacts.count()

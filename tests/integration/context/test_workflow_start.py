@@ -13,7 +13,7 @@ from tests.integration.context.conftest import DELIVERY
 
 
 class Publisher:
-    """Knows no topic until it is told of one."""
+    """Knows no topic until a test adds one."""
 
     def __init__(self) -> None:
         self.knows_topics = False

@@ -25,7 +25,7 @@ SHOP, CRM = f"{TOPIC}.shop", f"{TOPIC}.shop.crm"
 
 
 def make_module() -> ConvoticModule:
-    """Return a module with two handlers on one topic; nobody runs them."""
+    """Return a module with two handlers on one topic; no worker runs them."""
     module = ConvoticModule(name="shop", version="1")
 
     @module.worker(TOPIC, max_retries=0, deduplicate="message.id")

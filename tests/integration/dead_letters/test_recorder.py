@@ -1,4 +1,4 @@
-"""Who is told of dead letters, and what happens while the store is unavailable."""
+"""Who gets to know of dead letters, and what happens while the store is unavailable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded store: one Valkey a data folder, whoever asks, whatever is killed."""
+"""The embedded store: one Valkey a data folder, whatever is killed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def running_status(data_dir: Path) -> store.StoreStatus:
 
 
 def test_it_is_a_private_valkey_without_a_port(data_dir: Path) -> None:
-    """The store answers on a unix socket alone, in folders that nobody else can enter."""
+    """The store answers on a unix socket alone, in folders that no other user can enter."""
     socket = store.ensure_running(data_dir)
 
     with connect(socket) as client:
@@ -148,7 +148,7 @@ def test_it_ends_after_its_last_client(data_dir: Path) -> None:
 
 
 def test_it_ends_when_its_folder_is_deleted(data_dir: Path) -> None:
-    """Nobody could find it any more; what is there meanwhile is not touched."""
+    """It could no longer be found; what is there meanwhile is not touched."""
     store.ensure_running(data_dir)
     old = running_status(data_dir)
     shutil.rmtree(data_dir)
@@ -163,7 +163,7 @@ def test_it_ends_when_its_folder_is_deleted(data_dir: Path) -> None:
 
 
 def test_a_second_supervisor_is_refused(data_dir: Path) -> None:
-    """Who starts a second store on a folder is told that one runs, and the first goes on."""
+    """Starting a second store on a folder fails with the reason, and the first goes on."""
     store.ensure_running(data_dir)
     before = running_status(data_dir)
 

@@ -39,7 +39,7 @@ def test_an_order_that_is_not_confirmed_raises(faulty: FaultyServer, harness: Ma
     send(one.connection, "topic")
 
 
-def test_an_order_to_nobody_is_no_error(our_emulator: str, harness: MakeHarness) -> None:
+def test_a_command_without_listeners_is_no_error(our_emulator: str, harness: MakeHarness) -> None:
     """No worker has ever run here: there is not even a topic."""
     one = harness(our_emulator, make_spec(), prefix=unique("nobody") + ".")
 

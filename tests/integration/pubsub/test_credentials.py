@@ -1,4 +1,4 @@
-"""Credentials that expire, over TLS: said once with what to do, and over when they are renewed."""
+"""Credentials that expire, over TLS: logged once, with what to do; over when they are renewed."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_cancel_hands_back_what_waits_and_keeps_what_runs(
 def test_what_waits_longer_than_the_ack_deadline_is_handed_back_once(
     broker: str, harness: MakeHarness
 ) -> None:
-    """A buffered message is not hoarded: after its ack deadline it goes to whoever has room."""
+    """A buffered message is not hoarded: after its ack deadline it goes to a consumer with room."""
     policy = PlainPolicy()
     spec = make_spec(policy, concurrency=1, buffer_messages=1, ack_deadline_seconds=3)
     one = harness(broker, spec)
@@ -194,7 +194,7 @@ def test_reject_requeues_at_once_and_settling_twice_does_nothing(
 
 
 def test_the_policy_can_acknowledge_or_dead_letter_unrun(broker: str, harness: MakeHarness) -> None:
-    """What the policy turns away never reaches a consumer, and the dead letter keeps its data."""
+    """What the policy refuses never reaches a consumer, and the dead letter keeps its data."""
     policy = PlainPolicy()
     policy.decisions[b'"other"'] = Acknowledge("other-target")
     policy.decisions[b'"bad"'] = DeadLetter({"convotic-dead-letter-reason": "invalid"})

@@ -1,4 +1,4 @@
-"""How many messages a queue has: exact on our emulator, unknown where nobody tells."""
+"""How many messages a queue has: exact on our emulator, unknown on Google's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def test_our_emulator_counts_messages_leases_and_age(
     our_emulator: str, harness: MakeHarness
 ) -> None:
-    """Three published, one of them held: that is what is told."""
+    """Three published, one of them held: that is what is reported."""
     one = harness(our_emulator, make_spec(concurrency=1, buffer_messages=0))
     one.publish(1, 2, 3)
     one.consume()
@@ -34,7 +34,7 @@ def test_our_emulator_counts_messages_leases_and_age(
 
 
 def test_an_empty_queue_has_no_oldest_message(our_emulator: str, harness: MakeHarness) -> None:
-    """Zero is told as zero, because it is known."""
+    """Zero is reported as zero, because it is known."""
     one = harness(our_emulator, make_spec())
 
     assert one.session.resources.backlog_sizes([one.spec.subscription]) == {

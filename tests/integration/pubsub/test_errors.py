@@ -1,4 +1,4 @@
-"""Errors of the service: said once, with the resource and what to do; over when their cause is."""
+"""Errors of the service: logged once, with resource and remedy; over when their cause is."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_refused_acknowledgement_is_said_and_delivered_again(
     one.publish(5)
     one.drain_until(lambda: len(one.messages) == 5)
     one.session.flush()
-    assert len(said(caplog, "ack_failed")) == 2  # it was over, and began anew
+    assert len(said(caplog, "ack_failed")) == 2  # it was over, and began again
 
 
 def test_a_refused_publish_raises(faulty: FaultyServer, harness: MakeHarness) -> None:

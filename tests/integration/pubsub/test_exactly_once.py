@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def test_a_refused_acknowledgement_fails_alone(
     broker: str, harness: MakeHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of four acknowledged together one had lost its lease: it comes again, three are done."""
+    """Of four acknowledged together one had lost its lease: it is redelivered, three are done."""
     spec = make_spec(enable_exactly_once_delivery=True, concurrency=4, buffer_messages=0)
     one = harness(broker, spec, pull_mode="unary")  # a stream would bring the lost one at once
     one.consume()

@@ -131,14 +131,14 @@ def test_a_forked_child_is_told_what_it_can_not_do(our_emulator: str) -> None:
 
 
 def test_a_child_whose_parent_is_gone_is_told(our_emulator: str) -> None:
-    """A publish that nobody can make fails; it does not hang."""
+    """A publish without a parent to make it fails; it does not hang."""
     script = """
         session_for(url, options)
         read_end, write_end = os.pipe()
         pid = os.fork()
         if pid == 0:
             if os.fork() == 0:
-                os._exit(0)  # a grandchild has no relay and harms nobody
+                os._exit(0)  # a grandchild has no relay and does no harm
             os.read(read_end, 1)
             try:
                 message = OutgoingMessage("fork-jobs", b"[]")

@@ -42,7 +42,7 @@ def delete_topic(session: Session, queue: str) -> None:
     session.call(call())
 
 
-def test_a_queue_that_was_deleted_is_made_again_by_whoever_publishes(connect: Connect) -> None:
+def test_a_queue_that_was_deleted_is_recreated_by_the_next_publisher(connect: Connect) -> None:
     """Its producer goes on for months after a purge of the project: no task may vanish."""
     connection = connect()
     session = connection.transport.session
@@ -72,7 +72,7 @@ def test_a_lost_queue_that_may_not_be_made_is_an_error(connect: Connect) -> None
 def test_a_topic_is_not_made_again_where_its_subscription_is_of_the_deleted_one(
     connect: Connect,
 ) -> None:
-    """Nobody would get what is published to it; each publish says so."""
+    """What is published there would reach no subscription; each publish says so."""
     connection = connect()
     session = connection.transport.session
     connection.default_channel.queue_declare("jobs")
@@ -108,7 +108,7 @@ def test_a_deleted_control_subscription_is_made_again(connect: Connect, provisio
 
 
 def test_all_queues_follow_an_emulator_that_moves(harness: MakeHarness) -> None:
-    """It is started anew at another address: each queue pulls there, no channel is overfull."""
+    """It is restarted at another address: each queue pulls there, no channel is overfull."""
     with EmulatorThread() as old, EmulatorThread() as new:
         addresses = [old.address]
         find = partial(addresses.__getitem__, 0)  # one callable, so one session

@@ -1,4 +1,4 @@
-"""A broker that goes away: a pause, no lost message, no stuck consumer."""
+"""A broker that becomes unavailable: a pause, no lost message, no stuck consumer."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def test_one_message_is_sent_without_the_io_thread(
 
 @pytest.mark.parametrize("sending", ["blocking", "directly"])
 def test_it_has_the_same_errors(broker: str, harness: MakeHarness, sending: Sending) -> None:
-    """What the server refuses is told with the topic's name."""
+    """The error of a refused publish has the topic's name."""
     one = harness(broker, make_spec())
 
     with pytest.raises(TopicNotFound, match="no-such-topic"):
@@ -164,7 +164,7 @@ def test_it_has_the_same_errors(broker: str, harness: MakeHarness, sending: Send
 def test_closing_waits_for_what_was_sent_directly(
     pubsub_emulator: EmulatorThread, harness: MakeHarness
 ) -> None:
-    """A session that closes confirms what it has sent, whoever has sent it."""
+    """A session that closes confirms what it has sent, from any thread."""
     one = harness(pubsub_emulator.address, make_spec())
     held, go_on = threading.Event(), threading.Event()
 
@@ -188,7 +188,7 @@ def test_closing_waits_for_what_was_sent_directly(
 
 
 def test_a_closed_session_publishes_no_more(our_emulator: str, harness: MakeHarness) -> None:
-    """Who comes too late is told, and does not wait for ever."""
+    """A publish that comes too late fails, and does not hang."""
     one = harness(our_emulator, make_spec())
     one.session.publish_confirmed(OutgoingMessage(one.spec.topic, b"1"))
     one.session.close()
@@ -280,7 +280,7 @@ def test_awaited_publishes_of_many_coroutines_share_round_trips(
 def test_an_unexpected_error_of_a_direct_publish_costs_the_next_nothing(
     our_emulator: str, harness: MakeHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sending directly goes on: it was switched off for good, in silence."""
+    """Sending directly goes on: it was switched off for good, without a word."""
     one = harness(our_emulator, make_spec())
     channels = one.session.broker.channels
     message = OutgoingMessage(one.spec.topic, b"1")

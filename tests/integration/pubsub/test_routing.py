@@ -1,4 +1,4 @@
-"""Exchanges: what any process binds, every publisher finds; nothing is lost in silence."""
+"""Exchanges: what any process binds, every publisher finds; nothing is lost silently."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ NOTICED_SECONDS = 70.0
 def test_a_half_open_connection_is_replaced_and_nothing_counts_as_lost(
     our_emulator: str, harness: MakeHarness
 ) -> None:
-    """Open connections go silent, new ones work: what was sent into the void comes again."""
+    """Open connections go silent, new ones work: what was sent into the void is delivered again."""
     with run_proxy(our_emulator) as proxy:
         one = harness(proxy.address, make_spec(concurrency=1, ack_deadline_seconds=10))
         direct = harness(our_emulator, one.spec)

@@ -123,7 +123,7 @@ def mend_store(admin: Any) -> None:
 def test_a_store_that_answers_with_an_error_is_unavailable(
     log: Log, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Beginnings are unknown, failures are kept and written when it answers again; said once."""
+    """Beginnings are unknown, failures are kept and written when it answers again; logged once."""
     log.begin("before")
     log.end("before", "failure")
     caplog.set_level(logging.INFO)

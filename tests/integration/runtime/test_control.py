@@ -40,7 +40,7 @@ def inspect(stage: Stage, what: str) -> Any:
 
 
 def test_revoking_a_running_handler_cancels_it(stage: Stage) -> None:
-    """terminate ends the coroutine; its message is acknowledged and does not come again."""
+    """terminate ends the coroutine; its message is acknowledged and not delivered again."""
     with stage.worker():
         stage.publish_json(60, topic="probe.slow")
         wait_until(lambda: stage.read_runs("slow"))

@@ -1,6 +1,6 @@
 """How runs are counted, in each pool that runs in this process, with a real Valkey.
 
-And what becomes of messages that no further run may have: their hook is told, at least once.
+And what becomes of messages that no further run may have: their hook is called, at least once.
 """
 
 # ruff: noqa: ARG001, ARG002 - handlers and hooks take what they are given, used or not
@@ -36,7 +36,7 @@ from tests.unit.runtime.support import (
 )
 from tests.unit.runtime.test_request import info
 
-#: The pools' loops and threads end with connections to the store that nobody needs any more.
+#: The pools' loops and threads end with connections to the store that are no longer needed.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 POOLS: dict[str, Callable[[], Any]] = {
@@ -71,7 +71,7 @@ def our_pool() -> Iterator[TaskPool]:
 
 
 class Told:
-    """What a hook was told."""
+    """What a hook was called with."""
 
     def __init__(self) -> None:
         self.dead: list[DeadLettered] = []
@@ -253,7 +253,7 @@ def test_what_prefork_sees_of_its_children_is_written_by_the_parent(  # noqa: PL
     failures: int,
     losses: int,
 ) -> None:
-    """Also on a first delivery, whose begin nobody has noted; with a hook never the end here."""
+    """Also on a first delivery, whose begin was not noted; with a hook never the end here."""
     world = World(server, our_pool, refuse, max_retries=0, on_dead_letter=Told().tell)
     request, message = world.prepare(1)
     request.on_failure(info(error))
@@ -294,7 +294,7 @@ def test_the_hook_is_told_and_the_handler_is_not_called(
 def test_a_hook_that_ends_its_process_has_three_tries(
     server: ValkeyOnSocket, pool: Any, failures: int
 ) -> None:
-    """Then it is dead-lettered without it, for the reason that it was given up for."""
+    """Then it is dead-lettered without it, for the reason that it failed for."""
     told = Told()
     world = World(server, pool, refuse, on_dead_letter=told.tell)
     world.note(losses=6, failures=failures)

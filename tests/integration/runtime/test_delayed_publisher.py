@@ -201,7 +201,7 @@ def test_announcement_without_a_topic_is_dropped(
     starter: Starter,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Nobody listens; it is told once, and not asked each time."""
+    """A topic without subscribers is reported once, and not looked up each time."""
     caplog.set_level(logging.INFO)
     publisher.answer = TopicHasNoSubscription("sent")
     starter.start()

@@ -204,7 +204,7 @@ async def test_a_concurrency_key_has_so_many_places(
 
 
 async def test_a_message_without_its_key_is_invalid(keys: KeyStore) -> None:
-    """It could not be told from any other."""
+    """It could not be distinguished from any other."""
     with pytest.raises(InvalidMessage, match=r"data\.id is no key"):
         await drive_async(make_guard(keys).acquire(make_message({}), make_control()), keys)
 
@@ -330,7 +330,7 @@ def away() -> KeyStore:
     return KeyStore(Store(url, timeout_seconds=0.2), key_prefix="away:")
 
 
-def test_while_the_store_is_away_a_message_is_not_run(away: KeyStore) -> None:
+def test_while_the_store_is_unavailable_a_message_is_not_run(away: KeyStore) -> None:
     """It waits, with its lease held, and is postponed in the end."""
     held: list[float] = []
 
@@ -340,7 +340,7 @@ def test_while_the_store_is_away_a_message_is_not_run(away: KeyStore) -> None:
 
     guard = make_guard(away, WaitLimits(store=0.05), ack_deadline=30)
 
-    with pytest.raises(Deferred, match="the store is away"):
+    with pytest.raises(Deferred, match="the store is unavailable"):
         drive_sync(guard.acquire(make_message(), RunDeadline(30.0, hold)), away)
 
     assert held == [30.0]

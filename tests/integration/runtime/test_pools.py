@@ -9,7 +9,7 @@ import pytest
 from tests.acceptance.stage import Stage
 from tests.support.waiting import PATIENCE, wait_until
 
-#: A worker's arguments for each pool; the last is what nobody has to say.
+#: A worker's arguments for each pool; the last is the default.
 POOLS = {
     "solo": ("-P", "solo"),
     "threads": ("-P", "threads", "-c", "3"),
@@ -114,7 +114,7 @@ def test_a_child_that_dies_is_a_loss(stage: Stage) -> None:
 
 
 def test_a_running_handler_ends_before_a_warm_stop(stage: Stage, pool: str) -> None:
-    """SIGTERM: what runs finishes and is acknowledged; it does not come again."""
+    """SIGTERM: what runs finishes and is acknowledged; it is not delivered again."""
     with stage.worker(*POOLS[pool]) as worker:
         stage.publish_json(2, topic="probe.slow")
         wait_until(lambda: stage.read_runs("slow"))

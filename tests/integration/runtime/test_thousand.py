@@ -10,7 +10,7 @@ from tests.support.waiting import PATIENCE, wait_until
 
 NUMBER = 1_000
 MODULE = f'''
-"""A handler of which nobody returns before all have begun."""
+"""A handler none of whose runs returns before all have begun."""
 
 import asyncio
 import json

@@ -184,7 +184,7 @@ async def test_what_is_not_json_is_dead_lettered() -> None:
 
 
 async def test_a_replay_keeps_the_message_s_id() -> None:
-    """ctx.is_replay is true, and attempts are counted anew."""
+    """ctx.is_replay is true, and attempts are counted from 1."""
     module, seen = ConvoticModule(name="shop", version="1"), Book()
 
     @module.worker("orders", max_retries=0)

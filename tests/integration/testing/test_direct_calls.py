@@ -128,7 +128,7 @@ class Nothing(WorkerMiddleware):
 
 @pytest.mark.parametrize("middleware", [(), (Nothing(),)])
 async def test_work_that_nobody_awaits_is_no_success(middleware: tuple[Nothing, ...]) -> None:
-    """The message is tried again and given up, never acknowledged as done."""
+    """The message is retried and dead-lettered, never acknowledged as done."""
     shop = ConvoticModule(name="shop", version="1", middleware=middleware)
 
     @shop.worker("custom.orders.new", max_retries=1)

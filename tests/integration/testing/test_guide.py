@@ -23,7 +23,7 @@ async def test_the_page_s_tests_pass(name: str) -> None:
 
 
 def test_every_method_is_told() -> None:
-    """A new one is told to authors."""
+    """A new one is documented for authors."""
     names = [name for name in vars(AppUnderTest) if not name.startswith("_")]
 
     assert [name for name in names if f"app.{name}" not in GUIDE] == []

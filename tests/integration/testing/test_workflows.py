@@ -20,7 +20,7 @@ from convotic_celery.testing import AppUnderTest, convotic_app
 
 
 class Steps:
-    """Three steps, of which ``charge`` fails as often as it is told."""
+    """Three steps, of which ``charge`` fails as often as the test wants."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -133,7 +133,7 @@ async def test_an_own_id_starts_once() -> None:
 
 
 async def test_a_crash_before_the_next_publish_is_made_up_for() -> None:
-    """The step is recorded, its worker dies: the message comes again and publishes the next."""
+    """The step is recorded, its worker dies: its message is redelivered and publishes the next."""
     steps = Steps()
     async with convotic_app(make_module(steps)) as app:
         run_id = (await app.ctx.workflows.start("fulfil", {"order": 7})).id
@@ -219,7 +219,7 @@ async def test_runs_are_listed_by_workflow_and_state() -> None:
 
 
 async def test_runs_that_are_gone_leave_the_lists() -> None:
-    """When they are met, and a few with each new run: an index does not grow for ever."""
+    """When they are met, and a few with each new run: an index does not grow without end."""
     async with convotic_app(make_module(Steps())) as app:
         for number in range(3):
             await app.ctx.workflows.start("fulfil", {"order": 0}, run_id=f"run-{number}")

@@ -305,7 +305,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         return dead
 
     def teardown(self) -> None:
-        """All live messages come again in the end: none is lost."""
+        """All live messages are redelivered in the end: none is lost."""
         if not hasattr(self, "known"):
             return
         for _ in range(10 * (len(self.known) + 1)):

@@ -21,7 +21,7 @@ start failing-3 1
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    """Three messages, confirmed and settled: two done, one given up after a run."""
+    """Three messages, confirmed and settled: two done, one dead-lettered after a run."""
     path = tmp_path / "ledger.txt"
     path.write_text(LINES)
     ledger = Ledger(path)
@@ -35,7 +35,7 @@ def judge(ledger: Ledger, total: int | None = 1, ended: int = 0) -> Verdict:
 
 
 def test_what_may_happen_holds(ledger: Ledger) -> None:
-    """A message done twice without a key, and one given up after a run, are within the promise."""
+    """A message done twice without a key, and a dead letter after a run, keep the promise."""
     verdict = judge(ledger)
 
     assert ledger.settled()
@@ -45,7 +45,7 @@ def test_what_may_happen_holds(ledger: Ledger) -> None:
 
 
 def test_a_lost_message_does_not_hold(ledger: Ledger) -> None:
-    """Confirmed, and neither finished nor given up."""
+    """Confirmed, and neither finished nor dead-lettered."""
     ledger.confirmed.add("keyed-9")
 
     assert not ledger.settled()

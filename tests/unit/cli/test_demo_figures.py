@@ -68,7 +68,7 @@ def test_right_figures_have_no_mismatch() -> None:
     ],
 )
 def test_each_wrong_figure_is_named(name: str, value: object) -> None:
-    """A message lost, counted twice or given up shows in the figure concerned."""
+    """A message lost, counted twice or dead-lettered shows in the figure concerned."""
     wrong = replace(FIGURES, **{name: value})  # type: ignore[arg-type]  # one field of each type
 
     (mismatch,) = EXPECTED.find_mismatches(wrong)

@@ -70,7 +70,7 @@ def test_an_expected_error_is_one_line(
 def test_a_broker_that_kombu_can_t_reach_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What `convotic pause` gets of a broker that is away, or an emulator of a broken data file."""
+    """What `convotic pause` gets from an unavailable broker, or an emulator with a broken file."""
     for error in (OperationalError("no Pub/Sub emulator answers"), StoreError("no data file")):
 
         def fail(*_: object, error: Exception = error, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""The command lines of `convotic worker`, and when the supervisor starts a process anew."""
+"""The command lines of `convotic worker`, and when the supervisor restarts a process."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_many_processes_have_a_number_in_their_names(option: list[str]) -> None:
 
 
 def test_a_killed_process_is_started_again_and_sigterm_ends_all(tmp_path: Path) -> None:
-    """At once the first time; the exit code is 0 when all have ended as they were told."""
+    """At once the first time; the exit code is 0 when all have ended in order."""
     with supervise(WAIT, WAIT, folder=tmp_path) as supervisor:
         wait_until(lambda: len(read_pids(tmp_path)) == 2)
         os.kill(read_pids(tmp_path)[0], signal.SIGKILL)
@@ -98,7 +98,7 @@ def test_a_process_that_dies_again_and_again_is_started_ever_later(tmp_path: Pat
 
 
 def test_an_error_at_the_start_ends_all(tmp_path: Path) -> None:
-    """A wrong option or setting is told by the first process, and once; its exit code is ours."""
+    """A wrong option or setting is reported by the first process, once; its exit code is ours."""
     with supervise(WAIT, "import sys; sys.exit(2)", folder=tmp_path) as supervisor:
         assert supervisor.communicate(timeout=PATIENCE)[1] == ""
 
@@ -135,7 +135,7 @@ def test_a_killed_supervisor_takes_its_processes_along(tmp_path: Path) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Say whether a process does anything; a zombie that nobody reaps does not."""
+    """Say whether a process does anything; a zombie does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

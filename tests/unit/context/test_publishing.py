@@ -34,7 +34,7 @@ NO_STORE = Store("redis://127.0.0.1:1")
 
 @dataclass
 class FakePublisher:
-    """Records what is published; confirms it at once unless told to wait."""
+    """Records what is published; confirms it at once unless the test holds it."""
 
     confirm: bool = True
     error: Exception | None = None

@@ -41,7 +41,7 @@ def frames(text: str) -> list[str]:
 
 
 def test_frames_before_the_author_s_are_left_out() -> None:
-    """What called the handler is nobody's concern."""
+    """What called the handler does not help its author."""
     whole = describe_error(catch(called_by_asyncio), whole=True)
     _, _, inside = whole.partition(", in run_until_complete")
 
@@ -111,7 +111,7 @@ def test_other_text_is_left_as_it_is(text: str) -> None:
 
 
 def test_with_debug_nothing_is_folded() -> None:
-    """For whoever looks for a fault of the framework."""
+    """To look for a fault of the framework."""
     error = catch(fails_inside_the_framework)
 
     assert "of the framework" not in describe_error(error, whole=True)

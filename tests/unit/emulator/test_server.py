@@ -177,7 +177,7 @@ async def test_delivered_data_is_dropped_from_memory(
 
 
 async def test_leases_and_attempts_survive_a_restart(tmp_path: Path, clock: ManualClock) -> None:
-    """The message is still away, its ack id still works, and attempts go on counting."""
+    """The message is still leased, its ack id still works, and attempts go on counting."""
     path = tmp_path / "data"
     async with EmulatorServer(path, clock=clock) as first, Client(first) as client:
         await client.create()
@@ -401,7 +401,7 @@ async def test_an_ipv6_address_has_brackets(clock: ManualClock, host: str) -> No
 
 
 async def test_text_that_is_not_utf_8_is_an_invalid_argument(client: Client) -> None:
-    """In an attribute, say; the client is told what is wrong, and the server has no error."""
+    """In an attribute, say; the client gets the reason, and the server has no error."""
     await client.create()
     request = t.PublishRequest.pb()(topic=TOPIC)
     request.messages.add(data=b"x", attributes={"key": "abc"})

@@ -54,7 +54,7 @@ def test_another_user_s_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_lock_is_looked_at_without_being_taken(tmp_path: Path) -> None:
-    """Looking creates nothing, and hinders nobody who takes it."""
+    """Looking creates nothing, and does not keep others from taking it."""
     lock, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
     assert not lock.is_held()
     assert list(tmp_path.iterdir()) == []

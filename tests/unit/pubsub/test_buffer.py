@@ -127,7 +127,7 @@ def test_a_handler_that_becomes_slow_keeps_less_ready() -> None:
 
 
 def test_a_fixed_buffer_stays() -> None:
-    """Whoever sets ``buffer`` has it."""
+    """A ``buffer`` that is set is kept."""
     bench = FarBench(0.05, 1, 0.001, buffer_messages=3)
 
     bench.run_for(2.0)

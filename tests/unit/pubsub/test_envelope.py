@@ -106,7 +106,7 @@ def test_the_old_wire_form_is_read() -> None:
 
 
 def test_raw_data_has_no_envelope() -> None:
-    """Its content type would have an ordinary task run on bytes that nobody settles."""
+    """Its content type would have an ordinary task run on bytes that are never settled."""
     data = encode_envelope({**make_message(), "content-type": "application/x-pubsub-raw"})
 
     decision = decide(data)

@@ -54,7 +54,7 @@ async def test_each_ack_id_has_its_own_outcome(caplog: pytest.LogCaptureFixture)
 async def test_acks_to_a_deleted_subscription_worry_nobody(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Nothing of it comes again; a worker's control subscription is deleted with acks under way."""
+    """It redelivers nothing; a worker's control subscription is deleted with acks under way."""
 
     class Rpc:
         async def acknowledge(self, _path: str, _ids: list[str]) -> None:

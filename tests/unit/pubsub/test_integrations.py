@@ -67,5 +67,5 @@ def test_uninstall_leaves_celery_and_flower_as_they_were() -> None:
 
 
 def test_each_place_is_covered() -> None:
-    """A patch without a row here is a patch that nobody has seen undone."""
+    """A patch without a row here was never seen undone."""
     assert set(integrations._PATCHES) == set(PLACES)

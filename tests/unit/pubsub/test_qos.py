@@ -31,7 +31,7 @@ def hasty() -> Iterator[None]:
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("is_released", [False, True])
 def test_what_is_unsettled_is_listed_while_others_settle(is_released: bool) -> None:
-    """Nobody stumbles over a dictionary that changes, and at the end nothing is left."""
+    """No thread trips over a dictionary that changes, and at the end nothing is left."""
     qos: Any = QoS()
     if is_released:
         qos.release()

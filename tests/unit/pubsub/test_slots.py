@@ -53,7 +53,7 @@ def test_a_released_slot_leaves_no_file(folder: Path) -> None:
 def test_who_locks_a_file_that_was_removed_meanwhile_takes_the_new_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Opened before its owner removed it, locked after: such a lock would keep nobody out."""
+    """Opened before its owner removed it, locked after: such a lock would protect nothing."""
     del folder
     owner = ProcessSlot.take_first("scope")
     really_lock = fcntl.flock

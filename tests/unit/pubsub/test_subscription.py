@@ -179,7 +179,7 @@ async def test_state_is_kept_until_the_server_has_confirmed_the_ack() -> None:
 
 
 async def test_a_copy_of_what_was_given_back_is_a_new_delivery() -> None:
-    """A nacked message that comes again before the answer must be run, never acknowledged."""
+    """A nacked message that is redelivered before the answer must be run, never acknowledged."""
     bench = Bench(concurrency=2)
     bench.deliver("1")
     delivery = bench.run()

@@ -18,7 +18,7 @@ from tests.unit.routes.conftest import FakePublisher, MakeClient
 async def test_a_body_that_does_not_arrive_is_408(
     module: ConvoticModule, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection is closed with it: nobody keeps one by sending nothing."""
+    """The connection is closed with it: a client can't keep one by sending nothing."""
     monkeypatch.setattr(body, "_GRACE_SECONDS", 0.05)
 
     @module.route("POST", "/orders")

@@ -32,7 +32,7 @@ class Noting(RouteMiddleware):
 
 
 class Guard(RouteMiddleware):
-    """Lets nobody in without a header."""
+    """Requires a header."""
 
     async def before(self, request: RouteRequest[Any], ctx: Any) -> None:
         if "authorization" not in request.headers:
@@ -120,7 +120,7 @@ async def test_a_hook_may_answer_instead(module: ConvoticModule, make_client: Ma
 
 
 def test_async_hooks_are_refused_around_a_plain_route(module: ConvoticModule) -> None:
-    """Nobody would await them."""
+    """They would not be awaited."""
     module.use(Guard())
 
     @module.route("GET", "/a")

@@ -207,7 +207,7 @@ JSON = {"content-type": "application/json"}
 @pytest.mark.parametrize("path", ["/typed", "/any"])
 @pytest.mark.parametrize("content", [b"{", b"\xff", b"nope", b"[" * 99])
 async def test_malformed_body_is_400(client: httpx.AsyncClient, path: str, content: bytes) -> None:
-    """It is no JSON, whoever wants it."""
+    """It is no JSON, in either direction."""
     response = await client.post(path, content=content, headers=JSON)
 
     assert problem_of(response)["status"] == 400
@@ -219,7 +219,7 @@ async def test_malformed_body_is_400(client: httpx.AsyncClient, path: str, conte
 async def test_a_number_that_is_none_is_400(
     client: httpx.AsyncClient, path: str, number: str
 ) -> None:
-    """It became infinity, and whoever sent it back or published it was answered 500."""
+    """It became infinity, and sending it back, or publishing it, was a 500."""
     content = f'{{"numbers": [{number}]}}'
     response = await client.post(path, content=content, headers=JSON)
 

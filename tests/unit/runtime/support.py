@@ -48,7 +48,7 @@ def define(
 
 
 def make_settings(**values: Any) -> Settings:
-    """Return settings that name servers nobody runs: a test that connects fails."""
+    """Return settings that name servers that don't run: a test that connects fails."""
     return Settings(
         **{
             "broker_url": "pubsub://unit",

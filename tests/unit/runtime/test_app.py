@@ -145,7 +145,7 @@ def test_a_spawned_child_has_time_to_start() -> None:
 
 
 def test_a_spawned_child_makes_the_same_app(modules_dir: Path) -> None:
-    """Settings and changes travel; modules, queues and policies are made anew."""
+    """Settings and changes travel; modules, queues and policies are rebuilt."""
     app = create_app(make_settings(modules=None, modules_dir=modules_dir))
     app.conf.task_soft_time_limit = 33
 

@@ -132,7 +132,7 @@ class BusyKey:
 
 
 def test_the_wait_for_a_key_is_not_the_handler_s_time(any_pool: Any) -> None:
-    """A failed message comes again an ack deadline after the handler began, not after the wait."""
+    """A failed message is redelivered an ack deadline after the handler began, not the wait."""
     guard = BusyKey()
 
     message = run(any_pool, ValueError(), guard=guard, ack_deadline=10)

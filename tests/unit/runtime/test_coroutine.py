@@ -82,7 +82,7 @@ def test_timeouts_and_groups_work_inside(app: Celery[Any]) -> None:
 
 
 def test_an_async_task_that_a_coroutine_calls_ends(app: Celery[Any]) -> None:
-    """The call is a plain one, so it blocks its loop, but never for ever."""
+    """The call is a plain one, so it blocks its loop, but not without end."""
 
     @app.task(shared=False)
     async def inner() -> int:

@@ -27,7 +27,7 @@ def test_collects_less_often_and_leaves_out_what_is_loaded() -> None:
 
 
 def test_leaves_chosen_thresholds_alone() -> None:
-    """Whoever set thresholds before keeps them, and nothing is frozen."""
+    """Thresholds that were set before are kept, and nothing is frozen."""
     gc.set_threshold(1234, 5, 5)
     frozen = gc.get_freeze_count()
     tune_gc()

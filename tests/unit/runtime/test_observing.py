@@ -31,7 +31,7 @@ from tests.unit.runtime.support import (
 
 
 class Recorder(RunObserver):
-    """Keeps what it is told."""
+    """Keeps the events that it gets."""
 
     def __init__(self) -> None:
         self.taken: list[MessageTaken] = []
@@ -148,8 +148,8 @@ def test_a_message_that_is_skipped_on_arrival_is_reported(recorder: Recorder) ->
     assert found == [("old", Ack("expired")), ("other", Ack("other_target"))]
 
 
-def test_an_observer_that_raises_costs_nobody_anything(caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged once; the others are told all the same."""
+def test_an_observer_that_raises_disturbs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged once; the others get the event all the same."""
 
     class Broken(RunObserver):
         def message_taken(self, event: MessageTaken) -> None:
@@ -170,7 +170,7 @@ def test_an_observer_that_raises_costs_nobody_anything(caplog: pytest.LogCapture
 
 
 def test_nobody_listens_to_what_no_observer_overrides() -> None:
-    """So an event that nobody wants is not made."""
+    """So an event without listeners is not made."""
 
     class Ends(RunObserver):
         def message_settled(self, event: MessageSettled) -> None:

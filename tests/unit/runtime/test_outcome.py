@@ -98,7 +98,7 @@ def test_some_errors_are_final_at_once(error: Exception) -> None:
 
 
 def test_reject_is_a_dead_letter() -> None:
-    """Celery's Reject(requeue=False) gives up, with its reason."""
+    """Celery's Reject(requeue=False) dead-letters, with its reason."""
     decided = decide(celery_exceptions.Reject("bad order"))
 
     assert isinstance(decided, Fail)

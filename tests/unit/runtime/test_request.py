@@ -1,4 +1,4 @@
-"""How each outcome settles its message, exactly once, and what monitors are told.
+"""How each outcome settles its message, exactly once, and what monitors see.
 
 Real tracer, real request class, real pools; only the message and the event dispatcher record.
 """
@@ -367,7 +367,7 @@ def test_the_last_hard_limit_is_a_dead_letter(pool: TaskPool) -> None:
 
 
 def test_a_lost_child_is_a_loss_and_no_failure(pool: TaskPool) -> None:
-    """The message comes again; Pub/Sub's count shows the loss."""
+    """The message is delivered again; Pub/Sub's count shows the loss."""
     waiting = prepare(pool, raising(ValueError()), ack_deadline=20)
     waiting.request.on_failure(info(celery_exceptions.WorkerLostError("killed")))
 
@@ -378,7 +378,7 @@ def test_a_lost_child_is_a_loss_and_no_failure(pool: TaskPool) -> None:
 def test_a_child_killed_by_our_own_shutdown_is_handed_back(
     pool: TaskPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody's failure."""
+    """It is no failure."""
     waiting = prepare(pool, raising(ValueError()))
     monkeypatch.setattr(worker_state, "should_terminate", True)
     waiting.request.on_failure(info(celery_exceptions.WorkerLostError("killed")))

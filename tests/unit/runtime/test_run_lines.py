@@ -147,7 +147,7 @@ def test_other_formatters_see_a_whole_sentence(caplog: pytest.LogCaptureFixture)
 
 
 def test_successes_that_are_not_logged_cost_nothing() -> None:
-    """Nobody is told of them."""
+    """They are not logged."""
     observers = Observers()
     observers.add(RunLines(successes=False))
 

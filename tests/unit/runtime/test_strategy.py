@@ -113,7 +113,7 @@ def test_what_becomes_of_a_message_is_the_same(
 
 
 def test_a_revoked_message_is_not_run(caplog: pytest.LogCaptureFixture) -> None:
-    """Its request is told, and acknowledges it."""
+    """Its request is notified, and acknowledges it."""
     builder = PayloadBuilder.for_queue("orders.new.shop", "orders.new.shop")
     task_id = builder.build(receive(), attempt=1)["headers"]["id"]
     revoked = SimpleNamespace(state=SimpleNamespace(revoked={task_id}))

@@ -90,7 +90,7 @@ def test_an_error_ends_no_thread(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_nothing_is_taken_on_after_stop() -> None:
-    """The caller is told, so that nothing is lost."""
+    """The caller gets an error, so that nothing is lost."""
     threads: WorkerThreads[int] = WorkerThreads(Gate(), limit=1, name="unit")
     threads.stop()
 

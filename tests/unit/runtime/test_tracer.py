@@ -162,7 +162,7 @@ def test_nothing_of_a_run_differs(
 
 
 def test_a_cancelled_run_is_told_too(pool: TaskPool) -> None:
-    """Who has been told of the beginning is told of the end, and Celery's stacks are empty."""
+    """A begin that was signalled has an end that is, and Celery's stacks are empty."""
     seen: list[Any] = []
 
     async def handler(message: Any, ctx: Any) -> None:

@@ -69,7 +69,7 @@ def plain(message: WorkerMessage[Any], ctx: Any) -> None: ...
 
 
 def test_async_middleware_of_a_plain_handler_is_refused() -> None:
-    """Nobody would await it."""
+    """It would not be awaited."""
     module = ConvoticModule(name="shop", version="1", middleware=[AsyncHook()])
     module.worker("orders")(plain)
 

@@ -115,7 +115,7 @@ def test_event_without_data() -> None:
 
 
 def test_other_messages_are_as_before() -> None:
-    """Where events are accepted but none came, and where nobody asked for them."""
+    """Where events are accepted but none came, and where they are off."""
     assert receive(ORDER, cloud_events="accept").event is None
     assert receive(ORDER, BINARY).event is None
     assert receive(ORDER, BINARY).data == Order(id=1)

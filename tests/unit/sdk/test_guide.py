@@ -43,7 +43,7 @@ def test_code_blocks_run() -> None:
 
 
 def test_every_option_is_in_the_guide() -> None:
-    """A new option is told to authors."""
+    """A new option is documented for authors."""
     options = GUIDE.partition("## Options")[2].partition("## The message")[0]
 
     assert [name for name in WorkerOptions.model_fields if f"`{name}`" not in options] == []

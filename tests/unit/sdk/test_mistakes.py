@@ -1,4 +1,4 @@
-"""What an author gets wrong is told when the module loads, in words that help."""
+"""An author's mistakes are reported when the module loads, in words that help."""
 
 # ruff: noqa: ARG001 - handlers and steps take what they are given, used or not
 
@@ -72,7 +72,7 @@ def module() -> Any:
     ],
 )
 def test_step_that_could_not_run_is_refused(module: Any, given: Any, reason: str) -> None:
-    """Before a run meets it, and is given up."""
+    """Before a run meets it, and fails."""
     with pytest.raises(HandlerSignatureError, match=reason):
         module.workflow("fulfil", steps=[given])
 
@@ -123,7 +123,7 @@ def test_decorator_without_its_call_is_refused(module: Any) -> None:
     ],
 )
 def test_option_that_could_not_work_is_refused(module: Any, options: Any, reason: str) -> None:
-    """A hook that can't be called would fail in silence, message by message."""
+    """A hook that can't be called would fail silently, message by message."""
     with pytest.raises(ModuleError, match=reason):
         module.worker("custom.orders.new", **options)(handler)
 

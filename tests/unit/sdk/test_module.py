@@ -42,7 +42,7 @@ def test_decorated_handler_is_collected_and_left_alone() -> None:
 
 
 def test_registered_handler_is_collected_each_time() -> None:
-    """The register function is called anew and nothing is doubled."""
+    """The register function is called again and nothing is doubled."""
 
     def register(sdk: Sdk) -> None:
         sdk.register_worker_handler(
@@ -103,7 +103,7 @@ def test_rule_that_is_broken_is_named(topic: str, options: dict[str, Any], reaso
 
 
 def test_payload_that_cant_be_validated_is_refused() -> None:
-    """A class without a schema is told when it is registered, in one line."""
+    """A class without a schema is an error when it is registered, in one line."""
 
     async def wrong(message: WorkerMessage[NotForPydantic], ctx: Any) -> None: ...
 
@@ -136,6 +136,6 @@ def test_outcomes_say_what_they_mean() -> None:
 
 @pytest.mark.parametrize("delay", [-1, float("inf"), float("nan")])
 def test_retry_needs_a_delay_that_can_be_waited(delay: float) -> None:
-    """A wrong delay is told where it is made."""
+    """A wrong delay is an error where it is made."""
     with pytest.raises(ValueError, match="non-negative number of seconds"):
         Retry(delay)

@@ -62,7 +62,7 @@ def test_ranges(name: str, good: list[float], bad: list[float]) -> None:
 
 
 def test_misspelt_option_is_named_with_a_suggestion() -> None:
-    """An option that nobody reads is an error."""
+    """An unknown option is an error."""
     with pytest.raises(ValidationError, match=r"'maxRetires'; did you mean 'max_retries'\?"):
         WorkerOptions.model_validate({"maxRetires": 3})
 

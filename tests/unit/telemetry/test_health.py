@@ -23,7 +23,7 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "health.md"
 
 @dataclass
 class Scene:
-    """Probes that find what they are told."""
+    """Probes that find what a test wants."""
 
     stalls: Findings = ()
     unready: Findings = ()
@@ -37,7 +37,7 @@ class Scene:
 
 
 def test_a_worker_is_not_ready_before_it_was_looked_at() -> None:
-    """And it is live: nobody restarts a worker that starts."""
+    """And it is live: a worker that starts must not be restarted."""
     health = Monitor(Scene()).health
 
     assert health.is_live
@@ -66,7 +66,7 @@ def test_a_stall_is_named_and_logged_once(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_what_is_unavailable_makes_a_worker_unready_and_not_dead() -> None:
-    """Nobody is helped by a restart."""
+    """A restart would not help."""
     scene = Scene(unready=(Finding("broker-unavailable", "orders.new.shop: refused"),))
     monitor = Monitor(scene)
     monitor.look()
@@ -79,7 +79,7 @@ def test_what_is_unavailable_makes_a_worker_unready_and_not_dead() -> None:
 
 
 def test_a_monitor_that_stands_still_is_a_stall_itself() -> None:
-    """Its last look does not count for ever."""
+    """Its last look counts for a while only."""
     scene = Scene()
     monitor = Monitor(scene, clock=lambda: scene.now)
     monitor.look()

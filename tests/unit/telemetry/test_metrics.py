@@ -179,7 +179,7 @@ def test_the_document_has_each_metric_as_the_code_has_it() -> None:
 
 
 def test_dashboard_and_alerts_ask_for_metrics_that_exist() -> None:
-    """A misspelt one would show nothing for ever."""
+    """A misspelt one would never show anything."""
     known = {
         name + suffix for name in METRICS for suffix in ("", "_total", "_bucket", "_count", "_sum")
     }

@@ -90,7 +90,7 @@ async def test_a_full_disk_is_waited_for(tmp_path: Path, clock: ManualClock) -> 
 async def test_a_delivery_that_can_not_be_written_is_none(
     tmp_path: Path, clock: ManualClock
 ) -> None:
-    """A waiting stream is told, and the messages come when there is room for their leases."""
+    """A waiting stream ends, and the messages come when there is room for their leases."""
     async with EmulatorServer(tmp_path / "data", clock=clock) as server, Client(server) as client:
         await client.create()
         await client.publish(*[b"x"] * 1000)
@@ -106,7 +106,7 @@ async def test_a_delivery_that_can_not_be_written_is_none(
 
 
 async def test_a_seek_goes_on_after_a_full_disk(tmp_path: Path, clock: ManualClock) -> None:
-    """Its client is told UNAVAILABLE, and the subscription gets all that was sought."""
+    """Its client gets UNAVAILABLE, and the subscription gets all that was sought."""
     async with EmulatorServer(tmp_path / "data", clock=clock) as server, Client(server) as client:
         topic = t.Topic.pb()(name=TOPIC)
         topic.message_retention_duration.seconds = 3600
@@ -150,7 +150,7 @@ async def test_a_nearly_full_disk_takes_no_more(
 
 
 async def test_a_cancelled_request_cancels_no_other() -> None:
-    """They wait for the same commit: a client that gives up must not take others' answers along."""
+    """They wait for the same commit: a client that hangs up must not take others' answers along."""
     async with EmulatorServer() as server:
         commits = server.engine.commits
         await commits.committed()

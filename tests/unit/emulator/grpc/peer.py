@@ -98,14 +98,14 @@ class Echo:
             await call.write(message)
 
     async def slow(self, call: Call) -> None:
-        """Read nothing until it is told to."""
+        """Read nothing until the test wants."""
         self.begun.set()
         await self.go_on.wait()
         while (message := await call.read()) is not None:
             self.read.append(message.text)
 
     async def flood(self, call: Call) -> None:
-        """Write for ever."""
+        """Write without end."""
         while True:
             await call.write(Text(b"x" * 10_000))
             self.read.append(b"written")

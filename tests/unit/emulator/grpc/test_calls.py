@@ -165,7 +165,7 @@ async def test_a_client_that_does_not_read_holds_the_handler_up(server: Any, ech
     ("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
 )
 async def test_compressed_requests(peer: Peer, encoding: str, compress: Any) -> None:
-    """What clients may compress with, and are told so."""
+    """What clients may compress with, as the server advertises."""
     stream = await peer.begin("/test.Echo/Same", grpc_encoding=encoding)
     data = framed(compress(b"hello" * 1000), compressed=True)
     await peer.send(stream, data, ends=True)
@@ -311,7 +311,7 @@ async def test_nothing_is_kept_of_calls_that_are_over(peer: Peer, server: Any) -
 
 
 async def test_stopping_lets_calls_end_and_then_ends_them(server: Any, echo: Echo) -> None:
-    """What ends within the grace ends well; the rest gets UNAVAILABLE; nobody can connect."""
+    """What ends within the grace ends well; the rest gets UNAVAILABLE; no client can connect."""
     channel: Any
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         open_stream = channel.stream_stream("/test.Echo/Stream")
@@ -401,7 +401,7 @@ async def test_metadata_and_text_outside_of_ascii() -> None:
 
 
 async def test_a_call_that_is_cancelled_in_the_bytes_that_begin_it(peer: Peer, echo: Echo) -> None:
-    """It has begun by then, and is told where it waits."""
+    """It has begun by then, and is cancelled where it waits."""
     stream = peer.h2.get_next_available_stream_id()
     peer.h2.send_headers(stream, request_headers("/test.Echo/Never"))
     peer.h2.send_data(stream, framed(b""), end_stream=True)

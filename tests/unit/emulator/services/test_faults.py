@@ -160,7 +160,7 @@ def test_dropped_streams_keep_their_leases(
 def test_lost_acknowledgements_are_confirmed(
     pubsub_emulator: EmulatorThread, broker: Broker, topic: str, subscription: str
 ) -> None:
-    """Unary ones and those of streams; the messages come again."""
+    """Unary ones and those of streams; the messages are delivered again."""
     broker.publish(topic, b"x")
     pubsub_emulator.faults.lose_acks(2)
 

@@ -1,4 +1,4 @@
-"""Push delivery on the server's clock: back-off, ordering, restarts, endpoints that are away."""
+"""Push delivery on the server's clock: back-off, ordering, restarts, unavailable endpoints."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def test_a_dead_letter_policy_counts_pushes() -> None:
 
 
 async def test_pushing_goes_on_after_a_restart_and_an_outage(tmp_path: Path) -> None:
-    """The endpoint was away, then the server was; the message arrives."""
+    """The endpoint was unavailable, then the server; the message arrives."""
     clock = ManualClock()
     with Endpoint() as gone:
         pass

@@ -119,7 +119,7 @@ async def test_what_exists_gets_the_fields_of_the_file(
 async def test_a_mistake_names_file_line_and_field(
     server: EmulatorServer, tmp_path: Path, text: str, line: int, words: list[str]
 ) -> None:
-    """Whoever writes the file finds it at once."""
+    """The file's author finds it at once."""
     with pytest.raises(ResourcesError) as refused:
         await apply(server, tmp_path, text)
 

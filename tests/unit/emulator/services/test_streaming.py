@@ -156,7 +156,7 @@ async def test_a_redelivery_waits_for_its_lease(
 async def test_exactly_once_waits_for_the_commit(
     tmp_path: Path, watch: Callable[[EmulatorServer], list[str]]
 ) -> None:
-    """It promises that nothing comes again while it is leased."""
+    """It promises that nothing is redelivered while it is leased."""
     async with EmulatorServer(tmp_path / "data") as server, Client(server) as client:
         await client.create(enable_exactly_once_delivery=True)
         stream = await client.stream()
