@@ -1,6 +1,8 @@
 """The ``convotic`` command. One file a command; what a command needs is imported when it runs.
 
 A new command is a new file, whose docstring begins with its name and what it does: group.py.
+Commands share ``options``, ``columns`` (tables), ``fleet`` (asking workers), ``line_batches``
+(JSON lines) and ``supervisor`` (processes).
 """
 
 from __future__ import annotations

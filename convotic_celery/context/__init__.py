@@ -1,4 +1,19 @@
-"""What handlers work with: the context, its services, and what these return."""
+"""What handlers work with: the context, its services, and what these return.
+
+=====================  ==========================================================================
+``services``           makes the contexts; where a team plugs in services of its own
+``_async/``            the services for ``async def``; ``_sync/`` is generated from it
+``models``             what they return; ``fields`` and ``records``: as given, and as stored;
+                       ``typed_json``, ``totals``, ``paging``
+``publishing``         checks and publishes messages; ``publishing_many``
+``scheduled``          delayed messages in the store; ``scheduled_listing`` shows them
+``storage``            ``ctx.storage``'s values; ``workflow_runs`` runs of workflows
+``scripts``            what changes the store, as Lua; ``storage_scripts``, ``workflow_scripts``
+``delivery``           which message is handled; ``logger``: ``ctx.logger``
+``store``              clients of Redis or Valkey, by ``connections`` (plain code) and ``pipeline``
+                       (event loops); ``database`` runs scripts on it; ``keys`` names its keys
+=====================  ==========================================================================
+"""
 
 from convotic_celery.context._async.contacts import AsyncContacts
 from convotic_celery.context._async.context import ConvoticContext

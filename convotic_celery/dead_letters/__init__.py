@@ -3,7 +3,7 @@
 ============== =================================================================================
 ``entry``      what an index entry is, and how a dead letter becomes one. Pure
 ``match``      which entries are meant: :class:`Match`, and filters
-``keys``       where the index is in the store
+``deployment`` what a replay works with: the handlers, their queues, and how to publish
 ``scripts``    what changes and reads it, atomically
 ``index``      the index: entries, groups, states, the action log
 ``jobs``       replays and the like in progress: the journal that survives its process

@@ -3,6 +3,9 @@
 Both are processes of their own: the first client starts them, other clients of the folder find
 them, and they end 60 s after the last client. This package says where they are; the emulator itself
 is :mod:`convotic_emulator`, and how a server is started and found is :mod:`convotic_local`.
+
+``store`` finds, starts and stops the Valkey of a folder, whose files ``paths`` names. Beside it
+runs its ``supervisor``, which handles it as a process by ``valkey`` and asks it things by ``wire``.
 """
 
 from __future__ import annotations

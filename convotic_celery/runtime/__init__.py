@@ -6,8 +6,9 @@
 ``execution/``            one run: the task, its deadline, the event loop, the modules' lifespans
 ``locks/``                ``deduplicate`` and ``concurrency_key``, in the store
 ``schedule/``             publishes what ``delay=`` kept, when it is due
-``delivery/``             what a message means: its payload, policy, outcome, attributes; pure
 ``publish.py``            ``ctx.pubsub`` and ``handler.delay`` on the transport
+``delivery/``             what a message means: its payload, policy, outcome, attributes; pure
+``celery_internals.py``   all undocumented parts of Celery that are used here
 ========================  =====================================================================
 
 Each imports only what stands below it. ``lint-imports`` checks that.

@@ -1,4 +1,20 @@
-"""What a module's author imports: registration, options, messages and outcomes."""
+"""What a module's author imports: registration, options, messages and outcomes.
+
+=================  ==============================================================================
+``module``         :class:`ConvoticModule` and its decorators; ``decorated`` is what they return
+``registration``   :class:`Sdk`: what a module registers, as ``handler``, ``route``, ``schedule``
+                   and ``workflow``; ``signature`` reads how the author's function is called
+``options``        :class:`WorkerOptions`; of these ``backoff``, ``batch``, ``rate``, ``selector``
+                   (keys), ``error_types`` (``retry_on``); ``option_errors`` words mistakes
+``message``        a handler's first argument; ``payload_type``, ``event`` (CloudEvents) and
+                   ``compression`` are how its data is read
+``outcomes``       what a handler raises; ``dead_lettered`` is what ``on_dead_letter`` gets
+``middleware``     code around handlers and routes; ``lifespan`` around a process
+``http``           a route's request and response
+=================  ==============================================================================
+
+Pure: nothing here knows Celery, Pub/Sub or the store.
+"""
 
 from convotic_celery.names import TARGET_ATTRIBUTE
 from convotic_celery.sdk.backoff import Backoff, ConstantBackoff, ExponentialBackoff

@@ -1,6 +1,7 @@
-"""What a worker says of itself: health, metrics, traces, on one port.
+"""What a worker says of itself: health, metrics, traces.
 
-``health.py`` decides, ``probes.py`` looks at the worker, ``metrics.py`` counts, ``server.py``
-answers, ``step.py`` wires them into the worker; ``fleet.py`` is one port for several workers. Only
-``app.py`` and ``cli/`` import this room.
+``health`` decides from what ``probes`` find in the worker. ``metrics`` are made from
+``run_figures``, an observer of runs, and from what the transport counts; ``exposition`` writes
+them. ``server`` answers on one port, ``step`` wires all into the worker, ``fleet`` is one port for
+several workers. ``tracing`` is OpenTelemetry's side. Only ``app`` and ``cli`` import this room.
 """

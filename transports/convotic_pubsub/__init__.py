@@ -2,13 +2,16 @@
 
 ::
 
+    plugin    registers the URL scheme
     kombu     what kombu and Celery see: transport, channel, message
-    session   the process's client, which wires the rest; ``registry`` finds it
+    registry  finds the process's session
+    session   the process's client, which wires the rest
     celery    Celery's own queues: envelopes, exchanges, remote control
     consume   subscriptions, leases, streams
     publish   confirmed publishing, also for a forked child
     client    gRPC
-    the other files are pure: options, queues, names, limits, errors, messages to publish
+    the other files are pure: options, queue (the ports to a framework), outgoing (messages to
+    publish), topology, names, limits, figures, errors
 
 Each imports what stands below it. Importing the package registers the URL scheme; gRPC and kombu
 are imported when they are needed.

@@ -1,1 +1,6 @@
-"""The context's services for ``async def`` handlers; ``_sync`` is generated from this package."""
+"""The context's services for ``async def`` handlers; ``_sync`` is generated from this package.
+
+``context`` is ``ctx``; ``contacts``, ``conversations``, ``messages``, ``storage``, ``pubsub``,
+``schedule`` and ``workflows`` are its services, ``protocols`` what a replacement must be able to
+do.
+"""
