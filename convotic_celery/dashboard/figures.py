@@ -31,6 +31,8 @@ T = TypeVar("T")
 #: Seconds for which a value is fresh, on an emulator and on the service.
 _BACKLOG_SECONDS = (1.0, 60.0)
 _WORKERS_SECONDS = (4.0, 30.0)
+#: How long workers have to answer, on an emulator and on the service.
+_ANSWER_SECONDS = (1.0, 3.0)
 #: How long a request waits for a value that is being read: without any, and with an old one.
 _FIRST_WAIT_SECONDS = 4.0
 _WAIT_SECONDS = 0.3
@@ -118,7 +120,7 @@ class Figures:
         self.backlogs = Cached(self._read_backlogs, lambda: self._pick(_BACKLOG_SECONDS))
         self.paused = Cached(app.pauses.read, lambda: 2.0)
         self.dead_letters = Cached(self._count_dead_letters, lambda: 1.0)
-        self._workers = Cached(lambda: read_workers(app), lambda: self._pick(_WORKERS_SECONDS))
+        self._workers = Cached(self._ask_workers, lambda: self._pick(_WORKERS_SECONDS))
 
     async def workers(self) -> Known[list[Worker]]:
         """Return the workers that answer; nothing is known where they are set not to."""
@@ -130,6 +132,11 @@ class Figures:
         """Stop reading."""
         for each in (self.backlogs, self.dead_letters, self.paused, self._workers):
             each.close()
+
+    def _ask_workers(self) -> list[Worker]:
+        settings = self._app.settings
+        is_near = settings.broker_is_embedded or settings.pubsub_emulator_host
+        return read_workers(self._app, _ANSWER_SECONDS[0 if is_near else 1])
 
     def _pick(self, seconds: tuple[float, float]) -> float:
         return seconds[0] if self.is_emulated else seconds[1]

@@ -1,17 +1,18 @@
-"""All handlers with their figures, and one handler with its options and an example payload."""
+"""All handlers with their figures; one handler with its options, an example and last outcomes."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
 
 from convotic_celery.dashboard.desk import desk_of
-from convotic_celery.dashboard.requests import answer
+from convotic_celery.dashboard.requests import answer, read_limit
 from convotic_celery.dashboard.workers import sum_outcomes
+from convotic_celery.dead_letters.entry import entry_id
 from convotic_celery.documents.examples import build_example
 from convotic_celery.documents.schemas import build_schema
 from convotic_celery.sdk.options import WorkerOptions
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from convotic_celery.dashboard.desk import Desk
     from convotic_celery.dashboard.figures import Backlogs, Known
     from convotic_celery.dashboard.workers import Worker
+    from convotic_celery.runtime.delivery.last_outcomes import HandlerOutcome
     from convotic_celery.sdk.handler import HandlerDefinition
     from convotic_pubsub.client.backlog_size import BacklogSize
 
@@ -36,6 +38,7 @@ def routes() -> list[Route]:
     return [
         Route("/api/handlers", get_handlers),
         Route("/api/handlers/{queue:path}", get_handler),
+        Route("/api/outcomes/{queue:path}", get_outcomes),
         Route("/api/workers", get_workers),
     ]
 
@@ -50,9 +53,7 @@ async def get_handlers(request: Request) -> Response:
         figures.paused.get(),
         figures.dead_letters.get(),
     )
-    dynamic = Changing(
-        backlogs.value, workers.value, paused.value or frozenset(), dead_letters.value
-    )
+    dynamic = Changing(backlogs.value, workers.value, paused.value, dead_letters.value)
     return answer(
         {
             "handlers": list_handlers(desk, dynamic),
@@ -76,6 +77,16 @@ async def get_handler(request: Request) -> Response:
     return answer(await asyncio.to_thread(describe_handler, desk, definition))
 
 
+async def get_outcomes(request: Request) -> Response:
+    """Answer how a handler's last deliveries ended, the newest first."""
+    desk = desk_of(request)
+    queue = desk.handler(request.path_params["queue"]).queue
+    outcomes = desk.app.last_outcomes
+    limit = read_limit(request, 20)
+    found = await asyncio.to_thread(outcomes.last, queue, limit)
+    return answer({"items": [_show_outcome(each) for each in found], "is_on": outcomes.is_on})
+
+
 async def get_workers(request: Request) -> Response:
     """Answer the workers that answer."""
     desk = desk_of(request)
@@ -95,17 +106,20 @@ class Changing:
 
     backlogs: Backlogs | None
     workers: list[Worker] | None
-    paused: set[str] | frozenset[str]
+    paused: set[str] | None
     #: Open ones, by handler.
     dead_letters: Mapping[str, int] | None
 
 
 def list_handlers(desk: Desk, now: Changing) -> list[dict[str, Any]]:
-    """Return a row for each handler; None is what is not known."""
-    workers, sizes, dead = now.workers, now.backlogs, now.dead_letters
-    outcomes = sum_outcomes(workers or [])
+    """Return a row for each handler; None is what is not known.
+
+    Where no worker answers, none may run, or none may have answered in time.
+    """
+    workers, sizes, dead = now.workers or (), now.backlogs, now.dead_letters
+    outcomes = sum_outcomes(workers)
     running: dict[str, int] = {}
-    for worker in workers or []:
+    for worker in workers:
         for each in worker.running:
             running[each.handler] = running.get(each.handler, 0) + 1
     return [
@@ -113,12 +127,12 @@ def list_handlers(desk: Desk, now: Changing) -> list[dict[str, Any]]:
             "name": d.queue,
             "topic": d.topic,
             "module": d.module,
-            "paused": d.queue in now.paused,
+            "paused": None if now.paused is None else d.queue in now.paused,
             **_size("", sizes.waiting.get(d.queue) if sizes else None),
             "dead_letters_waiting": _messages(sizes.dead_letters, d.queue) if sizes else None,
             "dead_letters": None if dead is None else dead.get(d.queue, 0),
-            "running": running.get(d.queue, 0) if workers is not None else None,
-            "outcomes": outcomes.get(d.queue, {}) if workers is not None else None,
+            "running": running.get(d.queue, 0) if workers else None,
+            "outcomes": outcomes.get(d.queue, {}) if workers else None,
         }
         for d in desk.app.definitions
     ]
@@ -150,6 +164,12 @@ def describe_handler(desk: Desk, definition: HandlerDefinition) -> dict[str, Any
             if d.topic == definition.topic and d.queue != definition.queue
         ],
     }
+
+
+def _show_outcome(outcome: HandlerOutcome) -> dict[str, Any]:
+    dead_letter = entry_id(outcome.handler, outcome.message_id)
+    is_dead = outcome.outcome == "dead_lettered"
+    return asdict(outcome) | {"dead_letter": dead_letter if is_dead else None}
 
 
 def _options(options: WorkerOptions) -> list[dict[str, Any]]:

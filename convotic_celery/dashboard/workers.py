@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,6 @@ _POOLS = {
     "celery.concurrency.solo:TaskPool": "solo",
     "celery.concurrency.thread:TaskPool": "threads",
 }
-_TIMEOUT_SECONDS = 1.0
 _MAX_RUNNING = 200
 
 
@@ -43,29 +42,30 @@ class Worker:
     process_id: int | None
     uptime_seconds: float | None
     pool: str
-    #: Handler, then outcome, then how many messages ended so since the worker started.
-    outcomes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    #: Handler, then outcome, then how many messages ended so since the worker started. None: not
+    #: known, since it is another app's.
+    outcomes: Mapping[str, Mapping[str, int]] | None = None
     #: Runs past their deadline that could not be stopped, by handler.
     overdue: Mapping[str, int] = field(default_factory=dict)
     running: tuple[Running, ...] = ()
     answered_at: float = 0.0
 
 
-def read_workers(app: ConvoticApp) -> list[Worker]:
-    """Ask all workers and wait a second for their answers. Blocks."""
-    inspect = app.control.inspect(timeout=_TIMEOUT_SECONDS)
+def read_workers(app: ConvoticApp, timeout_seconds: float) -> list[Worker]:
+    """Ask all workers and wait so long for their answers. Blocks."""
+    inspect = app.control.inspect(timeout=timeout_seconds)
     with ThreadPoolExecutor(2, thread_name_prefix="dashboard-ask") as both:
         stats = both.submit(inspect.stats)
-        active = both.submit(app.control.inspect(timeout=_TIMEOUT_SECONDS).active)
+        active = both.submit(app.control.inspect(timeout=timeout_seconds).active)
         answers, running = stats.result() or {}, active.result() or {}
     return [_read(name, answers[name], running.get(name) or ()) for name in sorted(answers)]
 
 
-def sum_outcomes(workers: list[Worker]) -> dict[str, dict[str, int]]:
+def sum_outcomes(workers: Iterable[Worker]) -> dict[str, dict[str, int]]:
     """Return handler, outcome and number over all workers."""
     found: dict[str, dict[str, int]] = {}
     for worker in workers:
-        for handler, counts in worker.outcomes.items():
+        for handler, counts in (worker.outcomes or {}).items():
             total = found.setdefault(handler, {})
             for outcome, number in counts.items():
                 total[outcome] = total.get(outcome, 0) + number
@@ -73,15 +73,15 @@ def sum_outcomes(workers: list[Worker]) -> dict[str, dict[str, int]]:
 
 
 def _read(name: str, stats: Mapping[str, Any], active: Any) -> Worker:
-    ours = stats.get("convotic") or {}
+    ours = stats.get("convotic")
     pool = str((stats.get("pool") or {}).get("implementation") or "")
     return Worker(
         name=name,
         process_id=stats.get("pid"),
         uptime_seconds=stats.get("uptime"),
         pool=_POOLS.get(pool, pool),
-        outcomes=ours.get("outcomes") or {},
-        overdue=ours.get("overdue") or {},
+        outcomes=None if ours is None else ours.get("outcomes") or {},
+        overdue=(ours or {}).get("overdue") or {},
         running=tuple(
             Running(str(each["name"]), str(each["id"]), each.get("time_start"), name)
             for each in list(active)[:_MAX_RUNNING]

@@ -19,7 +19,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from convotic_celery.cli.demo.child import Child
 from tests.acceptance.stage import QUEUE, Stage
-from tests.support.browser import open_browser
+from tests.support.browser import open_browser, take_screen
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)
@@ -105,10 +105,7 @@ class Person:
 
     def resize(self, width: int, scheme: str) -> None:
         """Take another screen."""
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        take_screen(self.browser, width, scheme)
 
     def read_errors(self) -> list[dict[str, Any]]:
         """Return what the browser complained about."""
@@ -147,7 +144,31 @@ def test_a_failure_is_seen_mended_and_replayed(stage: Stage, browser: webdriver.
         assert ended["data"] == {"id": 2}
         person.go("dead-letters")
         person.see("No dead letters")
+        see_figures(person, is_known=stage.google_address is None)
         assert person.read_errors() == []
+
+
+def see_figures(person: Person, *, is_known: bool) -> None:
+    """See how the two runs ended; and what waits, or a dash and why where nobody knows."""
+    person.go(f"handlers/{QUEUE}")
+    outcomes = person.find(".panel", "Last outcomes").text
+    assert "succeeded" in outcomes
+    assert "dead letter" in outcomes
+    assert "RuntimeError" in outcomes
+    person.go("")
+    person.see(QUEUE)
+    tiles = {
+        name: text
+        for name, *text in (
+            tile.text.split("\n") for tile in person.browser.find_elements("css selector", ".tile")
+        )
+    }
+    assert tiles["Dead letters"] == ["0", "none"]
+    if is_known:
+        assert tiles["Waiting"] == ["0", "nothing waits"]
+    else:
+        assert tiles["Waiting"] == ["\N{EN DASH}", "not known"]
+        person.see("Queue lengths are not known")
 
 
 def test_a_message_is_published_by_keyboard(

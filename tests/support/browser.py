@@ -9,7 +9,10 @@ from contextlib import contextmanager
 import pytest
 from selenium import webdriver
 
-__all__ = ["open_browser", "page_text"]
+__all__ = ["SCREENS", "open_browser", "page_text", "take_screen"]
+
+#: Widths in pixels, of a desk and a phone, each with both colour schemes.
+SCREENS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
 
 
 @contextmanager
@@ -32,3 +35,11 @@ def open_browser() -> Iterator[webdriver.Chrome]:
 def page_text(browser: webdriver.Chrome) -> str:
     """Return what the page shows, whether or not it is just being replaced."""
     return str(browser.execute_script("return document.body ? document.body.innerText : ''"))
+
+
+def take_screen(browser: webdriver.Chrome, width: int, scheme: str) -> None:
+    """Have the browser show what a screen of this width shows to who wants light or dark."""
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
+import uuid
 from typing import Any
 
+import pytest
+
+from convotic_celery.app import ConvoticApp
+from convotic_celery.dead_letters.entry import entry_id
+from convotic_celery.runtime.delivery.observing import MessageSettled, ObservedMessage
+from convotic_celery.runtime.delivery.payload import task_id_of, unknown_facts
+from convotic_celery.runtime.delivery.settlement import Ack, Fail, Settlement
 from tests.integration.dashboard.conftest import QUEUE, MakePage, Page
 from tests.support.waiting import wait_until_async
 
@@ -167,6 +176,58 @@ async def test_a_paused_handler_is_shown_as_such(page: Page) -> None:
     assert (await row_of(page))["paused"]
 
 
+@pytest.mark.google_emulator
+async def test_what_nobody_tells_is_not_zero(make_page: MakePage, google_emulator: str) -> None:
+    """Google's emulator has no queue lengths, and a worker that does not answer no counts."""
+    page = await make_page(
+        broker_url=f"pubsub://p-{uuid.uuid4().hex[:8]}",
+        pubsub_emulator_host=google_emulator,
+        remote_control=True,
+    )
+    await page.post("publish", {"handler": QUEUE, "data": ORDER})
+
+    answer = await page.get("handlers")
+
+    unknown = ("messages", "leased", "oldest_seconds", "dead_letters_waiting")
+    for row in answer["handlers"]:
+        assert {row[name] for name in (*unknown, "running", "outcomes")} == {None}
+    assert row["dead_letters"] == 0  # the store's
+    assert answer["workers"]["count"] == 0
+    assert "Queue lengths are not known" in answer["backlogs"]["problem"]
+    assert answer["backlogs"]["age_seconds"] == pytest.approx(0, abs=60)
+
+
+def note_outcome(app: ConvoticApp, message_id: str, settlement: Settlement) -> None:
+    """Note how a message ended, as a worker does."""
+    (definition,) = (each for each in app.definitions if each.queue == QUEUE)
+    facts = unknown_facts(message_id)
+    message = ObservedMessage(definition, facts, task_id_of(QUEUE, message_id))
+    app.last_outcomes.message_settled(MessageSettled(message, settlement, time.time()))
+
+
+async def test_last_outcomes_are_those_of_the_store(make_page: MakePage) -> None:
+    """The newest first, a dead letter with its page; none is kept where that is set."""
+    page = await make_page()
+    note_outcome(page.app, "0", Ack("succeeded"))
+    note_outcome(page.app, "1", Fail("max-retries-exceeded", 3, "ValueError"))
+    await asyncio.to_thread(page.app.last_outcomes.flush)
+
+    found = await page.get(f"outcomes/{QUEUE}")
+
+    assert found["is_on"]
+    dead, done = found["items"]
+    assert (dead["outcome"], dead["reason"], dead["message_id"]) == (
+        "dead_lettered",
+        "ValueError",
+        "1",
+    )
+    assert dead["dead_letter"] == entry_id(QUEUE, "1")
+    assert (done["outcome"], done["dead_letter"], done["attempt"]) == ("succeeded", None, 1)
+    await page.get("outcomes/custom.orders.gone", status=404)
+    silent = await make_page(last_outcomes=0)
+    assert not (await silent.get(f"outcomes/{QUEUE}.index"))["is_on"]
+
+
 async def test_without_the_store_the_rest_is_shown(make_page: MakePage) -> None:
     """What is in the store is said to be unavailable; handlers and queue lengths are there."""
     page = await make_page(redis_url="redis://127.0.0.1:1/0", store_timeout=0.2)
@@ -176,6 +237,7 @@ async def test_without_the_store_the_rest_is_shown(make_page: MakePage) -> None:
 
     assert len(answer["handlers"]) == 3
     assert answer["store"]["problem"]
-    assert (await row_of(page))["dead_letters"] is None
+    row = await row_of(page)
+    assert (row["dead_letters"], row["paused"], row["running"]) == (None, None, None)
     assert "store" in (await page.get("delayed", status=503))["error"]
     assert await page.get("badges") == {}

@@ -2,9 +2,9 @@
 
 import { get, pathOf } from "../api.js";
 import { h } from "../dom.js";
-import { duration, json, pretty } from "../format.js";
+import { count, duration, json, pretty, when } from "../format.js";
 import { icon } from "../icons.js";
-import { badge, copyable, dotted, facts, figure, heading, link, mono, panel } from "../parts.js";
+import { badge, copyable, dotted, facts, figure, heading, link, mono, note, panel } from "../parts.js";
 import { groupRows } from "./dead-letters.js";
 import { enrich } from "./handlers.js";
 
@@ -13,18 +13,21 @@ export const title = (shown) => shown.parameters[0];
 export async function load(shown, signal) {
   const [name] = shown.parameters;
   shown.own.about ??= await get(pathOf(["handlers", name]), signal);
-  const [all, groups] = await Promise.all([
+  const [all, groups, outcomes] = await Promise.all([
     get("handlers", signal),
     get(pathOf(["dead-letters", "groups"], { handler: name, limit: 5 }), signal).catch(() => ({})),
+    get(pathOf(["outcomes", name]), signal).catch(() => null),
   ]);
   return {
     about: shown.own.about,
     figures: enrich(all.handlers.find((each) => each.name === name) ?? {}),
     groups,
+    outcomes,
+    problem: all.store.problem,
   };
 }
 
-export function render({ about, figures, groups }, _shown, context) {
+export function render({ about, figures, groups, outcomes, problem }, _shown, context) {
   const canPublish = !context.deployment?.read_only;
   return [
     h("a", { class: "back", href: "#/" }, icon("back"), "Handlers"),
@@ -32,6 +35,7 @@ export function render({ about, figures, groups }, _shown, context) {
       figures.paused && badge("paused", "warn"),
       canPublish && h("a", { class: "button", href: link(["publish", about.name]) },
         icon("publish"), h("span", null, "Publish to it"))),
+    problem && note("warn", problem),
     about.description && h("p", { class: "lead" }, about.description),
     h("div", { class: "tiles small" },
       number("Waiting", figure(figures.ready)),
@@ -45,6 +49,7 @@ export function render({ about, figures, groups }, _shown, context) {
         class: "attention",
         actions: h("a", { href: link(["dead-letters", "handler", about.name]) }, "All of this handler"),
       }, groupRows(groups.items, false)),
+    outcomes && panel("Last outcomes", null, lastOutcomes(outcomes)),
     h("div", { class: "columns" },
       panel("Where it is", null, facts([
         ["Topic", copyable(about.topic)],
@@ -68,6 +73,29 @@ export function render({ about, figures, groups }, _shown, context) {
 const number = (name, value) =>
   h("div", { class: "tile", key: name },
     h("span", { class: "tile-name" }, name), h("span", { class: "tile-value" }, value));
+
+const KINDS = { succeeded: "good", retried: "warn", dead_lettered: "bad" };
+
+function lastOutcomes({ items, is_on: isOn }) {
+  if (!items.length) {
+    return h("p", { class: "soft pad" }, isOn
+      ? "No message has ended yet, or not within a week."
+      : ["None is kept: ", mono("CONVOTIC_LAST_OUTCOMES"), " is 0."]);
+  }
+  return h("table", { class: "list" },
+    h("thead", null, h("tr", null,
+      ["Outcome", "Message", "Why", "Run", "Took", "When"].map((text, i) =>
+        h("th", { key: text, scope: "col", class: ["", "", "wide", "n wide", "n wide", "n"][i] }, text)))),
+    h("tbody", null, items.map((each) => h("tr", { key: `${each.message_id} ${each.at}` },
+      h("td", null, badge(each.outcome.replaceAll("_", " "), KINDS[each.outcome])),
+      h("td", null, each.dead_letter
+        ? h("a", { class: "row-link", href: link(["dead-letters", each.dead_letter]) }, mono(each.message_id))
+        : mono(each.message_id)),
+      h("td", { class: "wide soft" }, each.reason),
+      h("td", { class: "n wide" }, count(each.attempt)),
+      h("td", { class: "n wide nowrap" }, duration(each.duration_seconds)),
+      h("td", { class: "n nowrap" }, when(each.at))))));
+}
 
 function options(all) {
   const table = (some) => h("table", { class: "list plain" }, h("tbody", null, some.map((each) =>

@@ -31,8 +31,16 @@ const COLUMNS = [
   ["dead", "Dead letters", "n"],
 ];
 
+// Of what is known; null if nothing is.
 const sum = (rows, name) =>
   rows.reduce((total, row) => (row[name] == null ? total : (total ?? 0) + row[name]), null);
+
+/** What stands below a sum: that (some of) it is not known, or what it means. */
+function explain(rows, name, meaning) {
+  const known = rows.filter((row) => row[name] != null).length;
+  if (!known) return "not known";
+  return known < rows.length ? `of ${known} of ${plural(rows.length, "handler")}` : meaning;
+}
 
 /** Return a handler's row with the figures that the table shows. */
 export function enrich(row) {
@@ -51,6 +59,7 @@ export function render(data, _shown, context) {
   if (!rows.length) return [heading("Handlers"), nothing()];
   return [
     heading("Handlers", search(context)),
+    data.store.problem && note("warn", data.store.problem),
     tiles(rows, data, context),
     data.groups.items?.length > 0 &&
       panel("Needs attention", {
@@ -58,7 +67,7 @@ export function render(data, _shown, context) {
         actions: h("a", { href: "#/dead-letters" }, "All dead letters"),
       }, groupRows(data.groups.items)),
     table(choose(rows), context),
-    footnote(data),
+    footnote(data, rows),
   ];
 }
 
@@ -87,15 +96,18 @@ function search(context) {
 function tiles(rows, data, context) {
   const waiting = sum(rows, "ready");
   const dead = sum(rows, "dead");
-  const oldest = Math.max(0, ...rows.map((row) => row.oldest_seconds ?? 0));
+  const ages = rows.map((row) => row.oldest_seconds).filter((age) => age != null);
+  const oldest = ages.length ? `oldest ${duration(Math.max(...ages))}` : "";
   const workers = data.workers.count;
+  const { delayed } = context.badges;
   return h("div", { class: "tiles" },
-    tile("Waiting", count(waiting), waiting ? `oldest ${duration(oldest)}` : "nothing waits"),
-    tile("Running", count(sum(rows, "running")), "now"),
-    tile("Dead letters", count(dead), dead ? "to be looked at" : "none", "#/dead-letters", dead ? "bad" : ""),
-    tile("Delayed", count(context.badges.delayed ?? 0), "to be published later", "#/delayed"),
+    tile("Waiting", count(waiting), explain(rows, "ready", waiting ? oldest : "nothing waits")),
+    tile("Running", count(sum(rows, "running")), explain(rows, "running", "now")),
+    tile("Dead letters", count(dead), explain(rows, "dead", dead ? "to be looked at" : "none"),
+      "#/dead-letters", dead ? "bad" : ""),
+    tile("Delayed", count(delayed), delayed == null ? "not known" : "to be published later", "#/delayed"),
     tile("Workers", count(workers),
-      workers === 0 ? "none answers" : workers == null ? "not known yet" : "answering", "#/workers",
+      workers === 0 ? "none answers" : workers == null ? "not known" : "answering", "#/workers",
       workers === 0 ? "warn" : ""),
   );
 }
@@ -165,11 +177,12 @@ function row(each, withModule) {
     h("td", { class: "n" }, figure(each.dead, "bad")));
 }
 
-function footnote(data) {
+function footnote(data, rows) {
   const age = data.backlogs.age_seconds;
   const parts = [`${plural(data.handlers.length, "handler")}.`];
   if (age != null && age > 30) parts.push(`Queue lengths are ${duration(age)} old, from Cloud Monitoring.`);
-  if (data.workers.count != null) parts.push("Succeeded and retried: since each worker started.");
+  if (rows.some((row) => row.messages != null && row.leased == null)) parts.push("Waiting includes what runs.");
+  if (data.workers.count) parts.push("Succeeded and retried: since each worker started.");
   return [
     data.backlogs.problem && note("", data.backlogs.problem),
     data.workers.problem && note("", data.workers.problem),

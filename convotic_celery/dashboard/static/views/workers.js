@@ -36,7 +36,7 @@ export function render(data) {
 }
 
 const total = (worker, outcome) =>
-  count(Object.values(worker.outcomes).reduce((sum, each) => sum + (each[outcome] ?? 0), 0));
+  worker.outcomes == null ? "–" : count(Object.values(worker.outcomes).reduce((sum, each) => sum + (each[outcome] ?? 0), 0));
 
 function row(worker) {
   const overdue = Object.values(worker.overdue).reduce((sum, each) => sum + each, 0);
