@@ -49,6 +49,7 @@ call ``cls(*args)`` on the other side.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 
 __all__ = [
     "AckDeadlineExceeded",
@@ -129,10 +130,12 @@ class HandlerNotLoaded(ModuleError):
         self.known: Sequence[str] = self.args[1]
 
     def __str__(self) -> str:
+        near = get_close_matches(self.queue, self.known, n=1)
+        guess = f" Did you mean {near[0]}?" if near else ""
         return (
             f"{self.queue} is not among the handlers loaded here "
-            f"({', '.join(self.known) or 'none'}). Put its module into CONVOTIC_MODULES_DIR, or "
-            "name it in CONVOTIC_MODULES."
+            f"({', '.join(self.known) or 'none'}).{guess} Put its module into "
+            "CONVOTIC_MODULES_DIR, or name it in CONVOTIC_MODULES."
         )
 
 

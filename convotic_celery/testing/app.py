@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from convotic_celery import pubsub
 from convotic_celery.app import ConvoticApp
 from convotic_celery.context.delivery import Delivery
-from convotic_celery.errors import TopicHasNoSubscription
+from convotic_celery.errors import HandlerNotLoaded, PublishRefused
 from convotic_celery.modules import apply_settings, surround_routes
 from convotic_celery.runtime.delivery.attributes import (
     MESSAGE_ID_ATTRIBUTE,
@@ -53,13 +52,16 @@ class AppUnderTest:
         clock: MovingClock,
         unawaited: list[str],
         *,
+        topics: Iterable[str] = (),
         raise_errors: bool = False,
     ) -> None:
         self.app = app
         self._unawaited = unawaited
         #: Moves retries, delayed messages, ``published_at`` and ``max_message_age``.
         self.clock = clock
-        self._broker = MemoryBroker(app.definitions, clock)
+        # What nobody listens to is announced all the same, as in production.
+        topics = (app.settings.sent_messages_topic, *topics)
+        self._broker = MemoryBroker(app.definitions, clock, topics)
         self._runner = Runner(app, self._broker, clock, raise_errors=raise_errors)
         app.services.publisher = self._broker
         self._schedule = app.services.async_schedule
@@ -106,13 +108,11 @@ class AppUnderTest:
         """Publish as ``ctx.pubsub.publish`` does, with the same checks; return the id.
 
         Raises:
-            TopicHasNoSubscription: No handler of the modules under test subscribes to the topic.
-                Handlers may publish to topics of other modules, and so may ``app.ctx``.
+            TopicHasNoSubscription: No handler of the modules under test subscribes to the topic,
+                and ``topics`` does not name it.
         """
-        topics = [definition.topic for definition in self.app.definitions]
-        if topic not in topics:
-            near = get_close_matches(topic, topics, n=1)
-            raise TopicHasNoSubscription(topic, *near)
+        if problem := self._broker.problem_with(topic):
+            raise problem
         return await self.ctx.pubsub.publish(
             topic,
             message,
@@ -187,11 +187,27 @@ class AppUnderTest:
         return self._broker.publish(message).result()
 
 
+class _App(ConvoticApp):
+    """An app without a broker: what would be sent to a worker's queue is an error."""
+
+    def send_task(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Publish to a handler; refuse ordinary tasks and names that nobody has."""
+        if any(definition.queue == name for definition in self.definitions):
+            return super().send_task(name, *args, **kwargs)
+        if name in self.tasks:
+            raise PublishRefused(
+                f"{name} is an ordinary task, and convotic_app has no worker for it: call "
+                f"{name.rpartition('.')[2]}.apply(), or set app.app.conf.task_always_eager."
+            )
+        raise HandlerNotLoaded(name, [definition.queue for definition in self.definitions])
+
+
 @asynccontextmanager
 async def convotic_app(
     *modules: ConvoticModule,
     services: ServicesHook | None = None,
     store_url: str | None = None,
+    topics: Iterable[str] = (),
     now: Any = None,
     raise_errors: bool = False,
     **settings: Any,
@@ -206,6 +222,8 @@ async def convotic_app(
         services: Plugs in services of your own, as ``create_app(services=...)`` does.
         store_url: A Redis or Valkey; None starts one for the process. Each app has its own keys,
             which are deleted at the end.
+        topics: Topics of other modules, to which these may publish; a publish to any other that no
+            handler here subscribes to is an error, TopicHasNoSubscription.
         now: The clock's initial time, a timezone-aware datetime; None: now.
         raise_errors: Have ``drain`` and ``run_due`` raise what a handler raises, after its message
             is settled; but not Retry, DeadLetter and Drop, which choose an outcome.
@@ -223,7 +241,7 @@ async def convotic_app(
         }
     )
     collected = [module.collect() for module in modules]
-    app = ConvoticApp(
+    app = _App(
         configured,
         apply_settings(configured, [d for sdk in collected for d in sdk.handlers]),
         routes=[*surround_routes(configured, [r for sdk in collected for r in sdk.routes])],
@@ -234,7 +252,9 @@ async def convotic_app(
     app.lifespans.use_loop(asyncio.get_running_loop())
     try:
         with pubsub.using(app), noticing_unawaited() as unawaited:
-            under_test = AppUnderTest(app, MovingClock(now), unawaited, raise_errors=raise_errors)
+            under_test = AppUnderTest(
+                app, MovingClock(now), unawaited, topics=topics, raise_errors=raise_errors
+            )
             for definition in one_of_each([*app.definitions, *app.routes]):
                 await app.lifespans.enter(definition)
             yield under_test

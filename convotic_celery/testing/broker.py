@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
+from convotic_celery.errors import TopicHasNoSubscription
 from convotic_celery.runtime.delivery.attributes import user_attributes
 from convotic_pubsub.queue import Received
 
@@ -81,10 +83,19 @@ class Pending:
 
 
 class MemoryBroker:
-    """A :class:`~convotic_celery.context.publishing.TopicPublisher`; thread-safe."""
+    """A :class:`~convotic_celery.context.publishing.TopicPublisher`; thread-safe.
 
-    def __init__(self, definitions: Iterable[HandlerDefinition], clock: MovingClock) -> None:
+    Args:
+        definitions: The handlers.
+        clock: The test's time.
+        topics: Topics without a handler here that exist nevertheless.
+    """
+
+    def __init__(
+        self, definitions: Iterable[HandlerDefinition], clock: MovingClock, topics: Iterable[str]
+    ) -> None:
         self._definitions = tuple(definitions)
+        self._topics = {*topics, *(each.topic for each in self._definitions)}
         self._clock = clock
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
@@ -92,9 +103,16 @@ class MemoryBroker:
         self.pending: list[Pending] = []
 
     def publish(self, message: OutgoingMessage, *, sending: Sending = "batched") -> Future[str]:
-        """Keep a message, one copy for each handler of its topic; confirmed at once."""
+        """Keep a message, one copy for each handler of its topic; confirmed at once.
+
+        The future of one to a topic that does not exist has a TopicHasNoSubscription.
+        """
         del sending
         future: Future[str] = Future()
+        problem = self.problem_with(message.topic)
+        if problem is not None:
+            future.set_exception(problem)
+            return future
         handlers = [each for each in self._definitions if each.topic == message.topic]
         with self._lock:
             message_id = f"m-{next(self._numbers)}"
@@ -111,6 +129,19 @@ class MemoryBroker:
                 self.pending.append(Pending(definition, received, self._clock.now()))
         future.set_result(message_id)
         return future
+
+    def problem_with(self, topic: str) -> TopicHasNoSubscription | None:
+        """Return what is wrong with publishing to a topic; None: nothing."""
+        if topic in self._topics:
+            return None
+        near = get_close_matches(topic, self._topics, n=1)
+        modules = ", ".join(sorted({each.module for each in self._definitions})) or "none"
+        return TopicHasNoSubscription(
+            topic,
+            near[0] if near else "",
+            f"Modules under test: {modules}. If others handle the topic: "
+            f"convotic_app(…, topics=[{topic!r}])",
+        )
 
     def take_due(self) -> list[Pending]:
         """Remove and return what is due now, in the order it was published."""

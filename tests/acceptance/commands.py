@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 __all__ = ["convotic"]
 
 
-def convotic(stage: Stage, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in the stage's folder with the stage's environment."""
+def convotic(stage: Stage, *arguments: str, folder: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command in the stage's folder, or one in it, with the stage's environment."""
     return subprocess.run(
         [sys.executable, "-m", "convotic_celery.cli", *arguments],
-        cwd=stage.folder,
+        cwd=stage.folder / folder,
         env=os.environ | stage.environment,
         capture_output=True,
         text=True,

@@ -26,15 +26,19 @@ def test_publish_reaches_a_running_worker(stage: Stage) -> None:
     assert run["attributes"] == {"source": "shell"}
 
 
-def test_publish_to_an_unknown_topic_is_one_line(embedded_stage: Stage) -> None:
-    """A topic without subscriptions is refused with one line and exit code 1."""
-    done = convotic(embedded_stage, "publish", "custom.order.new", "{}")
+def test_publish_to_an_unknown_topic_says_where_it_looked(embedded_stage: Stage) -> None:
+    """One line: what may be meant, the modules and the data folder; also from a sub-folder."""
+    stage = embedded_stage
+    (stage.folder / "scripts").mkdir()
+    done = convotic(stage, "publish", "custom.order.new", "{}", folder="scripts")
 
     assert done.returncode == 1
-    lines = done.stderr.splitlines()
-    assert len([each for each in lines if not each.startswith("Starting the embedded")]) == 1
-    assert "'custom.order.new' does not exist" in done.stderr
-    assert "Did you mean 'custom.orders.new'?" in done.stderr
+    start, refusal = done.stderr.splitlines()
+    assert start == f"Starting the embedded servers; their data is in {stage.data_dir}"
+    assert "'custom.order.new' does not exist" in refusal
+    assert "Did you mean 'custom.orders.new'?" in refusal
+    assert f"Modules here: shop, from {stage.folder}/modules;" in refusal
+    assert f"data folder: {stage.data_dir})" in refusal
 
 
 def test_emulator_status_and_stop_are_about_both_servers(embedded_stage: Stage) -> None:

@@ -56,7 +56,7 @@ async def test_delay_waits_for_the_clock() -> None:
 async def test_drain_moves_the_clock_to_what_is_delayed() -> None:
     """However long that takes."""
     begun = datetime(2026, 1, 1, tzinfo=UTC)
-    async with convotic_app(make_module(), now=begun) as app:
+    async with convotic_app(make_module(), now=begun, topics=["custom.orders.elsewhere"]) as app:
         await app.ctx.pubsub.publish("custom.orders.elsewhere", data=1, delay=timedelta(days=30))
 
         await app.drain()

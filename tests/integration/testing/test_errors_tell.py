@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from convotic_celery import ConvoticContext, ConvoticModule, DeadLetter, WorkerMessage
-from convotic_celery.errors import TopicHasNoSubscription
-from convotic_celery.testing import convotic_app
+from convotic_celery import (
+    ConvoticContext,
+    ConvoticModule,
+    DeadLetter,
+    PublishRefused,
+    WorkerMessage,
+    pubsub,
+)
+from convotic_celery.errors import HandlerNotLoaded, PublishManyFailed, TopicHasNoSubscription
+from convotic_celery.testing import AppUnderTest, convotic_app
 
 module = ConvoticModule(name="shop", version="1.0.0")
 
@@ -59,8 +68,69 @@ async def test_an_outcome_that_a_handler_chooses_is_no_error() -> None:
     assert run.outcome == "dead_lettered"
 
 
-async def test_a_misspelt_topic_is_an_error() -> None:
-    """With the topic that may be meant; nothing would run, and the test would pass for nothing."""
+PUBLISHES: dict[str, Callable[[AppUnderTest, str], Awaitable[object]]] = {
+    "app": lambda app, topic: app.publish(topic, data={}),
+    "raw": lambda app, topic: app.publish_raw(topic, b"{}"),
+    "ctx": lambda app, topic: app.ctx.pubsub.publish(topic, data={}),
+    "plain ctx": lambda app, topic: asyncio.to_thread(app.sync_ctx.pubsub.publish, topic, data={}),
+    "façade": lambda _, topic: pubsub.apublish(topic, data={}),
+}
+
+
+@pytest.mark.parametrize("how", PUBLISHES)
+async def test_a_misspelt_topic_is_an_error(how: str) -> None:
+    """However it is published; nothing would run, and the test would pass for nothing."""
     async with convotic_app(module) as app:
-        with pytest.raises(TopicHasNoSubscription, match=r"Did you mean 'custom\.orders\.new'"):
-            await app.publish("custom.orders.nwe", data={})
+        with pytest.raises(TopicHasNoSubscription) as refused:
+            await PUBLISHES[how](app, "custom.orders.nwe")
+
+        assert app.published == []
+    assert "Did you mean 'custom.orders.new'?" in str(refused.value)
+    assert "Modules under test: shop." in str(refused.value)
+
+
+async def test_many_and_delayed_ones_are_checked_too() -> None:
+    """Many at once; a delayed one when it is due, as in production."""
+    async with convotic_app(module) as app:
+        with pytest.raises(PublishManyFailed, match=r"Did you mean 'custom\.orders\.new'"):
+            await app.ctx.pubsub.publish_many("custom.orders.nwe", [{"data": 1}, {"data": 2}])
+        await app.ctx.pubsub.publish("custom.orders.nwe", data=1, delay=60)
+
+        with pytest.raises(TopicHasNoSubscription):
+            await app.drain()
+
+
+async def test_a_handler_that_publishes_to_nobody_fails() -> None:
+    """Its own run, so that the test sees it; with the topic named, it is another module's."""
+    chatty = ConvoticModule(name="chatty", version="1.0.0")
+
+    @chatty.worker("custom.orders.new", max_retries=0)
+    async def tell(message: WorkerMessage, ctx: ConvoticContext) -> None:
+        await ctx.pubsub.publish("custom.orders.told", data=message.data)
+
+    async with convotic_app(chatty) as app:
+        await app.publish("custom.orders.new", data=1)
+        (run,) = await app.drain()
+    assert isinstance(run.error, TopicHasNoSubscription)
+
+    async with convotic_app(chatty, topics=["custom.orders.told"]) as app:
+        await app.publish("custom.orders.new", data=1)
+        (run,) = await app.drain()
+        assert run.outcome == "succeeded"
+        assert [each.topic for each in app.published][1:] == ["custom.orders.told"]
+
+
+async def test_a_task_that_nobody_runs_is_an_error() -> None:
+    """A handler's name publishes to it; a misspelt one, or an ordinary task, would reach nobody."""
+    async with convotic_app(module) as app:
+        app.app.send_task("custom.orders.new.shop", [{"reject": True}])
+        assert [run.outcome for run in await app.drain()] == ["dead_lettered"]
+
+        with pytest.raises(HandlerNotLoaded, match=r"Did you mean custom\.orders\.new\.shop\?"):
+            app.app.send_task("custom.orders.nwe.shop", [{}])
+
+        @app.app.task(name="reports.build")
+        def build() -> None: ...
+
+        with pytest.raises(PublishRefused, match=r"call build\.apply\(\)"):
+            build.delay()

@@ -24,7 +24,8 @@ def outcomes(app: AppUnderTest) -> dict[str, list[str]]:
 async def test_publishing() -> None:
     """From plain functions and coroutines, many, to one handler, later, and what was sent."""
     _, scope = run_blocks("publishing.md")
-    async with convotic_app(scope["module"]) as app:
+    others = ["custom.invoices.new", "custom.carts.remind"]
+    async with convotic_app(scope["module"], topics=others) as app:
         scope["place_order"]({"id": 1})
         await scope["place_order_async"]({"id": 2})
         assert len(scope["place_orders"]([{"id": 3}, {"id": 4}])) == 2
@@ -63,7 +64,7 @@ async def test_idempotency() -> None:
 async def test_workflows() -> None:
     """Both run to their ends: steps that are functions, and steps that are canvas."""
     _, scope = run_blocks("workflows.md")
-    async with convotic_app(scope["module"]) as app:
+    async with convotic_app(scope["module"], topics=["custom.orders.shipped"]) as app:
         await app.publish("custom.orders.new", data={"id": 7})
         packed = await app.ctx.workflows.start("pack-order", {"id": 8})
         await app.drain()
@@ -78,7 +79,7 @@ async def test_workflows() -> None:
 async def test_routes() -> None:
     """An order is queued and shown; who has no token is asked for one."""
     _, scope = run_blocks("routes.md")
-    async with convotic_app(scope["module"]) as app:
+    async with convotic_app(scope["module"], topics=["custom.orders.new"]) as app:
         transport = httpx.ASGITransport(create_asgi_app(app=app.app))
         async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
             refused = await client.post("/orders", json={"id": 1, "customer_id": "c-1"})
@@ -104,7 +105,8 @@ async def test_modules() -> None:
     modules: list[ConvoticModule] = [scope["module"], scope["archive"], scope["shipping"]]
     order = {"id": 1, "customer_id": "c-1"}
     event = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/shop", "ce-type": "created"}
-    async with convotic_app(*modules, services=scope["plug_in"]) as app:
+    others = ["custom.alerts.new"]
+    async with convotic_app(*modules, services=scope["plug_in"], topics=others) as app:
         for topic in ("new", "cancelled", "packed", "paid"):
             await app.publish(f"custom.orders.{topic}", data=order)
         await app.publish("custom.orders.events", data=order, attributes=event)
