@@ -54,9 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exit_code = _exit_code_of(error)
         if exit_code is None:
             raise
-        click.echo(f"convotic: {error}", err=True)
+        click.echo(f"convotic: {_describe(error)}", err=True)
         return exit_code
     return outcome if isinstance(outcome, int) else 0
+
+
+def _describe(error: Exception) -> str:
+    if not isinstance(error, PermissionError) or error.filename is None:
+        return str(error)
+    return (
+        f"{error.filename} can't be used: {error.strerror}. Is it another user's? "
+        "CONVOTIC_DATA_DIR names a folder for the data of this one."
+    )
 
 
 def _exit_code_of(error: Exception) -> int | None:

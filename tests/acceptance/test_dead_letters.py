@@ -228,8 +228,9 @@ def test_the_verbs_on_the_command_line(stage: Stage) -> None:
         assert "desk:reject" in shown.stdout
         assert '"id": 1' in shown.stdout
 
-        edited = convotic(stage, "dlq", "edit", entry[BILLING, 1], "--data", '{"id": 100}')
-        assert '-  "id": 1\n+  "id": 100' in edited.stdout
+        edited = run_json(stage, "edit", entry[BILLING, 1], "--data", '{"id": 100}')
+        assert '-  "id": 1\n+  "id": 100' in edited.pop("difference")
+        assert edited == {"id": entry[BILLING, 1], "dry_run": False}
         refused = convotic(stage, "dlq", "edit", entry[BILLING, 1], "--data", "{")
         assert refused.returncode == 1
         assert "JSON" in refused.stderr
@@ -246,6 +247,10 @@ def test_the_verbs_on_the_command_line(stage: Stage) -> None:
         assert (job["target"], job["done"]) == (STOCK, 1)
         (run,) = wait_until(lambda: stage.read_runs("stock"))
         assert run["data"] == {"id": 100}
+
+        over = convotic(stage, "dlq", "cancel", job["id"], "--json")
+        assert json.loads(over.stdout) == {"job": job["id"], "cancelled": False}
+        assert over.returncode == 1
 
         unsure = convotic(stage, "dlq", "purge", "--handler", STOCK, "--error", "KeyError")
         assert (unsure.returncode, "--yes" in unsure.stderr) == (2, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,10 +19,28 @@ CELERY = ("celery", "-A", "convotic_celery")
 CONVOTIC = ("convotic_celery.cli",)
 
 
+#: Root may read and write everything; behind this it may what others may.
+AS_USER = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+
+
 def run(stage: Stage, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ``python -m ARGUMENTS`` in the stage's folder to its end."""
+    return run_behind((), stage, arguments, environment)
+
+
+def run_as_user(
+    stage: Stage, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Do the same, bound by the permissions of files."""
+    return run_behind(AS_USER if os.geteuid() == 0 else (), stage, arguments, environment)
+
+
+def run_behind(
+    before: tuple[str, ...], stage: Stage, arguments: tuple[str, ...], environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run it behind another program."""
     return subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", *arguments],
+        [*before, sys.executable, "-W", "ignore", "-m", *arguments],
         cwd=stage.folder,
         env=os.environ | stage.environment | environment,
         capture_output=True,
@@ -62,6 +81,45 @@ def test_a_data_folder_that_can_t_be_used(
 ) -> None:
     """The folder is named, by Celery's commands and ours."""
     assert no_folder in last_line(run(embedded_stage, *command, CONVOTIC_DATA_DIR=no_folder))
+
+
+@pytest.fixture
+def another_users_folder(tmp_path: Path) -> Path:
+    """A folder in which this user may not even look."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    if os.geteuid() == 0:
+        os.chown(folder, 65534, 65534)
+    folder.chmod(0o700 if os.geteuid() == 0 else 0)
+    return folder
+
+
+@pytest.mark.parametrize("command", [("emulator", "status"), ("emulator", "stop"), ("routes",)])
+def test_another_users_data_folder(
+    embedded_stage: Stage, command: tuple[str, ...], another_users_folder: Path
+) -> None:
+    """One line names it and the variable; nothing is said to be running or not."""
+    environment = {"CONVOTIC_DATA_DIR": str(another_users_folder)}
+    done = run_as_user(embedded_stage, *CONVOTIC, *command, **environment)
+
+    line = last_line(done)
+    assert str(another_users_folder) in line
+    assert "CONVOTIC_DATA_DIR" in line
+    assert done.stdout == ""
+
+
+def test_routes_where_nothing_can_be_written(embedded_stage: Stage, tmp_path: Path) -> None:
+    """In a folder that is to be read only, with the data folder that is there by default."""
+    folder = tmp_path / "read-only"
+    shutil.copytree(embedded_stage.folder / "modules", folder / "modules")
+    folder.chmod(0o555)
+    del embedded_stage.environment["CONVOTIC_DATA_DIR"]
+    embedded_stage.folder = folder
+
+    line = last_line(run_as_user(embedded_stage, *CONVOTIC, "routes", "--port", "0"))
+
+    assert f"{folder}/.convotic" in line
+    assert "CONVOTIC_DATA_DIR" in line
 
 
 @pytest.mark.parametrize(

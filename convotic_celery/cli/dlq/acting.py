@@ -250,15 +250,19 @@ def resume_command(job: str, as_json: bool) -> int:
 @click.command("cancel")
 @click.argument("job")
 @BY
-def cancel_command(job: str, by: str) -> int:
-    """End a job; what is done stays done."""
+@AS_JSON
+def cancel_command(job: str, by: str, as_json: bool) -> int:
+    """End a job; what is done stays done. Exit code 1 if it is over already."""
     with dead_letters() as found:
         _find(found, job)
-        if found.cancel(job, by=by):
-            click.echo(f"{job} ends before its next batch.")
-            return 0
-    click.echo(f"{job} is over.", err=True)
-    return 1
+        cancelled = found.cancel(job, by=by)
+    if as_json:
+        click.echo(json.dumps({"job": job, "cancelled": cancelled}))
+    elif cancelled:
+        click.echo(f"{job} ends before its next batch.")
+    else:
+        click.echo(f"{job} is over.", err=True)
+    return 0 if cancelled else 1
 
 
 def _find(found: DeadLetters, job: str) -> Job:

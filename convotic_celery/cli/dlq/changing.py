@@ -22,6 +22,7 @@ __all__ = ["COMMANDS"]
 @click.option("--force", is_flag=True, help="Also if the handler can't read it.")
 @click.option("--dry-run", is_flag=True, help="Only show the difference.")
 @BY
+@AS_JSON
 def edit_command(  # noqa: PLR0917 - click gives each option by name
     entry: str,
     data: str | None,
@@ -30,6 +31,7 @@ def edit_command(  # noqa: PLR0917 - click gives each option by name
     force: bool,
     dry_run: bool,
     by: str,
+    as_json: bool,
 ) -> None:
     """Change the data that the next replay of ID publishes; show the difference.
 
@@ -47,7 +49,10 @@ def edit_command(  # noqa: PLR0917 - click gives each option by name
         else:
             new = _open_editor(dead.edited or dead.data)
         diff = found.edit(entry, new, by=by, check=not force, dry_run=dry_run)
-    click.echo(diff or "nothing differs from the original")
+    if as_json:
+        click.echo(json.dumps({"id": dead.id, "difference": diff, "dry_run": dry_run}))
+    else:
+        click.echo(diff or "nothing differs from the original")
 
 
 def _open_editor(data: bytes | None) -> bytes:

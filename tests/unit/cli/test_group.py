@@ -108,17 +108,3 @@ def test_a_port_that_can_t_be_is_a_wrong_option(
     """Before anything is started."""
     assert cli.main([command, "--port", "99999"]) == 2
     assert "99999 is not in the range" in capsys.readouterr().err
-
-
-def test_another_user_s_folder_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What `convotic emulator status` gets where it may not look."""
-
-    def fail(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied", "/srv/data/server.lock")
-
-    monkeypatch.setattr(cli.cli, "main", fail)
-
-    assert cli.main([]) == 1
-    assert capsys.readouterr().err.count("\n") == 1

@@ -21,8 +21,6 @@ WITHOUT_JSON = {
     "convotic asyncapi",
     "convotic dashboard",
     "convotic dev",
-    "convotic dlq cancel",
-    "convotic dlq edit",
     "convotic dlq export",
     "convotic emulator",
     "convotic topology export terraform",
