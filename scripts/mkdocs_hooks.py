@@ -1,8 +1,8 @@
 """Pages that mkdocs makes from the code, and the documents as text; see ``hooks`` in mkdocs.yml.
 
 ``settings.md`` lists every setting, ``commands.md`` the help of every command and ``api.md`` the
-public API, so none can go stale. After a build, each page lies beside its HTML as Markdown, and
-``llms.txt`` lists them.
+public API, so none can go stale. After a build, each page lies beside its HTML as Markdown,
+``llms.txt`` lists them, and the search works from files too.
 """
 
 # ruff: noqa: INP001 - a program, not a package
@@ -10,6 +10,7 @@ public API, so none can go stale. After a build, each page lies beside its HTML 
 from __future__ import annotations
 
 import functools
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -64,6 +65,16 @@ def on_post_build(config: MkDocsConfig) -> None:
         title = re.search(r"^# (.+)$", text, re.MULTILINE)
         lines.append(f"- [{title[1] if title else name}]({name})")
     (site / "llms.txt").write_text("\n".join(lines) + "\n")
+    _write_file_search(site)
+
+
+def _write_file_search(site: Path) -> None:
+    """Write what ``assets/file-search.js`` loads where the pages were opened as files."""
+    index = (site / "search" / "search_index.json").read_text()
+    (site / "search" / "search_index.js").write_text(f"var __index = {index};\n")
+    (worker,) = (site / "assets" / "javascripts" / "workers").glob("search.*.js")
+    text = json.dumps(worker.read_text())
+    (site / "search" / "worker.js").write_text(f"var searchWorker = {text};\n")
 
 
 @functools.cache

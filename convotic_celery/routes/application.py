@@ -41,6 +41,15 @@ logger = logging.getLogger(__name__)
 
 _TITLE = "Convotic routes"
 _ASSETS = "/docs/assets"
+#: Swagger UI is dark where its page says so, and FastAPI's page never does.
+_FOLLOW_SCHEME = b"""<meta name="color-scheme" content="light dark">
+<script>
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", follow);
+follow();
+</script>
+"""
 _PROBLEM_SCHEMA = {
     "type": "object",
     "description": "Problem details, RFC 9457.",
@@ -157,10 +166,11 @@ def _serve_page(api: FastAPI) -> None:
         swagger_favicon_url=f".{_ASSETS}/favicon.png",
         swagger_ui_parameters={"tryItOutEnabled": True, "requestSnippetsEnabled": True},
     )
-    policy = _content_security_policy(bytes(page.body))
+    content = bytes(page.body).replace(b"</head>", _FOLLOW_SCHEME + b"</head>", 1)
+    policy = _content_security_policy(content)
 
     async def send_page(_request: Request) -> Response:
-        return HTMLResponse(page.body, headers={"content-security-policy": policy})
+        return HTMLResponse(content, headers={"content-security-policy": policy})
 
     async def lead_to_page(_request: Request) -> Response:
         return RedirectResponse("docs")
@@ -172,11 +182,12 @@ def _serve_page(api: FastAPI) -> None:
 
 
 def _content_security_policy(page: bytes) -> str:
-    """Return a policy that allows this server's files and the page's own script, nothing else."""
-    (script,) = re.findall(rb"<script>(.*?)</script>", page, re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
+    """Return a policy that allows this server's files and the page's own scripts, nothing else."""
+    scripts = re.findall(rb"<script>(.*?)</script>", page, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(script).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return (
-        f"default-src 'none'; script-src 'self' 'sha256-{digest}'; connect-src 'self'; "
+        f"default-src 'none'; script-src 'self' {allowed}; connect-src 'self'; "
         "style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; "
         "frame-ancestors 'none'"
     )

@@ -15,8 +15,10 @@ import pytest
 from google.pubsub_v1 import SubscriberClient
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 from grpc import insecure_channel
+from selenium.webdriver.common.by import By
 
 from convotic_emulator import daemon
+from tests.support.browser import SCREENS, open_browser, page_text, take_screen
 from tests.support.orphans import end_emulator
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -93,3 +95,25 @@ def test_wrong_order_is_told_by_the_server(server: str) -> None:
     assert response.status_code == 422
     assert response.json()["errors"] == [{"pointer": "#/customer_id", "detail": "Field required"}]
     assert (head.status_code, head.content) == (200, b"")
+
+
+def test_its_documents_can_be_tried_on_every_screen(server: str) -> None:
+    """Light and dark, nothing to be scrolled sideways; a request is sent from its example."""
+    with open_browser() as browser:
+        for width, scheme in SCREENS:
+            take_screen(browser, width, scheme)
+            browser.get(server)
+            wait_until(lambda: browser.find_elements(By.CSS_SELECTOR, ".opblock"), what="routes")
+            wide = browser.execute_script("return document.documentElement.scrollWidth")
+            assert wide <= width
+            colour = browser.execute_script(
+                "return getComputedStyle(document.querySelector('.swagger-ui')).color"
+            )
+            assert ("228, 230, 230" in colour) == (scheme == "dark"), colour
+
+        browser.find_element(By.CSS_SELECTOR, ".opblock-summary-control").click()
+        wait_until(lambda: "customer_id" in browser.page_source, what="the example")
+        browser.find_element(By.CSS_SELECTOR, ".execute").click()
+        wait_until(lambda: "Order queued" in page_text(browser), what="the answer")
+        assert "curl" in page_text(browser)
+        assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]  # selenium's

@@ -11,9 +11,20 @@ import pytest
 
 import convotic_celery
 from convotic_celery.settings import Settings
+from tests.support.browser import SCREENS, open_browser, take_screen
+from tests.support.waiting import wait_until
 
 #: What a module's author imports; the plain form of the context has the async one's methods.
 PUBLIC = sorted(set(convotic_celery.__all__) - {"SyncConvoticContext"})
+
+#: What is wider than the place it has: the page itself, or code whose end one can't see.
+IS_WIDE = """
+const page = document.documentElement;
+const found = page.scrollWidth > page.clientWidth ? [`page ${page.scrollWidth}`] : [];
+for (const code of document.querySelectorAll("pre > code"))
+  if (code.scrollWidth > code.clientWidth) found.push(code.textContent.slice(0, 60));
+return found;
+"""
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -74,3 +85,27 @@ def test_nothing_is_loaded_from_other_hosts(site: Path) -> None:
 
     assert 'src="http' not in page
     assert 'rel="stylesheet" href="http' not in page
+
+
+def test_it_is_read_and_searched_from_files(site: Path) -> None:
+    """On each screen nothing is to be scrolled sideways and no code is cut; the search finds."""
+    with open_browser() as browser:
+        # Where a server shows 404.html is not known, so its links begin at the root.
+        for name in sorted({path.name for path in site.glob("*.html")} - {"404.html"}):
+            for width, scheme in SCREENS if name == "index.html" else SCREENS[2:3]:
+                take_screen(browser, width, scheme)
+                browser.get(f"{site.as_uri()}/{name}")
+                assert browser.execute_script(IS_WIDE) == [], (name, width)
+        assert (
+            browser.execute_script("return document.body.getAttribute('data-md-color-scheme')")
+            == "default"
+        )
+        take_screen(browser, 1280, "dark")
+        browser.get(f"{site.as_uri()}/index.html")
+        browser.find_element("css selector", ".md-search__input").send_keys("max_waiting_retries")
+        [first, *_] = wait_until(
+            lambda: browser.find_elements("css selector", ".md-search-result__link"),
+            what="results of the search",
+        )
+        assert (first.get_attribute("href") or "").startswith("file:")
+        assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]  # selenium's
