@@ -21,6 +21,7 @@ __all__ = [
     "custom_pool_name",
     "has_auto_concurrency",
     "install_cold_stop",
+    "install_warm_stop",
     "is_celerys_tracer",
     "key_by",
     "key_by_thread",
@@ -173,6 +174,14 @@ def install_cold_stop(worker: Any, *, is_last: bool = False) -> None:
         install(worker, sig="SIGTERM", callback=shutdown, verbose=False)
     else:
         install(worker, sig="SIGTERM")
+
+
+def install_warm_stop(worker: Any) -> None:
+    """Have SIGTERM stop the worker as before, without Celery's line about it on stdout."""
+    from celery.apps import worker as program  # noqa: PLC0415 - see above
+
+    install: Any = program.install_worker_term_handler  # type: ignore[attr-defined]  # as above
+    install(worker, verbose=False)
 
 
 def has_auto_concurrency(concurrency: object) -> bool:

@@ -180,27 +180,6 @@ def test_one_dev_a_folder(embedded_stage: Stage) -> None:
     assert "`convotic dev` runs already for" in done.stderr
 
 
-def test_breakpoint_stops_in_the_terminal(embedded_stage: Stage, source: Path) -> None:
-    """With --debug, for longer than the ack deadline, and the message runs once."""
-    stage = embedded_stage
-    text = MODULE.replace('"custom.orders.new"', '"custom.orders.new", ack_deadline=1')
-    write(source, "one", text.replace('    print("began', '    breakpoint()\n    print("began'))
-    with Dev(stage.folder, "--debug", "--debug-port", "35678", **stage.environment) as dev:
-        dev.wait_for("✓ ready")
-        convotic(stage, "publish", "custom.orders.new", '{"id": 7}')
-        dev.wait_for("(Pdb)")
-        dev.type("p message.data")
-        dev.wait_for("{'id': 7}")
-        dev.type("import time; time.monotonic() and __import__('threading').Event().wait(3)")
-        dev.wait_for("(Pdb)", times=3)
-        dev.type("c")
-        dev.wait_for("finished one")
-
-    assert dev.text.count("(Pdb)") == 3
-    assert "has blocked the event loop" not in dev.text
-    assert dev.process.returncode == 0
-
-
 def read(url: str) -> object:
     """Return the JSON at a URL."""
     with urllib.request.urlopen(url, timeout=10) as response:  # our own server

@@ -81,7 +81,11 @@ class _Worker:
     def run(self, app: ConvoticApp, orders: Orders, control: Control) -> int:
         from celery.signals import worker_ready, worker_shutting_down
 
-        def say_ready(**_: object) -> None:
+        from convotic_celery.runtime.celery_internals import install_warm_stop
+
+        def say_ready(sender: Any, **_: object) -> None:
+            # A reload ends it: that is no news, and what it still runs is said.
+            install_warm_stop(sender.controller)
             control.report("ready")
 
         def say_stopping(**_: object) -> None:

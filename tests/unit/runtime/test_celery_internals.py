@@ -6,6 +6,7 @@ import inspect
 import signal
 import threading
 from functools import wraps
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from celery.app import trace
 from celery.concurrency import prefork
 from celery.utils import threads
 from celery.worker import request as worker_request
+from celery.worker import state
 from kombu.asynchronous import Hub
 from kombu.utils.imports import symbol_by_name
 
@@ -149,6 +151,22 @@ def test_install_worker_term_hard_handler_installs_for_sigterm(is_last: bool) ->
         assert signal.getsignal(signal.SIGTERM) is not before
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_install_worker_term_handler_may_be_silent(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``celery.apps.worker.install_worker_term_handler``."""
+    monkeypatch.setattr(state, "should_stop", None)  # Celery's, which the handler sets
+    before = signal.getsignal(signal.SIGTERM)
+    worker: Any = SimpleNamespace(hostname="worker")
+    try:
+        celery_internals.install_warm_stop(worker)
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert state.should_stop == 0
+    assert capfd.readouterr().out == ""
 
 
 def test_is_auto_concurrency_is_about_the_option() -> None:
