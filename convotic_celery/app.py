@@ -53,6 +53,7 @@ from convotic_celery.runtime.worker.pauses import Pauses
 from convotic_celery.runtime.worker.revokes import Revokes
 from convotic_celery.sdk.workflow import CanvasStarter
 from convotic_celery.settings import Settings
+from convotic_pubsub.celery.envelope import celery_queue
 from convotic_pubsub.options import parse_options
 from convotic_pubsub.registry import session_for
 
@@ -153,7 +154,11 @@ class ConvoticApp(Celery):
         self._recorder = Recorder(index, deployment, self._find_dead_letter_hook)
         super().__init__("convotic", **kwargs)
         specs = {definition.queue: self._queue_spec(definition) for definition in self.definitions}
-        self.conf.update(celery_configuration(settings, self.definitions, self.schedules, specs))
+        self.conf.update(
+            celery_configuration(
+                settings, self.definitions, self.schedules, specs, self._recorder.note
+            )
+        )
         check_broker(*self._broker_parameters())
         self.publisher = SessionPublisher(
             self._broker_parameters,
@@ -178,7 +183,7 @@ class ConvoticApp(Celery):
         settings = self.settings
         return Deployment(
             self.definitions,
-            specs=lambda: self.conf.broker_transport_options["queues"],
+            specs=lambda: self._queue_specs,
             session=self.open_session,
             publish=lambda message: self.publisher.publish(message, sending="batched"),
             database=SyncDatabase(self.store),
@@ -238,6 +243,13 @@ class ConvoticApp(Celery):
     def Worker(self) -> Any:  # noqa: N802 - Celery's name
         """The worker program of this app."""
         return self.subclass_with_self("convotic_celery.runtime.worker.worker:HandlerWorker")  # type: ignore[arg-type]  # a name, so that it is imported in workers only
+
+    @cached_property
+    def AsyncResult(self) -> Any:  # noqa: N802 - Celery's name
+        """The class of this app's results, which knows the tasks of handlers."""
+        return self.subclass_with_self(
+            "convotic_celery.runtime.execution.handler_result:TaskResult"  # type: ignore[arg-type]  # as above
+        )
 
     def describe_servers(self) -> Any:
         """Return what is embedded, as ``embedded.EmbeddedServers``, after starting it."""
@@ -304,6 +316,13 @@ class ConvoticApp(Celery):
         changes: Mapping[str, Any] = self.__reduce_keys__()["changes"]
         kept = {name: value for name, value in changes.items() if name not in _DERIVED}
         return _rebuild, (self.settings, kept, self._services_hook)
+
+    @cached_property
+    def _queue_specs(self) -> Mapping[str, QueueSpec]:
+        """Return the specifications of all queues that have dead letters, handlers' first."""
+        options = self.transport_options()
+        ordinary = [q.name for q in self.conf.task_queues if q.name not in options.queues]
+        return {**options.queues, **{name: celery_queue(name, options) for name in ordinary}}
 
     def _find_dead_letter_hook(self) -> DeadLetterHook | None:
         named = self.settings.dead_letter_hook

@@ -43,8 +43,12 @@ def celery_configuration(
     definitions: Iterable[HandlerDefinition],
     schedules: Iterable[ScheduleDefinition],
     specs: Mapping[str, QueueSpec],
+    on_dead_letter: Callable[..., object],
 ) -> dict[str, Any]:
-    """Return Celery's settings; ``specs`` are the handlers' queues, by name."""
+    """Return Celery's settings.
+
+    ``specs`` are the handlers' queues, by name; ``on_dead_letter`` is the option of that name.
+    """
     return {
         "accept_content": ["json", SERIALIZER],
         # Often, so that a beat that has stopped is noticed in seconds.
@@ -52,7 +56,10 @@ def celery_configuration(
         "beat_schedule": beat_entries(schedules),
         "beat_scheduler": "convotic_celery.runtime.schedule.beat:TickingScheduler",
         "broker_connection_retry_on_startup": True,
-        "broker_transport_options": _transport_options(settings, specs),
+        "broker_transport_options": {
+            **_transport_options(settings, specs),
+            "on_dead_letter": on_dead_letter,
+        },
         "broker_url": settings.broker_url or LOCAL_BROKER_URL,
         "result_accept_content": ["json"],
         "result_expires": settings.result_expires,

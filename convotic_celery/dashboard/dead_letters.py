@@ -177,7 +177,7 @@ async def resume_job(request: Request) -> Response:
     """Go on with a job whose process has died."""
     desk = desk_of(request)
     job = await asyncio.to_thread(_find_job, desk, request.path_params["id"])
-    _work_on(desk, job["id"])
+    _work_on(desk, job["id"], _person(request))
     return answer(job)
 
 
@@ -227,7 +227,9 @@ async def sync(request: Request) -> Response:
     """Bring the index in line with the dead-letter subscriptions."""
     desk = desk_of(request)
     wanted = await read_body(request, Wanted)
-    reports = await asyncio.to_thread(desk.app.dead_letters.sync, wanted.handler)
+    reports = await asyncio.to_thread(
+        desk.app.dead_letters.sync, wanted.handler, by=_person(request)
+    )
     return answer(
         {
             "taken_in": sum(report.taken_in for report in reports),
@@ -265,12 +267,12 @@ def _find_job(desk: Desk, job: str) -> dict[str, Any]:
         raise HTTPException(404, str(error.args[0])) from None
 
 
-def _work_on(desk: Desk, job: str) -> None:
+def _work_on(desk: Desk, job: str, by: str = "") -> None:
     """Do a job in the background. If this process dies, another one can go on with it."""
 
     def work() -> None:
         try:
-            desk.app.dead_letters.resume(job)
+            desk.app.dead_letters.resume(job, by=by)
         except (ConvoticError, PubsubTransportError) as error:
             logger.warning("Job %s of dead letters waits to be resumed: %s", job, error)
         except Exception:

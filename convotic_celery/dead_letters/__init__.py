@@ -8,6 +8,7 @@
 ``index``      the index: entries, groups, states, the action log
 ``jobs``       replays and the like in progress: the journal that survives its process
 ``recorder``   writes an entry for each dead letter of this process, and calls the hooks
+``passes``     goes through a dead-letter subscription: samples it, brings the index in line
 ``work``       does a job: publishes, acknowledges, goes on after a crash
 ``service``    :class:`DeadLetters`, what command line, Flower, dashboard and scripts call
 ============== =================================================================================

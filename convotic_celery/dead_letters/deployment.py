@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convotic_celery.dead_letters.entry import DeadLetter, PayloadMode, from_message
+from convotic_celery.errors import InvalidMessage
+from convotic_celery.runtime.delivery.attributes import MESSAGE_ID_ATTRIBUTE
 from convotic_celery.runtime.delivery.steps import drive_sync
+from convotic_pubsub.celery.codec import decode_envelope
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -28,7 +32,7 @@ class Deployment:
     """Handlers, their resources, and the ways to Pub/Sub and the store. Thread-safe."""
 
     definitions: Iterable[HandlerDefinition]
-    #: By queue.
+    #: By queue; those of ordinary tasks too.
     specs: Callable[[], Mapping[str, QueueSpec]]
     #: Connects on first use.
     session: Callable[[], Session]
@@ -67,10 +71,15 @@ class Deployment:
     ) -> DeadLetter:
         """Return what a dead letter of a handler is that has these attributes and this id."""
         definition = self.definition(handler)
-        topic = attributes.get("convotic-dead-letter-topic", "")
+        if definition is not None:
+            topic = definition.topic
+        elif handler in (specs := self.specs()):
+            topic, attributes = specs[handler].topic, _describe_task(received.data, attributes)
+        else:  # its module is not loaded here
+            topic = attributes.get("convotic-dead-letter-topic", "")
         return from_message(
             handler,
-            topic if definition is None else definition.topic,
+            topic,
             received.data,
             attributes,
             message_id,
@@ -78,11 +87,42 @@ class Deployment:
             self.payload,
         )
 
+    def is_task_queue(self, queue: str) -> bool:
+        """Say whether a queue is one of ordinary tasks."""
+        return self.definition(queue) is None and queue in self.specs()
+
+    def check_data(self, queue: str, data: bytes) -> None:
+        """Raise InvalidMessage for data that nobody can read who consumes a queue."""
+        definition = self.definition(queue)
+        try:
+            if definition is not None:
+                definition.decode_data(data)
+            elif self.is_task_queue(queue):
+                decode_envelope(data)
+        except ValueError as error:
+            raise InvalidMessage(f"no task message: {error}") from None
+
     def sign(self, handler: str, subscription: str, message_id: str) -> str:
         """Return the token that shows that a replay is one."""
         definition = self.definition(handler)
         name = subscription if definition is None else definition.subscription
         return drive_sync(self.tokens.sign(name, message_id), _Doer(self.database))
+
+
+def _describe_task(data: bytes, attributes: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the attributes of an ordinary task's dead letter, with what its envelope says.
+
+    A task that was rejected has no error: its name stands for it, and makes the group. The id of
+    its first publish is the one that a replay carries.
+    """
+    prefix = "convotic-dead-letter-"
+    found = dict(attributes)
+    with contextlib.suppress(ValueError, KeyError):
+        task = decode_envelope(data)["headers"]["task"]
+        found.setdefault(f"{prefix}error-message", f"task {task}")
+    if first_id := attributes.get(MESSAGE_ID_ATTRIBUTE):
+        found[f"{prefix}message-id"] = first_id
+    return found
 
 
 class _Doer:

@@ -147,7 +147,8 @@ class Job:
     total: int
     #: How many are published again (or purged).
     done: int = 0
-    #: Not replayed, since the loop guard or a change of state forbids it.
+    #: Not replayed, since the loop guard or a change of state forbids it, or since it is an
+    #: ordinary task, which no handler can take.
     skipped: int = 0
     #: Could not be published; they stay where they are.
     failed: int = 0

@@ -24,7 +24,8 @@ from convotic_celery.dead_letters.entry import DeadLetter, Group, Page, State
 from convotic_celery.dead_letters.index import Index, in_batches
 from convotic_celery.dead_letters.jobs import Action, Job, Journal
 from convotic_celery.dead_letters.match import Match
-from convotic_celery.dead_letters.work import OnProgress, SyncReport, Work
+from convotic_celery.dead_letters.passes import Passes, SyncReport
+from convotic_celery.dead_letters.work import OnProgress, Work
 from convotic_celery.errors import (
     DeadLetterNotFound,
     HandlerNotLoaded,
@@ -32,7 +33,7 @@ from convotic_celery.errors import (
     WrongDeadLetterState,
 )
 from convotic_celery.names import TARGET_ATTRIBUTE
-from convotic_pubsub.errors import PubsubTransportError
+from convotic_pubsub.errors import PubsubTransportError, SubscriptionNotFound
 
 if TYPE_CHECKING:
     from convotic_celery.dead_letters.deployment import Deployment
@@ -112,9 +113,9 @@ class DeadLetters:
 
     def _sample(self, match: Match, limit: int) -> Sequence[DeadLetter]:
         handlers = [match.handler] if match.handler else sorted(self._deployment.specs())
-        work = Work(self._deployment, self._index, self._journal)
+        passes = Passes(self._deployment, self._index)
         now = self._index.now()
-        return [d for d in work.sample(handlers, max(limit, _SAMPLE)) if match.takes(d, now)][
+        return [d for d in passes.sample(handlers, max(limit, _SAMPLE)) if match.takes(d, now)][
             :limit
         ]
 
@@ -220,8 +221,10 @@ class DeadLetters:
         self._index.log(by, action, job.what, job.total, job.id)
         return job
 
-    def resume(self, job: str, on_progress: OnProgress | None = None) -> Job:
+    def resume(self, job: str, on_progress: OnProgress | None = None, *, by: str = "") -> Job:
         """Do what is left of a job: after :meth:`begin`, or after its process died.
+
+        ``by`` is who does it, if that is not who began it.
 
         Raises:
             JobTaken: Another process works on it.
@@ -230,6 +233,8 @@ class DeadLetters:
         found = self._journal.read(job)
         if found.is_over:
             return found
+        if by:
+            self._index.log(by, "resume", found.what, found.total - found.done, job)
         return Work(self._deployment, self._index, self._journal).run(found, on_progress)
 
     def job(self, job: str) -> Job:
@@ -296,9 +301,8 @@ class DeadLetters:
         dead = self.show(entry)
         if dead.state in {"replayed", "purged"}:
             raise WrongDeadLetterState("edit", dead.state)
-        definition = self._deployment.definition(dead.handler)
-        if check and data is not None and definition is not None:
-            definition.decode_data(data)
+        if check and data is not None:
+            self._deployment.check_data(dead.handler, data)
         if not dry_run:
             self._index.edit(dead.id, data, by)
             self._index.log(by, "edit", f"{dead.handler} {dead.message_id}", 1)
@@ -321,18 +325,28 @@ class DeadLetters:
 
     # -- the index --------------------------------------------------------------------------------
 
-    def sync(self, handler: str = "") -> Sequence[SyncReport]:
-        """Bring the index in line with the dead-letter subscriptions, of all handlers by default.
+    def sync(self, handler: str = "", *, by: str = "") -> Sequence[SyncReport]:
+        """Bring the index in line with the dead-letter subscriptions, of all queues by default.
 
         Takes in what has no entry, acknowledges what was replayed or purged, and marks entries
-        without a message as missing.
+        without a message as missing. ``by`` is who does it; "" keeps it out of the action log.
         """
         handlers = [handler] if handler else sorted(self._deployment.specs())
         by_subscription = {
             self._deployment.dead_letter_subscription(each): each for each in reversed(handlers)
         }
-        work = Work(self._deployment, self._index, self._journal)
-        return [work.sync(each) for each in sorted(by_subscription.values())]
+        passes = Passes(self._deployment, self._index)
+        reports: list[SyncReport] = []
+        for each in sorted(by_subscription.values()):
+            try:
+                reports.append(passes.sync(each))
+            except SubscriptionNotFound:
+                if handler or not self._deployment.is_task_queue(each):
+                    raise  # of ordinary tasks it is missing until a worker consumes the queue
+        if by:
+            changed = sum(each.taken_in + each.acknowledged + each.missing for each in reports)
+            self._index.log(by, "sync", handler or "all handlers", changed)
+        return reports
 
     def log(self, limit: int = 100) -> Sequence[dict[str, str]]:
         """Return the newest lines of the action log: at, by, action, what, count, job."""

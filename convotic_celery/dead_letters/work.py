@@ -1,10 +1,10 @@
-"""Does jobs, and looks through dead-letter subscriptions: :class:`Work`.
+"""Does jobs: :class:`Work`.
 
-A job has two parts. First what is chosen is *published*, from the copies in the index; each is
-moved to "replayed" in the step that takes it off the journal. Then it is *collected*: the
-dead-letter subscription is pulled, what is done with is acknowledged, and what the index has no
-copy of is published from there. A process that dies in between loses nothing: the journal says what
-is left, and the message waits in its subscription until it is acknowledged.
+A job has two parts. First what is chosen is *published*, from the copies in the index, some batches
+under way at a time; each is moved to "replayed" in the step that takes it off the journal. Then it
+is *collected*: the dead-letter subscription is pulled, what is done with is acknowledged, and what
+the index has no copy of is published from there. A process that dies in between loses nothing: the
+journal says what is left, and the message waits in its subscription until it is acknowledged.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import logging
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Self, TypeAlias
 
+from convotic_celery.dead_letters.index import in_batches
 from convotic_celery.dead_letters.jobs import OWNER_SECONDS
-from convotic_celery.dead_letters.match import Match
+from convotic_celery.dead_letters.passes import Passes
 from convotic_celery.errors import JobTaken, StoreUnavailable
 from convotic_celery.runtime.delivery.attributes import (
     MESSAGE_ID_ATTRIBUTE,
@@ -27,6 +29,7 @@ from convotic_celery.runtime.delivery.attributes import (
     REPLAY_TOKEN_ATTRIBUTE,
     TARGET_ATTRIBUTE,
 )
+from convotic_pubsub.client.inspection import LEASE_SECONDS
 from convotic_pubsub.outgoing import OutgoingMessage
 
 if TYPE_CHECKING:
@@ -38,34 +41,22 @@ if TYPE_CHECKING:
     from convotic_celery.dead_letters.jobs import Job, Journal
     from convotic_pubsub.client.inspection import Seen
 
-__all__ = ["OnProgress", "SyncReport", "Work"]
+__all__ = ["OnProgress", "Work"]
 
 logger = logging.getLogger(__name__)
 
 OnProgress: TypeAlias = Callable[["Job"], object]
+#: Dead letters that were published, or are purged: without a future.
+_Sent: TypeAlias = "Sequence[tuple[str, Future[str] | None]]"
 
 _ACTIONABLE: tuple[State, ...] = ("open", "archived", "missing")
-_BATCH = 250
-_PULL = 1_000
-#: Pulls without an answer until a subscription counts as empty.
-_EMPTY_PULLS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class SyncReport:
-    """What a sync has found in the dead-letter subscription of a handler."""
-
-    handler: str
-    #: Messages that it was handed.
-    seen: int
-    #: Of these, without an entry before.
-    taken_in: int
-    #: Of these, replayed or purged before, and acknowledged now.
-    acknowledged: int
-    #: Entries whose message is not there.
-    missing: int
-    #: False if others held messages, so that nothing can be said of the rest.
-    is_complete: bool
+#: Dead letters that are published together, and such batches that are not confirmed and noted yet:
+#: what a kill makes be published twice.
+_BATCH, _UNDER_WAY = 250, 4
+#: Of what is left of a job, so many ids are read at once.
+_CHUNK = 5_000
+#: How often a subscription is looked at whose messages a killed process still holds.
+_LOOK_AGAIN_SECONDS = 2.0
 
 
 class Work:
@@ -75,6 +66,7 @@ class Work:
         self._deployment = deployment
         self._index = index
         self._journal = journal
+        self._passes = Passes(deployment, index)
         self._owner = secrets.token_hex(8)
 
     # -- jobs -------------------------------------------------------------------------------------
@@ -96,8 +88,9 @@ class Work:
             if not self._publish_copies(job, tell):
                 return self._journal.set_state(job, "cancelled")
             self._journal.set_state(job, "collecting")
-            self._collect(job, tell)
-            job = self._journal.set_state(job, "done")
+            was_killed = job.state == "collecting"
+            is_whole = self._collect(job, tell, LEASE_SECONDS if was_killed else 0.0)
+            job = self._journal.set_state(job, "done" if is_whole else "cancelled")
         except Exception as error:
             # Not "failed": what is left can be resumed.
             logger.debug("Job %s stopped: %r", job.id, error)
@@ -122,19 +115,19 @@ class Work:
 
     def _publish_copies(self, job: Job, tell: OnProgress) -> bool:
         """Publish what the index has copies of; False if it was cancelled."""
-        behind, pace = 0, _Pace(job.rate)
-        size = max(1, min(_BATCH, int(job.rate / 4))) if job.rate else _BATCH
-        while self._goes_on(job):
-            ids = self._journal.take(job.id, behind, size)
-            if not ids:
-                return True
-            chosen = self._sieve(job, ids)
-            copies = [d for d in chosen if job.action == "purge" or d.edited or d.payload == "full"]
-            behind += len(chosen) - len(copies)
-            self._act(job, [(dead, dead.edited or dead.data or b"") for dead in copies])
-            tell(self._journal.read(job.id))
-            pace.wait(len(copies))
-        return False
+        left_behind, pace = 0, _Pace(job.rate)
+        while ids := self._journal.take(job.id, left_behind, _CHUNK):
+            with _UnderWay() as under_way:  # at its end, none of these ids is
+                for some in in_batches(ids, pace.batch):
+                    if not self._goes_on(job):
+                        return False
+                    chosen = self._sieve(job, some)
+                    copies = [(d, d.edited or d.data or b"") for d in chosen if _has_copy(job, d)]
+                    left_behind += len(chosen) - len(copies)
+                    sent = self._send(job, copies)
+                    under_way.add(lambda sent=sent: self._settle(job, sent, tell))
+                    pace.wait(len(copies))
+        return self._goes_on(job)
 
     def _sieve(self, job: Job, ids: Sequence[str]) -> list[DeadLetter]:
         """Return those that may be acted on; the others are taken off."""
@@ -143,54 +136,50 @@ class Work:
             for dead in self._index.read(ids)
             if dead.state in _ACTIONABLE
             and (job.action == "purge" or dead.failed_again < job.max_replays)
+            and not (job.target and self._deployment.is_task_queue(dead.handler))
         ]
         kept = {dead.id for dead in chosen}
         self._journal.skip(job.id, "skipped", [each for each in ids if each not in kept])
         return chosen
 
-    def _act(self, job: Job, what: Sequence[tuple[DeadLetter, bytes]]) -> list[str]:
-        """Publish again, or purge; return the ids of what is done."""
+    def _send(self, job: Job, what: Sequence[tuple[DeadLetter, bytes]]) -> _Sent:
+        """Begin to publish these; what is purged has nothing to be published."""
         if job.action == "purge":
-            done, failed = [dead.id for dead, _ in what], list[str]()
-        else:
-            done, failed = self._publish(job, what)
+            return [(dead.id, None) for dead, _ in what]
+        publish = self._deployment.publish
+        return [(dead.id, publish(self.build(dead, data, job.target))) for dead, data in what]
+
+    def _settle(self, job: Job, sent: _Sent, tell: OnProgress) -> list[str]:
+        """Wait for confirmations, and note what is done; return its ids."""
+        done: list[str] = []
+        failed: list[str] = []
+        for entry, future in sent:
+            try:
+                if future is not None:
+                    future.result(self._deployment.publish_timeout_seconds)
+            except Exception as error:  # noqa: BLE001 - whatever it is, this one stays where it is
+                logger.error(  # noqa: TRY400 - the text is the server's answer
+                    "Dead letter %s can't be published: %s",
+                    entry,
+                    error,
+                    extra={"action": "replay_failed", "dead_letter": entry},
+                )
+                failed.append(entry)
+            else:
+                done.append(entry)
         self._journal.skip(job.id, "failed", failed)
         if done:
-            to: State = "purged" if job.action == "purge" else "replayed"
             self._index.move(
                 done,
-                to=to,
+                to="purged" if job.action == "purge" else "replayed",
                 of=_ACTIONABLE,
                 action=job.action,
                 by=job.by,
                 detail=job.target,
                 job=job.id,
             )
+        tell(self._journal.read(job.id))
         return done
-
-    def _publish(
-        self, job: Job, what: Sequence[tuple[DeadLetter, bytes]]
-    ) -> tuple[list[str], list[str]]:
-        sent: list[tuple[DeadLetter, Future[str]]] = []
-        for dead, data in what:
-            message = self.build(dead, data, job.target)
-            sent.append((dead, self._deployment.publish(message)))
-        done, failed = [], []
-        for dead, future in sent:
-            try:
-                future.result(self._deployment.publish_timeout_seconds)
-            except Exception as error:  # noqa: BLE001 - whatever it is, this one stays where it is
-                logger.error(  # noqa: TRY400 - the text is the server's answer
-                    "Dead letter %s of %s can't be published: %s",
-                    dead.id,
-                    dead.handler,
-                    error,
-                    extra={"action": "replay_failed", "handler": dead.handler},
-                )
-                failed.append(dead.id)
-            else:
-                done.append(dead.id)
-        return done, failed
 
     def build(self, dead: DeadLetter, data: bytes, target: str = "") -> OutgoingMessage:
         """Return the message that only its handler, or ``target``, gets."""
@@ -215,127 +204,126 @@ class Work:
 
     # -- collecting -------------------------------------------------------------------------------
 
-    def _collect(self, job: Job, tell: OnProgress) -> None:
-        """Acknowledge what is done with, and act on what the index has no copy of."""
+    def _collect(self, job: Job, tell: OnProgress, patience_seconds: float) -> bool:
+        """Acknowledge what is done with, and act on what the index has no copy of.
+
+        False if it was cancelled. ``patience_seconds`` is how long a killed process may still hold
+        messages.
+        """
+        ends_at = time.monotonic() + patience_seconds
         expected = self._journal.handlers(job.id)
-        left = {dead.handler for dead in self._index.read(self._journal.take(job.id, 0, 100_000))}
-        for handler in sorted({h for h, n in expected.items() if n > 0} | left):
-            self._collect_of(job, handler, expected.get(handler, 0), tell)
-        self._journal.skip(job.id, "not_found", self._journal.take(job.id, 0, 1_000_000))
+        for handler in sorted({h for h, n in expected.items() if n > 0} | self._left(job)):
+            self._collect_of(job, handler, expected.get(handler, 0), tell, ends_at)
+        if not self._goes_on(job):
+            return False
+        while ids := self._journal.take(job.id, 0, _CHUNK):
+            self._journal.skip(job.id, "not_found", ids)
+        return True
 
-    def _collect_of(self, job: Job, handler: str, expected: int, tell: OnProgress) -> None:
-        todo = self._journal.todo_key(job.id)
+    def _left(self, job: Job) -> set[str]:
+        """Return the handlers of what is still to do."""
+        found: set[str] = set()
+        count = 0
+        while ids := self._journal.take(job.id, count, _BATCH):
+            count += len(ids)
+            found |= {dead.handler for dead in self._index.read(ids)}
+        return found
 
-        def look(seen: Sequence[Seen], dead: Sequence[DeadLetter]) -> list[str]:
+    def _collect_of(
+        self, job: Job, handler: str, expected: int, tell: OnProgress, ends_at: float
+    ) -> None:
+        todo, pace = self._journal.todo_key(job.id), _Pace(job.rate)
+
+        def look(
+            seen: Sequence[Seen],
+            dead: Sequence[DeadLetter],
+            acknowledge: Callable[[Sequence[str]], object],
+        ) -> None:
             nonlocal expected
             decided = self._index.decide(dead, todo=todo)
-            pairs = list(zip(seen, dead, strict=True))
-            stale = [s.ack_id for (s, _), w in zip(pairs, decided, strict=True) if w == "stale"]
-            mine = [pair for pair, what in zip(pairs, decided, strict=True) if what == "todo"]
-            found = self._sieve(job, [d.id for _, d in mine])
-            allowed = {each.id: each for each in found}
-            acted = self._act(
-                job,
-                [
-                    (allowed[d.id], allowed[d.id].edited or s.received.data)
-                    for s, d in mine
-                    if d.id in allowed
-                ],
-            )
-            done = stale + [s.ack_id for s, d in mine if d.id in acted]
+            ack_ids = {d.id: s.ack_id for s, d in zip(seen, dead, strict=True)}
+            stale = [s.ack_id for s, what in zip(seen, decided, strict=True) if what == "stale"]
             expected -= len(stale)
-            self._journal.count(job.id, f"got:{handler}", len(done))
-            self._journal.count(job.id, "collected", len(done))
+            self._note_collected(job, handler, stale, acknowledge)
+            data = {d.id: s.received.data for s, d in zip(seen, dead, strict=True)}
+            mine = [d.id for d, what in zip(dead, decided, strict=True) if what == "todo"]
+            for some in in_batches(mine, pace.batch):
+                chosen = self._sieve(job, some)
+                sent = self._send(job, [(d, d.edited or data[d.id]) for d in chosen])
+                done = [ack_ids[entry] for entry in self._settle(job, sent, tell)]
+                self._note_collected(job, handler, done, acknowledge)
+                pace.wait(len(chosen))
             tell(self._journal.read(job.id))
-            return done
 
         def goes_on() -> bool:
             has_more = expected > 0 or bool(self._journal.take(job.id, 0, 1))
             return has_more and self._goes_on(job)
 
-        self._look_through(handler, look, goes_on)
+        while goes_on():
+            passed = self._passes.go_through(handler, look, goes_on)
+            is_all = passed.is_complete and passed.is_certain
+            if is_all or time.monotonic() >= ends_at:
+                return
+            pace.sleep(_LOOK_AGAIN_SECONDS)
 
-    def _look_through(
+    def _note_collected(
         self,
+        job: Job,
         handler: str,
-        look: Callable[[Sequence[Seen], Sequence[DeadLetter]], list[str]],
-        goes_on: Callable[[], bool],
-    ) -> tuple[int, bool]:
-        """Pull a handler's dead letters, ack what ``look`` says; how many, and whether all.
+        ack_ids: Sequence[str],
+        acknowledge: Callable[[Sequence[str]], object],
+    ) -> None:
+        """Acknowledge messages, and count them after that: who dies in between looks again."""
+        acknowledge(ack_ids)
+        self._journal.count(job.id, f"got:{handler}", len(ack_ids))
+        self._journal.count(job.id, "collected", len(ack_ids))
 
-        What is not acknowledged is held until the end, so that it is seen once.
-        """
-        name = self._deployment.dead_letter_subscription(handler)
-        if not name:
-            return 0, False
-        session = self._deployment.session()
-        count, empty = 0, 0
-        most = 1 if session.broker.is_emulated else _EMPTY_PULLS
-        with session.resources.inspect(name) as inspection:
-            while goes_on() and empty < most:
-                seen = inspection.pull(_PULL)
-                empty = 0 if seen else empty + 1
-                if seen:
-                    count += len(seen)
-                    dead = [self._deployment.read(each.received, handler) for each in seen]
-                    inspection.acknowledge(look(seen, dead))
-            is_complete = empty >= most
-            if is_complete:
-                size = session.resources.backlog_sizes([name]).get(name)
-                if size is not None and not size.figures_age_seconds:
-                    is_complete = size.messages <= inspection.held
-        return count, is_complete
 
-    # -- sync -------------------------------------------------------------------------------------
+def _has_copy(job: Job, dead: DeadLetter) -> bool:
+    return job.action == "purge" or dead.edited is not None or dead.payload == "full"
 
-    def sync(self, handler: str) -> SyncReport:
-        """Bring the index and the dead-letter subscription of a handler in line."""
-        mark, started = secrets.token_hex(4), self._index.now()
-        taken_in = acknowledged = 0
 
-        def look(seen: Sequence[Seen], dead: Sequence[DeadLetter]) -> list[str]:
-            nonlocal taken_in, acknowledged
-            decided = self._index.decide(dead, mark=mark)
-            unknown = [d for d, what in zip(dead, decided, strict=True) if what == "unknown"]
-            if unknown:
-                recorded = self._index.record(unknown)
-                taken_in += sum(each.what in ("new", "again") for each in recorded)
-                self._index.decide(unknown, mark=mark)
-            stale = [s.ack_id for s, w in zip(seen, decided, strict=True) if w == "stale"]
-            acknowledged += len(stale)
-            return stale
+class _UnderWay:
+    """Batches that are under way, so many at a time; ended by one thread, in their order.
 
-        seen, is_complete = self._look_through(handler, look, lambda: True)
-        missing = 0
-        if is_complete:
-            age = (self._index.now() - started).total_seconds()
-            match = Match(handler=handler, older_than=max(0.0, age))
-            ids = [each.id for each in self._index.each(match)]
-            missing = self._index.mark_missing(ids, handler, mark)
-        return SyncReport(handler, seen, taken_in, acknowledged, missing, is_complete)
+    What one of them raises is raised by the next call, or at the end.
+    """
 
-    def sample(self, handlers: Sequence[str], limit: int) -> list[DeadLetter]:
-        """Return some dead letters as Pub/Sub hands them out; they are given back."""
-        found: list[DeadLetter] = []
-        for handler in handlers:
-            name = self._deployment.dead_letter_subscription(handler)
-            if name and len(found) < limit:
-                with self._deployment.session().resources.inspect(name) as inspection:
-                    seen = inspection.pull(limit - len(found))
-                    found += [self._deployment.read(each.received, handler) for each in seen]
-        return sorted(found, key=lambda dead: dead.dead_lettered_at, reverse=True)
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "convotic-replay")
+        self._batches: deque[Future[object]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._thread.shutdown()
+        while kind is None and self._batches:
+            self._batches.popleft().result()
+
+    def add(self, end: Callable[[], object]) -> None:
+        """Have a batch ended; wait until there are few enough."""
+        self._batches.append(self._thread.submit(end))
+        if len(self._batches) >= _UNDER_WAY:
+            self._batches.popleft().result()
 
 
 class _Pace:
-    """Keeps a rate."""
+    """Keeps a rate, in messages a second; 0: none."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
         self._next = time.monotonic()
         self._never = threading.Event()
+        #: How many to take at once.
+        self.batch = max(1, min(_BATCH, int(rate / 4))) if rate else _BATCH
 
     def wait(self, count: int) -> None:
         """Wait until the next batch may begin, after one of ``count``."""
         if self._rate:
             self._next = max(self._next, time.monotonic() - 1) + count / self._rate
-            self._never.wait(max(0.0, self._next - time.monotonic()))
+            self.sleep(self._next - time.monotonic())
+
+    def sleep(self, seconds: float) -> None:
+        """Do nothing."""
+        self._never.wait(max(0.0, seconds))

@@ -12,7 +12,7 @@ from tornado import web
 
 from convotic_celery.errors import ConvoticError
 from convotic_celery.flower.pages import Page
-from convotic_celery.flower.parts import match_of, may_act
+from convotic_celery.flower.parts import may_act, shows_payloads
 
 __all__ = ["Act"]
 
@@ -70,7 +70,7 @@ class Act(Page):
         return str(super().get_argument(name, "", escape=False) or "")
 
     async def _begin(self, action: Any) -> None:
-        match, by = match_of(self.given()), self.who()
+        match, by = self.match(), self.who()
         target = self.field("to") if action == "redirect" else ""
         if action == "redirect" and not target:
             raise web.HTTPError(400, "Redirect: to which handler?")
@@ -78,12 +78,12 @@ class Act(Page):
         job = await self.ask(lambda: dead.begin(action, match, by=by, target=target))
         self._start(job.id)
 
-    def _start(self, job: str) -> None:
+    def _start(self, job: str, by: str = "") -> None:
         dead = self.dead_letters
 
         def work() -> None:
             try:
-                dead.resume(job)
+                dead.resume(job, by=by)
             except ConvoticError as error:
                 logger.warning("Job %s stopped, and can be resumed: %s", job, error)
             except Exception:
@@ -93,16 +93,18 @@ class Act(Page):
         self.redirect(self.reverse_url("dead-letters-job", job))
 
     async def _archive(self) -> None:
-        match, by = match_of(self.given()), self.who()
+        match, by = self.match(), self.who()
         await self.ask(lambda: self.dead_letters.archive(match, by=by))
         self.redirect(self.reverse_url("dead-letters"))
 
     async def _restore(self) -> None:
-        match, by = match_of(self.given()), self.who()
+        match, by = self.match(), self.who()
         await self.ask(lambda: self.dead_letters.restore(match, by=by))
         self.redirect(self.reverse_url("dead-letters"))
 
     async def _edit(self) -> None:
+        if not shows_payloads(self):
+            raise web.HTTPError(403, "Payloads are hidden, so they can't be edited")
         entry, by = self.field("ids"), self.who()
         data = None if self.field("original") else self.field("data").encode()
         await self.ask(lambda: self.dead_letters.edit(entry, data, by=by))
@@ -115,8 +117,9 @@ class Act(Page):
 
     async def _resume(self) -> None:
         job = await self.ask(lambda: self.dead_letters.job(self.field("job")))
-        self._start(job.id)
+        self._start(job.id, self.who())
 
     async def _sync(self) -> None:
-        await self.ask(self.dead_letters.sync)
+        dead, by = self.dead_letters, self.who()
+        await self.ask(lambda: dead.sync(by=by))
         self.redirect(self.reverse_url("dead-letters"))

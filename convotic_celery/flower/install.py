@@ -36,6 +36,7 @@ def _install() -> None:
     from convotic_celery.flower.actions import Act  # noqa: PLC0415 - as above
     from convotic_celery.flower.loader import FlowerLoader  # noqa: PLC0415 - as above
     from convotic_celery.flower.pages import Export, ShowJob, ShowList, ShowOne  # noqa: PLC0415
+    from convotic_celery.flower.tasks import ShowTask, know_handlers  # noqa: PLC0415
 
     pages = [
         urls.url(r"/dead-letters", ShowList, name="dead-letters"),
@@ -43,7 +44,9 @@ def _install() -> None:
         urls.url(r"/dead-letters/job/(\w+)", ShowJob, name="dead-letters-job"),
         urls.url(r"/dead-letters/show/(\w+)", ShowOne, name="dead-letter"),
         urls.url(r"/dead-letters/act/(\w+)", Act, name="dead-letters-act"),
+        urls.url(r"/task/([0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[0-9a-f-]+)", ShowTask),
     ]
     loader = FlowerLoader(urls.settings["template_path"])  # reads Flower's templates once: a test
     BaseHandler.create_template_loader = lambda _handler, _path: loader
     urls.handlers[:0] = pages
+    know_handlers()

@@ -15,7 +15,7 @@ from convotic_celery.errors import ConvoticError, DeadLetterNotFound
 from convotic_celery.flower.parts import FILTERS, match_of, may_act, shows_payloads
 
 if TYPE_CHECKING:
-    from convotic_celery.dead_letters import DeadLetter, DeadLetters
+    from convotic_celery.dead_letters import DeadLetter, DeadLetters, Match
 
 __all__ = ["Export", "Page", "ShowJob", "ShowList", "ShowOne"]
 
@@ -51,6 +51,19 @@ class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
         found = {name: super(Page, self).get_argument(name, "", escape=False) for name in names}
         return {name: str(value) for name, value in found.items() if value}
 
+    def match(self) -> Match:
+        """Return what the query or the form chooses.
+
+        What is hidden can't be searched either: that would tell it.
+        """
+        try:
+            match = match_of(self.given())
+        except ValueError as error:
+            raise web.HTTPError(400, str(error).replace("%", "%%")) from None
+        if (match.payload or match.attributes) and not shows_payloads(self):
+            raise web.HTTPError(403, "Payloads are hidden, so they can't be searched")
+        return match
+
     def show(self, template: str, **values: Any) -> None:
         """Render one of our templates."""
         self.render(
@@ -69,11 +82,7 @@ class ShowList(Page):
     @web.authenticated
     async def get(self) -> None:
         """Answer the page."""
-        given = self.given()
-        try:
-            match = match_of(given)
-        except ValueError as error:
-            raise web.HTTPError(400, str(error)) from None
+        given, match = self.given(), self.match()
         dead = self.dead_letters
         cursor = given.get("cursor", "")
         page = await self.ask(lambda: dead.list(match, limit=_PER_PAGE, cursor=cursor))
@@ -122,7 +131,7 @@ class Export(Page):
     @web.authenticated
     async def get(self) -> None:
         """Answer the file."""
-        match = match_of(self.given())
+        match = self.match()
         lines = self.dead_letters.export(match)
         with_payload = shows_payloads(self)
         self.set_header("Content-Type", "application/x-ndjson")

@@ -102,6 +102,9 @@ def test_flower_refuses_what_is_not_allowed(stage: Stage) -> None:
             assert '"id": 0' not in page.text
             export = ask(f"{url}/dead-letters/export", login="ada:secret").text
             assert all("data" not in json.loads(line) for line in export.splitlines())
+            for asked in ("dead-letters", "dead-letters/export"):  # a hit would tell it
+                search = ask(f"{url}/{asked}?payload=id%3D0", login="ada:secret")
+                assert (search.status, "hidden" in search.text) == (403, True)
             act = f"{url}/dead-letters/act/replay"
             no_token = ask(act, login="ada:secret", form={"ids": entry})
             assert (no_token.status, "_xsrf" in no_token.text) == (403, True)

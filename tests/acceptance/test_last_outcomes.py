@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
@@ -48,6 +49,9 @@ def test_the_last_outcomes_survive_the_worker(embedded_stage: Stage) -> None:
     states = [task.find_result(task_id_of(QUEUE, each)).state for each in (good, bad, failing)]
     assert states == ["SUCCESS", "FAILURE", "RETRY"]
     assert task.find_result(task_id_of(QUEUE, "12345")).state == "unknown"
+    states = [app.AsyncResult(task_id_of(QUEUE, each)).state for each in (good, bad, "12345")]
+    assert states == ["SUCCESS", "FAILURE", "unknown"]
+    assert app.AsyncResult(str(uuid.uuid4())).state == "PENDING"  # perhaps an ordinary task
     published = task.delay({"id": "later"})
     assert published.state == "PENDING"
     app.store.close()

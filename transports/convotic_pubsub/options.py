@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 from convotic_pubsub.errors import OptionError
-from convotic_pubsub.queue import QueueSpec
+from convotic_pubsub.queue import QueueSpec, Received
 
 __all__ = ["EmulatorHost", "Provision", "PullMode", "TransportOptions", "parse_options"]
 
@@ -65,6 +65,9 @@ class TransportOptions:
     pull_mode: PullMode = "auto"
     #: Queues with a topic and a policy of their own; any other name is a queue of kombu messages.
     queues: Mapping[str, QueueSpec] = field(default_factory=dict)
+    #: Told of the dead letters of all other queues, with the queue's name first; otherwise as
+    #: ``QueueSpec.on_dead_letter``.
+    on_dead_letter: Callable[[str, Received, Mapping[str, str], str], object] | None = None
     #: Put before the names of Celery's own topics and subscriptions, to keep apps apart.
     prefix: str = ""
     #: Put on all topics and subscriptions that are created.
@@ -150,6 +153,7 @@ _RULES: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
         _ONE_OF.format(", ".join(get_args(PullMode))),
     ),
     "queues": (_are_queues, "a mapping of each QueueSpec's name to it"),
+    "on_dead_letter": (lambda value: value is None or callable(value), "a callable, or None"),
     "prefix": (lambda value: isinstance(value, str), "a text"),
     "labels": (
         _are_labels,

@@ -151,10 +151,10 @@ def _ask(found: DeadLetters, match: Match, limit: int | None) -> None:
     click.confirm(f"Delete {count:,} dead letters for good?", abort=True)
 
 
-def _do(found: DeadLetters, job: Job, as_json: bool) -> int:
+def _do(found: DeadLetters, job: Job, as_json: bool, by: str = "") -> int:
     progress = _Progress()
     try:
-        job = found.resume(job.id, progress)
+        job = found.resume(job.id, progress, by=by)
     except KeyboardInterrupt:
         progress.end()
         job = found.job(job.id)
@@ -241,10 +241,11 @@ def jobs_command(limit: int, as_json: bool) -> None:
 @click.command("resume")
 @click.argument("job")
 @AS_JSON
-def resume_command(job: str, as_json: bool) -> int:
+@BY
+def resume_command(job: str, as_json: bool, by: str) -> int:
     """Do what is left of a job whose process is gone."""
     with dead_letters() as found:
-        return _do(found, _find(found, job), as_json)
+        return _do(found, _find(found, job), as_json, by)
 
 
 @click.command("cancel")

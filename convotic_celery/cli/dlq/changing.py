@@ -112,14 +112,15 @@ def _say(count: int, done: str, dry_run: bool, as_json: bool) -> None:
 @click.command("sync")
 @click.option("--handler", default="", metavar="QUEUE", help="Only of this handler.")
 @AS_JSON
-def sync_command(handler: str, as_json: bool) -> None:
+@BY
+def sync_command(handler: str, as_json: bool, by: str) -> None:
     """Bring the index in line with the dead-letter subscriptions.
 
     Takes in messages without an entry, such as those that Pub/Sub has forwarded itself,
     acknowledges what was replayed or purged, and marks entries whose message is missing.
     """
     with dead_letters() as found:
-        reports = found.sync(handler)
+        reports = found.sync(handler, by=by)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(each) for each in reports], indent=2))
         return

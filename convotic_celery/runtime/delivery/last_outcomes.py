@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -49,6 +49,18 @@ return 1
 """)
 
 _READ = Script("return redis.call('LRANGE', KEYS[1], 0, ARGV[1] - 1)")
+
+#: KEYS lists, ARGV a task's id. Gives the number of the list and the task's newest outcome, if any.
+_FIND = Script("""
+for number, key in ipairs(KEYS) do
+  for _, each in ipairs(redis.call('LRANGE', key, 0, -1)) do
+    if string.find(each, ARGV[1], 1, true) and cjson.decode(each)[2] == ARGV[1] then
+      return {number, each}
+    end
+  end
+end
+return {}
+""")
 
 _KEPT_SECONDS = 7 * 24 * 3600
 _WRITE_SECONDS = 1.0
@@ -159,6 +171,14 @@ class LastOutcomes(RunObserver):
         """Return a handler's last outcomes, newest first. Blocks; raises StoreUnavailable."""
         raw = self._database.run(_READ, [f"{self._prefix}{handler}"], str(limit))
         return [_parse(handler, each) for each in raw]
+
+    def find_task(self, task_id: str, handlers: Sequence[str]) -> HandlerOutcome | None:
+        """Return the last outcome of a task of any of these handlers; None: not known. Blocks."""
+        if not handlers:
+            return None
+        keys = [f"{self._prefix}{handler}" for handler in handlers]
+        found = self._database.run(_FIND, keys, task_id)
+        return _parse(handlers[int(found[0]) - 1], found[1]) if found else None
 
     def find(self, handler: str, task_or_message_id: str) -> HandlerOutcome | None:
         """Return the last outcome of a message, by its id or its task's; None: not known."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 
 from convotic_celery.app import ConvoticApp
 from convotic_celery.dead_letters import DeadLetters
+from convotic_celery.dead_letters.entry import PayloadMode
 from convotic_celery.sdk.module import ConvoticModule
 from convotic_celery.settings import Settings
 from convotic_pubsub.outgoing import OutgoingMessage
@@ -113,10 +114,18 @@ class Desk:
             inspection.acknowledge([each.ack_id for each in seen])
             return [each.received for each in seen]
 
+    def keep_payloads(self, mode: PayloadMode) -> None:
+        """Have the entries of later dead letters keep so much of the data."""
+        changed = replace(self.app._recorder._deployment, payload=mode)
+        object.__setattr__(self.app._recorder, "_deployment", changed)
+
     def count_dead(self, handler: str = SHOP) -> int:
         """Return how many messages a dead-letter subscription has."""
-        name = self.spec(handler).dead_letter_topic
-        return self.session.resources.backlog_sizes([name])[name].messages
+        return self.count(self.spec(handler).dead_letter_topic)
+
+    def count(self, subscription: str) -> int:
+        """Return how many messages a subscription has."""
+        return self.session.resources.backlog_sizes([subscription])[subscription].messages
 
 
 def make_desk(settings: Settings) -> Desk:

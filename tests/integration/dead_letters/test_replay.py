@@ -187,8 +187,7 @@ def test_a_purge_deletes_entry_and_message(desk: Desk) -> None:
 
 def test_what_has_no_copy_is_replayed_from_its_message(desk: Desk) -> None:
     """With the data, which the store does not have."""
-    deployment = desk.dead_letters._deployment
-    object.__setattr__(desk.app._recorder, "_deployment", replace(deployment, payload="none"))
+    desk.keep_payloads("none")
     desk.fail({"id": 1}, message_id="m-1")
     desk.fail({"id": 2}, error="KeyError")
     assert desk.dead_letters.show("m-1").data is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from convotic_pubsub.celery.codec import decode_envelope
@@ -93,6 +94,7 @@ def celery_queue(queue: str, options: TransportOptions) -> QueueSpec:
         max_waiting_retries=1_000_000,
         message_retention_seconds=_RETENTION_SECONDS,
         labels={"convotic": "celery-queue"},
+        on_dead_letter=options.on_dead_letter and partial(options.on_dead_letter, queue),
     )
 
 

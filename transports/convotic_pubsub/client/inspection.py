@@ -24,14 +24,15 @@ if TYPE_CHECKING:
     from convotic_pubsub.client.broker import Broker
     from convotic_pubsub.client.provisioning import Provisioner
 
-__all__ = ["Inspection", "Seen", "unfiltered_subscriptions"]
+__all__ = ["LEASE_SECONDS", "Inspection", "Seen", "unfiltered_subscriptions"]
 
 #: Runs a coroutine on the I/O thread and returns its result, within so many seconds.
 _Call: TypeAlias = Callable[[Coroutine[Any, Any, Any], float | None], Any]
 
 #: How long the service may think about whether there is something to pull.
 _PULL_SECONDS = 3.0
-_LEASE_SECONDS = 60
+#: How long what is held stays so without a renewal: also what a process that dies has held.
+LEASE_SECONDS = 60
 _RENEW_SECONDS = 25.0
 
 
@@ -131,7 +132,7 @@ class Inspection:
         now = self._clock()
         if now - self._renewed_at > _RENEW_SECONDS:
             self._renewed_at = now
-            self._modify(list(self._held), _LEASE_SECONDS)
+            self._modify(list(self._held), LEASE_SECONDS)
 
     def _modify(self, ack_ids: Sequence[str], seconds: int) -> None:
         modify = self._broker.rpc.modify_ack_deadline

@@ -29,7 +29,7 @@ from convotic_pubsub.errors import (
 from convotic_pubsub.names import routing_header
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["TRANSIENT", "Rpc", "is_transient", "pb", "refused_ack_ids", "translate"]
 
@@ -187,23 +187,36 @@ def refused_ack_ids(error: grpc.aio.AioRpcError) -> dict[str, bool]:
     https://cloud.google.com/pubsub/docs/exactly-once-delivery#handle_failures
     """
     refused: dict[str, bool] = {}
-    metadata: Any = error.trailing_metadata()  # pairs, which the stubs don't know
-    for key, value in metadata or ():
-        if key != "grpc-status-details-bin":
-            continue
-        for detail in rpc.Status.FromString(value).details:
-            info = rpc.ErrorInfo()
-            if detail.Unpack(info):
-                for ack_id, failure in info.metadata.items():
-                    if failure.startswith(("PERMANENT_FAILURE_", "TRANSIENT_FAILURE_")):
-                        refused[ack_id] = failure.startswith("TRANSIENT_FAILURE_")
+    for info in _error_infos(error):
+        for ack_id, failure in info.metadata.items():
+            if failure.startswith(("PERMANENT_FAILURE_", "TRANSIENT_FAILURE_")):
+                refused[ack_id] = failure.startswith("TRANSIENT_FAILURE_")
     return refused
+
+
+def _error_infos(error: Any) -> Iterator[Any]:
+    """Yield the machine-readable reasons of an answer."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            for detail in rpc.Status.FromString(value).details:
+                info = rpc.ErrorInfo()
+                if detail.Unpack(info):
+                    yield info
 
 
 _ACCESS = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
 #: What gRPC says where credentials can't be renewed: with UNAVAILABLE, so such a call is retried.
 _NO_TOKEN = "Getting metadata from plugin failed"  # noqa: S105  no secret
 _ADDRESS = re.compile(r"ipv[46]:\S+")
+_PERMISSION = re.compile(r"\bpubsub\.[A-Za-z]+\.[A-Za-z]+\b")
+#: Of the permissions that a transport needs, the predefined role with the fewest others; see
+#: https://cloud.google.com/pubsub/docs/access-control.
+_ROLES: Final = {
+    "pubsub.topics.publish": "roles/pubsub.publisher",
+    "pubsub.topics.attachSubscription": "roles/pubsub.subscriber",
+    "pubsub.subscriptions.consume": "roles/pubsub.subscriber",
+    "pubsub.snapshots.seek": "roles/pubsub.subscriber",
+}
 
 
 def translate(error: grpc.RpcError | Exception, resource: str) -> PubsubTransportError:
@@ -217,11 +230,27 @@ def translate(error: grpc.RpcError | Exception, resource: str) -> PubsubTranspor
         missing = SubscriptionNotFound if "/subscriptions/" in resource else TopicNotFound
         return missing(f"{resource} does not exist: create it, or let provision=create do so")
     if code in _ACCESS or _NO_TOKEN in details:
-        return AccessDenied(
-            f"{resource}: {details or code.name}: check the credentials and that they have "
-            "roles/pubsub.publisher and roles/pubsub.subscriber (provision=verify needs "
-            "roles/pubsub.viewer too, provision=create roles/pubsub.editor)"
-        )
+        return AccessDenied(f"{resource}: {details or code.name}: {_remedy(error, details)}")
     if code in TRANSIENT:
         return BrokerUnavailable(f"{resource}: Pub/Sub is unavailable ({code.name}: {details})")
     return PublishError(f"{resource}: refused ({code.name}: {details})")
+
+
+def _remedy(error: Any, details: str) -> str:
+    """Say what to do where access is denied; names what is missing if the answer does."""
+    named = _PERMISSION.search(details)
+    permission = named[0] if named else ""
+    for info in _error_infos(error):
+        permission = info.metadata.get("permission", permission)
+    if not permission:
+        return (
+            "check the credentials and that they have roles/pubsub.publisher and "
+            "roles/pubsub.subscriber (provision=verify needs roles/pubsub.viewer too, "
+            "provision=create roles/pubsub.editor)"
+        )
+    role = _ROLES.get(permission, "roles/pubsub.editor")
+    if permission.endswith((".get", ".list")):
+        role = "roles/pubsub.viewer"
+    elif permission.endswith("IamPolicy"):
+        role = "roles/pubsub.admin"
+    return f"the credentials lack {permission}, which {role} gives"

@@ -219,9 +219,9 @@ function jobs(all, context) {
       h("td", { class: "n" },
         badge(job.is_abandoned ? "interrupted" : job.state, job.state === "done" ? "good" : job.state === "failed" || job.is_abandoned ? "bad" : "info"),
         !context.deployment?.read_only && !isOver(job) && h("div", { class: "above" },
-          job.is_abandoned
-            ? button("Go on", (event) => act(event, async () => { await post(pathOf(["dead-letters", "jobs", job.id, "resume"])); context.refresh(); }), { kind: "small" })
-            : button("Cancel", (event) => act(event, async () => { await post(pathOf(["dead-letters", "jobs", job.id, "cancel"])); context.refresh(); }), { kind: "small" }))))))));
+          job.is_abandoned &&
+            button("Go on", (event) => act(event, async () => { await post(pathOf(["dead-letters", "jobs", job.id, "resume"])); context.refresh(); }), { kind: "small" }),
+          button("Cancel", (event) => act(event, async () => { await post(pathOf(["dead-letters", "jobs", job.id, "cancel"])); context.refresh(); }), { kind: "small" }))))))));
 }
 
 const isOver = (job) => ["done", "cancelled", "failed"].includes(job.state);
