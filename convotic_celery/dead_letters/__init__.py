@@ -9,7 +9,8 @@
 ``jobs``       replays and the like in progress: the journal that survives its process
 ``recorder``   writes an entry for each dead letter of this process, and calls the hooks
 ``passes``     goes through a dead-letter subscription: samples it, brings the index in line
-``work``       does a job: publishes, acknowledges, goes on after a crash
+``sending``    publishes dead letters again and notes it, several batches under way at a time
+``work``       does a job: sends, acknowledges, goes on after a crash
 ``service``    :class:`DeadLetters`, what command line, Flower, dashboard and scripts call
 ============== =================================================================================
 

@@ -25,7 +25,7 @@ from convotic_celery.dead_letters.index import Index, in_batches
 from convotic_celery.dead_letters.jobs import Action, Job, Journal
 from convotic_celery.dead_letters.match import Match
 from convotic_celery.dead_letters.passes import Passes, SyncReport
-from convotic_celery.dead_letters.work import OnProgress, Work
+from convotic_celery.dead_letters.work import Work
 from convotic_celery.errors import (
     DeadLetterNotFound,
     HandlerNotLoaded,
@@ -37,6 +37,7 @@ from convotic_pubsub.errors import PubsubTransportError, SubscriptionNotFound
 
 if TYPE_CHECKING:
     from convotic_celery.dead_letters.deployment import Deployment
+    from convotic_celery.dead_letters.sending import OnProgress
 
 __all__ = ["DeadLetters"]
 
