@@ -1,4 +1,4 @@
-"""A session on our emulator, with a project of the test's own."""
+"""A session on an emulator, with a project of the test's own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from tests.support.pubsub import unique
 
 
 @pytest.fixture
-def session(our_emulator: str) -> Iterator[Session]:
-    """A session of the test's own project."""
-    session = Session(TransportOptions(project=unique("shop"), emulator_host=our_emulator))
+def session(request: pytest.FixtureRequest) -> Iterator[Session]:
+    """A session of the test's own project, on our emulator or the one that a test names."""
+    address = request.getfixturevalue(getattr(request, "param", "our_emulator"))
+    session = Session(TransportOptions(project=unique("shop"), emulator_host=address))
     yield session
     session.close()
