@@ -58,7 +58,7 @@ from convotic_pubsub.options import parse_options
 from convotic_pubsub.registry import session_for
 
 if TYPE_CHECKING:
-    from celery.result import AsyncResult
+    from celery import result as results
 
     from convotic_celery.dead_letters.recorder import DeadLetterHook
     from convotic_celery.sdk.handler import HandlerDefinition
@@ -296,12 +296,12 @@ class ConvoticApp(Celery):
         self.conf.broker_transport_options = {**options, "queues": queues}
         self.publisher.forget_session()
 
-    def send_task(self, name: str, *args: Any, **kwargs: Any) -> AsyncResult[Any]:
+    def send_task(self, name: str, *args: Any, **kwargs: Any) -> results.AsyncResult[Any]:
         """Send a task by name; a handler gets a raw message (see ``HandlerTask.apply_async``)."""
         task = self._tasks.get(name)
         if isinstance(task, HandlerTask):
             return task.apply_async(*args, **kwargs)
-        result: AsyncResult[Any] = super().send_task(name, *args, **kwargs)
+        result: results.AsyncResult[Any] = super().send_task(name, *args, **kwargs)
         return result
 
     def bugreport(self) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from convotic_celery.dead_letters.match import Match
+from convotic_pubsub.errors import SubscriptionNotFound
 
 if TYPE_CHECKING:
     from convotic_celery.dead_letters.deployment import Deployment
@@ -124,7 +126,10 @@ class Passes:
         for handler in handlers:
             name = self._deployment.dead_letter_subscription(handler)
             if name and len(found) < limit:
-                with self._deployment.session().resources.inspect(name) as inspection:
+                with (
+                    contextlib.suppress(SubscriptionNotFound),
+                    self._deployment.session().resources.inspect(name) as inspection,
+                ):
                     seen = inspection.pull(limit - len(found))
                     found += [self._deployment.read(each.received, handler) for each in seen]
         return sorted(found, key=lambda dead: dead.dead_lettered_at, reverse=True)

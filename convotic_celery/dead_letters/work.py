@@ -15,6 +15,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from convotic_celery.dead_letters.index import in_batches
@@ -116,7 +117,7 @@ class Work:
                     copies = [(d, data_for(d, d.data or b"")) for d in chosen if has_copy(job, d)]
                     left_behind += len(chosen) - len(copies)
                     sent = self._sender.send(job, copies)
-                    under_way.add(lambda sent=sent: self._sender.settle(job, sent, tell))
+                    under_way.add(partial(self._sender.settle, job, sent, tell))
                     pace.wait(len(copies))
         return self._goes_on(job)
 

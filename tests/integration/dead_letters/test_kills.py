@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def publishing(_: Desk, faulty: FaultyServer, kill: Callable[[], None]) -> None:
 
 def noting(desk: Desk, faulty: FaultyServer, kill: Callable[[], None]) -> None:
     """They are published, and the index does not know it yet: the store writes nothing."""
-    store = desk.app.store.sync_client()
+    store: Any = desk.app.store.sync_client()
     with hold(faulty, "Publish"):
         store.execute_command("CLIENT", "PAUSE", "60000", "WRITE")
     try:

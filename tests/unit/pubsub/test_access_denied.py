@@ -22,7 +22,7 @@ def denied(details: str, **metadata: str) -> grpc.aio.AioRpcError:
         status.details.add().Pack(info)
         trailing = grpc.aio.Metadata(("grpc-status-details-bin", status.SerializeToString()))
     return grpc.aio.AioRpcError(
-        grpc.StatusCode.PERMISSION_DENIED, grpc.aio.Metadata(), trailing, details=details
+        grpc.StatusCode.PERMISSION_DENIED, grpc.aio.Metadata(), trailing, details, ""
     )
 
 
