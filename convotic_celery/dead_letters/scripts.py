@@ -193,6 +193,13 @@ local needed = {}
 for _, pair in ipairs(filter and filter.payload or {}) do
   if plain(pair[2]) then needed[#needed + 1] = pair[2] end
 end
+-- Of an attribute that is nothing special in JSON: how it is written, so that none is decoded.
+local pairs_as_text = {}
+for name, wanted in pairs(filter and filter.attributes or {}) do
+  if plain(name) and plain(wanted) then
+    pairs_as_text[name] = '"' .. name .. '": "' .. wanted .. '"'
+  end
+end
 local function group_of(entry, id)
   local g = redis.call('HGET', entry, 'g')
   if not g then redis.call('ZREM', key, id) end
@@ -210,12 +217,14 @@ local function takes(id)
   if filter.attributes then
     local raw = redis.call('HGET', entry, 'u')
     if not raw then return nil end
-    for _, wanted in pairs(filter.attributes) do
-      if plain(wanted) and not string.find(raw, wanted, 1, true) then return nil end
-    end
-    local have = cjson.decode(raw)
+    local have = nil
     for name, wanted in pairs(filter.attributes) do
-      if have[name] ~= wanted then return nil end
+      if pairs_as_text[name] then
+        if not string.find(raw, pairs_as_text[name], 1, true) then return nil end
+      else
+        have = have or cjson.decode(raw)
+        if have[name] ~= wanted then return nil end
+      end
     end
   end
   if filter.payload then
