@@ -36,8 +36,12 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 
 def click(browser: webdriver.Chrome, selector: str) -> None:
-    """Press what is on the page."""
-    browser.find_element(By.CSS_SELECTOR, selector).click()
+    """Press what is on the page; Flower scrolls smoothly, so it is brought into sight before."""
+    element = browser.find_element(By.CSS_SELECTOR, selector)
+    browser.execute_script(
+        "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element
+    )
+    element.click()
 
 
 def test_dead_letters_are_found_and_replayed_in_flower(
