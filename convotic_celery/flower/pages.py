@@ -91,7 +91,8 @@ class ShowList(Page):
         outcomes = []
         if match.handler and not page.is_sample:
             outcomes = await self.ask(lambda: self.capp.last_outcomes.last(match.handler, 20))
-        handlers = sorted(definition.queue for definition in self.capp.definitions)
+        queues = {each.handler for each in groups}  # of ordinary tasks, too
+        handlers = sorted(queues | {definition.queue for definition in self.capp.definitions})
         self.show(
             "dead_letters.html",
             given=given,

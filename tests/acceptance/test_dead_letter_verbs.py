@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
@@ -155,6 +156,19 @@ def use_flower(stage: Stage, browser: webdriver.Chrome, url: str, desk: Desk) ->
     assert done == {"archive", "restore", "redirect", "purge", "sync", "resume", "cancel", "edit"}
 
 
+def press(person: Person, selector: str, text: str) -> None:
+    """Press what has this text; the page may draw itself again in between."""
+
+    def try_it() -> bool:
+        try:
+            person.find(selector, text).click()
+        except StaleElementReferenceException:
+            return False
+        return True
+
+    wait_until(try_it, what=f"{text!r} pressed")
+
+
 def use_dashboard(stage: Stage, person: Person, desk: Desk) -> None:
     """Press the buttons of the dashboard."""
 
@@ -162,44 +176,44 @@ def use_dashboard(stage: Stage, person: Person, desk: Desk) -> None:
         person.go(f"dead-letters/{desk.entries[order]}")
 
     show(0)
-    person.find("button", "Archive it").click()
+    press(person, "button", "Archive it")
     desk.wait_for("archived", 0)
-    person.find("button", "Restore it").click()
+    press(person, "button", "Restore it")
     desk.wait_for("open", 0)
 
     show(3)  # not 1, of which stock has processed the same message
-    person.find("button", "Redirect").click()
+    press(person, "button", "Redirect")
     Select(person.find(".bar select")).select_by_visible_text(STOCK)
-    person.find(".bar button", "Redirect").click()
+    press(person, ".bar button", "Redirect")
     desk.wait_for("replayed", 3)
     wait_until(lambda: [run["data"]["id"] for run in stage.read_runs("stock")] == [1, 3])
 
     show(2)
-    person.find("button", "Delete it").click()
-    person.find("button", "Delete it for good?").click()
+    press(person, "button", "Delete it")
+    press(person, "button", "Delete it for good?")
     desk.wait_for("purged", 2)
 
     group = desk.app.dead_letters.show(desk.entries[5]).group
     person.go(f"dead-letters/group/{group}")
-    person.find("button", "Archive all 2").click()
+    press(person, "button", "Archive all 2")
     desk.wait_for("archived", 1, 5)
-    person.find(".chip", "archived").click()
-    person.find("button", "Restore all 2").click()
+    press(person, ".chip", "archived")
+    press(person, "button", "Restore all 2")
     desk.wait_for("open", 1, 5)
 
     desk.lose(4)
     person.go("dead-letters")
-    person.find("button", "Sync").click()
+    press(person, "button", "Sync")
     person.see("1 missing")
     desk.wait_for("missing", 4)
 
     desk.abandon(0)
     person.go("dead-letters")
     save(person.browser, "dashboard-interrupted")
-    person.find("button", "Cancel").click()
+    press(person, "button", "Cancel")
     wait_until(lambda: desk.app.dead_letters.jobs()[0].state == "cancelled")
     desk.abandon(5)
     person.go("dead-letters")
-    person.find("button", "Go on").click()
+    press(person, "button", "Go on")
     desk.wait_for("replayed", 5)
     assert person.read_errors() == []
