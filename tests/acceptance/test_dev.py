@@ -136,21 +136,31 @@ def test_routes_and_schedules_come_and_go_with_the_code(
         write(source, "three", MODULE + ROUTE)
         dev.wait_for("✓ reloaded", times=2)
         assert read(url) == {"version": "three"}
-        assert not find_beats(dev)
+        assert not find_programs(dev, "beat")
 
 
 @pytest.mark.usefixtures("source")
 def test_a_worker_that_dies_is_started_again(embedded_stage: Stage) -> None:
-    """And what it was doing is done again."""
+    """And so is everything, when what has forked it dies."""
     stage = embedded_stage
     with Dev(stage.folder, **stage.environment) as dev:
         dev.wait_for("✓ ready")
-        (worker,) = find_children(dev)
+        (worker,) = find_programs(dev, "worker")
         worker.send_signal(signal.SIGKILL)
         dev.wait_for("the worker was killed by signal 9; starting it again in 1 s")
         dev.wait_for("✓ reloaded what had ended")
         convotic(stage, "publish", "custom.orders.new", "{}")
         dev.wait_for("finished one")
+
+        (nursery,) = (
+            child
+            for child in psutil.Process(dev.process.pid).children()
+            if "convotic_celery.cli.dev.child" in child.cmdline()
+        )
+        nursery.kill()
+        dev.wait_for("✓ reloaded what had ended", times=2)
+        convotic(stage, "publish", "custom.orders.new", "{}")
+        dev.wait_for("finished one", times=2)
 
 
 @pytest.mark.usefixtures("source")
@@ -160,7 +170,7 @@ def test_nothing_outlives_a_killed_dev(embedded_stage: Stage) -> None:
     environment = stage.environment | {"CONVOTIC_EMULATOR_IDLE_TIMEOUT": "1"}
     with Dev(stage.folder, **environment) as dev:
         dev.wait_for("✓ ready")
-        children = find_children(dev)
+        children = psutil.Process(dev.process.pid).children(recursive=True)
         dev.process.kill()
         dev.process.wait()
 
@@ -186,20 +196,10 @@ def read(url: str) -> object:
         return json.load(response)
 
 
-def find_children(dev: Dev) -> list[psutil.Process]:
-    """Return the programs that run, spares left out."""
-    found = []
-    for child in psutil.Process(dev.process.pid).children():
-        command = child.cmdline()
-        if "convotic_celery.cli.dev.child" in command and child.num_threads() > 1:
-            found.append(child)
-    return found
-
-
-def find_beats(dev: Dev) -> list[psutil.Process]:
-    """Return the beats that run."""
-    children = psutil.Process(dev.process.pid).children()
-    return [child for child in children if "beat" in child.cmdline()]
+def find_programs(dev: Dev, name: str = "") -> list[psutil.Process]:
+    """Return the programs that run, or those of one name; not the nursery that has forked them."""
+    children = psutil.Process(dev.process.pid).children(recursive=True)
+    return [child for child in children if child.name().startswith(f"dev-{name}")]
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -1,9 +1,9 @@
 """``convotic dev``: Run everything here in one terminal, and reload it on save.
 
 What lives where: session.py says when what runs, part.py keeps one program running and replaces it,
-process.py is one child process of ours, watch.py sees what is saved, servers.py starts and ends the
-embedded servers, screen.py and summary.py write the lines. child.py and programs.py run in the
-children; control.py is how the two talk.
+nursery.py is the process that forks the others, process.py is one of those, output.py copies its
+lines, watch.py sees what is saved, servers.py starts and ends the embedded servers, screen.py and
+summary.py write. child.py and programs.py run in the children; control.py is how the two talk.
 """
 
 from __future__ import annotations

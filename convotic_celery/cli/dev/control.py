@@ -20,7 +20,7 @@ class Orders:
 
     #: How many children of this program there were before; names the worker.
     number: int
-    #: The listening socket; -1: none is needed.
+    #: The listening socket, which the child knows by its own number; -1: none is needed.
     listener: int = -1
     #: To stop at breakpoints, and the port for VS Code; None: no debugging.
     debug_port: int | None = None

@@ -7,11 +7,13 @@ import contextlib
 import signal
 from typing import TYPE_CHECKING, Any
 
+from convotic_celery.cli.dev.nursery import NurseryDied
 from convotic_celery.cli.dev.process import DevProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from convotic_celery.cli.dev.nursery import Nursery
     from convotic_celery.cli.dev.screen import Screen
 
 __all__ = ["NotReplaced", "Part", "describe_end"]
@@ -29,10 +31,11 @@ class NotReplaced(Exception):
 
 
 class Part:
-    """One program: the process that runs it, those that are ending, and a spare.
+    """One program: the process that runs it, and those that are ending.
 
     Args:
         program: A name in ``programs.py``.
+        nursery: What forks its processes.
         screen: Where its lines go.
         at_terminal: Whether it has the terminal itself. Then the old process ends before the new
             one begins; else they overlap, so that somebody always consumes.
@@ -43,23 +46,20 @@ class Part:
     def __init__(
         self,
         program: str,
+        nursery: Nursery,
         screen: Screen,
         *,
         at_terminal: bool = False,
         overlaps: bool = True,
-        has_spare: bool = True,
         on_end: Callable[[Part, int], None],
     ) -> None:
         self.program = program
-        #: File descriptors that its processes inherit; to be set before the first one.
-        self.passed: tuple[int, ...] = ()
+        self._nursery = nursery
         self._screen = screen
         self._at_terminal = at_terminal
         self._overlaps = overlaps and not at_terminal
-        self._has_spare = has_spare
         self._on_end = on_end
         self._current: DevProcess | None = None
-        self._spare: asyncio.Task[DevProcess] | None = None
         self._count = 0
         #: All that have not ended, with what waits for it.
         self._all: dict[DevProcess, asyncio.Task[None]] = {}
@@ -69,22 +69,19 @@ class Part:
         """True while a process of it is ready."""
         return self._current is not None
 
-    def prepare(self) -> None:
-        """Start a spare, if there is none."""
-        if self._spare is None:
-            self._spare = asyncio.create_task(self._start())
-
-    async def replace(self, **orders: Any) -> dict[str, Any]:
+    async def replace(self, *, listener: int | None = None, **orders: Any) -> dict[str, Any]:
         """Return what the new process has loaded, once it runs and the old one has stopped taking.
+
+        ``listener`` is the socket that it is to serve on; the others are :class:`.Orders`.
 
         Raises:
             NotReplaced: The code can't be loaded, and the old process goes on; or it was loaded and
                 ended before it was ready.
         """
-        self.prepare()
-        assert self._spare is not None
-        spare, self._spare = self._spare, None
-        new = await spare
+        try:
+            new = await self._start(listener)
+        except NurseryDied:
+            raise NotReplaced(f"no process can be started for the {self.program}", []) from None
         self._count += 1
         try:
             await new.order(number=self._count, **orders)
@@ -100,8 +97,6 @@ class Part:
             old.send(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(old.expect("stopping"), _STOPPING_SECONDS)
-        if self._has_spare:
-            self.prepare()
         return facts
 
     async def end(self) -> None:
@@ -114,9 +109,6 @@ class Part:
     async def close(self) -> None:
         """End everything, and return once it has ended."""
         self._current = None
-        if self._spare is not None:
-            (await self._spare).kill_group()
-            self._spare = None
         for process in self._all:
             process.send(signal.SIGTERM)
         while self._all:
@@ -141,9 +133,13 @@ class Part:
             text = f"the {self.program} {describe_end(await new.wait())}"
             raise NotReplaced(text, facts["folders"])
 
-    async def _start(self) -> DevProcess:
+    async def _start(self, listener: int | None) -> DevProcess:
         process = await DevProcess.start(
-            self.program, self._screen, passed=self.passed, at_terminal=self._at_terminal
+            self._nursery,
+            self.program,
+            self._screen,
+            listener=listener,
+            at_terminal=self._at_terminal,
         )
         self._all[process] = asyncio.create_task(self._follow(process))
         return process

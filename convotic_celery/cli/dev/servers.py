@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from convotic_celery.embedded import broker_address, store, store_url
@@ -34,6 +35,8 @@ class EmbeddedServers:
 
     async def start(self) -> None:
         """Have them run; raises ConvoticError."""
+        # Who starts them without logging warns where their data is; here that is said already.
+        logging.getLogger("convotic_celery").addHandler(logging.NullHandler())
         await asyncio.gather(self._start_emulator(), self._start_store())
 
     async def keep(self) -> None:

@@ -8,9 +8,11 @@ import errno
 import signal
 import socket
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convotic_celery.cli.dev.nursery import Nursery
 from convotic_celery.cli.dev.part import NotReplaced, Part, describe_end
 from convotic_celery.cli.dev.servers import EmbeddedServers
 from convotic_celery.cli.dev.summary import list_handlers, list_links
@@ -54,12 +56,12 @@ class Session:
         self._screen = screen
         self._data_dir = settings.data_dir.expanduser().resolve()
         debugs = options.debug_port is not None
-        self._worker = Part("worker", screen, at_terminal=debugs, on_end=self._restart_later)
-        self._routes = Part("routes", screen, on_end=self._restart_later)
-        self._dashboard = Part("dashboard", screen, has_spare=False, on_end=self._restart_later)
-        self._beat = Part(
-            "beat", screen, overlaps=False, has_spare=False, on_end=self._restart_later
-        )
+        self._nursery = Nursery(screen, at_terminal=debugs)
+        make_part = partial(Part, nursery=self._nursery, screen=screen, on_end=self._restart_later)
+        self._worker = make_part("worker", at_terminal=debugs)
+        self._routes = make_part("routes")
+        self._dashboard = make_part("dashboard")
+        self._beat = make_part("beat", overlaps=False)
         self._servers = EmbeddedServers(settings)
         self._watch = Watch([settings.modules_dir.resolve(), *options.watched], Path.cwd())
         self._listener: socket.socket | None = None
@@ -107,9 +109,7 @@ class Session:
         self._screen.say(f"{Path.cwd()}, data in {self._data_dir}; Ctrl-C ends everything")
         self._watch.start()
         self._dashboard_listener = self._listen(self._options.dashboard_port)
-        self._dashboard.passed = (self._dashboard_listener.fileno(),)
-        self._worker.prepare()  # they import while the servers start
-        self._dashboard.prepare()
+        await self._nursery.start()  # it imports while the servers start
         await self._servers.start()
         keeping = asyncio.create_task(self._servers.keep())
         try:
@@ -180,7 +180,6 @@ class Session:
             return
         if self._listener is None:
             self._listener = self._listen(self._options.port)
-            self._routes.passed = (self._listener.fileno(),)
         await self._routes.replace(listener=self._listener.fileno())
 
     async def _replace_beat(self, schedules: list[Any]) -> None:
@@ -236,6 +235,7 @@ class Session:
     async def _end(self) -> None:
         await self._watch.stop()
         await asyncio.gather(*(part.close() for part in self._parts))
+        await self._nursery.close()
         await self._servers.stop()
         for listener in (self._listener, self._dashboard_listener):
             if listener is not None:

@@ -1,4 +1,4 @@
-"""The spares of `convotic dev`: what a reload costs is the import of the modules."""
+"""The nursery of `convotic dev`: what a reload costs is the import of the modules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ print(len(before), len(set(sys.modules) - before))
 
 
 @pytest.mark.parametrize("program", ["worker", "routes", "dashboard", "beat"])
-def test_a_spare_has_imported_what_loading_needs(program: str, tmp_path: Path) -> None:
+def test_what_is_forked_has_imported_what_loading_needs(program: str, tmp_path: Path) -> None:
     """Nearly nothing is left to import but the modules themselves."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, program],
