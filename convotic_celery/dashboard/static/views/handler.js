@@ -39,7 +39,7 @@ export function render({ about, figures, groups, outcomes, problem }, _shown, co
     about.description && h("p", { class: "lead" }, about.description),
     h("div", { class: "tiles small" },
       number("Waiting", figure(figures.ready)),
-      number("Oldest", figures.messages ? duration(figures.oldest_seconds) : "–"),
+      number("Oldest", figures.messages === 0 ? "none" : duration(figures.oldest_seconds)),
       number("Running", figure(figures.running, "good")),
       number("Succeeded", figure(figures.succeeded)),
       number("Retried", figure(figures.retried, "warn")),
@@ -76,6 +76,9 @@ const number = (name, value) =>
 
 const KINDS = { succeeded: "good", retried: "warn", dead_lettered: "bad" };
 
+// An error's class without its module; other reasons are sentences.
+const short = (reason) => (/^[\w.]+$/.test(reason) ? reason.split(".").at(-1) : reason);
+
 function lastOutcomes({ items, is_on: isOn }) {
   if (!items.length) {
     return h("p", { class: "soft pad" }, isOn
@@ -91,7 +94,7 @@ function lastOutcomes({ items, is_on: isOn }) {
       h("td", null, each.dead_letter
         ? h("a", { class: "row-link", href: link(["dead-letters", each.dead_letter]) }, mono(each.message_id))
         : mono(each.message_id)),
-      h("td", { class: "wide soft" }, each.reason),
+      h("td", { class: "wide soft", title: each.reason }, short(each.reason)),
       h("td", { class: "n wide" }, count(each.attempt)),
       h("td", { class: "n wide nowrap" }, duration(each.duration_seconds)),
       h("td", { class: "n nowrap" }, when(each.at))))));
