@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import json
-import math
-import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import Body, Request
@@ -22,6 +19,7 @@ from starlette.exceptions import HTTPException
 
 from convotic_celery.routes.problems import describe_invalid_body
 from convotic_celery.sdk.http import Problem
+from convotic_celery.sdk.infinite import find_infinite
 
 if TYPE_CHECKING:
     from convotic_celery.context.delivery import RouteCall
@@ -34,9 +32,6 @@ _GRACE_SECONDS = 15.0
 _MIN_BYTES_PER_SECOND = 50_000
 #: To validate more than that takes so long that the event loop must not wait for it.
 _LARGE_BODY_BYTES = 100_000
-#: Where a number may be that is too large for a float.
-_SUSPICIOUS = re.compile(rb"[eE]\+?0*[1-9]\d\d|\d{308}|NaN|Infinity")
-_LONGEST_SHOWN = 40
 
 
 class RouteHttpRequest(Request):
@@ -127,26 +122,10 @@ async def decode_body(route: RouteDefinition, raw: bytes, *, is_json: bool) -> A
     return _parse(route, raw)
 
 
-def _refuse_infinity(raw: bytes) -> None:
-    """Refuse numbers that no float can hold, such as 1e400: pydantic makes infinity of them.
-
-    Raises:
-        ValueError: The body has one, or NaN or Infinity, which are not JSON.
-    """
-    if _SUSPICIOUS.search(raw):  # perhaps in a string
-        json.loads(raw, parse_float=_read_finite, parse_constant=_read_finite)
-
-
-def _read_finite(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        short = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
-        raise ValueError(f"the number {short} is out of range")
-    return number
-
-
 def _parse(route: RouteDefinition, raw: bytes) -> Any:
+    if (number := find_infinite(raw)) is not None:
+        raise Problem(400, f"The body has a number that is out of range: {number}.")
     try:
-        _refuse_infinity(raw)
         if route.body_type is not None:
             return route.body_adapter.validate_json(raw or b"null")
         return from_json(raw, allow_inf_nan=False) if raw else None

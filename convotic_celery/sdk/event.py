@@ -19,6 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from pydantic_core import from_json, to_json
 
 from convotic_celery.errors import InvalidMessage
+from convotic_celery.sdk.infinite import find_infinite
 
 __all__ = ["CloudEvent", "CloudEvents", "read_event"]
 
@@ -100,6 +101,8 @@ def _read_binary(attributes: Mapping[str, str], content_type: str) -> CloudEvent
 def _read_structured(raw: bytes, content_type: str) -> tuple[CloudEvent, bytes]:
     if content_type not in (_STRUCTURED, f"{_STRUCTURED}+json"):
         raise InvalidMessage(f"the CloudEvent is in {content_type}; only JSON is supported")
+    if (number := find_infinite(raw)) is not None:
+        raise InvalidMessage(f"the CloudEvent has a number that is out of range: {number}")
     try:
         members = from_json(raw, allow_inf_nan=False)
     except ValueError as error:

@@ -11,6 +11,7 @@ from pydantic_core import from_json
 from typing_extensions import TypeVar
 
 from convotic_celery.errors import InvalidMessage
+from convotic_celery.sdk.infinite import find_infinite
 from convotic_celery.sdk.payload_type import check_bounds
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def decode_json(raw: bytes) -> Any:
     """Return the parsed JSON, None for empty data; raises InvalidMessage if it is not JSON."""
     if not raw:
         return None
-    check_bounds(raw)
+    _check(raw)
     try:
         return from_json(raw, allow_inf_nan=False)
     except ValueError as error:
@@ -75,7 +76,7 @@ def validate_json(raw: bytes, kind: PayloadType) -> Any:
 
     Raises InvalidMessage, which names the first few invalid fields, never their values.
     """
-    check_bounds(raw)
+    _check(raw)
     try:
         return kind.validate_json(raw or b"null")
     except ValidationError as error:
@@ -95,6 +96,12 @@ def find_schema_problem(make_adapter: Callable[[], TypeAdapter[Any]]) -> str | N
             f"{reason}. Use a pydantic model, a dataclass, a TypedDict, or a type built from such."
         )
     return None
+
+
+def _check(raw: bytes) -> None:
+    check_bounds(raw)
+    if (number := find_infinite(raw)) is not None:
+        raise InvalidMessage(f"data has a number that is out of range: {number}")
 
 
 def _describe(error: ValidationError, *, empty: bool) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
 from tests.acceptance.stage import QUEUE, TOPIC, Stage
@@ -154,19 +157,34 @@ async def refuse_to_stop(message, ctx):
 """
 
 
-@pytest.mark.parametrize("pool", ["default", "solo", "threads", "prefork"])
+@pytest.mark.parametrize(
+    ("pool", "orders"),
+    [
+        ("default", ["SIGTERM", "SIGTERM"]),
+        ("default", ["SIGTERM", "SIGQUIT"]),
+        ("default", ["SIGQUIT"]),
+        ("solo", ["SIGTERM", "SIGTERM"]),
+        ("threads", ["SIGQUIT"]),
+        ("threads", ["SIGTERM", "SIGTERM"]),
+        ("prefork", ["SIGTERM", "SIGTERM"]),
+        ("prefork", ["SIGQUIT"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
 def test_a_coroutine_that_swallows_its_cancellation_keeps_no_worker(
-    embedded_stage: Stage, pool: str
+    embedded_stage: Stage, pool: str, orders: list[str]
 ) -> None:
-    """A second SIGTERM ends the worker nevertheless."""
+    """SIGQUIT ends the worker nevertheless, and so does a second signal."""
     (embedded_stage.folder / "modules" / "stubborn.py").write_text(_STUBBORN)
     arguments = () if pool == "default" else ("-P", pool, "-c", "1")
+    *first, last = (signal.Signals[name] for name in orders)
     with embedded_stage.worker(*arguments) as worker:
         embedded_stage.publish_json({}, topic="custom.stubborn")
         wait_until(lambda: "it runs" in worker.read_log())
-        worker.child.terminate()
-        wait_until(lambda: "Warm shutdown" in worker.read_log())
-        never(lambda: not worker.child.is_running, for_=1.5)
-        worker.child.terminate()
+        for number in first:
+            os.kill(worker.child._process.pid, number)
+            wait_until(lambda: "Warm shutdown" in worker.read_log())
+            never(lambda: not worker.child.is_running, for_=1.5)
+        os.kill(worker.child._process.pid, last)
 
         assert worker.child.wait(PATIENCE) is not None

@@ -27,7 +27,7 @@ from google.api_core.exceptions import GoogleAPICallError
 
 from convotic_celery.cli.demo.producer import make_subscriber
 from tests.chaos.faults import FAULTS
-from tests.chaos.ledger import Verdict
+from tests.chaos.ledger import DeadLetter, Verdict
 from tests.chaos.world import PROJECT, TOPICS, World
 from tests.support.waiting import wait_until
 
@@ -141,9 +141,15 @@ def collect(world: World, subscriber: Any, name: str) -> None:
     except GoogleAPICallError:  # DEADLINE_EXCEEDED is how an empty one answers
         return
     for received in answer.received_messages:
-        reason = received.message.attributes.get("convotic-dead-letter-reason", "none")
-        message_id = json.loads(received.message.data)["id"]
-        world.ledger.dead.setdefault(message_id, []).append(reason)
+        attributes, copy = received.message.attributes, received.message.message_id
+        world.ledger.dead_letters.add(
+            DeadLetter(
+                json.loads(received.message.data)["id"],
+                attributes.get("convotic-dead-letter-message-id", copy),
+                copy,
+                attributes.get("convotic-dead-letter-reason", "none"),
+            )
+        )
     ids = [received.ack_id for received in answer.received_messages]
     if ids:
         subscriber.acknowledge(subscription=path, ack_ids=ids)

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
-__all__ = ["Ledger", "Verdict"]
+__all__ = ["DeadLetter", "Ledger", "Verdict"]
+
+
+class DeadLetter(NamedTuple):
+    """One that was read from a dead-letter subscription."""
+
+    number: str
+    #: Id of the message that it is a copy of, and its own.
+    source: str
+    copy: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +39,12 @@ class Verdict:
     #: None where the store's data was taken away.
     effect_difference: int | None
     workers_that_ended: int
+    #: Of a message that has one already: its worker was killed before the acknowledgement, or the
+    #: publish was not answered in time and was repeated.
+    dead_letters_repeated: int = 0
+    #: Of a message that its publisher has sent twice, since the first time was not answered.
+    dead_letters_of_copies: int = 0
+    #: Of each dead letter, without those two.
     reasons: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -52,8 +68,13 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.confirmed: set[str] = set()
-        #: By id: the reasons of its dead letters.
-        self.dead: dict[str, list[str]] = {}
+        #: Any may be read twice: each counts once.
+        self.dead_letters: set[DeadLetter] = set()
+
+    @property
+    def dead(self) -> set[str]:
+        """Return which messages were given up."""
+        return {letter.number for letter in self.dead_letters}
 
     def read(self) -> tuple[Counter[str], Counter[str]]:
         """Return how often each message was begun and finished."""
@@ -67,24 +88,28 @@ class Ledger:
     def settled(self) -> bool:
         """Say whether each confirmed message was finished or dead-lettered."""
         _, ended = self.read()
-        return self.confirmed <= ended.keys() | self.dead.keys()
+        return self.confirmed <= ended.keys() | self.dead
 
     def judge(self, *, total: int | None, workers_that_ended: int) -> Verdict:
         """Count; ``total`` is what the effects with a key add up to, if that is known."""
         started, ended = self.read()
         twice = {number for number, times in ended.items() if times > 1}
         keyed = {number for number in ended if number.startswith("keyed")}
+        sources = {letter.source: letter for letter in sorted(self.dead_letters)}
+        first = {letter.number: letter for letter in sources.values()}
         return Verdict(
             confirmed=len(self.confirmed),
             processed=len(self.confirmed & ended.keys()),
             dead_lettered=len(self.dead),
             run_twice=len(twice - keyed),
             run_twice_with_key=len(twice & keyed),
-            lost=len(self.confirmed - ended.keys() - self.dead.keys()),
-            dead_lettered_without_a_run=len(self.dead.keys() - started.keys()),
+            lost=len(self.confirmed - ended.keys() - self.dead),
+            dead_lettered_without_a_run=len(self.dead - started.keys()),
             effect_difference=None if total is None else self._beyond(total, started, ended),
             workers_that_ended=workers_that_ended,
-            reasons=dict(Counter(chain.from_iterable(self.dead.values()))),
+            dead_letters_repeated=len(self.dead_letters) - len(sources),
+            dead_letters_of_copies=len(sources) - len(first),
+            reasons=dict(Counter(letter.reason for letter in first.values())),
         )
 
     @staticmethod

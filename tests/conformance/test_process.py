@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -80,6 +82,32 @@ def test_a_killed_server_comes_back_on_its_port(folder: Path) -> None:
 
     broker = Broker(OURS, grpc.insecure_channel(address), "p")
     assert bodies(broker.pull(subscription)) == [b"x"]
+    broker.close()
+
+
+def test_a_lack_of_descriptors_is_one_line_and_passes(folder: Path) -> None:
+    """Who is connected is served meanwhile; others wait, and are served when there are some."""
+    address = daemon.ensure_running(folder)
+    info = daemon.status(folder)
+    assert info is not None
+    broker = Broker(OURS, grpc.insecure_channel(address), "p")
+    subscription = broker.subscription(topic := broker.topic())
+    used = len(os.listdir(f"/proc/{info['pid']}/fd"))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.prlimit(info["pid"], resource.RLIMIT_NOFILE, (used + 5, hard))
+    log = folder / daemon.LOG_FILE
+    with ExitStack() as clients:
+        for _ in range(20):
+            clients.enter_context(socket.create_connection(("127.0.0.1", info["port"])))
+        wait_until(lambda: "No connection can be accepted" in log.read_text())
+        size = log.stat().st_size
+        for number in range(100):
+            broker.publish(topic, b"%d" % number)
+        never(lambda: log.stat().st_size > size, for_=2, what="another line in the log")
+
+    late = Broker(OURS, grpc.insecure_channel(address), "p")
+    assert len(late.pull(subscription, 200)) == 100
+    late.close()
     broker.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import bz2
 import json
+import lzma
 import zlib
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from convotic_pubsub.outgoing import OutgoingMessage
+from tests.integration.celery.conftest import second_app
 from tests.support.pubsub import pull, unique
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -23,6 +25,7 @@ _HEADERS = (
     *("lang", "task", "id", "root_id", "parent_id", "group", "group_index", "retries", "eta"),
     *("expires", "timelimit", "argsrepr", "kwargsrepr", "origin", "ignore_result", "shadow"),
     *("stamped_headers", "stamps", "replaced_task_nesting", "meth", "delivery_info"),
+    "compression",
 )
 _PROPERTIES = (
     *("correlation_id", "reply_to", "priority", "delivery_mode", "delivery_info"),
@@ -82,28 +85,48 @@ def test_a_malformed_envelope_takes_no_slot(plain: Plain, pool: str) -> None:
         wait_until(lambda: not list(pull(session, f"{plain.prefix}celery")))
 
 
-def test_a_compressed_body_is_not_expanded_beyond_bounds(plain: Plain) -> None:
-    """A bomb is dead-lettered without being decompressed; an ordinary compressed task runs."""
-    with plain.worker("bombs", "-P", "threads"):
-        session = plain.session
-        for name, compress in (("gzip", zlib.compress), ("bz2", bz2.compress)):
-            body = base64.b64encode(compress(bytes(150_000_000))).decode()
-            headers = {"compression": f"application/x-{name}"}
-            bomb = envelope(headers, {"body_encoding": "base64"}, body=body)
-            session.publish(OutgoingMessage(f"{plain.prefix}celery", bomb)).result(PATIENCE)
-        good = plain.send("add", 1, 2, compression="gzip")
+def test_what_does_not_run_is_dead_lettered_with_the_reason(plain: Plain) -> None:
+    """Bombs, also behind a small stream, are not expanded; a good compressed task runs."""
+    large, small = bytes(150_000_000), b"[[1, 2], {}, {}]"
+    bodies = {
+        "gzip": zlib.compress(large),
+        "bz2": bz2.compress(small) + bz2.compress(large),
+        "lzma": lzma.compress(small)[:-20],
+    }
+    with second_app(plain) as app, app.worker("reasons", "-P", "threads"):
+        session = app.session
+        for name, body in bodies.items():
+            message = envelope(
+                {"compression": f"application/x-{name}"},
+                {"body_encoding": "base64"},
+                body=base64.b64encode(body).decode(),
+            )
+            session.publish(OutgoingMessage(f"{app.prefix}celery", message)).result(PATIENCE)
+        app.send("nope")
+        good = app.send("add", 1, 2, compression="gzip")
 
         assert good.get(timeout=60) == 3
-        subscription = f"{plain.prefix}celery.dead-letter"
-        seen: dict[str, str] = {}
+        errors = wait_for_errors(app, 4)
 
-        def both_are_there() -> bool:
-            for each in pull(session, subscription):
-                text = each.message.attributes["convotic-dead-letter-error-message"]
-                seen[each.message.message_id] = text
-            return len(seen) >= 2  # a slow machine may have both twice
+    bomb = "expands to more than 100,000,000 bytes; it is not decompressed"
+    assert errors == [
+        f"the body is compressed (application/x-bz2) and {bomb}",
+        f"the body is compressed (application/x-gzip) and {bomb}",
+        "the body is not what it says, application/x-lzma: it ends too early",
+        "the worker has no task 'plain.nope'",
+    ]
 
-        wait_until(both_are_there)
-        errors = list(seen.values())
 
-    assert all("expands to more than 100,000,000 bytes" in each for each in errors)
+def wait_for_errors(app: Plain, count: int) -> list[str]:
+    """Wait for so many dead letters; return their errors' texts in order, "" for one without."""
+    seen: dict[str, str] = {}
+
+    def all_are_there() -> bool:
+        for each in pull(app.session, f"{app.prefix}celery.dead-letter"):
+            attributes = each.message.attributes  # of a map, which makes what is missing
+            name = "convotic-dead-letter-error-message"
+            seen[each.message.message_id] = dict(attributes).get(name, "")
+        return len(set(seen.values())) >= count  # a slow machine may have one twice
+
+    wait_until(all_are_there, what=f"{count} dead letters")
+    return sorted(set(seen.values()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,29 @@ def test_an_emulator_that_is_killed_costs_nothing(data_dir: Path, harness: MakeH
 
     wait_until(lambda: not one.session.outstanding)
     assert not list(pull(one.session, one.spec.subscription))
+
+
+def test_a_silent_server_on_the_old_port_is_left_alone(
+    data_dir: Path, harness: MakeHarness
+) -> None:
+    """It takes connections and answers nothing: nobody waits for it, publishing or consuming."""
+    one = harness(lambda: daemon.ensure_running(data_dir), make_spec())
+    one.on_message = lambda message: message.ack()
+    one.consume()
+    one.publish(0)
+    one.drain_until(lambda: one.bodies == [0])
+    status = daemon.status(data_dir)
+    assert status is not None
+
+    os.kill(status["pid"], signal.SIGKILL)
+    wait_until(lambda: daemon.status(data_dir) is None)
+    with socket.create_server(("127.0.0.1", status["port"])):
+        started = one.session.clock()
+        one.publish(1)
+        published = one.session.clock() - started
+        one.drain_until(lambda: one.bodies == [0, 1])
+        took = one.session.clock() - started
+    print(published, took)
 
 
 def test_a_deleted_subscription_is_made_again_and_others_go_on(

@@ -13,6 +13,8 @@ import pytest
 from convotic_celery.app import create_app
 from convotic_celery.context import Delivery
 from convotic_celery.settings import Settings
+from convotic_pubsub.options import TransportOptions
+from convotic_pubsub.session import Session
 from tests.acceptance.stage import Stage, make_stage
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -117,6 +119,18 @@ def workflows(stage: Stage) -> Iterator[Any]:
     app.close()
 
 
+def count_messages(stage: Stage) -> int:
+    """Return how many messages wait for an acknowledgement, in all that the workflows use."""
+    session = Session(TransportOptions(project=stage.project, emulator_host=stage.address))
+    try:
+        names = ["celery", "probe.start.probe", "workflow.parallel.probe"]
+        sizes = session.resources.backlog_sizes(names)
+        assert sizes.keys() == set(names)
+        return sum(size.messages for size in sizes.values())
+    finally:
+        session.close()
+
+
 @pytest.mark.crash(
     8, "the worker, in a step of a workflow", lost="nothing", repeated="that step, no other"
 )
@@ -128,6 +142,8 @@ def test_canvas_goes_on_after_a_crash(stage: Stage, workflows: Any) -> None:
 
         (waiting,) = workflows.list("parallel", status="running").items
         assert (waiting.id, waiting.step, waiting.step_name) == ("parallel", 1, "both")
+        # What is repeated is what was not acknowledged: of the steps before, nothing.
+        wait_until(lambda: count_messages(stage) == 1, what="all but slow to be acknowledged")
         os.kill(worker.child._process.pid, signal.SIGKILL)
         worker.child.wait(PATIENCE)
     with stage.worker():

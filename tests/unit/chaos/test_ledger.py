@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.ledger import Ledger, Verdict
+from tests.chaos.ledger import DeadLetter, Ledger, Verdict
 
 LINES = """\
 start keyed-1 1
@@ -26,7 +26,7 @@ def ledger(tmp_path: Path) -> Ledger:
     path.write_text(LINES)
     ledger = Ledger(path)
     ledger.confirmed = {"keyed-1", "plain-2", "failing-3"}
-    ledger.dead = {"failing-3": ["max-retries-exceeded"]}
+    ledger.dead_letters = {DeadLetter("failing-3", "3", "30", "max-retries-exceeded")}
     return ledger
 
 
@@ -55,10 +55,22 @@ def test_a_lost_message_does_not_hold(ledger: Ledger) -> None:
 
 def test_a_message_given_up_without_a_run_does_not_hold(ledger: Ledger) -> None:
     """Whatever the reason on it."""
-    ledger.dead["plain-7"] = ["worker-lost"]
+    ledger.dead_letters.add(DeadLetter("plain-7", "7", "70", "worker-lost"))
 
     assert judge(ledger).dead_lettered_without_a_run == 1
     assert not judge(ledger).holds
+
+
+def test_reasons_are_counted_once_a_message(ledger: Ledger) -> None:
+    """A dead letter that is read, written or whose message is published twice is named apart."""
+    (first,) = ledger.dead_letters
+    ledger.dead_letters |= {first, first._replace(copy="31"), first._replace(source="4", copy="40")}
+
+    verdict = judge(ledger)
+
+    assert verdict.holds
+    assert (verdict.dead_letters_repeated, verdict.dead_letters_of_copies) == (1, 1)
+    assert (verdict.dead_lettered, verdict.reasons) == (1, {"max-retries-exceeded": 1})
 
 
 @pytest.mark.parametrize(("total", "difference"), [(0, -1), (1, 0), (2, 1), (None, None)])

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from convotic_celery.errors import InvalidMessage
 from convotic_celery.sdk import ConvoticModule, HandlerDefinition, WorkerMessage
+from convotic_celery.sdk.message import decode_json
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(),
@@ -29,14 +30,21 @@ class Order(BaseModel):
     lines: list[int] = []
 
 
+class Measurement(BaseModel):
+    value: float
+
+
 def define(handler: Any) -> HandlerDefinition:
     module = ConvoticModule("crm", "1")
-    module.worker("custom.orders.new")(handler)
+    options: Any = {"cloud_events": "require"} if handler is event else {}
+    module.worker("custom.orders.new", **options)(handler)
     (definition,) = module.collect_handlers()
     return definition
 
 
 async def typed(message: WorkerMessage[Order], ctx: Any) -> None: ...
+async def measured(message: WorkerMessage[Measurement], ctx: Any) -> None: ...
+async def event(message: WorkerMessage, ctx: Any) -> None: ...
 async def optional(message: WorkerMessage[Order | None], ctx: Any) -> None: ...
 async def untyped(message: WorkerMessage, ctx: Any) -> None: ...
 
@@ -66,12 +74,45 @@ def test_message_without_data_is_no_order() -> None:
         define(typed).decode_data(b"")
 
 
-@pytest.mark.parametrize("raw", [b"not json", b'{"id": 1', b"\xff\xfe", b"NaN", b'{"id": 1} x'])
+@pytest.mark.parametrize("raw", [b"not json", b'{"id": 1', b"\xff\xfe", b'{"id": 1} x'])
 @pytest.mark.parametrize("handler", [typed, untyped])
 def test_what_is_no_json_is_invalid(raw: bytes, handler: Any) -> None:
     """The reason names the cause, with and without a model."""
     with pytest.raises(InvalidMessage, match="data is not"):
         define(handler).decode_data(raw)
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["1e400", "-1E+0999", "9e308", "1" + "0" * 211 + "e99", "NaN", "-Infinity", "2" * 400 + ".0"],
+)
+@pytest.mark.parametrize("handler", [measured, untyped, event])
+def test_a_number_that_no_float_holds_is_invalid(number: str, handler: Any) -> None:
+    """It became infinity, which no JSON can carry on; a route answers 400 to the same."""
+    text = f'{{"id": "3e412", "value": {number}}}'
+    attributes = {"content-type": "application/cloudevents+json"} if handler is event else {}
+
+    with pytest.raises(InvalidMessage, match="a number that is out of range: ") as invalid:
+        define(handler).decode(text.encode(), attributes)
+
+    assert number[:40] in invalid.value.reason
+    with pytest.raises(InvalidMessage, match="out of range"):  # behind much else
+        decode_json(b'{"text": "%b", "values": [%b]}' % (b"x" * 300_000, number.encode()))
+
+
+def test_what_only_looks_like_such_a_number_is_read() -> None:
+    """In text, and at the edge of what a float holds."""
+    text = '["1e400 NaN", ", 1e400", "c3e41290-1e99-4e55", 1.7e308, -1E+0308, 1e-400, 2e00001]'
+
+    assert decode_json(text.encode()) == json.loads(text)
+    assert decode_json(b"9" * 300) == int("9" * 300)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_float_is_read(value: float) -> None:
+    """However it is written."""
+    for text in (repr(value), f"{value:.17e}", f"{value:+.17E}"[1:]):
+        assert decode_json(f"[{text}]".encode()) == json.loads(f"[{text}]")
 
 
 def test_deep_nesting_is_invalid_and_no_crash() -> None:

@@ -44,6 +44,8 @@ class _Exchange:
     stored: frozenset[Binding] = frozenset()
     read_at: float | None = None
     reading: Future[list[str]] | None = None
+    #: The last attempt to read failed, and that was logged.
+    is_said: bool = False
 
 
 class Bindings:
@@ -149,6 +151,15 @@ class Bindings:
                     f"the bindings of exchange {name!r} can't be read, so nobody knows which "
                     f"queues get the message: {error or 'no answer'}"
                 ) from error
+            if not known.is_said:
+                known.is_said = True
+                logger.warning(
+                    "The bindings of exchange %s can't be read; those that were read before are "
+                    "used: %s",
+                    name,
+                    error or "no answer",
+                    extra={"action": "bindings_unread"},
+                )
             return
         self._on_read(name, known, reading)  # the callback may still be running
 
@@ -163,13 +174,7 @@ class Bindings:
         if error is None or isinstance(error, TopicNotFound):
             read = map(read_binding, () if error else reading.result())
             known.stored = frozenset(each for each in read if each and each.exchange == name)
-        else:
-            logger.info(
-                "The bindings of exchange %s can't be read: %s",
-                name,
-                error,
-                extra={"action": "bindings_unread"},
-            )
+            known.is_said = False
         known.read_at = self._clock()
 
     def _spec(self, binding: Binding) -> QueueSpec:

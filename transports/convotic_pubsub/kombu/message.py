@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from kombu.transport import virtual
 
-from convotic_pubsub.celery.compressed import check_expanded_size
+from convotic_pubsub.celery.compressed import expand
 from convotic_pubsub.celery.task_headers import check_body
 from convotic_pubsub.names import snippet
 from convotic_pubsub.queue import Acknowledge, DeadLetter, Return
@@ -29,24 +30,27 @@ class Message(virtual.Message):
     def __init__(
         self, payload: PayloadDict, channel: Any = None, delivery: Delivery | None = None
     ) -> None:
-        self._check_size(payload, channel)
-        super().__init__(payload, channel=channel)
+        super().__init__(self._expand(payload), channel=channel)
+        self.headers = payload.get("headers") or {}
         self.payload_dict = payload
         self._delivery = delivery
         self._undecodable: Exception | None = None
 
-    def _check_size(self, payload: PayloadDict, channel: Any) -> None:
-        """Have kombu see an error instead of decompressing what would take up the memory."""
-        compression = (payload.get("headers") or {}).get("compression")
-        body = payload.get("body")
-        if not compression or not body:
-            return
-        encoding = payload["properties"].get("body_encoding")
-        decoded = channel.decode_body(body, encoding) if channel else body
+    def _expand(self, payload: PayloadDict) -> PayloadDict:
+        """Return the payload with its body decompressed, which kombu would do without bounds."""
+        headers, body = payload.get("headers") or {}, payload.get("body")
+        compression = headers.get("compression")
+        if not compression or not isinstance(body, bytes):
+            return payload
         try:
-            check_expanded_size(decoded if isinstance(decoded, bytes) else b"", compression)
+            expanded = expand(body, compression)
         except ValueError as error:
-            self.errors = [(type(error), error, None)]
+            self.errors = [(type(error), error, None)]  # so that kombu does not try
+            return payload
+        if expanded is None:
+            return payload
+        rest = {name: value for name, value in headers.items() if name != "compression"}
+        return {**payload, "body": expanded, "headers": rest}
 
     def __del__(self) -> None:
         # Celery forgets what it holds (ETA, rate limit) when it restarts its consumer.
@@ -87,12 +91,7 @@ class Message(virtual.Message):
     def give_up(self, error: Exception) -> None:
         """Dead-letter a message that no consumer can take, with the reason ``invalid``."""
         if self.received is not None:
-            attributes = {
-                **_describe(self.received, "invalid"),
-                "convotic-dead-letter-error-type": type(error).__name__,
-                "convotic-dead-letter-error-message": snippet(str(error), 200),
-            }
-            self.settle(DeadLetter(attributes))
+            self.settle(DeadLetter(_describe(self.received, "invalid", error)))
 
     def _decode(self) -> Any:
         try:
@@ -105,7 +104,10 @@ class Message(virtual.Message):
         return body
 
     def settle_reject(self, *, requeue: bool) -> None:
-        """Return it for delivery now, or give it up to the dead-letter topic."""
+        """Return it for delivery now, or give it up to the dead-letter topic.
+
+        Who rejects it because of an error does so while handling that: it is the reason.
+        """
         if self._undecodable is not None and not requeue:
             self.give_up(self._undecodable)
             return
@@ -118,14 +120,32 @@ class Message(virtual.Message):
             DeadLetter(
                 describe(delivery.received)
                 if describe
-                else _describe(delivery.received, "rejected")
+                else _describe(delivery.received, "rejected", self._find_error())
             )
         )
 
+    def _find_error(self) -> BaseException | None:
+        """Return the error for which this is rejected now; Celery's name for an unknown task."""
+        error = sys.exception()
+        task = self.headers.get("task")
+        if isinstance(error, KeyError) and error.args == (task,):
+            return NotRegistered(f"the worker has no task {task!r}")
+        return error
 
-def _describe(received: Received, reason: str) -> dict[str, str]:
-    return {
+
+class NotRegistered(LookupError):
+    """No task has the name that the message wants; called as Celery calls it."""
+
+
+def _describe(
+    received: Received, reason: str, error: BaseException | None = None
+) -> dict[str, str]:
+    attributes = {
         "convotic-dead-letter-reason": reason,
         "convotic-dead-letter-message-id": received.message_id,
         "convotic-dead-letter-subscription": received.subscription,
     }
+    if error is not None:
+        attributes["convotic-dead-letter-error-type"] = type(error).__name__
+        attributes["convotic-dead-letter-error-message"] = snippet(str(error), 200)
+    return attributes
