@@ -161,10 +161,8 @@ async def refuse_to_stop(message, ctx):
     ("pool", "orders"),
     [
         ("default", ["SIGTERM", "SIGTERM"]),
-        ("default", ["SIGTERM", "SIGQUIT"]),
         ("default", ["SIGQUIT"]),
         ("solo", ["SIGTERM", "SIGTERM"]),
-        ("threads", ["SIGQUIT"]),
         ("threads", ["SIGTERM", "SIGTERM"]),
         ("prefork", ["SIGTERM", "SIGTERM"]),
         ("prefork", ["SIGQUIT"]),

@@ -81,7 +81,7 @@ def test_a_malformed_envelope_takes_no_slot(plain: Plain, pool: str) -> None:
             future.result(PATIENCE)
         good = [plain.send("add", 1, number) for number in range(10)]
 
-        assert [result.get(timeout=60) for result in good] == list(range(1, 11))
+        assert [result.get(timeout=PATIENCE) for result in good] == list(range(1, 11))
         wait_until(lambda: not list(pull(session, f"{plain.prefix}celery")))
 
 
@@ -105,7 +105,7 @@ def test_what_does_not_run_is_dead_lettered_with_the_reason(plain: Plain) -> Non
         app.send("nope")
         good = app.send("add", 1, 2, compression="gzip")
 
-        assert good.get(timeout=60) == 3
+        assert good.get(timeout=PATIENCE) == 3
         errors = wait_for_errors(app, 4)
 
     bomb = "expands to more than 100,000,000 bytes; it is not decompressed"

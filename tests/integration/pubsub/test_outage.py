@@ -67,7 +67,7 @@ def test_an_emulator_that_is_killed_costs_nothing(data_dir: Path, harness: MakeH
 def test_a_silent_server_on_the_old_port_is_left_alone(
     data_dir: Path, harness: MakeHarness
 ) -> None:
-    """It takes connections and answers nothing: nobody waits for it, publishing or consuming."""
+    """It takes connections and answers nothing: it costs one attempt, publishing and consuming."""
     one = harness(lambda: daemon.ensure_running(data_dir), make_spec())
     one.on_message = lambda message: message.ack()
     one.consume()
@@ -81,10 +81,10 @@ def test_a_silent_server_on_the_old_port_is_left_alone(
     with socket.create_server(("127.0.0.1", status["port"])):
         started = one.session.clock()
         one.publish(1)
-        published = one.session.clock() - started
         one.drain_until(lambda: one.bodies == [0, 1])
         took = one.session.clock() - started
-    print(published, took)
+
+    assert took < 15  # an attempt to connect takes 4 s; it was 20 s
 
 
 def test_a_deleted_subscription_is_made_again_and_others_go_on(

@@ -80,8 +80,10 @@ def expand(body: bytes, compression: object) -> bytes | None:
 
 def _find_decompressor(compression: object) -> Callable[[], Any] | None:
     try:
-        return _DECOMPRESSORS.get(get_decoder(compression))
-    except (KeyError, TypeError):  # unknown, or no name at all
+        return (
+            _DECOMPRESSORS.get(get_decoder(compression)) if isinstance(compression, str) else None
+        )
+    except KeyError:  # unknown
         return None
 
 

@@ -82,11 +82,15 @@ class Message(virtual.Message):
         What could not be decoded is dead-lettered instead: Celery acknowledges that, and it would
         be lost.
         """
-        problem = self._undecodable or (self.errors[0][1] if self.errors else None)
-        if problem is not None:
-            self.give_up(problem)
+        if self._problem is not None:
+            self.give_up(self._problem)
         else:
             self.settle(Acknowledge())
+
+    @property
+    def _problem(self) -> Exception | None:
+        """Why it can't be decoded, or decompressed."""
+        return self._undecodable or (self.errors[0][1] if self.errors else None)
 
     def give_up(self, error: Exception) -> None:
         """Dead-letter a message that no consumer can take, with the reason ``invalid``."""
@@ -108,8 +112,8 @@ class Message(virtual.Message):
 
         Who rejects it because of an error does so while handling that: it is the reason.
         """
-        if self._undecodable is not None and not requeue:
-            self.give_up(self._undecodable)
+        if self._problem is not None and not requeue:
+            self.give_up(self._problem)
             return
         delivery = self._delivery
         if requeue or delivery is None:
