@@ -6,8 +6,8 @@
                    and ``workflow``; ``signature`` reads how the author's function is called
 ``options``        :class:`WorkerOptions`; of these ``backoff``, ``batch``, ``rate``, ``selector``
                    (keys), ``error_types`` (``retry_on``); ``option_errors`` words mistakes
-``message``        a handler's first argument; ``payload_type``, ``event`` (CloudEvents) and
-                   ``compression`` are how its data is read
+``message``        a handler's first argument; ``payload_type``, ``event`` (CloudEvents),
+                   ``compression`` and ``infinite`` (1e400) are how its data is read
 ``outcomes``       what a handler raises; ``dead_lettered`` is what ``on_dead_letter`` gets
 ``middleware``     code around handlers and routes; ``lifespan`` around a process
 ``http``           a route's request and response
