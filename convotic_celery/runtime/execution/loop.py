@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 #: How long :meth:`LoopThread.stop` waits for cancelled coroutines to end.
 STOP_SECONDS = 5.0
+#: And for its last coroutine.
+LAST_SECONDS = 1.0
 
 
 class LoopThread:
@@ -104,8 +106,11 @@ class LoopThread:
             future.cancel()
             raise
 
-    def stop(self) -> None:
-        """Cancel what still runs, wait at most five seconds for it, and end the thread."""
+    def stop(self, at_last: Callable[[], Awaitable[object]] | None = None) -> None:
+        """Cancel what still runs, wait at most five seconds for it, and end the thread.
+
+        ``at_last`` closes what belongs to the loop, once nothing else runs on it; it has a second.
+        """
         with self._lock:
             loop, self._loop = self._loop, None
             thread, self._thread = self._thread, None
@@ -117,8 +122,8 @@ class LoopThread:
             stopping.set()
             loop.call_soon_threadsafe(loop.stop)
 
-        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).add_done_callback(end)
-        thread.join(STOP_SECONDS + 1)
+        asyncio.run_coroutine_threadsafe(_finish(at_last), loop).add_done_callback(end)
+        thread.join(STOP_SECONDS + 2 * LAST_SECONDS)
         if thread.is_alive():
             logger.warning("The event loop %s does not stop: a coroutine blocks it", self._name)
 
@@ -139,6 +144,15 @@ def _run_loop(loop: asyncio.AbstractEventLoop, stopping: threading.Event) -> Non
             logger.exception("A background task of a handler tried to end the process; it goes on")
     asyncio.set_event_loop(None)
     loop.close()
+
+
+async def _finish(at_last: Callable[[], Awaitable[object]] | None) -> None:
+    await _cancel_all()
+    if at_last is not None:
+        try:
+            await asyncio.wait_for(at_last(), LAST_SECONDS)
+        except Exception:
+            logger.warning("What belongs to an event loop was not closed", exc_info=True)
 
 
 async def _cancel_all() -> None:

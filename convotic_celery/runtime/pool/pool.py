@@ -33,6 +33,7 @@ from convotic_celery.runtime.pool.tracer import LoopTracer, loop_tracer
 from convotic_celery.runtime.pool.watchdog import LoopWatchdog
 
 if TYPE_CHECKING:
+    from convotic_celery.context.store import Store
     from convotic_celery.runtime.execution.lifespans import Lifespans
 
 __all__ = ["TaskPool"]
@@ -315,7 +316,9 @@ class TaskPool(BasePool):
         self._watchdog.stop()
         self._threads.stop()
         self._waiting_threads.stop()
-        self._loop_thread.stop()
+        # Its connections belong to the loop: left open, the garbage collector complains of them.
+        store: Store | None = getattr(self.app, "store", None)
+        self._loop_thread.stop(store.aclose if store is not None else None)
 
 
 def _is_waited_for(job: Job) -> bool:

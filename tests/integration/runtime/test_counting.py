@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from convotic_celery.runtime.delivery.attempts import Attempts, RunName
 from convotic_celery.runtime.delivery.policy import HandlerPolicy
 from convotic_celery.runtime.delivery.settlement import RetryRun
 from convotic_celery.runtime.delivery.steps import drive_sync
+from convotic_celery.runtime.execution.loop import process_loop
 from convotic_celery.runtime.pool.pool import TaskPool
 from convotic_celery.sdk.dead_lettered import DeadLettered
 from convotic_pubsub.queue import Deliver
@@ -36,9 +38,6 @@ from tests.unit.runtime.support import (
 )
 from tests.unit.runtime.test_request import info
 
-#: The pools' loops and threads end with connections to the store that are no longer needed.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 POOLS: dict[str, Callable[[], Any]] = {
     "ours": lambda: TaskPool(2),
     "threads": lambda: ThreadPool(2),
@@ -52,22 +51,30 @@ def server() -> Iterator[ValkeyOnSocket]:
         yield server
 
 
-@pytest.fixture(params=list(POOLS))
-def pool(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Each pool that runs in this process."""
-    pool = POOLS[request.param]()
+@contextmanager
+def running(pool: Any) -> Iterator[Any]:
+    """Start a pool, and end it and what its app has open in the store."""
     pool.start()
     yield pool
     pool.stop()
+    store = pool.app.store
+    # Where async handlers of the other pools run; that loop goes on.
+    process_loop().run(store.aclose())
+    store.close()
+
+
+@pytest.fixture(params=list(POOLS))
+def pool(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Each pool that runs in this process."""
+    with running(POOLS[request.param]()) as pool:
+        yield pool
 
 
 @pytest.fixture
 def our_pool() -> Iterator[TaskPool]:
     """The default one."""
-    pool = TaskPool(1)
-    pool.start()
-    yield pool
-    pool.stop()
+    with running(TaskPool(1)) as pool:
+        yield pool
 
 
 class Told:
