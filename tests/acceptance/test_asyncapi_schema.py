@@ -18,8 +18,6 @@ from convotic_order_processor import module as order_processor
 
 SCRIPT = Path(__file__).parent / "node" / "asyncapi.js"
 
-pytestmark = pytest.mark.timeout(600)  # the first run downloads 40 MB
-
 
 class Branch(BaseModel):
     """A payload that names itself."""

@@ -25,7 +25,7 @@ FAULTS = (
 )
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.long
 def test_nothing_is_lost_or_given_up_unrun(tmp_path: Path) -> None:
     """Whatever breaks, each confirmed message is processed, or dead-lettered after it ran."""
     figures = tmp_path / "figures.json"

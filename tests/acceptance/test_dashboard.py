@@ -22,8 +22,6 @@ from tests.acceptance.stage import QUEUE, Stage
 from tests.support.browser import open_browser, take_screen
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(600)
-
 WIDTHS = {"desk": 1280, "phone": 390}
 
 MANY = """

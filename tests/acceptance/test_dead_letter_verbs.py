@@ -24,8 +24,6 @@ from tests.support.waiting import PATIENCE, wait_until
 
 __all__ = ["stage"]
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture
 def browser() -> Iterator[webdriver.Chrome]:

@@ -23,8 +23,6 @@ from tests.acceptance.commands import convotic
 from tests.acceptance.stage import Stage
 from tests.support.waiting import PATIENCE, wait_until
 
-pytestmark = pytest.mark.timeout(300)
-
 TOPIC = "shop.orders"
 BILLING, STOCK, MAIL = (f"{TOPIC}.desk.{name}" for name in ("billing", "stock", "mail"))
 

@@ -21,8 +21,6 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from tests.acceptance.stage import Stage
 
-pytestmark = pytest.mark.timeout(240)
-
 MODULE = """
 import asyncio
 

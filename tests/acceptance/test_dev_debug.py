@@ -6,8 +6,6 @@ import json
 import socket
 from typing import TYPE_CHECKING
 
-import pytest
-
 from convotic_celery.cli.new.templates import LAUNCH
 from tests.acceptance.commands import convotic
 from tests.acceptance.dev import Dev
@@ -15,8 +13,6 @@ from tests.support.dap import Debugger
 
 if TYPE_CHECKING:
     from tests.acceptance.stage import Stage
-
-pytestmark = pytest.mark.timeout(240)
 
 MODULE = """
 from convotic_celery import ConvoticContext, ConvoticModule, WorkerMessage

@@ -9,11 +9,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-import pytest
-
 from tests.acceptance.dev import Dev
-
-pytestmark = pytest.mark.timeout(240)
 
 
 def run(folder: Path, *arguments: str, **environment: str) -> str:

@@ -5,12 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.support.mounts import start_worker_with_mounts
 from tests.support.waiting import PATIENCE, wait_until
-
-pytestmark = pytest.mark.timeout(120)
 
 #: The data folder on a disk of its own, smaller than what the emulator keeps free.
 SMALL_DISK = """

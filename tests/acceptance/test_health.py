@@ -24,7 +24,7 @@ from tests.support.waiting import never, wait_until
 if TYPE_CHECKING:
     from tests.acceptance.stage import Stage, Worker
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.long
 
 #: Every stall is noticed within 10 s; more on a machine that has no time for the worker.
 NOTICED_SECONDS = 10.0

@@ -5,16 +5,12 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-import pytest
-
 from convotic_celery.app import ConvoticApp
 from convotic_celery.runtime.delivery.payload import task_id_of
 from convotic_celery.sdk.module import ConvoticModule
 from convotic_celery.settings import Settings
 from tests.acceptance.stage import QUEUE, TOPIC, Stage
 from tests.support.waiting import PATIENCE, wait_until
-
-pytestmark = pytest.mark.timeout(180)
 
 
 def test_the_last_outcomes_survive_the_worker(embedded_stage: Stage) -> None:

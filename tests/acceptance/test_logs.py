@@ -13,12 +13,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
-
 from tests.acceptance.stage import QUEUE, Stage
 from tests.support.waiting import PATIENCE, wait_until
-
-pytestmark = pytest.mark.timeout(240)
 
 
 class Terminal:

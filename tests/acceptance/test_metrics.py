@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from tests.acceptance.stage import Stage
     from tests.acceptance.test_health import Port
 
-pytestmark = pytest.mark.timeout(150)
-
 QUEUES = {
     "celery",
     QUEUE,

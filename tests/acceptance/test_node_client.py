@@ -17,8 +17,6 @@ SOURCE = Path(__file__).parent / "node"
 #: StreamingPulls that a subscriber opens by default.
 NODE_STREAMS = 5
 
-pytestmark = pytest.mark.timeout(600)  # the first run downloads 40 MB
-
 
 def run(script: str, node_folder: Path, emulator: EmulatorThread) -> Any:
     """Run a script with the client; return what it prints."""
@@ -54,6 +52,7 @@ def test_a_publisher_has_the_id_before_the_message_arrives(
     assert run("ids.js", node_folder, pubsub_emulator)["early"] <= 5
 
 
+@pytest.mark.long
 def test_an_idle_node_client_keeps_its_streams(
     node_folder: Path, pubsub_emulator: EmulatorThread
 ) -> None:
@@ -69,6 +68,7 @@ def test_an_idle_node_client_keeps_its_streams(
     assert result["milliseconds"] < 100
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", ["silent streams", "withheld keepalives"])
 def test_node_replaces_streams_without_keepalive(
     node_folder: Path, pubsub_emulator: EmulatorThread, fault: str

@@ -13,8 +13,6 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from tests.acceptance.stage import Stage
 
-pytestmark = pytest.mark.timeout(120)
-
 #: A module without handlers, which writes what it gets of the others' runs.
 WATCHER = """
 import json

@@ -8,16 +8,12 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.acceptance.commands import convotic
 from tests.acceptance.stage import TOPIC
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.acceptance.stage import Stage
-
-pytestmark = pytest.mark.timeout(180)
 
 WORKFLOW = """
 from convotic_celery import ConvoticContext, ConvoticModule, WorkflowRun

@@ -6,16 +6,12 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 from convotic_celery.app import ConvoticApp
 from convotic_celery.runtime.delivery.payload import task_id_of
 from convotic_celery.settings import Settings
 from tests.acceptance.commands import convotic
 from tests.acceptance.stage import QUEUE, Stage
 from tests.support.waiting import PATIENCE, wait_until
-
-pytestmark = pytest.mark.timeout(180)
 
 
 def test_a_revoke_survives_the_restart_of_all_workers(embedded_stage: Stage) -> None:

@@ -19,8 +19,6 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from tests.acceptance.stage import Stage
 
-pytestmark = pytest.mark.timeout(150)
-
 DOCUMENT = Path(__file__).parents[2] / "docs" / "tracing.md"
 
 #: A module without handlers: the application's own TracerProvider, which writes spans to a file.

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.timeout(600)
-
 SHOP = """
 from collections.abc import Mapping
 from typing import assert_type

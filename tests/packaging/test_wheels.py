@@ -20,8 +20,6 @@ import pytest
 from convotic_emulator.testing import EmulatorThread
 from tests.packaging.support import DISTRIBUTIONS, run
 
-pytestmark = pytest.mark.timeout(600)
-
 #: What a fresh environment has before anything is installed.
 TOOLS = {"pip", "setuptools"}
 
