@@ -91,6 +91,8 @@ class Engine:
         self.refuse_waiters()
         if self.commits.stop():
             self.store.close()
+        else:
+            self.store.abandon()
 
     def refuse_waiters(self) -> None:
         """Refuse all waiting consumers: the server is stopping."""

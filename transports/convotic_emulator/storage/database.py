@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -91,6 +92,11 @@ class Database:
         """Commit, fold the log into the file, and close. Idempotent."""
         self.commit()
         self._connection.close()
+
+    def abandon(self) -> None:
+        """Close as the death of the process would: what was not committed is lost."""
+        with suppress(sqlite3.Error):
+            self._connection.close()
 
     def write(self, statement: str, parameters: Row) -> int:
         """Execute a statement in the open transaction; begin one if there is none.

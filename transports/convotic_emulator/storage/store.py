@@ -69,6 +69,10 @@ class Store:
         self.commit()
         self.database.close()
 
+    def abandon(self) -> None:
+        """Close without a commit: the file has failed, and what it has is all that it will have."""
+        self.database.abandon()
+
     def delete_resource(self, row: ResourceRow) -> None:
         """Forget a resource with its access policy; :meth:`sweep` takes its messages.
 
