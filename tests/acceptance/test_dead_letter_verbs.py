@@ -169,6 +169,7 @@ def press(person: Person, selector: str, text: str) -> None:
 
 def use_dashboard(stage: Stage, person: Person, desk: Desk) -> None:
     """Press the buttons of the dashboard."""
+    person.read_errors()  # Flower's 404 of the unknown task
 
     def show(order: int) -> None:
         person.go(f"dead-letters/{desk.entries[order]}")
