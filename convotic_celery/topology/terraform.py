@@ -1,6 +1,7 @@
 """The wanted topology as Terraform's HCL, formatted as ``terraform fmt`` does. Pure.
 
-Attributes are those of the provider ``hashicorp/google`` 7. Nothing that Terraform does by itself
+Attributes are those of the provider ``hashicorp/google`` from 7.36 on: earlier ones of 7 have no
+``deletion_policy`` for subscriptions, and refuse the file. Nothing that Terraform does by itself
 deletes messages: subscriptions have ``deletion_policy = "PREVENT"``, topics ``prevent_destroy``.
 """
 
@@ -31,7 +32,7 @@ terraform {
   required_providers {
     google = {
       source  = "hashicorp/google"
-      version = ">= 7.0"
+      version = ">= 7.36"
     }
   }
 }

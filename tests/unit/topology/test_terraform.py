@@ -27,6 +27,53 @@ HCL = make_terraform(
 )
 
 
+#: What the provider takes, and where: the required arguments, and the optional ones that are used.
+#: Read from npm's @cdktf/provider-google 16.12.1 (provider 6.50) and from PyPI's pulumi-gcp, which
+#: has no deletion_policy up to 9.23.0, and has it from 9.24.0 on (9.27.0 is provider 7.36).
+SCHEMA: dict[str, tuple[set[str], set[str]]] = {
+    "google_pubsub_topic": ({"name"}, {"project", "labels", "message_storage_policy"}),
+    "message_storage_policy": ({"allowed_persistence_regions"}, set()),
+    "google_pubsub_subscription": (
+        {"name", "topic"},
+        {
+            "ack_deadline_seconds",
+            "dead_letter_policy",
+            "deletion_policy",
+            "enable_exactly_once_delivery",
+            "enable_message_ordering",
+            "expiration_policy",
+            "filter",
+            "labels",
+            "message_retention_duration",
+            "project",
+        },
+    ),
+    "expiration_policy": ({"ttl"}, set()),
+    "dead_letter_policy": (set(), {"dead_letter_topic", "max_delivery_attempts"}),
+    "google_pubsub_subscription_iam_member": ({"member", "role", "subscription"}, {"project"}),
+    "google_pubsub_topic_iam_member": ({"member", "role", "topic"}, {"project"}),
+    "google_project_iam_custom_role": ({"permissions", "role_id", "title"}, {"project"}),
+    "google_project_iam_member": ({"member", "project", "role"}, set()),
+}
+#: Terraform's own.
+META = {"count", "for_each", "lifecycle"}
+
+
+def test_the_provider_takes_every_argument() -> None:
+    """None is unknown to it, and none that it requires is missing; in nested blocks, too."""
+    found = set()
+    for kind, body in re.findall(r'resource "(\w+)" "[^"]+" {\n(.*?)\n}\n', HCL, re.DOTALL):
+        nested = dict(re.findall(r"(?ms)^  (\w+) {\n(.*?)\n  }", body))
+        nested.pop("lifecycle", None)
+        for name, text in {kind: re.sub(r"(?m)^ {3,}.*$", "", body), **nested}.items():
+            given = set(re.findall(r"(?m)^ +([a-z_]+) *[={]", text)) - META
+            required, optional = SCHEMA[name]
+            assert required <= given <= required | optional, name
+            found.add(name)
+
+    assert found == SCHEMA.keys()
+
+
 def block(kind: str, name: str) -> str:
     """Return one resource's block."""
     match = re.search(rf'resource "{kind}" "{name}" {{\n.*?\n}}\n', HCL, re.DOTALL)

@@ -218,7 +218,7 @@ function jobs(all, context) {
         job.error && h("span", { class: "under bad" }, job.error)),
       h("td", { class: "n" },
         badge(job.is_abandoned ? "interrupted" : job.state, job.state === "done" ? "good" : job.state === "failed" || job.is_abandoned ? "bad" : "info"),
-        !context.deployment?.read_only && !isOver(job) && h("div", { class: "above" },
+        !context.deployment?.read_only && !isOver(job) && h("div", { class: "above row end" },
           job.is_abandoned &&
             button("Go on", (event) => act(event, async () => { await post(pathOf(["dead-letters", "jobs", job.id, "resume"])); context.refresh(); }), { kind: "small" }),
           button("Cancel", (event) => act(event, async () => { await post(pathOf(["dead-letters", "jobs", job.id, "cancel"])); context.refresh(); }), { kind: "small" }))))))));
