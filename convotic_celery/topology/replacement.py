@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Final
 
 from convotic_celery.errors import ConvoticError
 from convotic_celery.topology.values import MIGRATION_LABEL, replacement_of, snapshot_of
+from convotic_pubsub.errors import PublishError
 from convotic_pubsub.topology import FIXED_FIELDS, subscription_differences
 
 if TYPE_CHECKING:
@@ -147,7 +148,15 @@ class _Replacement:
             self._admin.delete_snapshot(self._snapshot)
         self._say(f"take snapshot {_short(self._snapshot)}")
         self._admin.create_snapshot(self._snapshot, self._wanted.name, self._wanted.labels)
-        self._admin.seek(self._second, self._snapshot)
+        try:
+            self._admin.seek(self._second, self._snapshot)
+        except PublishError as error:  # refused: so would be the step that cannot be undone
+            self.clean_up()
+            raise ReplacementFailed(
+                f"{self._wanted.name} is as it was: its messages can't be put into a subscription "
+                f"with the wanted settings ({error}). Let workers empty it while nobody publishes, "
+                "delete it, and apply again."
+            ) from error
 
     def _find_old(self) -> SubscriptionSettings | None:
         """Return the subscription if it still has settings that can't be changed in place."""

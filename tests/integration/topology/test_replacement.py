@@ -84,7 +84,7 @@ class Shop:
         existing = self.admin.get_subscription(self.name)
         assert existing is not None
         assert existing.filter == ""
-        assert existing.enable_message_ordering
+        assert existing.enable_message_ordering == self.wanted.enable_message_ordering
         assert existing.labels == {"convotic": "handler"}
         bindings = self.admin.bindings(self.name)
         assert {member for each in bindings for member in each.members} == self.members
@@ -116,6 +116,7 @@ def test_messages_ids_and_policy_survive(shop: Shop) -> None:
 def test_googles_emulator_does_it_too(session: Session) -> None:
     """It has no policies, so none is lost; a replacement cut short after the deletion goes on."""
     shop = Shop(session, members=())
+    shop.wanted = replace(shop.wanted, enable_message_ordering=False)
     ids = shop.publish(5)
     with pytest.raises(Interrupted):
         shop.replace(stop_at=5)
@@ -124,6 +125,22 @@ def test_googles_emulator_does_it_too(session: Session) -> None:
     shop.replace()
 
     shop.check(ids)
+
+
+@pytest.mark.google_emulator
+@pytest.mark.parametrize("session", ["google_emulator"], indirect=True)
+def test_what_the_server_refuses_changes_nothing(session: Session) -> None:
+    """Google's emulator lets no snapshot of unordered messages into a subscription with ordering."""
+    shop = Shop(session, members=())
+    ids = shop.publish(5)
+
+    with pytest.raises(ReplacementFailed, match=r"orders\.crm is as it was: .*ordering"):
+        shop.replace()
+
+    assert shop.admin.get_subscription(shop.name) == shop.old
+    assert sorted(shop.pull(1000)) == sorted(ids)
+    assert shop.admin.get_subscription(replacement_of(shop.name)) is None
+    assert shop.admin.get_snapshot_labels(snapshot_of(shop.name)) is None
 
 
 @pytest.mark.parametrize("stop_at", range(1, SAID + 1))
