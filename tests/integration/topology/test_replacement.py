@@ -130,7 +130,7 @@ def test_googles_emulator_does_it_too(session: Session) -> None:
 @pytest.mark.google_emulator
 @pytest.mark.parametrize("session", ["google_emulator"], indirect=True)
 def test_what_the_server_refuses_changes_nothing(session: Session) -> None:
-    """Google's emulator lets no snapshot of unordered messages into a subscription with ordering."""
+    """Google's emulator puts no unordered messages into a subscription with ordering."""
     shop = Shop(session, members=())
     ids = shop.publish(5)
 
