@@ -23,7 +23,8 @@ class ShowTask(TaskView):  # type: ignore[misc]  # Flower has no types
     async def get(self, task_id: str) -> None:
         """Answer the page; 404 for an id that nobody knows."""
         outcomes = getattr(self.capp, "last_outcomes", None)
-        if outcomes is None or get_task_by_id(self.application.events, task_id) is not None:
+        flower: Any = self.application
+        if outcomes is None or get_task_by_id(flower.events, task_id) is not None:
             super().get(task_id)
             return
         handlers = [definition.queue for definition in self.capp.definitions]
