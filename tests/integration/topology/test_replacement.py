@@ -12,7 +12,6 @@ import pytest
 from convotic_celery.topology.replacement import ReplacementFailed, replace_subscription
 from convotic_celery.topology.values import replacement_of, snapshot_of
 from convotic_pubsub.client.rpc import pb
-from convotic_pubsub.errors import PublishError
 from convotic_pubsub.outgoing import OutgoingMessage
 from convotic_pubsub.session import Session
 from convotic_pubsub.topology import SubscriptionSettings, TopicSettings
@@ -110,23 +109,6 @@ def test_messages_ids_and_policy_survive(shop: Shop) -> None:
 
     assert len(said) == SAID
     shop.check(set(ids) - set(done))
-
-
-@pytest.mark.google_emulator
-@pytest.mark.parametrize("session", ["google_emulator"], indirect=True)
-def test_googles_emulator_puts_messages_back(session: Session) -> None:
-    """It has no policies, so none is lost; only the label of the work can't be taken off there."""
-    shop = Shop(session, members=())
-    shop.wanted = replace(shop.wanted, enable_message_ordering=False)
-    ids = shop.publish(5)
-
-    with pytest.raises(PublishError, match="labels"):
-        shop.replace()
-
-    existing = shop.admin.get_subscription(shop.name)
-    assert existing is not None
-    assert existing.filter == ""
-    assert sorted(shop.pull(1000)) == sorted(ids)
 
 
 @pytest.mark.google_emulator
