@@ -15,6 +15,10 @@
 =====================  ==========================================================================
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from convotic_celery.context._async.contacts import AsyncContacts
 from convotic_celery.context._async.context import ConvoticContext
 from convotic_celery.context._async.conversations import AsyncConversations
@@ -44,13 +48,15 @@ from convotic_celery.context._sync.pubsub import SyncPubsub
 from convotic_celery.context._sync.storage import SyncStorage
 from convotic_celery.context._sync.workflows import SyncWorkflows
 from convotic_celery.context.delivery import Delivery, RouteCall
-from convotic_celery.context.logger import HandlerLogger
 from convotic_celery.context.models import Contact, Conversation, Message, Page
 from convotic_celery.context.publishing import TopicPublisher
 from convotic_celery.context.services import Services, ServicesHook
 from convotic_celery.context.storage import StorageItem
 from convotic_celery.context.store import Store
 from convotic_celery.context.workflow_runs import WorkflowRun, WorkflowRunSummary
+
+if TYPE_CHECKING:
+    from convotic_celery.context.logger import HandlerLogger
 
 __all__ = [
     "AsyncContactService",
@@ -92,3 +98,12 @@ __all__ = [
     "WorkflowRun",
     "WorkflowRunSummary",
 ]
+
+
+def __getattr__(name: str) -> type[HandlerLogger]:
+    if name != "HandlerLogger":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Loads structlog: when somebody logs, or asks for this.
+    from convotic_celery.context.logger import HandlerLogger  # noqa: PLC0415
+
+    return HandlerLogger

@@ -48,6 +48,7 @@ OVERRIDDEN = {
     "celery.app.log:Logging._is_configured": "handlers that the application has set up are kept",
     "celery.concurrency.base:BasePool._get_info": "`inspect stats` shows coroutines and threads",
     "celery.worker.consumer:Consumer._limit_task": "the lease of what waits for its turn is held",
+    "celery.worker.consumer.mingle:Mingle.sync": "a worker does not wait for the others' answers",
     "celery.worker.worker:WorkController._process_task": "a request that can't be given to the "
     "pool gives its slot back",
     "celery.worker.request:Request._announce_revoked": "a revoked message is acknowledged and "

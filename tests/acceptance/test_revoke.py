@@ -15,27 +15,20 @@ from tests.support.waiting import PATIENCE, wait_until
 
 
 def test_a_revoke_survives_the_restart_of_all_workers(embedded_stage: Stage) -> None:
-    """The message waits in Pub/Sub meanwhile; a later one runs."""
+    """The message waits in Pub/Sub meanwhile; a later one runs.
+
+    What the store has forgotten, a worker that starts hears from another one.
+    """
     stage = embedded_stage
     app = ConvoticApp(Settings(data_dir=stage.data_dir, modules=[]), [], set_as_current=False)
     with stage.worker():
         assert convotic(stage, "pause", QUEUE).returncode == 0
         message_id = stage.publish_json({"id": "revoked"})
         task_id = task_id_of(QUEUE, message_id)
-        told = subprocess.run(
-            [sys.executable, "-m", "celery", "-A", "convotic_celery", "control", "revoke", task_id],
-            cwd=stage.folder,
-            env=os.environ | stage.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert told.returncode == 0, told.stderr
+        celery(stage, "control", "revoke", task_id)
         revoked = f"{app.settings.store_prefix}revoked"
         client = app.store.sync_client()
         wait_until(lambda: client.zrange(revoked, 0, -1) == [task_id], timeout=PATIENCE)
-        app.store.close()
-        app.close()
 
     with stage.worker() as worker:
         convotic(stage, "resume", QUEUE)
@@ -43,4 +36,24 @@ def test_a_revoke_survives_the_restart_of_all_workers(embedded_stage: Stage) -> 
         wait_until(lambda: stage.read_runs("end"), timeout=PATIENCE)
         wait_until(lambda: task_id in worker.read_log(), timeout=PATIENCE)
 
+        client.delete(revoked)
+        app.store.close()
+        app.close()
+        with stage.worker("-n", "late@%h"):
+            wait_until(lambda: celery(stage, "inspect", "revoked").count(task_id) == 2)
+
     assert [run["data"]["id"] for run in stage.read_runs()] == ["other"]
+
+
+def celery(stage: Stage, *arguments: str) -> str:
+    """Run a command of Celery's; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "convotic_celery", *arguments],
+        cwd=stage.folder,
+        env=os.environ | stage.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -6,7 +6,6 @@ import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from convotic_celery.context.logger import build_logger
 from convotic_celery.errors import DeadlineNotExtendable, ResourceNotProvided
 
 if TYPE_CHECKING:
@@ -74,6 +73,9 @@ class ConvoticContext:
     @cached_property
     def logger(self) -> HandlerLogger:
         """A structured logger; every line names handler and message."""
+        # structlog takes a tenth of a worker's start; not all that load this log.
+        from convotic_celery.context.logger import build_logger  # noqa: PLC0415
+
         return build_logger(**self._delivery.log_fields())
 
     @property

@@ -272,7 +272,7 @@ class _Waiting:
 
     def pause(self, run_limit: float) -> Steps[None]:
         """Wait a little, with the lease held for a whole run from then on; raises Deferred."""
-        if state.should_stop not in (None, False):
+        if _is_stopping():
             raise Deferred(self._reason, _STOPPING_DELAY_SECONDS)
         if self._waited >= self._patience:
             raise Deferred(self._reason, self._delay)
@@ -282,3 +282,8 @@ class _Waiting:
         if not self._control.restart(run_limit):
             # A prefork child: its parent stops it at the deadline, however long it has waited.
             self._patience = min(self._patience, run_limit / 4)
+
+
+def _is_stopping() -> bool:
+    """Say whether the worker stops; Celery keeps its exit code for that, which may be 0."""
+    return state.should_stop is not None and state.should_stop is not False

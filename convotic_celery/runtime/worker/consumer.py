@@ -12,6 +12,7 @@ from celery.worker.consumer import Consumer
 from convotic_celery.runtime.delivery.payload import CONTENT_TYPE
 from convotic_celery.runtime.execution.task import HandlerTask
 from convotic_celery.runtime.pool.pool import TaskPool
+from convotic_celery.runtime.worker.mingling import mingle_in_background
 from convotic_celery.runtime.worker.request import HandlerRequest
 
 if TYPE_CHECKING:
@@ -34,8 +35,13 @@ class HandlerConsumer(Consumer):
     channel_errors: tuple[type[BaseException], ...]
     task_buckets: dict[str, Any]
     task_consumer: Any
+    steps: list[Any]
     strategies: dict[str, Strategy]
     on_task_message: set[Callable[[Any], Any]]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        mingle_in_background(self)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Reject a message whose body can't be decoded."""

@@ -46,6 +46,8 @@ class Revokes:
     def __init__(self, store: Store, *, key_prefix: str) -> None:
         self._database = SyncDatabase(store)
         self._key = f"{key_prefix}revoked"
+        #: Whether :meth:`recall` has read them.
+        self.are_known = False
 
     def add_soon(self, ids: Iterable[str]) -> None:
         """Note revoked ids, in a thread of its own: remote control must not wait for the store."""
@@ -76,5 +78,6 @@ class Revokes:
         try:
             merge: Any = state.merge_revoked  # type: ignore[attr-defined]  # not in celery-types
             merge(self._database.run(_READ, [self._key], oldest))
+            self.are_known = True
         except StoreUnavailable as error:
             logger.warning("What was revoked can't be read: %s", error)

@@ -8,10 +8,12 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from os import EX_OK
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from celery.worker import state
 
 from convotic_celery.context import Store
 from convotic_celery.errors import InvalidMessage
@@ -117,6 +119,20 @@ async def test_a_busy_key_is_postponed(keys: KeyStore) -> None:
         await drive_async(guard.acquire(make_message(), make_control()), keys)
 
     assert caught.value.delay_seconds == 20
+
+
+async def test_nobody_waits_for_a_key_in_a_worker_that_stops(
+    keys: KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On SIGTERM, for which Celery notes the exit code 0, the message is postponed at once."""
+    guard = make_guard(keys, WaitLimits(busy=3600))
+    await drive_async(guard.acquire(make_message(), make_control()), keys)
+    monkeypatch.setattr(state, "should_stop", EX_OK)
+
+    with pytest.raises(Deferred) as caught:
+        await drive_async(guard.acquire(make_message(), make_control()), keys)
+
+    assert caught.value.delay_seconds == 1
 
 
 async def test_a_duplicate_waits_for_the_run_that_has_its_key(keys: KeyStore) -> None:

@@ -28,6 +28,7 @@ _SIGNATURES = {
     "celery.app.log:Logging._is_configured": ["self", "logger"],
     "celery.concurrency.base:BasePool._get_info": ["self"],
     "celery.worker.consumer:Consumer._limit_task": ["self", "request", "bucket", "tokens"],
+    "celery.worker.consumer.mingle:Mingle.sync": ["self", "c"],
     "celery.worker.worker:WorkController._process_task": ["self", "req"],
     "celery.worker.request:Request._announce_revoked": [
         "self",

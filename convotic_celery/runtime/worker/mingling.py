@@ -1,0 +1,63 @@
+"""Asking other workers what was revoked, without waiting for it: :func:`mingle_in_background`.
+
+Celery's worker waits a second for their answers before it takes its first message. Ours has read
+from the store by then what was revoked (``revokes.py``). What others know besides is taken in when
+they answer; where the store could not be read, the worker waits as Celery's does.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from celery.worker import state
+from celery.worker.consumer.mingle import Mingle
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from convotic_celery.runtime.worker.consumer import HandlerConsumer
+
+__all__ = ["mingle_in_background"]
+
+logger = logging.getLogger(__name__)
+
+#: As long as Celery's worker waits.
+_ANSWER_SECONDS = 1.0
+
+
+def mingle_in_background(consumer: HandlerConsumer) -> None:
+    """Have a consumer that starts ask the others in a thread of its own."""
+    for step in consumer.steps:
+        if isinstance(step, Mingle):
+            step.sync = partial(_start, step)
+
+
+def _start(step: Any, consumer: HandlerConsumer) -> None:
+    if not consumer.app.revokes.are_known:
+        Mingle.sync(step, consumer)
+        return
+    threading.Thread(
+        target=_ask, args=(step, consumer, list(state.revoked)), name="convotic-mingle", daemon=True
+    ).start()
+
+
+def _ask(step: Any, consumer: HandlerConsumer, revoked: Sequence[str]) -> None:
+    inspect = consumer.app.control.inspect(timeout=_ANSWER_SECONDS)
+    try:
+        answers = inspect.hello(consumer.hostname, revoked) or {}
+    except Exception as error:  # noqa: BLE001 - the worker goes on without their answers
+        if state.should_stop is None:
+            logger.warning(
+                "Other workers can't be asked for revoked tasks: %s",
+                error,
+                extra={"action": "mingle_failed"},
+            )
+        return
+    answers.pop(consumer.hostname, None)
+    logger.debug("%d other workers have answered", len(answers))
+    for name, answer in answers.items():
+        if answer:
+            consumer.call_soon(step.on_node_reply, consumer, name, answer)
