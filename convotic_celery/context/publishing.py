@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from convotic_celery.context.confirmations import finish, watch
 from convotic_celery.errors import (
     EmptyMessage,
     InvalidAttribute,
@@ -227,14 +228,15 @@ async def publish_async(
     Being cancelled does not take the message back. Raises PublishNotConfirmed.
     """
     future = publisher.publish(message, sending="directly")
-    # shield: cancelling a handler must not cancel a future that the publisher will complete.
-    confirmation = asyncio.shield(asyncio.wrap_future(future))
+    confirmed = watch([future])
+    timer = asyncio.get_running_loop().call_later(timeout_seconds, finish, confirmed)
     try:
-        return await asyncio.wait_for(confirmation, timeout_seconds)
-    except TimeoutError:
-        if future.done():
-            raise
-        raise PublishNotConfirmed(message.topic, timeout_seconds) from None
+        await confirmed
+    finally:
+        timer.cancel()
+    if not future.done():
+        raise PublishNotConfirmed(message.topic, timeout_seconds)
+    return future.result()
 
 
 def publish_sync(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
+from convotic_celery.context.confirmations import watch
 from convotic_celery.errors import PublishManyFailed
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ async def publish_many_async(
     """Do what ``publish_many_sync`` does, without blocking; a cancel takes no message back."""
     futures: Futures = []
     for awaited in _send_in_turn(publisher, messages, futures):
-        await asyncio.wait({_watch(awaited)}, timeout=timeout_seconds)
+        await asyncio.wait({watch(awaited)}, timeout=timeout_seconds)
     return _conclude(topic, futures, len(messages), timeout_seconds)
 
 
@@ -76,31 +76,6 @@ def _send_in_turn(
             if not _all_confirmed(oldest):
                 break
     yield [future for sent in under_way for future in sent]
-
-
-def _watch(futures: Futures) -> asyncio.Future[None]:
-    """Return what is done when all futures are, and neither cancels nor carries their errors."""
-    loop = asyncio.get_running_loop()
-    watch: asyncio.Future[None] = loop.create_future()
-    left = [True] * len(futures)
-
-    def count(_future: object) -> None:
-        left.pop()  # atomic: each has a thread of its own
-        if not left:
-            # RuntimeError: the confirmation came when its loop was closed already.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_finish, watch)
-
-    if not futures:
-        watch.set_result(None)
-    for future in futures:
-        future.add_done_callback(count)
-    return watch
-
-
-def _finish(watch: asyncio.Future[None]) -> None:
-    if not watch.done():
-        watch.set_result(None)
 
 
 def _batches(messages: Sequence[OutgoingMessage]) -> Iterator[Sequence[OutgoingMessage]]:

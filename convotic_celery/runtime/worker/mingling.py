@@ -18,8 +18,6 @@ from celery.worker.consumer.mingle import Mingle
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from convotic_celery.runtime.worker.consumer import HandlerConsumer
-
 __all__ = ["mingle_in_background"]
 
 logger = logging.getLogger(__name__)
@@ -28,14 +26,14 @@ logger = logging.getLogger(__name__)
 _ANSWER_SECONDS = 1.0
 
 
-def mingle_in_background(consumer: HandlerConsumer) -> None:
-    """Have a consumer that starts ask the others in a thread of its own."""
+def mingle_in_background(consumer: Any) -> None:
+    """Have Celery's consumer, which is about to start, ask the others in a thread of its own."""
     for step in consumer.steps:
-        if isinstance(step, Mingle):
+        if step.label == Mingle.label:
             step.sync = partial(_start, step)
 
 
-def _start(step: Any, consumer: HandlerConsumer) -> None:
+def _start(step: Any, consumer: Any) -> None:
     if not consumer.app.revokes.are_known:
         Mingle.sync(step, consumer)
         return
@@ -44,7 +42,7 @@ def _start(step: Any, consumer: HandlerConsumer) -> None:
     ).start()
 
 
-def _ask(step: Any, consumer: HandlerConsumer, revoked: Sequence[str]) -> None:
+def _ask(step: Any, consumer: Any, revoked: Sequence[str]) -> None:
     inspect = consumer.app.control.inspect(timeout=_ANSWER_SECONDS)
     try:
         answers = inspect.hello(consumer.hostname, revoked) or {}
