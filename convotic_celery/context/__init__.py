@@ -5,7 +5,8 @@
 ``_async/``            the services for ``async def``; ``_sync/`` is generated from it
 ``models``             what they return; ``fields`` and ``records``: as given, and as stored;
                        ``typed_json``, ``totals``, ``paging``
-``publishing``         checks and publishes messages; ``publishing_many``
+``publishing``         checks and publishes messages; ``publishing_many``; ``confirmations``:
+                       waiting on a loop for what another thread confirms
 ``scheduled``          delayed messages in the store; ``scheduled_listing`` shows them
 ``storage``            ``ctx.storage``'s values; ``workflow_runs`` runs of workflows
 ``scripts``            what changes the store, as Lua; ``storage_scripts``, ``workflow_scripts``
