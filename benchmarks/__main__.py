@@ -116,6 +116,7 @@ class Run:
         kinds |= {
             "throughput/convotic, events on": lambda: bench.throughput(events=True),
             "throughput/convotic, deduplicate": lambda: bench.throughput(deduplicate=1),
+            "throughput/convotic, concurrency key": lambda: bench.throughput(concurrency_key=1),
             "rows/batches": lambda: bench.throughput(handler="stored-batch"),
             "rows/one by one": lambda: bench.throughput(
                 handler="stored", messages=min(3000, self._options.messages)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -133,10 +134,20 @@ def kinds(folder: Path, peer_messages: int = 1000) -> dict[str, Callable[[], flo
             peer = CeleryPeer("gcpubsub://projects/bench-distance", folder / f"peer-{trip}", extra)
             return peer.throughput("threads", peer_messages)
 
-    return {
+    def second(trip: int) -> float:
+        return statistics.mean(share_of_second(folder, serve(), trip))
+
+    def far_store(trip: int) -> float:
+        return deduplicated(folder, serve(), trip)
+
+    rates: dict[str, Callable[[], float]] = {
         f"distance/{name}, {trip} ms": partial(measure, trip)
         for trip in BENCHED
         for name, measure in (("convotic", ours), ("celery gcpubsub", theirs))
+    }
+    rates |= {f"distance/convotic, store {trip} ms": partial(far_store, trip) for trip in (0, 1, 5)}
+    return rates | {
+        f"distance/convotic, second worker, {trip} ms": partial(second, trip) for trip in (0, 20)
     }
 
 

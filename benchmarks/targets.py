@@ -64,6 +64,13 @@ TARGETS = (
         "throughput, deduplicate, to without", "throughput/convotic, deduplicate", _OURS, 0.5, True
     ),
     Target(
+        "throughput, concurrency key, to without",
+        "throughput/convotic, concurrency key",
+        _OURS,
+        0.5,
+        True,
+    ),
+    Target(
         "order handler, to Celery + RabbitMQ",
         "orders/convotic",
         "orders/celery rabbitmq",
@@ -74,7 +81,7 @@ TARGETS = (
     Target(
         "rows in a database, batches, to one by one", "rows/batches", "rows/one by one", 3.0, True
     ),
-    Target("throughput, two workers, to one", "throughput/convotic, two workers", _OURS, 0.0, True),
+    Target("throughput, two workers, to one", "throughput/convotic, two workers", _OURS, 1.7, True),
     Target("throughput, to Celery in memory", _OURS, "throughput/celery, in memory", 0.0, True),
     *(
         Target(
@@ -133,27 +140,55 @@ TARGETS = (
         )
         for trip in (0, 5, 20, 50)
     ),
+    *(
+        Target(
+            f"deduplicate, store at {trip} ms, to 0 ms",
+            f"distance/convotic, store {trip} ms",
+            "distance/convotic, store 0 ms",
+            0.9,
+            True,
+        )
+        for trip in (1, 5)
+    ),
+    *(
+        Target(
+            f"a second worker's share at {trip} ms",
+            f"distance/convotic, second worker, {trip} ms",
+            0.5,
+            0.9,
+            True,
+            "",
+        )
+        for trip in (0, 20)
+    ),
     Target("100 ms x 100, to the ideal 1,000/s", "waiting/100", 1000.0, 0.85, True),
     Target("1 s x 1,000, to the ideal 1,000/s", "waiting/1000", 1000.0, 0.85, True),
     Target(
         "publish_many, to apply_async (RMQ)",
         "publish/convotic/many",
         "publish/celery rabbitmq",
-        3.0,
+        4.0,
+        True,
+    ),
+    Target(
+        "1,000 awaited publishes, to publish_many",
+        "publish/convotic/concurrent",
+        "publish/convotic/many",
+        0.5,
         True,
     ),
     Target(
         "one publish p50, to raw gRPC",
         "publish/convotic/single",
         "publish/convotic/raw",
-        1.5,
+        1.2,
         False,
         "ms",
     ),
     Target("300 handlers: start, in 5 s", "handlers/300/start", 5.0, 1.0, False, "s"),
     Target("300 handlers: idle, in 2 % of a core", "handlers/300/idle", 0.02, 1.0, False, ""),
     Target(
-        "worker start, to Celery on Redis", "start/convotic", "start/celery redis", 1.5, False, "s"
+        "worker start, to Celery on Redis", "start/convotic", "start/celery redis", 1.2, False, "s"
     ),
     Target("convotic --help, in 300 ms", "start/help", 0.3, 1.0, False, "s"),
 )
