@@ -25,6 +25,12 @@ from tests.support.google_emulator import start_google_emulator
 __all__ = ["REPOSITORY", "Suite", "judge", "run_emulator"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+#: The project's distributions, as pip takes them.
+_PROJECT = [
+    part
+    for file in (*REPOSITORY.glob("transports/**/pyproject.toml"), REPOSITORY / "pyproject.toml")
+    for part in ("--editable", str(file.parent))
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,7 @@ class Suite:
         pip = [str(folder / "venv/bin/pip"), "--quiet", "--disable-pip-version-check", "install"]
         if ready.exists():
             if ready.read_text() != str(REPOSITORY):
-                subprocess.run([*pip, "--no-deps", "--editable", str(REPOSITORY)], check=True)
+                subprocess.run([*pip, "--no-deps", *_PROJECT], check=True)
                 ready.write_text(str(REPOSITORY))
             return
         shutil.rmtree(folder, ignore_errors=True)
@@ -74,7 +80,7 @@ class Suite:
         for part in self.parts:
             shutil.move(source / part, self.tests / Path(part).name)
         venv.create(folder / "venv", with_pip=True)
-        subprocess.run([*pip, *self.requirements, "--editable", str(REPOSITORY)], check=True)
+        subprocess.run([*pip, *self.requirements, *_PROJECT], check=True)
         ready.write_text(str(REPOSITORY))
 
     def run(self, arguments: list[str], environment: dict[str, str]) -> Path:
