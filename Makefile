@@ -77,8 +77,12 @@ format: $(READY) ## Format the code and mend what can be mended
 chaos: $(READY) ## Ten minutes of broken parts; fails when a message is lost or given up unrun (ARGS="--seconds 60")
 	$(BIN)/python -m tests.chaos $(ARGS)
 
+.PHONY: scale-in
+scale-in: $(READY) ## Take a worker away a hundred times, with 10 s of grace; fails when a message is lost or run twice (ARGS="--times 10")
+	$(BIN)/python -m tests.scale_in $(ARGS)
+
 .PHONY: soak
-soak: $(READY) ## Ten minutes of mixed load; fails when the process has grown (ARGS="--seconds 60")
+soak: $(READY) ## Ten minutes of mixed load, an hour without a broker; fails when a process has grown or asks for a restart (ARGS="--seconds 60 --outage-seconds 60")
 	$(BIN)/python -m tests.soak $(ARGS)
 
 .PHONY: bench

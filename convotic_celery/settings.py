@@ -291,6 +291,13 @@ class Settings(BaseSettings):
         "skipped.",
     )
 
+    shutdown_grace: float | None = Field(
+        default=None,
+        ge=5,
+        le=86_400,
+        description="Seconds from SIGTERM until the platform kills a worker (Cloud Run: 10). What "
+        "still runs two seconds before is handed back to Pub/Sub. None: a worker waits for all.",
+    )
     tracing: bool = Field(
         default=False,
         description="Trace publishes, runs, routes and tasks by OpenTelemetry; where spans go, its "

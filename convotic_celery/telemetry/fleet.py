@@ -33,8 +33,9 @@ class FleetSource:
         self._sockets = sockets
         self._threads = ThreadPoolExecutor(max(4, len(sockets)), thread_name_prefix="fleet")
 
-    def answer(self, path: str, accept: str) -> Answer | None:
+    def answer(self, path: str, accept: str, query: str = "") -> Answer | None:
         """Answer a path for all workers; None for one that there is not."""
+        del query
         if path not in _PATHS:
             return None
         answers = list(self._threads.map(lambda each: _ask(each, path, accept), self._sockets))

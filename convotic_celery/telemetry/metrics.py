@@ -6,22 +6,18 @@ is counted anyway, when somebody asks. ``METRICS`` is the table of ``docs/metric
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import accumulate
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from celery.worker import state
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.registry import Collector
 
-from convotic_celery.telemetry.exposition import write_metrics
+from convotic_celery.telemetry.exposition import Buckets, Exposition, Family, Number
 from convotic_celery.telemetry.health import STALLS, UNREADY
 from convotic_celery.telemetry.server import Answer
 from convotic_pubsub.figures import BOUNDS_SECONDS
 
 if TYPE_CHECKING:
-    from prometheus_client.core import Metric
-
     from convotic_celery.telemetry.health import Health
     from convotic_celery.telemetry.run_figures import HandlerFigures, RunFigures
     from convotic_pubsub.figures import QueueVitals, SessionVitals
@@ -65,6 +61,9 @@ METRICS: Final = {
     "convotic_slots": _Kind("gauge", _HANDLER, "Messages that may run at once here."),
     "convotic_slots_busy": _Kind("gauge", _HANDLER, "Slots that are taken."),
     "convotic_buffered_messages": _Kind("gauge", _HANDLER, "Messages that wait for a slot here."),
+    "convotic_oldest_waiting_seconds": _Kind(
+        "gauge", _HANDLER, "Age of the oldest message that waits for a slot here."
+    ),
     "convotic_waiting_retries": _Kind("gauge", _HANDLER, "Failed messages that wait for a retry."),
     "convotic_deliveries": _Kind("counter", _HANDLER, "Messages that Pub/Sub delivered here."),
     "convotic_lease_extensions": _Kind("counter", _HANDLER, "Renewals of leases."),
@@ -79,12 +78,8 @@ METRICS: Final = {
     "convotic_not_ready": _Kind("gauge", ("reason",), "1 for a reason that /readyz names."),
 }
 
-_Rows: TypeAlias = Iterable[tuple[tuple[str, ...], float]]
-#: Labels, bounds, numbers (one more than bounds), and the sum.
-_Buckets: TypeAlias = tuple[tuple[str, ...], tuple[float, ...], list[int], float]
 
-
-class WorkerMetrics(Collector):
+class WorkerMetrics:
     """Collects one worker's metrics. Thread-safe; asks no server.
 
     Args:
@@ -103,7 +98,7 @@ class WorkerMetrics(Collector):
         health: Callable[[], Health],
         queue_lengths: Callable[[], dict[str, int]],
     ) -> None:
-        self._hostname = hostname
+        self._exposition = Exposition({"hostname": hostname})
         self._figures = figures
         self._vitals = vitals
         self._health = health
@@ -111,9 +106,9 @@ class WorkerMetrics(Collector):
 
     def answer(self, accept: str) -> Answer:
         """Return all metrics, in the format that is asked for."""
-        return Answer(200, *write_metrics(self.collect(), accept))
+        return Answer(200, *self._exposition.write(self.collect(), accept))
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Family]:
         """Return the metrics as they are now."""
         handlers = sorted(self._figures.handlers.items())
         sessions = self._vitals()
@@ -127,22 +122,22 @@ class WorkerMetrics(Collector):
 
     def _celerys(
         self, handlers: list[tuple[str, HandlerFigures]], queues: list[QueueVitals]
-    ) -> Iterator[Metric]:
-        def count(metric: str, number: Callable[[HandlerFigures], float]) -> Metric:
-            return self._numbers(metric, [((name, name), number(f)) for name, f in handlers])
+    ) -> Iterator[Family]:
+        def count(metric: str, number: Callable[[HandlerFigures], float]) -> Family:
+            return _family(metric, [((name, name), number(f)) for name, f in handlers])
 
         yield count("celery_task_sent", lambda f: f.first_deliveries)
         yield count("celery_task_received", lambda f: f.settled)
         yield count("celery_task_started", lambda f: f.runs)
         yield count("celery_task_succeeded", lambda f: sum(f.success_seconds.counts))
-        yield self._numbers(
+        yield _family(
             "celery_task_failed",
             [((n, n, error), k) for n, f in handlers for error, k in list(f.failures.items())],
         )
         yield count("celery_task_rejected", lambda f: f.dead_letters["rejected"])
         yield count("celery_task_revoked", lambda f: f.outcomes["revoked"])
         yield count("celery_task_retried", lambda f: f.outcomes["retried"])
-        yield self._histogram(
+        yield _family(
             "celery_task_runtime",
             [
                 (
@@ -154,29 +149,27 @@ class WorkerMetrics(Collector):
                 for n, f in handlers
             ],
         )
-        yield self._numbers("celery_worker_up", [((), 1)])
-        yield self._numbers("celery_worker_tasks_active", [((), len(state.active_requests))])
+        yield _family("celery_worker_up", [((), 1)])
+        yield _family("celery_worker_tasks_active", [((), len(state.active_requests))])
         lengths = self._queue_lengths()
-        yield self._numbers("celery_queue_length", [((n,), k) for n, k in sorted(lengths.items())])
+        yield _family("celery_queue_length", [((n,), k) for n, k in sorted(lengths.items())])
         ones = [((q.queue,), 1.0) for q in queues]
-        yield self._numbers("celery_active_consumer_count", ones)
-        yield self._numbers("celery_active_worker_count", ones)
-        yield self._numbers(
-            "celery_active_process_count", [((q.queue,), q.concurrency) for q in queues]
-        )
+        yield _family("celery_active_consumer_count", ones)
+        yield _family("celery_active_worker_count", ones)
+        yield _family("celery_active_process_count", [((q.queue,), q.concurrency) for q in queues])
 
-    def _runs(self, handlers: list[tuple[str, HandlerFigures]]) -> Iterator[Metric]:
+    def _runs(self, handlers: list[tuple[str, HandlerFigures]]) -> Iterator[Family]:
         waits = [(name, figures.queue_seconds) for name, figures in handlers]
-        yield self._histogram(
+        yield _family(
             "convotic_queue_seconds", [((n,), h.bounds, h.counts, h.total) for n, h in waits]
         )
-        rows: list[_Buckets] = []
+        rows: list[Buckets] = []
         for name, figures in handlers:
             good, bad = figures.success_seconds, figures.other_seconds
             both = [one + other for one, other in zip(good.counts, bad.counts, strict=True)]
             rows.append(((name,), good.bounds, both, good.total + bad.total))
-        yield self._histogram("convotic_run_seconds", rows)
-        yield self._numbers(
+        yield _family("convotic_run_seconds", rows)
+        yield _family(
             "convotic_messages",
             [
                 ((name, outcome), number)
@@ -187,14 +180,14 @@ class WorkerMetrics(Collector):
                 )
             ],
         )
-        yield self._numbers(
+        yield _family(
             "convotic_dead_letters",
             [((n, reason), k) for n, f in handlers for reason, k in sorted(f.dead_letters.items())],
         )
 
     def _transports(
         self, sessions: list[SessionVitals], queues: list[QueueVitals]
-    ) -> Iterator[Metric]:
+    ) -> Iterator[Family]:
         for metric, attribute in (
             ("convotic_slots", "concurrency"),
             ("convotic_slots_busy", "running"),
@@ -203,54 +196,37 @@ class WorkerMetrics(Collector):
             ("convotic_deliveries", "received"),
             ("convotic_lease_extensions", "renewals"),
         ):
-            yield self._numbers(metric, [((q.queue,), getattr(q, attribute)) for q in queues])
+            yield _family(metric, [((q.queue,), getattr(q, attribute)) for q in queues])
+        now = time.time()
+        yield _family(
+            "convotic_oldest_waiting_seconds",
+            [((q.queue,), max(0.0, now - (q.oldest_published_at or now))) for q in queues],
+        )
         found = [(q.queue, q.confirmations) for q in queues]
-        yield self._histogram(
+        yield _family(
             "convotic_ack_confirmation_seconds",
             [((name,), BOUNDS_SECONDS, h.counts, h.total_seconds) for name, h in found],
         )
-        yield self._numbers(
-            "convotic_outstanding_messages", [((), sum(s.outstanding for s in sessions))]
-        )
+        yield _family("convotic_outstanding_messages", [((), sum(s.outstanding for s in sessions))])
         # One process has one session, unless it has apps with other options.
-        yield self._histogram(
+        yield _family(
             "convotic_publish_seconds",
             [((), BOUNDS_SECONDS, s.publishes.counts, s.publishes.total_seconds) for s in sessions][
                 :1
             ],
         )
-        yield self._numbers(
+        yield _family(
             "convotic_publish_failures", [((), sum(s.publish_failures for s in sessions))]
         )
 
-    def _healths(self) -> Iterator[Metric]:
+    def _healths(self) -> Iterator[Family]:
         health = self._health()
-        yield self._numbers("convotic_ready", [((), health.is_ready)])
+        yield _family("convotic_ready", [((), health.is_ready)])
         stalls = {each.name for each in health.stalls}
-        yield self._numbers("convotic_stalled", [((name,), name in stalls) for name in STALLS])
+        yield _family("convotic_stalled", [((name,), name in stalls) for name in STALLS])
         unready = {each.name for each in health.unready}
-        yield self._numbers("convotic_not_ready", [((name,), name in unready) for name in UNREADY])
+        yield _family("convotic_not_ready", [((name,), name in unready) for name in UNREADY])
 
-    # -- families --------------------------------------------------------------------------------
 
-    def _numbers(self, name: str, rows: _Rows) -> Metric:
-        kind = METRICS[name]
-        family = CounterMetricFamily if kind.kind == "counter" else GaugeMetricFamily
-        metric: Metric = family(name, kind.text, labels=("hostname", *kind.labels))
-        for labels, number in rows:
-            metric.add_metric((self._hostname, *labels), float(number))  # type: ignore[attr-defined]  # each family has it
-        return metric
-
-    def _histogram(
-        self,
-        name: str,
-        rows: Iterable[_Buckets],
-    ) -> Metric:
-        kind = METRICS[name]
-        metric = HistogramMetricFamily(name, kind.text, labels=("hostname", *kind.labels))
-        for labels, bounds, counts, total in rows:
-            numbers = list(accumulate(counts))
-            names = [*(str(float(bound)) for bound in bounds), "+Inf"]
-            buckets = list(zip(names, map(float, numbers), strict=True))
-            metric.add_metric((self._hostname, *labels), buckets, total)
-        return metric
+def _family(name: str, rows: Iterable[Number] | Iterable[Buckets]) -> Family:
+    return Family(name, *METRICS[name], rows)

@@ -41,7 +41,7 @@ class Answer(NamedTuple):
 class Source(Protocol):
     """Makes the answers. Called on the server's threads, several at a time."""
 
-    def answer(self, path: str, accept: str) -> Answer | None:
+    def answer(self, path: str, accept: str, query: str = "") -> Answer | None:
         """Return the answer of ``/livez``, ``/readyz`` or ``/metrics``; None for another path."""
         ...
 
@@ -75,8 +75,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer."""
-        path = self.path.partition("?")[0]
-        answer = self.server.source.answer(path, self.headers.get("Accept", "")) or json_answer(
+        path, _, query = self.path.partition("?")
+        accept = self.headers.get("Accept", "")
+        answer = self.server.source.answer(path, accept, query) or json_answer(
             404, {"status": "not found", "paths": ["/livez", "/readyz", "/metrics"]}
         )
         self.send_response(answer.status)

@@ -35,8 +35,9 @@ class _WorkerSource:
         self._monitor = monitor
         self._metrics = metrics
 
-    def answer(self, path: str, accept: str) -> Answer | None:
+    def answer(self, path: str, accept: str, query: str = "") -> Answer | None:
         """Answer a path; None for one that there is not."""
+        del query
         health = self._monitor.health
         match path:
             case "/livez":
@@ -70,6 +71,8 @@ class Telemetry(bootsteps.StartStopStep):
         """
         from convotic_celery.telemetry.metrics import WorkerMetrics  # noqa: PLC0415 - costs 20 ms
         from convotic_celery.telemetry.run_figures import RunFigures  # noqa: PLC0415 - as above
+        from convotic_celery.telemetry.scaling.reporter import Reporter  # noqa: PLC0415 - as above
+        from convotic_celery.telemetry.scaling.reports import Reports  # noqa: PLC0415 - as above
 
         settings: Settings = parent.app.settings
         self._probes = WorkerProbes(parent, open_sessions, time.monotonic)
@@ -88,6 +91,12 @@ class Telemetry(bootsteps.StartStopStep):
         worker_ready.connect(self._on_ready, sender=None)
         self._monitor.start()
         self._lengths.start()
+        Reporter(
+            parent,
+            Reports(parent.app.store, key_prefix=settings.store_prefix),
+            lambda: self._figures.handlers,
+            lambda: [session.vitals() for session in open_sessions()],
+        ).start()
 
     def _on_ready(self, **_: Any) -> None:
         self._probes.is_started = True

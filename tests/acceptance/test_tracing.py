@@ -13,6 +13,7 @@ from convotic_celery.context.services import Services
 from convotic_celery.context.store import Store
 from convotic_celery.embedded import store_url
 from convotic_celery.settings import Settings
+from tests.acceptance.commands import convotic
 from tests.acceptance.test_authoring import routes
 from tests.support.waiting import wait_until
 
@@ -76,6 +77,48 @@ async def first(message, ctx):
 @module.worker("traced.second")
 def second(message, ctx):
     """Do nothing."""
+'''
+
+
+#: A handler that fails until a file says that it was mended, and a workflow with a canvas step.
+LONGER = '''
+import os
+from pathlib import Path
+
+from celery import shared_task
+
+from convotic_celery import ConvoticModule
+
+module = ConvoticModule(name="longer", version="1.0.0")
+MENDED = Path(os.environ["CONVOTIC_TEST_RECORD"]).with_name("mended")
+
+
+@module.worker("traced.fails", max_retries=0)
+async def fails(message, ctx):
+    if not MENDED.exists():
+        raise RuntimeError("out of order")
+    await ctx.workflows.start("traced-flow", {"id": 1}, run_id="one")
+
+
+@shared_task(name="traced.double")
+def double(value):
+    return 2 * value["n"]
+
+
+def first(run, ctx):
+    return {"n": 21}
+
+
+def last(run, ctx):
+    ctx.pubsub.publish("traced.done", data=run.result("double"))
+
+
+@module.worker("traced.done")
+def done(message, ctx):
+    """Do nothing."""
+
+
+module.workflow("traced-flow", steps=[first, double, last])
 '''
 
 
@@ -165,3 +208,37 @@ def test_retries_and_delays_stay_in_the_trace(traced_stage: Stage) -> None:
     assert (one["error"], two["error"]) == ("RuntimeError", "")
     assert send["parent"] == two["id"]
     assert (last["parent"], last["links"]) == (send["id"], [send["id"]])
+
+
+@pytest.mark.parametrize("pool", ["asyncio", "prefork"])
+def test_replays_and_workflows_stay_in_the_trace(traced_stage: Stage, pool: str) -> None:
+    """A failure, its replay, three steps and what the last one publishes; also from children."""
+    stage = traced_stage
+    (stage.folder / "modules" / "longer.py").write_text(LONGER)
+    context = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    arguments = [] if pool == "asyncio" else ["-P", pool, "-c", "2"]
+    with stage.worker(*arguments):
+        stage.publish_json(1, topic="traced.fails", traceparent=context)
+        find(stage, "process traced.fails")
+        (stage.folder / "mended").touch()
+        handler = "traced.fails.longer"
+        chosen = ("--handler", handler)
+        wait_until(lambda: handler in convotic(stage, "dlq", "list", *chosen, "--json").stdout)
+        assert convotic(stage, "dlq", "replay", *chosen).returncode == 0
+        failed, replayed = find(stage, "process traced.fails", 2)
+        (done,) = find(stage, "process traced.done")
+        steps = find(stage, "process workflow.traced-flow", 2)
+        (task,) = find(stage, "process traced.double")
+        spans = {span["id"]: span for span in read_spans(stage)}
+
+    assert {s["trace"] for s in (failed, replayed, done, task, *steps)} == {int(context[3:35], 16)}
+    assert (failed["error"], replayed["error"]) == ("RuntimeError", "")
+    assert failed["attributes"]["convotic.replay"] is False
+    assert replayed["attributes"]["convotic.replay"] is True
+    assert failed["links"] == [failed["parent"]] == [int(context[36:52], 16)]
+    ancestors, each = [], done
+    while each := spans.get(each["parent"], {}):
+        ancestors.append(each["name"])
+    assert ancestors[0] == "send traced.done"
+    assert "process traced.double" in ancestors
+    assert ancestors[-1] == "process traced.fails"

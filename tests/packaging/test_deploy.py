@@ -14,12 +14,15 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # mkdocs brings it, without types
 
 from convotic_celery.settings import Settings
+from convotic_celery.telemetry.scaling.answers import SCALING_METRICS
 from tests.packaging.support import ROOT
 
 DEPLOY = ROOT / "deploy"
-KUBERNETES = sorted(
-    path for path in (DEPLOY / "kubernetes").glob("*.yaml") if path.name != "kustomization.yaml"
-)
+AUTOSCALING = DEPLOY / "autoscaling"
+KUBERNETES = [
+    *sorted(p for p in (DEPLOY / "kubernetes").glob("*.yaml") if p.name != "kustomization.yaml"),
+    AUTOSCALING / "hpa.yaml",
+]
 PORT = 8080
 
 
@@ -54,8 +57,6 @@ def environments() -> Iterator[tuple[str, dict[str, str]]]:
 @pytest.mark.parametrize("path", KUBERNETES, ids=lambda path: path.name)
 def test_manifests_fit_the_schemas_of_kubernetes(path: Path) -> None:
     """Every field is one that Kubernetes has, with a value that it takes."""
-    if path.name.startswith("keda"):
-        pytest.skip("a resource of KEDA's own, of which there is no schema here")
     validate = str(Path(sys.executable).with_name("kubernetes-validate"))
     command = [validate, "--strict", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -153,6 +154,32 @@ def test_the_commands_are_the_images() -> None:
     assert yaml.safe_load(last) == container_of(WORKER_POOL)["args"]
 
 
+def test_autoscalers_ask_for_what_is_answered() -> None:
+    """KEDA's and CREMA's query, the HPA's metric; all scale these files' workers."""
+    keda, crema, hpa = (load(AUTOSCALING / f"{n}.yaml")["spec"] for n in ("keda", "crema", "hpa"))
+    (scaled,) = crema["scaledObjects"]
+    service = load(DEPLOY / "kubernetes" / "scaling-service.yaml")
+    scaling = load(DEPLOY / "kubernetes" / "scaling.yaml")
+    name, namespace = service["metadata"]["name"], "convotic"
+    (port,) = {each["port"] for each in service["spec"]["ports"]}
+    workers = DEPLOYMENT["metadata"]["name"]
+
+    addresses = []
+    for each in (keda, scaled["spec"]):
+        (trigger,) = each["triggers"]
+        assert (trigger["type"], trigger["metadata"]["threshold"]) == ("prometheus", "1")
+        assert trigger["metricType"] == "AverageValue"
+        assert trigger["metadata"]["query"] in SCALING_METRICS
+        addresses.append(trigger["metadata"]["serverAddress"])
+    assert addresses == [f"http://{name}.{namespace}.svc:{port}", f"http://localhost:{port}"]
+    assert hpa["metrics"][0]["external"]["metric"]["name"] in SCALING_METRICS
+    assert keda["scaleTargetRef"]["name"] == hpa["scaleTargetRef"]["name"] == workers
+    assert scaled["spec"]["scaleTargetRef"]["name"].endswith(WORKER_POOL["metadata"]["name"])
+    beside = load(AUTOSCALING / "crema-service.yaml")["spec"]["template"]["spec"]["containers"][1]
+    assert beside["args"] == container_of(scaling)["args"]
+    assert beside["args"][-1] == str(port)
+
+
 def test_a_rollout_kills_no_run_that_the_grace_lets_finish() -> None:
     """Kubernetes and systemd wait a minute; on Cloud Run there are 10 s, and the file says so."""
     stop = re.findall(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.MULTILINE)
@@ -160,4 +187,6 @@ def test_a_rollout_kills_no_run_that_the_grace_lets_finish() -> None:
 
     assert DEPLOYMENT["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= 60
     assert int(stop[0]) >= 60
+    told = {platform: values["CONVOTIC_SHUTDOWN_GRACE"] for platform, values in environments()}
+    assert told == {"kubernetes": "60", "cloud-run": "10", "systemd": stop[0]}
     assert "10 s from SIGTERM to SIGKILL" in pool

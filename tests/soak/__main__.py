@@ -1,11 +1,12 @@
 """Mixed load on the transport for minutes: nothing of the process may have grown afterwards.
 
-``python -m tests.soak [--seconds 600]``
+``python -m tests.soak [--seconds 600] [--outage-seconds 3600]``
 
 Successes, failures with redelivery, rejects, handed-back messages, transient queues, kombu
 connections that come and go, an ordered queue. The figures at the end are compared with those after
 a tenth of the time; the exit status is 1 when threads, descriptors or subscriptions differ, or
-memory has grown by more than a tenth and 10 MB.
+memory has grown by more than a tenth and 10 MB. Then a worker loses its broker for an hour
+(``outage.py``).
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from kombu import Connection, Queue
 from convotic_emulator import daemon
 from convotic_pubsub.queue import Lapse, Return
 from convotic_pubsub.registry import session_for
+from tests.acceptance.stage import make_stage
+from tests.conftest import end_servers
+from tests.soak.outage import lose_broker
 from tests.support.pubsub import Harness, make_spec
 
 PROJECT = "pubsub://test-project"
@@ -36,14 +40,27 @@ def main() -> int:
     """Run, compare, report."""
     parser = argparse.ArgumentParser(prog="tests.soak")
     parser.add_argument("--seconds", type=float, default=600.0)
-    seconds: float = parser.parse_args().seconds
+    parser.add_argument("--outage-seconds", type=float, default=3600.0)
+    options = parser.parse_args()
     logging.getLogger("convotic_pubsub").setLevel(logging.ERROR)  # a line a dead letter
     folder = Path(tempfile.mkdtemp(prefix="convotic-soak-"))
     try:
-        return soak(daemon.ensure_running(folder, idle_seconds=0), seconds)
-    finally:
+        failed = options.seconds and soak(
+            daemon.ensure_running(folder, idle_seconds=0), options.seconds
+        )
         daemon.stop(folder)
+        return int(failed or (options.outage_seconds and lose(folder, options.outage_seconds)))
+    finally:
+        end_servers(folder)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def lose(folder: Path, seconds: float) -> int:
+    """Take a worker's broker away for so long; return the exit status."""
+    found = lose_broker(make_stage(folder, folder / "data", None), seconds=seconds, messages=1000)
+    print(found.show())  # noqa: T201 - its output
+    end_servers(folder / "data")
+    return int(not found.holds)
 
 
 def soak(address: str, seconds: float) -> int:

@@ -58,6 +58,9 @@ class QueueVitals:
     unconfirmed_seconds: float
     #: Seconds since the server was heard of here; inf: never.
     heard_seconds: float
+    #: When the oldest message that is here for the first time and waits for a slot was published,
+    #: in seconds since the epoch; 0.0: none waits.
+    oldest_published_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,11 @@ class Child:
         """True until it has ended, for whatever reason."""
         return self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def kill(self) -> None:
         """SIGKILL the whole process group, as a crash or the out-of-memory killer would."""
         with suppress(ProcessLookupError):

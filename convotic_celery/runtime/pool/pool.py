@@ -179,6 +179,7 @@ class TaskPool(BasePool):
             with self._changed:
                 self._changed.wait(STOP_TICK_SECONDS)
             _turn_hub()
+        self._give_back_what_stays()
         self._end()
 
     def on_terminate(self) -> None:
@@ -309,6 +310,15 @@ class TaskPool(BasePool):
         """The app's; None for an app that is not ours."""
         lifespans: Lifespans | None = getattr(self.app, "lifespans", None)
         return lifespans
+
+    def _give_back_what_stays(self) -> None:
+        """Tell that what nobody can stop was stopped: its message is for another worker.
+
+        A thread, and a coroutine that swallows its cancellation, end with this process.
+        """
+        for job in list(self._jobs.values()):
+            if job.stop_reason == "terminated":
+                job.fail(Terminated(TERM_SIGNAME))
 
     def _end(self) -> None:
         if self._lifespans is not None:

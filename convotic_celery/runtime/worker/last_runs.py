@@ -9,7 +9,7 @@ from typing import Any
 
 from celery.worker import state
 
-__all__ = ["LastRuns"]
+__all__ = ["LastRuns", "describe_runs"]
 
 logger = logging.getLogger(__name__)
 

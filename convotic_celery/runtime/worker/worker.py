@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -31,7 +33,7 @@ from convotic_celery.runtime.pool.pool import TaskPool
 from convotic_celery.runtime.schedule.delayed_publisher import DelayedPublisher
 from convotic_celery.runtime.worker import commands
 from convotic_celery.runtime.worker.banner import describe_start
-from convotic_celery.runtime.worker.last_runs import LastRuns
+from convotic_celery.runtime.worker.last_runs import LastRuns, describe_runs
 from convotic_celery.runtime.worker.run_lines import RunLines
 from convotic_pubsub.errors import PubsubTransportError
 
@@ -52,6 +54,9 @@ logger = logging.getLogger(__name__)
 _COMMANDS = commands
 
 _GREEN_POOLS = frozenset({"celery.concurrency.gevent", "celery.concurrency.eventlet"})
+
+#: What still runs so long before the grace is over is handed back: that has to be confirmed.
+_HAND_BACK_SECONDS = 2.0
 
 #: A SIGTERM so soon after the first is the same one: process groups and supervisors repeat it.
 _SAME_SIGNAL_SECONDS = 1.0
@@ -244,6 +249,21 @@ class HandlerWorker(Worker):
             cold(number, frame)
 
         signal.signal(signal.SIGTERM, stop_now)
+        grace = self.app.settings.shutdown_grace
+        if grace is not None:
+            end = threading.Timer(grace - _HAND_BACK_SECONDS, self._hand_back, [stop_now])
+            end.daemon = True
+            end.start()
+
+    def _hand_back(self, stop_now: Any) -> None:
+        """Stop what still runs, as a second SIGTERM does; on a thread of its own."""
+        if signal.getsignal(signal.SIGTERM) is stop_now:
+            logger.warning(
+                "The grace is nearly over: handing back %s",
+                describe_runs(time.time()) or "what is left",
+                extra={"action": "grace_over"},
+            )
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def on_consumer_ready(self, consumer: Any) -> None:
         """Announce the worker; all code it runs is loaded by now, and its subscriptions exist."""

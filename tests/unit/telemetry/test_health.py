@@ -107,7 +107,7 @@ class Fixed:
 
     answers: dict[str, Answer] = field(default_factory=dict)
 
-    def answer(self, path: str, accept: str) -> Answer | None:
+    def answer(self, path: str, accept: str, query: str = "") -> Answer | None:
         return self.answers.get(path)
 
 

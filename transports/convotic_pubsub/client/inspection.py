@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from convotic_pubsub.client.broker import Broker
     from convotic_pubsub.client.provisioning import Provisioner
 
-__all__ = ["LEASE_SECONDS", "Inspection", "Seen", "unfiltered_subscriptions"]
+__all__ = ["LEASE_SECONDS", "Inspection", "Seen", "find_waiting", "unfiltered_subscriptions"]
 
 #: Runs a coroutine on the I/O thread and returns its result, within so many seconds.
 _Call: TypeAlias = Callable[[Coroutine[Any, Any, Any], float | None], Any]
@@ -34,6 +34,11 @@ _PULL_SECONDS = 3.0
 #: How long what is held stays so without a renewal: also what a process that dies has held.
 LEASE_SECONDS = 60
 _RENEW_SECONDS = 25.0
+#: Subscriptions that are looked into at a time.
+_AT_ONCE = 100
+
+#: How the service says that there is nothing to pull; and there is no subscription.
+_NOTHING = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.NOT_FOUND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +170,35 @@ def _fitting(ack_ids: Sequence[str]) -> list[list[str]]:
             size = len(ack_id) + 4
         requests[-1].append(ack_id)
     return requests
+
+
+async def find_waiting(broker: Broker, paths: Sequence[str]) -> set[str]:
+    """Return which of these subscriptions have a message now; one that is missing has none.
+
+    A message that is found is given back at once; that counts as a delivery.
+    """
+    free = asyncio.Semaphore(_AT_ONCE)
+
+    async def has_message(path: str) -> bool:
+        async with free:
+            try:
+                answer = await broker.rpc.pull(
+                    pb.PullRequest(
+                        subscription=path, max_messages=1, return_immediately=broker.is_emulated
+                    ),
+                    timeout=_PULL_SECONDS,
+                )
+                ids = [each.ack_id for each in answer.received_messages]
+                if ids:
+                    await broker.rpc.modify_ack_deadline(path, ids, 0)
+            except grpc.aio.AioRpcError as error:
+                if error.code() in _NOTHING:
+                    return False
+                raise translate(error, path) from error
+            return bool(ids)
+
+    found = await asyncio.gather(*map(has_message, paths))
+    return {path for path, has in zip(paths, found, strict=True) if has}
 
 
 async def unfiltered_subscriptions(

@@ -6,7 +6,11 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from convotic_pubsub.client.backlog_size import BacklogSize, read_backlog_sizes
-from convotic_pubsub.client.inspection import Inspection, unfiltered_subscriptions
+from convotic_pubsub.client.inspection import (
+    Inspection,
+    find_waiting,
+    unfiltered_subscriptions,
+)
 from convotic_pubsub.names import subscription_path
 
 if TYPE_CHECKING:
@@ -95,6 +99,15 @@ class Resources:
         """Return what leases a subscription's messages for a look; see :class:`Inspection`."""
         path = subscription_path(self._options.project, subscription)
         return Inspection(self._call, self._broker, path)
+
+    def find_waiting(self, subscriptions: Iterable[str]) -> set[str]:
+        """Look into subscriptions and return those that have a message now.
+
+        A message that is found is given back at once; that counts as a delivery.
+        """
+        paths = {subscription_path(self._options.project, name): name for name in subscriptions}
+        found: set[str] = self._call(find_waiting(self._broker, list(paths)), 60)
+        return {paths[path] for path in found}
 
     def purge(self, spec: QueueSpec) -> int:
         """Acknowledge what is available now, unread; return how many messages that were.

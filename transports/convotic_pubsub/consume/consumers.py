@@ -185,6 +185,7 @@ class Consumers:
             trouble=puller.trouble,
             unconfirmed_seconds=acker.unconfirmed_seconds(now) if acker else 0.0,
             heard_seconds=now - puller.heard_at if puller.heard_at else math.inf,
+            oldest_published_at=subscription.oldest_published_at,
         )
 
 

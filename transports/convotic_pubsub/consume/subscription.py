@@ -144,6 +144,16 @@ class Subscription:
         return self._leases.renewals
 
     @property
+    def oldest_published_at(self) -> float:
+        """When the oldest message that waits for a slot was published; 0.0: none waits.
+
+        Since the epoch; without redeliveries, which wait for something else. From any thread.
+        """
+        buffered = self._buffer.copy()  # one step under the interpreter's lock
+        received = [each.received for each in buffered if not each.received.redelivered]
+        return min((each.published_at.timestamp() for each in received), default=0.0)
+
+    @property
     def concurrency(self) -> int:
         """Slots."""
         return self._supply.concurrency

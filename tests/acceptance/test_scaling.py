@@ -1,0 +1,138 @@
+"""Real workers, as many as `convotic scaling` says; and what becomes of those taken away."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+
+from convotic_celery.cli.demo.child import Child
+from tests.acceptance.commands import convotic
+from tests.acceptance.test_health import Port
+from tests.scale_in.trial import GRACE_SECONDS, Trial
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.acceptance.stage import Stage
+
+pytestmark = pytest.mark.timeout(240)
+
+#: One message at a time in each worker.
+MODULE = """
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from convotic_celery import ConvoticModule
+
+module = ConvoticModule(name="scaled", version="1.0.0")
+RECORD = Path(os.environ["CONVOTIC_TEST_RECORD"])
+
+
+@module.worker("scaled.slow", ack_deadline=60)
+async def slow(message, ctx):
+    with RECORD.open("a") as file:
+        file.write(f"{message.data} {message.attempt} {os.getpid()}\\n")
+    await asyncio.sleep(0.5)
+"""
+
+
+class Cluster:
+    """A scaler's loop: asks `convotic scaling` as KEDA does, and starts and ends real workers."""
+
+    def __init__(self, stage: Stage, port: Port, most: int, running: ExitStack) -> None:
+        self._stage = stage
+        self._port = port
+        self._most = most
+        self._running = running
+        self.workers: list[Child] = []
+        #: The most that was needed at a time, and what was ended.
+        self.peak = 0
+        self.ended: list[Child] = []
+
+    def needed(self) -> int | None:
+        """Return the gauge; None while it is not known."""
+        query = quote("convotic_needed_workers")
+        with suppress(urllib.error.URLError):
+            found: Any = json.loads(self._port.get(f"/api/v1/query?query={query}"))
+            return int(found["data"]["result"][0]["value"][1])
+        return None
+
+    def turn(self) -> int:
+        """Start what is missing, end one that is too many; return how many run."""
+        needed = self.needed()
+        if needed is None:
+            return len(self.workers)
+        self.peak = max(self.peak, needed)
+        while len(self.workers) < min(needed, self._most):
+            number = len(self.workers) + len(self.ended)
+            log = self._stage.folder / f"scaled-{number}.log"
+            worker = Child(
+                ["celery", "-A", "convotic_celery", "worker", "-n", f"w{number}@%h"],
+                environment=os.environ | self._stage.environment | {"CONVOTIC_HEALTH_PORT": "0"},
+                log=log,
+                cwd=self._stage.folder,
+            )
+            self.workers.append(self._running.enter_context(worker))
+        if len(self.workers) > needed:
+            worker = self.workers.pop()
+            worker.terminate()
+            self.ended.append(worker)
+        return len(self.workers)
+
+
+def test_workers_come_with_a_backlog_and_go_with_it(embedded_stage: Stage) -> None:
+    """From none to as many as the backlog needs and back to none; each message runs once."""
+    stage = embedded_stage
+    (stage.folder / "modules" / "scaled.py").write_text(MODULE)
+    stage.environment["CONVOTIC_SHUTDOWN_GRACE"] = f"{GRACE_SECONDS:g}"
+    assert convotic(stage, "topology", "apply", "--yes").returncode == 0
+    port = Port()
+    with ExitStack() as running:
+        command = ["convotic_celery.cli", "scaling", "--port", str(port.number)]
+        running.enter_context(
+            Child(
+                [*command, "--drain-seconds", "5"],
+                environment=os.environ | stage.environment,
+                log=stage.folder / "scaling.log",
+                cwd=stage.folder,
+            )
+        )
+        cluster = Cluster(stage, port, 3, running)
+        assert wait_until(lambda: cluster.needed() == 0, what="an idle fleet")
+        stage.publish_json(*range(30), topic="scaled.slow")
+
+        wait_until(lambda: cluster.turn() == 3, what="three workers")
+        wait_until(lambda: cluster.turn() == 0, timeout=120, what="no worker")
+        for worker in cluster.ended:
+            assert worker.wait(GRACE_SECONDS + 20) == 0
+
+        runs = [line.split() for line in (stage.folder / "record.jsonl").read_text().splitlines()]
+    assert sorted(int(number) for number, *_ in runs) == list(range(30))
+    assert {attempt for _, attempt, _ in runs} == {"1"}
+    assert len({pid for *_, pid in runs}) == 3
+    # 30 runs of a second (nothing is known of them yet) in 5 s.
+    assert 3 <= cluster.peak <= 8
+
+
+def test_a_scale_in_loses_and_repeats_nothing(embedded_stage: Stage) -> None:
+    """The short form of `make scale-in`: what outlasts the grace is handed back, as no attempt."""
+    trial = Trial(embedded_stage, workers=2, long_every=1)
+    try:
+        with trial.load():
+            for _ in range(3):
+                trial.scale_in()
+        verdict = trial.judge()
+    finally:
+        trial.stop()
+
+    assert verdict.holds, verdict.show()
+    assert verdict.handed_back
+    assert max(verdict.handed_back) < 60, "a lease had to end"

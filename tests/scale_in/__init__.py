@@ -1,0 +1,1 @@
+"""Workers that are taken away under load, as an autoscaler does it."""
