@@ -110,10 +110,10 @@ def _answer_query(demand: Demand, query: str) -> Answer:
         return json_answer(400, {"status": "error", "errorType": "bad_data", "error": text})
     if found["max"] and samples:
         samples = [("", max(value for _, value in samples))]
-    metric: dict[str, str] = {} if found["max"] else {"__name__": found["name"]}
+    name = {} if found["max"] else {"__name__": str(found["name"])}
     result = [
         {
-            "metric": {**metric, **({"handler": handler} if handler else {})},
+            "metric": {**name, "handler": handler} if handler else name,
             "value": [time.time(), f"{value:g}"],
         }
         for handler, value in samples
