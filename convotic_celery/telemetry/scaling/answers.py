@@ -110,17 +110,20 @@ def _answer_query(demand: Demand, query: str) -> Answer:
         return json_answer(400, {"status": "error", "errorType": "bad_data", "error": text})
     if found["max"] and samples:
         samples = [("", max(value for _, value in samples))]
-    name = {} if found["max"] else {"__name__": str(found["name"])}
+    name = "" if found["max"] else str(found["name"])
+    now = time.time()
     result = [
-        {
-            "metric": {**name, "handler": handler} if handler else name,
-            "value": [time.time(), f"{value:g}"],
-        }
+        {"metric": _labels(name, handler), "value": [now, f"{value:g}"]}
         for handler, value in samples
     ]
     return json_answer(
         200, {"status": "success", "data": {"resultType": "vector", "result": result}}
     )
+
+
+def _labels(name: str, handler: str) -> dict[str, str]:
+    labels = {"__name__": name, "handler": handler}
+    return {label: value for label, value in labels.items() if value}
 
 
 def _is_asked_for(handler: str, operator: str | None, value: str) -> bool:
