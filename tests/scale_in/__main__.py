@@ -1,6 +1,6 @@
 """Take a worker away a hundred times under load; print what became of the messages.
 
-``python -m tests.scale_in [--times 100] [--workers 3]``
+``python -m tests.scale_in [--times 100] [--workers 6] [--at-once 3]``
 
 The exit status is 1 when a message was lost, one that fits into the grace began twice, an attempt
 was used, or a worker had to be killed.
@@ -24,7 +24,8 @@ def main() -> int:
     """Run and report."""
     parser = argparse.ArgumentParser(prog="tests.scale_in")
     parser.add_argument("--times", type=int, default=100)
-    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=6)
+    parser.add_argument("--at-once", type=int, default=3)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="convotic-scale-in-"))
     data_dir = folder / "data"
@@ -32,10 +33,9 @@ def main() -> int:
     trial = Trial(stage, workers=options.workers)
     try:
         with trial.load():
-            for number in range(1, options.times + 1):
-                trial.scale_in()
-                if number % 10 == 0:
-                    say(f"{number} of {options.times}")
+            while (done := trial.verdict.scale_ins) < options.times:
+                trial.scale_in(min(options.at_once, options.times - done))
+                say(f"{trial.verdict.scale_ins} of {options.times}")
         verdict = trial.judge()
     finally:
         trial.stop()

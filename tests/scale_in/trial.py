@@ -133,9 +133,23 @@ def _spread(values: list[float]) -> str:
 
 
 class Trial:
-    """Workers under load, one after the other taken away."""
+    """Workers under load, some of which are taken away.
 
-    def __init__(self, stage: Stage, *, workers: int, long_every: int = 4) -> None:
+    Args:
+        stage: Where they run.
+        workers: How many.
+        long_every: The larger, the fewer messages outlast the grace.
+        patience: Seconds after SIGTERM until a worker is killed.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        *,
+        workers: int,
+        long_every: int = 4,
+        patience: float = GRACE_SECONDS,
+    ) -> None:
         (stage.folder / "modules" / "trial.py").write_text(MODULE)
         stage.environment["CONVOTIC_SHUTDOWN_GRACE"] = f"{GRACE_SECONDS:g}"
         self._stage = stage
@@ -144,7 +158,9 @@ class Trial:
         self._running: deque[tuple[Child, Path]] = deque()
         self._numbers = itertools.count(1)
         self._published: dict[str, str] = {}
-        self._terminated: list[tuple[float, int]] = []
+        #: When each was, by process id.
+        self._terminated: dict[int, float] = {}
+        self._patience = patience
         self.verdict = Verdict()
 
     @contextmanager
@@ -163,20 +179,24 @@ class Trial:
             publisher.join()
         wait_until(lambda: not self._find_unfinished(), timeout=180, what="all to end")
 
-    def scale_in(self) -> None:
-        """Take the oldest worker away as a platform does, and start another."""
-        child, _ = self._running.popleft()
-        began, at = time.monotonic(), time.time()
-        child.terminate()
-        self._start()
-        try:
-            child.wait(GRACE_SECONDS)
-        except TimeoutError:
-            self.verdict.killed += 1
-        child.kill()
-        self.verdict.scale_ins += 1
-        self.verdict.ends.append(time.monotonic() - began)
-        self._terminated.append((at, child.pid))
+    def scale_in(self, count: int = 1) -> None:
+        """Take the oldest workers away as a platform does, and start as many others."""
+        going = []
+        for _ in range(count):
+            child, _log = self._running.popleft()
+            going.append((child, time.monotonic()))
+            self._terminated[child.pid] = time.time()
+            child.terminate()
+        for _ in range(count):
+            self._start()
+        for child, began in going:
+            try:
+                child.wait(max(0.01, began + self._patience - time.monotonic()))
+            except TimeoutError:
+                self.verdict.killed += 1
+            child.kill()
+            self.verdict.scale_ins += 1
+            self.verdict.ends.append(time.monotonic() - began)
         self._wait_for_ready()
 
     def judge(self) -> Verdict:
@@ -193,7 +213,7 @@ class Trial:
             if topic not in LONG and starts[name] > 1
         )
         verdict.burnt = sorted({r["id"] for r in runs if r["attempt"] != 1})
-        terminated = {pid: at for at, pid in self._terminated}
+        terminated = self._terminated
         for name, topic in self._published.items():
             times = [r for r in runs if r["id"] == name and r["what"] == "start"]
             if topic in LONG and len(times) == 2 and times[0]["pid"] in terminated:
