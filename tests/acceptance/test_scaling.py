@@ -128,6 +128,7 @@ def test_a_scale_in_loses_and_repeats_nothing(embedded_stage: Stage) -> None:
     trial = Trial(embedded_stage, workers=2, long_every=1, patience=60)
     try:
         with trial.load():
+            wait_until(lambda: trial.has_long_runs)
             trial.scale_in(2)
         verdict = trial.judge()
     finally:

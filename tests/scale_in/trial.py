@@ -199,6 +199,12 @@ class Trial:
             self.verdict.ends.append(time.monotonic() - began)
         self._wait_for_ready()
 
+    @property
+    def has_long_runs(self) -> bool:
+        """Whether runs of both handlers that outlast the grace have begun."""
+        begun = {self._published.get(r["id"]) for r in self._read() if r["what"] == "start"}
+        return begun.issuperset(LONG)
+
     def judge(self) -> Verdict:
         """Say what became of all that was published."""
         runs = self._read()
