@@ -41,14 +41,15 @@ def serve_on(
     stop_seconds: int,
     access_log: bool = True,
     on_ready: Callable[[], object] = bool,
+    on_stopping: Callable[[], object] = bool,
 ) -> None:
     """Do what :func:`serve` does, on a socket that listens already.
 
-    ``on_ready`` is called once requests are answered. Those that run when it is to end get
-    ``stop_seconds``.
+    ``on_ready`` is called once requests are answered, ``on_stopping`` once no connection is taken
+    any more. Requests that run then get ``stop_seconds``.
     """
     config = _configure(api, timeout_graceful_shutdown=stop_seconds, access_log=access_log)
-    _run(config, [listener], on_ready)
+    _run(config, [listener], on_ready, on_stopping)
 
 
 def _configure(api: Any, **options: Any) -> uvicorn.Config:
@@ -61,11 +62,12 @@ def _run(
     config: uvicorn.Config,
     sockets: list[socket.socket] | None = None,
     on_ready: Callable[[], object] = bool,
+    on_stopping: Callable[[], object] = bool,
 ) -> None:
     # uvicorn raises the signal once more when it has stopped. By default SIGTERM would then kill
     # the process, with what it has created on the broker.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    server = _AnnouncingServer(config, on_ready)
+    server = _AnnouncingServer(config, on_ready, on_stopping)
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets)
         if not server.started:
@@ -73,14 +75,26 @@ def _run(
 
 
 class _AnnouncingServer(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_ready: Callable[[], object],
+        on_stopping: Callable[[], object],
+    ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._on_stopping = on_stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
             self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for each in (*self.servers, *(sockets or ())):
+            each.close()  # uvicorn's first step, too
+        self._on_stopping()
+        await super().shutdown(sockets=sockets)
 
 
 class PunctualProtocol(H11Protocol):

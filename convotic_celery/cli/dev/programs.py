@@ -154,7 +154,13 @@ def _serve(api: Starlette, orders: Orders, control: Control, *, stop_seconds: in
 
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # "started server process"
     listener = socket.socket(fileno=orders.listener)
-    serve_on(listener, api, stop_seconds=stop_seconds, on_ready=lambda: control.report("ready"))
+    serve_on(
+        listener,
+        api,
+        stop_seconds=stop_seconds,
+        on_ready=lambda: control.report("ready"),
+        on_stopping=lambda: control.report("stopping"),
+    )
 
 
 class _Beat:
