@@ -1,3 +1,8 @@
-"""The context's services for plain ``def`` handlers."""
+"""The context's services for plain ``def`` handlers.
+
+``context`` is ``ctx``; ``contacts``, ``conversations``, ``messages``, ``storage``, ``pubsub``,
+``schedule`` and ``workflows`` are its services, ``protocols`` what a replacement must be able to
+do.
+"""
 
 # Generated from _async/__init__.py by scripts/unasync.py; edit that.
