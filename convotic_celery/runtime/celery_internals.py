@@ -47,6 +47,7 @@ OVERRIDDEN = {
     "first use may have to start",
     "celery.app.log:Logging._is_configured": "handlers that the application has set up are kept",
     "celery.concurrency.base:BasePool._get_info": "`inspect stats` shows coroutines and threads",
+    "celery.worker.consumer:Consumer.cancel_active_requests": "a cold stop of solo and threads",
     "celery.worker.consumer:Consumer._limit_task": "the lease of what waits for its turn is held",
     "celery.worker.consumer.mingle:Mingle.sync": "a worker does not wait for the others' answers",
     "celery.worker.worker:WorkController._process_task": "a request that can't be given to the "

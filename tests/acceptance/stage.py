@@ -167,6 +167,11 @@ class Stage:
             message: PubsubMessage = received.message
             return message
 
+    def pull(self, name: str) -> Any:
+        """Wait for one message of a subscription, acknowledge it and return it."""
+        with make_subscriber(self.address) as subscriber:
+            return wait_until(lambda: self._pull(subscriber, name), what=f"a message of {name}")
+
     def _pull(self, subscriber: Any, name: str) -> Any:
         path = f"projects/{self.project}/subscriptions/{name}"
         try:

@@ -163,7 +163,9 @@ async def refuse_to_stop(message, ctx):
         ("default", ["SIGTERM", "SIGTERM"]),
         ("default", ["SIGQUIT"]),
         ("solo", ["SIGTERM", "SIGTERM"]),
+        ("solo", ["SIGQUIT"]),
         ("threads", ["SIGTERM", "SIGTERM"]),
+        ("threads", ["SIGQUIT"]),
         ("prefork", ["SIGTERM", "SIGTERM"]),
         ("prefork", ["SIGQUIT"]),
     ],
@@ -172,7 +174,7 @@ async def refuse_to_stop(message, ctx):
 def test_a_coroutine_that_swallows_its_cancellation_keeps_no_worker(
     embedded_stage: Stage, pool: str, orders: list[str]
 ) -> None:
-    """SIGQUIT ends the worker nevertheless, and so does a second signal."""
+    """SIGQUIT ends the worker nevertheless, as does a second signal; the message is returned."""
     (embedded_stage.folder / "modules" / "stubborn.py").write_text(_STUBBORN)
     arguments = () if pool == "default" else ("-P", pool, "-c", "1")
     *first, last = (signal.Signals[name] for name in orders)
@@ -186,3 +188,8 @@ def test_a_coroutine_that_swallows_its_cancellation_keeps_no_worker(
         os.kill(worker.child._process.pid, last)
 
         assert worker.child.wait(PATIENCE) is not None
+        log = worker.read_log()
+
+    assert "Unrecoverable" not in log
+    assert "NotImplementedError" not in log
+    assert embedded_stage.pull("custom.stubborn.stubborn") is not None

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
-__all__ = ["LoopThread", "process_loop"]
+__all__ = ["LoopThread", "process_loop", "stop_process_loop"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may stop what its thread has begun to use
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = threading.Event()
@@ -196,6 +196,15 @@ def process_loop() -> LoopThread:
             _process_loop = LoopThread("convotic-handlers")
         _process_loop.start()
         return _process_loop
+
+
+def stop_process_loop() -> None:
+    """Cancel what runs on the process's loop, wait at most five seconds for it, and end the loop.
+
+    Safe in a signal handler: it takes no lock of :func:`process_loop`.
+    """
+    if _process_loop is not None:
+        _process_loop.stop()
 
 
 def _forget_process_loop() -> None:

@@ -11,6 +11,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from billiard.common import TERM_SIGNAME
@@ -126,9 +127,11 @@ class Job(Run):
         """Cancel the coroutine; False if there is none. Thread-safe."""
         self.stopped_at = time.monotonic()
         task = self.task  # read once: the loop's thread forgets it when the run ends
-        if task is not None:
+        if task is None:
+            return False
+        with suppress(RuntimeError):  # its loop was ended without it
             task.get_loop().call_soon_threadsafe(task.cancel)
-        return task is not None
+        return True
 
     def accept(self) -> None:
         """Report that the run begins."""

@@ -7,11 +7,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from celery.concurrency.solo import TaskPool as SoloPool
+from celery.exceptions import WorkerTerminate
+from celery.platforms import EX_FAILURE
+from celery.worker import state
 from celery.worker.consumer import Consumer
 
 from convotic_celery.runtime.delivery.payload import CONTENT_TYPE
+from convotic_celery.runtime.execution.loop import stop_process_loop
 from convotic_celery.runtime.execution.task import HandlerTask
 from convotic_celery.runtime.pool.pool import TaskPool
+from convotic_celery.runtime.pool.thread_pool import ThreadPool
 from convotic_celery.runtime.worker.mingling import mingle_in_background
 from convotic_celery.runtime.worker.request import HandlerRequest
 
@@ -105,6 +111,28 @@ class HandlerConsumer(Consumer):
                 if isinstance(request, HandlerRequest):
                     request.return_unrun()
         super().on_close()
+
+    def cancel_active_requests(self) -> None:
+        """Stop what runs (a cold stop, in its signal handler), and return its messages.
+
+        Celery asks the pool to end each job. Two of its pools can't: their coroutines are cancelled
+        here, a run of ``solo`` is left by an exception, and threads are left behind.
+
+        Raises:
+            WorkerTerminate: ``solo`` runs something, in this thread.
+        """
+        if not isinstance(self.pool, SoloPool | ThreadPool):
+            super().cancel_active_requests()
+            return
+        running = list(state.active_requests)
+        stop_process_loop()
+        for request in running:
+            if isinstance(request, HandlerRequest):
+                request.return_unrun()
+        if isinstance(self.pool, ThreadPool):
+            self.pool.abandon()
+        elif running:
+            raise WorkerTerminate(EX_FAILURE)
 
     def _limit_task(self, request: Any, bucket: Any, tokens: int) -> Any:
         """Have a message wait for its turn, which ``rate_limit`` says, with its lease held."""

@@ -174,8 +174,10 @@ class HandlerRequest(Request):
         if soft:
             super().on_timeout(soft, timeout)
         elif not self.acknowledged:
-            error = TimeLimitExceeded(timeout)
-            self._end(ExceptionInfo((type(error), error, None)))
+            try:
+                raise TimeLimitExceeded(timeout)  # noqa: TRY301 - it is recorded with its traceback
+            except TimeLimitExceeded:
+                self._end(ExceptionInfo())
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """Stop the run of a revoked task. The run's end may be noticed before Celery says why."""

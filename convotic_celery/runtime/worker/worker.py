@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -9,13 +10,15 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import click
 from billiard import cpu_count
 from celery.apps.worker import Worker
 from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.concurrency.solo import TaskPool as SoloPool
+from celery.concurrency.thread import TaskPool as CeleryThreadPool
 from celery.exceptions import ImproperlyConfigured
 from celery.signals import worker_shutting_down
 from celery.utils.text import str_to_list
@@ -30,6 +33,7 @@ from convotic_celery.runtime.delivery.observing import observers
 from convotic_celery.runtime.execution.task import HandlerTask
 from convotic_celery.runtime.pool.gc_tuning import tune_gc
 from convotic_celery.runtime.pool.pool import TaskPool
+from convotic_celery.runtime.pool.thread_pool import ThreadPool
 from convotic_celery.runtime.schedule.delayed_publisher import DelayedPublisher
 from convotic_celery.runtime.worker import commands
 from convotic_celery.runtime.worker.banner import describe_start
@@ -265,6 +269,13 @@ class HandlerWorker(Worker):
             )
             os.kill(os.getpid(), signal.SIGTERM)
 
+    def start(self) -> None:
+        """Run until the worker is stopped; threads that a cold stop has left end here."""
+        super().start()
+        pool = getattr(self, "pool", None)
+        if isinstance(pool, ThreadPool) and pool.has_left_threads:
+            leave(self.exitcode or 0)
+
     def on_consumer_ready(self, consumer: Any) -> None:
         """Announce the worker; all code it runs is loaded by now, and its subscriptions exist."""
         self.app.pauses.catch_up(consumer)
@@ -340,6 +351,15 @@ def describe_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**shown, "queues": sorted(options.get("queues") or ())}
 
 
+def leave(exitcode: int) -> NoReturn:
+    """End the process as the interpreter does, but without waiting for its threads."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(exitcode)
+
+
 def choose_pool(configured: Any) -> type[Any]:
     """Return the pool's class; an explicit ``-P prefork`` is prefork.
 
@@ -348,6 +368,8 @@ def choose_pool(configured: Any) -> type[Any]:
     somebody did.
     """
     pool = celery_internals.pool_class(configured)
+    if pool is CeleryThreadPool:
+        return ThreadPool
     prefork: type[Any] = PreforkPool
     if not issubclass(pool, TaskPool):
         return pool

@@ -27,6 +27,7 @@ _SIGNATURES = {
     "celery.app.base:Celery._get_backend": ["self"],
     "celery.app.log:Logging._is_configured": ["self", "logger"],
     "celery.concurrency.base:BasePool._get_info": ["self"],
+    "celery.worker.consumer:Consumer.cancel_active_requests": ["self"],
     "celery.worker.consumer:Consumer._limit_task": ["self", "request", "bucket", "tokens"],
     "celery.worker.consumer.mingle:Mingle.sync": ["self", "c"],
     "celery.worker.worker:WorkController._process_task": ["self", "req"],

@@ -356,6 +356,14 @@ def test_a_hard_limit_with_attempts_left_is_a_retry(pool: TaskPool) -> None:
     assert waiting.eventer.kinds == ["task-retried"]
 
 
+def test_a_hard_limit_of_our_own_pool_is_settled_too(pool: TaskPool) -> None:
+    """The default pool calls only on_timeout, without an error."""
+    waiting = prepare(pool, raising(ValueError()))
+    waiting.request.on_timeout(soft=False, timeout=30)
+
+    assert waiting.message.settlement == ("lapse", 0.0)
+
+
 def test_the_last_hard_limit_is_a_dead_letter(pool: TaskPool) -> None:
     """Also told twice, failed once."""
     waiting = prepare(pool, raising(ValueError()), attempt=3)

@@ -12,10 +12,10 @@ import pytest
 from celery.bin.celery import celery as celery_command
 from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.concurrency.solo import TaskPool as SoloPool
-from celery.concurrency.thread import TaskPool as ThreadPool
 
 from convotic_celery.app import ConvoticApp
 from convotic_celery.runtime.pool.pool import TaskPool
+from convotic_celery.runtime.pool.thread_pool import ThreadPool
 from convotic_celery.runtime.worker.banner import describe_modules, handler_table, list_tasks
 from convotic_celery.runtime.worker.worker import choose_pool, describe_options
 from tests.unit.runtime.support import define, make_app
