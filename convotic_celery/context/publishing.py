@@ -7,6 +7,7 @@ here because the emulators don't, and a batch fails whole for one bad message.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
@@ -46,6 +47,10 @@ __all__ = [
     "publish_async",
     "publish_sync",
 ]
+
+#: More digits no JSON reader here takes: pydantic's, or Python's own.
+_MAX_DIGITS = 4300
+_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % _MAX_DIGITS)
 
 RESERVED_PREFIXES = ("goog", "convotic-")
 #: W3C trace context: passed on from the message that is being handled.
@@ -139,14 +144,17 @@ def _unpack(
 def encode_json(data: Any) -> bytes:
     """Return ``data`` as JSON; models, dates and Decimals have their pydantic form.
 
-    Raises NotSerializable, also for bytes (they have no JSON form) and for NaN and infinity.
+    Raises NotSerializable, also for bytes (they have no JSON form), and for what no handler could
+    read as what it was: NaN, infinity, numbers of thousands of digits, None as a key.
     """
     if isinstance(data, bytes | bytearray | memoryview):
         raise NotSerializable("data is JSON and bytes have no JSON form; decode or base64 them.")
     try:
         raw = to_json(data)
-        if b"NaN" in raw or b"Infinity" in raw:
-            _refuse_nan(raw)
+        if b"NaN" in raw or b"Infinity" in raw or _has_long_number(raw):
+            _refuse_unreadable(raw)
+        if b'"None":' in raw:
+            _refuse_none_keys(data)
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         raise NotSerializable(
             f"data of type {type(data).__name__} can't be written as JSON: {error}"
@@ -154,11 +162,27 @@ def encode_json(data: Any) -> bytes:
     return raw
 
 
-def _refuse_nan(raw: bytes) -> None:
+def _has_long_number(raw: bytes) -> bool:
+    return len(raw) > _MAX_DIGITS and _LONG_NUMBER.search(raw) is not None
+
+
+def _refuse_unreadable(raw: bytes) -> None:
+    """Raise ValueError if it is a number that can't be read, and not text that looks like one."""
     try:
         from_json(raw, allow_inf_nan=False)
-    except ValueError:
+    except ValueError as error:
+        if "out of range" in str(error):
+            raise ValueError("JSON readers refuse a number of more than 4,300 digits") from None
         raise ValueError("JSON has neither NaN nor infinity") from None
+
+
+def _refuse_none_keys(data: object) -> None:
+    """Raise ValueError if None is a key, which would arrive as the text "None"."""
+    if isinstance(data, Mapping) and None in data:
+        raise ValueError("a key of a JSON object is text, and None is not")
+    if isinstance(data, Mapping | list | tuple):
+        for each in data.values() if isinstance(data, Mapping) else data:
+            _refuse_none_keys(each)
 
 
 def _copy_attributes(given: object) -> dict[str, str]:

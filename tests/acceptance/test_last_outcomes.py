@@ -41,6 +41,7 @@ def test_the_last_outcomes_survive_the_worker(embedded_stage: Stage) -> None:
     assert found[failing].reason == "RuntimeError"
     assert found[good].attempt == 1
     assert found[good].duration_seconds is not None
+    assert (found[bad].attempt, found[bad].duration_seconds) == (0, None)  # nothing ran
     task: Any = app.tasks[QUEUE]
     states = [task.find_result(task_id_of(QUEUE, each)).state for each in (good, bad, failing)]
     assert states == ["SUCCESS", "FAILURE", "RETRY"]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from convotic_celery.runtime.delivery.settlement import Defer, Fail, RetryRun
+from convotic_celery.runtime.delivery.settlement import Ack, Defer, Fail, RetryRun
 
 if TYPE_CHECKING:
     from convotic_celery.runtime.delivery.payload import MessageFacts
@@ -124,7 +124,10 @@ class MessageSettled:
 
     @property
     def duration_seconds(self) -> float | None:
-        """How long it ran; None if it did not."""
+        """How long it ran; None if it did not, also where that was found out in a slot."""
+        match self.settlement:
+            case Defer() | Fail(attempts=0) | Ack(outcome="duplicate"):
+                return None
         return None if self.began_at is None else max(0.0, self.at - self.began_at)
 
     @property

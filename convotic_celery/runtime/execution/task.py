@@ -62,6 +62,7 @@ class ConvoticTask(Task[Any, Any]):
     """Base of every task of our app: an ordinary ``@app.task`` may be ``async def``."""
 
     abstract = True
+    Request = "convotic_celery.runtime.worker.task_request:TaskRequest"
 
     @property
     def runs_on_loop(self) -> bool:

@@ -146,6 +146,7 @@ def test_trace_context_is_passed_on() -> None:
         ({"at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)}, {"at": "2026-01-02T03:04:05Z"}),
         ([1, "NaN and Infinity"], [1, "NaN and Infinity"]),
         ("ä", "ä"),
+        ([{"None": 2}, "1" * 5000], [{"None": 2}, "1" * 5000]),
         (0, 0),
     ],
 )
@@ -162,7 +163,10 @@ def make_loop() -> list[Any]:
 
 @pytest.mark.parametrize(
     "data",
-    [b"raw", bytearray(b"raw"), object(), {"a": object()}, float("nan"), make_loop(), "\ud800"],
+    [
+        *(b"raw", bytearray(b"raw"), object(), {"a": object()}, float("nan"), make_loop()),
+        *("\ud800", {None: 2}, [{"a": {None: 2}}], {"a": 10**5000}, [-(10**5000)]),
+    ],
 )
 def test_data_without_json_form_is_refused(data: object) -> None:
     """Bytes too: the data of a message is JSON."""

@@ -95,7 +95,7 @@ function lastOutcomes({ items, is_on: isOn }) {
         ? h("a", { class: "row-link", href: link(["dead-letters", each.dead_letter]) }, mono(each.message_id))
         : mono(each.message_id)),
       h("td", { class: "wide soft", title: each.reason }, short(each.reason)),
-      h("td", { class: "n wide" }, count(each.attempt)),
+      h("td", { class: "n wide" }, count(each.attempt || null)),
       h("td", { class: "n wide nowrap" }, duration(each.duration_seconds)),
       h("td", { class: "n nowrap" }, when(each.at))))));
 }
