@@ -10,11 +10,27 @@ from typing import Any
 from celery.utils.functional import maybe_list
 from celery.worker import control
 from celery.worker.control import control_command
+from kombu.pidbox import Node
 
-__all__ = ["pause_handler", "resume_handler", "revoke", "terminate"]
+from convotic_pubsub.errors import MessageTooLarge
+
+__all__ = ["AnsweringNode", "pause_handler", "resume_handler", "revoke", "terminate"]
 
 _celery: Any = control
 _revoke, _terminate = _celery.revoke, _celery.terminate
+
+
+class AnsweringNode(Node):
+    """A worker's end of remote control, which also answers where the answer is too large."""
+
+    def reply(self, data: Any, *where: Any, **options: Any) -> None:
+        """Send an answer, or why it can't be sent: the caller would wait, and see no worker."""
+        send: Any = super().reply
+        try:
+            send(data, *where, **options)
+        except MessageTooLarge as error:
+            why = {"error": f"the answer is too large: {error}"}
+            send({self.hostname: why}, *where, **options)
 
 
 @control_command(args=[("queue", str)], signature="<queue>")

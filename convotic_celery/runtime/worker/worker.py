@@ -79,6 +79,7 @@ class HandlerApp(Protocol):
     last_outcomes: LastOutcomes
     lifespans: Lifespans
     amqp: Any
+    control: Any
     log: Any
     tasks: Any
 
@@ -141,6 +142,7 @@ class HandlerWorker(Worker):
         kwargs["pool_start_method"] = "spawn"
         celery_internals.spare_suspended_frames()
         super().setup_defaults(*args, **kwargs)
+        self.app.control.mailbox.node_cls = commands.AnsweringNode
         self.delayed_publisher = DelayedPublisher(self.app.services)
         self.pool_cls = choose_pool(self.pool_cls)
         if self.pool_cls.__module__ in _GREEN_POOLS:
