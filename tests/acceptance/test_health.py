@@ -78,7 +78,7 @@ def plain(message: WorkerMessage, ctx: SyncConvoticContext) -> None:
 
 @module.worker("sabotage.leased", max_retries=0, ack_deadline=10)
 async def leased(message: WorkerMessage, ctx: ConvoticContext) -> None:
-    timer = open_sessions()[0]._timer
+    timer = open_sessions()[0].consumers._timer
 
     def unhook():
         timer._arm = lambda: None

@@ -47,10 +47,10 @@ def _ask(step: Any, consumer: Any, revoked: Sequence[str]) -> None:
     try:
         answers = inspect.hello(consumer.hostname, revoked) or {}
     except Exception as error:  # noqa: BLE001 - the worker goes on without their answers
-        if state.should_stop is None:
+        if state.should_stop is None and not consumer.controller.has_failed:
             logger.warning(
                 "Other workers can't be asked for revoked tasks: %s",
-                error,
+                str(error) or type(error).__name__,
                 extra={"action": "mingle_failed"},
             )
         return

@@ -112,6 +112,7 @@ class HandlerWorker(Worker):
             try:
                 super().start(parent)
             except (ConvoticError, PubsubTransportError) as error:
+                parent.has_failed = True
                 logger.critical("The worker can't go on: %s", error)
                 logger.debug("Where that was", exc_info=True)
                 raise SystemExit(1) from error
@@ -126,6 +127,8 @@ class HandlerWorker(Worker):
     hostname: str
     loglevel: int
     _run_lines: RunLines | None = None
+    #: It ends for a reason that was logged: what fails because of that need not be.
+    has_failed = False
 
     def setup_defaults(  # type: ignore[override]  # Celery's options pass through
         self, *args: Any, **kwargs: Any
