@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +59,11 @@ def test_an_idle_node_client_keeps_its_streams(
     node_folder: Path, pubsub_emulator: EmulatorThread
 ) -> None:
     """For 100 s, in which it has sent three keepalives; a message then takes under 100 ms."""
-    process = start_idle(node_folder, pubsub_emulator)
-    streams = open_streams(pubsub_emulator)
+    with idle_client(node_folder, pubsub_emulator) as process:
+        streams = open_streams(pubsub_emulator)
 
-    never(lambda: open_streams(pubsub_emulator) != streams, for_=100)
-    out, _ = process.communicate("go on\n", timeout=30)
+        never(lambda: open_streams(pubsub_emulator) != streams, for_=100)
+        out, _ = process.communicate("go on\n", timeout=30)
 
     result = json.loads(out)
     assert result["ended"] == []
@@ -76,33 +78,40 @@ def test_node_replaces_streams_without_keepalive(
     """Within 45 s, and it goes on with new ones: our keepalive is what keeps the old."""
     if fault == "withheld keepalives":
         pubsub_emulator.faults.withhold_keepalive()
-    process = start_idle(node_folder, pubsub_emulator)
-    old = open_streams(pubsub_emulator)
-    if fault == "silent streams":
-        assert pubsub_emulator.faults.silence_streams() == NODE_STREAMS
+    with idle_client(node_folder, pubsub_emulator) as process:
+        old = open_streams(pubsub_emulator)
+        if fault == "silent streams":
+            # A call is open before its first request has made a stream of it.
+            wait_until(lambda: pubsub_emulator.faults.silence_streams() == NODE_STREAMS)
 
-    wait_until(
-        lambda: len(streams := open_streams(pubsub_emulator)) == NODE_STREAMS and not streams & old,
-        timeout=60,
-    )
-    out, _ = process.communicate("go on\n", timeout=30)
+        wait_until(
+            lambda: (
+                len(streams := open_streams(pubsub_emulator)) == NODE_STREAMS and not streams & old
+            ),
+            timeout=60,
+        )
+        out, _ = process.communicate("go on\n", timeout=30)
 
     assert json.loads(out)["milliseconds"] < 10_000
 
 
-def start_idle(folder: Path, emulator: EmulatorThread) -> subprocess.Popen[str]:
-    """Start a client that subscribes and waits; its streams are open."""
-    process = subprocess.Popen(
+@contextmanager
+def idle_client(folder: Path, emulator: EmulatorThread) -> Iterator[subprocess.Popen[str]]:
+    """Run a client that subscribes and waits for the block; its streams are open."""
+    with subprocess.Popen(
         ["node", str(SOURCE / "idle.js")],
         env=node_environment(folder, emulator),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-    )
-    assert process.stdout is not None
-    assert json.loads(process.stdout.readline())["ready"]
-    wait_until(lambda: len(open_streams(emulator)) == NODE_STREAMS)
-    return process
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert json.loads(process.stdout.readline())["ready"]
+            wait_until(lambda: len(open_streams(emulator)) == NODE_STREAMS)
+            yield process
+        finally:
+            process.kill()  # does nothing to one that has ended
 
 
 def node_environment(folder: Path, emulator: EmulatorThread) -> dict[str, str]:
