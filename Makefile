@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TRANSPORTS := transports transports/convotic_emulator transports/convotic_local transports/convotic_protos
 ARGS ?=
 # The tests mostly wait, for leases and processes: several at once even on two cores.
-TEST_PROCESSES ?= 4
+TEST_PROCESSES ?= 5
 
 .PHONY: help
 help: ## Show the targets
