@@ -46,7 +46,9 @@ def run_coroutine(task: Task[Any, Any], coroutine: Coroutine[Any, Any, T]) -> T:
     assert run.home is not None
     driven = drive(run, task, task.request_stack.top, coroutine)
     if run.home.thread_id != threading.get_ident():
-        return run.home.run(driven, on_interrupt=partial(setattr, run, "stop_reason", "terminated"))
+        interrupted = partial(setattr, run, "stop_reason", "terminated")
+        with run.waiting():
+            return run.home.run(driven, on_interrupt=interrupted)
     nested = LoopThread("convotic-nested")  # this loop can't turn while its thread waits
     nested.start()
     try:

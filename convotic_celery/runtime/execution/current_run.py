@@ -7,7 +7,8 @@ at once, so there they are kept by the run that the code belongs to.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -25,11 +26,13 @@ StopReason: TypeAlias = Literal["terminated", "soft_limit", "hard_limit"]
 class Run:
     """One run of a coroutine on a loop: a job of the default pool, or of any other pool."""
 
-    __slots__ = ("home", "push", "soft_limit_seconds", "stop_reason", "thread_id")
+    __slots__ = ("home", "push", "soft_limit_seconds", "stop_reason", "thread_id", "turns")
 
     def __init__(self, home: LoopThread | None = None) -> None:
         #: The loop on which a thread of this run has its coroutine run; None for one on a loop.
         self.home = home
+        #: What its thread gives back while it waits for the coroutine, so that another may run.
+        self.turns: threading.Semaphore | None = None
         #: The loop's thread while a coroutine of the run lives there.
         self.thread_id: int | None = None
         #: Pushes task and request to Celery's stacks; None once that has been done. It is
@@ -37,6 +40,17 @@ class Run:
         self.push: Callable[[], None] | None = None
         self.stop_reason: StopReason | None = None
         self.soft_limit_seconds: float | None = None
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Give the thread's turn to another for as long as this one waits for its coroutine."""
+        if self.turns is not None:
+            self.turns.release()
+        try:
+            yield
+        finally:
+            if self.turns is not None:
+                self.turns.acquire()
 
     def begin(self, push: Callable[[], None]) -> None:
         """Note that this task of the running loop is the run's from now on."""

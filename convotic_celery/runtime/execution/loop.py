@@ -49,7 +49,7 @@ class LoopThread:
 
     @property
     def thread_id(self) -> int | None:
-        """Identifier of the thread, for ``sys._current_frames()``; None when it does not run."""
+        """Identifier of the thread; None when it does not run."""
         return None if self._thread is None else self._thread.ident
 
     @property

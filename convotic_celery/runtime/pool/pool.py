@@ -52,6 +52,10 @@ CANCEL_SECONDS = 5.0
 #: fewer (``default_max_outstanding``).
 MAX_WAITING_THREADS = 1_000
 
+#: How many of those run Python code at a time. A thread that wants the interpreter's lock asks for
+#: it every 5 ms (``sys.getswitchinterval``): a thousand at once do little else.
+WAITING_THREADS_TURNS = 32
+
 
 class TaskPool(BasePool):
     """Runs async tasks on an event loop of its own thread, and all others in threads.
@@ -74,8 +78,9 @@ class TaskPool(BasePool):
             self._run_in_thread, limit=self.limit, name="convotic-thread"
         )
         self._waiting_threads: WorkerThreads[Job] = WorkerThreads(
-            self._run_in_thread, limit=MAX_WAITING_THREADS, name="convotic-waiting"
+            self._run_in_turn, limit=MAX_WAITING_THREADS, name="convotic-waiting"
         )
+        self._turns = threading.Semaphore(WAITING_THREADS_TURNS)
         self._watchdog = LoopWatchdog(
             self._loop_thread,
             blocked_seconds=self.blocked_seconds,
@@ -282,8 +287,18 @@ class TaskPool(BasePool):
 
     # -- in threads ----------------------------------------------------------------------------
 
+    def _run_in_turn(self, job: Job) -> None:
+        """Run an async job whose coroutine the thread waits for, when it is this thread's turn."""
+        with self._turns:
+            if self._stopping:
+                self._forget(job)
+                job.return_unrun()
+                return
+            job.home = self._loop_thread
+            job.turns = self._turns
+            self._run_in_thread(job)
+
     def _run_in_thread(self, job: Job) -> None:
-        job.home = self._loop_thread if self._find_runner(job.args) is not self._threads else None
         CURRENT_RUN.set(job)
         try:
             job.accept()

@@ -34,6 +34,8 @@ class WorkerThreads(Generic[T]):
         self._threads = 0
         self._idle = 0
         self._stopped = False
+        #: Whether the system has refused a thread, which is told once.
+        self._refused = False
 
     @property
     def count(self) -> int:
@@ -41,10 +43,11 @@ class WorkerThreads(Generic[T]):
         return self._threads
 
     def submit(self, item: T) -> None:
-        """Queue an item; never blocks.
+        """Queue an item; never blocks. If the system lets no more threads start, those there do it.
 
         Raises:
-            RuntimeError: :meth:`stop` was called.
+            RuntimeError: :meth:`stop` was called, or the system lets no thread start and there is
+                none yet. The item is not queued.
         """
         with self._condition:
             if self._stopped:
@@ -52,15 +55,17 @@ class WorkerThreads(Generic[T]):
             self._queue.append(item)
             if self._idle >= len(self._queue):
                 self._condition.notify()
-            elif self._threads < self._limit:
-                self._start_thread()
+            elif self._threads < self._limit and not self._start_thread() and not self._threads:
+                self._queue.pop()
+                raise RuntimeError(f"{self._name}: the system lets no thread start")
 
     def resize(self, limit: int) -> None:
         """Change how many run at a time; running ones are not disturbed."""
         with self._condition:
             self._limit = max(1, limit)
             while self._threads < self._limit and len(self._queue) > self._idle:
-                self._start_thread()
+                if not self._start_thread():
+                    break
             self._condition.notify_all()
 
     def take_back(self) -> list[T]:
@@ -76,11 +81,21 @@ class WorkerThreads(Generic[T]):
             self._stopped = True
             self._condition.notify_all()
 
-    def _start_thread(self) -> None:
+    def _start_thread(self) -> bool:
+        name = f"{self._name}-{self._threads + 1}"
+        try:
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+        except RuntimeError as exc:  # the system's limit of threads or of memory
+            if not self._refused:
+                logger.warning(
+                    "%s: %s; %d threads go on. Raise the limit of processes and threads "
+                    "(ulimit -u, the container's pids limit)",
+                    *(self._name, exc, self._threads),
+                )
+            self._refused = True
+            return False
         self._threads += 1
-        threading.Thread(
-            target=self._work, name=f"{self._name}-{self._threads}", daemon=True
-        ).start()
+        return True
 
     def _work(self) -> None:
         while (item := self._next()) is not None:

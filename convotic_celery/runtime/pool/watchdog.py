@@ -6,6 +6,7 @@ log would say why. This watches from another thread and shows where the loop sta
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import threading
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from convotic_celery.runtime.execution.loop import LoopThread
 
-__all__ = ["LoopWatchdog"]
+__all__ = ["LoopWatchdog", "find_frame"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class LoopWatchdog:
         return self._turned.wait(self._blocked_seconds)
 
     def _report(self) -> None:
-        frame = sys._current_frames().get(self._loop_thread.thread_id or 0)
+        frame = find_frame(self._loop_thread.thread_id)
         self.blocked_by = _find_task(frame) or "An async handler"
         stack = "".join(traceback.format_stack(frame)) if frame else "(the thread has ended)"
         logger.warning(
@@ -81,6 +82,22 @@ class LoopWatchdog:
             self._blocked_seconds,
             stack,
         )
+
+
+def find_frame(thread_id: int | None) -> FrameType | None:
+    """Return what a thread of this process runs now; None if it has ended.
+
+    Python 3.11 holds the lock of its list of threads meanwhile, and may collect garbage. Then a
+    finalizer that starts a thread, or lets another go on that does, stops the process for good:
+    https://github.com/python/cpython/issues/106883.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames().get(thread_id or 0)
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _find_task(frame: FrameType | None) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -409,6 +411,32 @@ def test_a_blocked_loop_is_named(app: Celery[Any], caplog: pytest.LogCaptureFixt
     assert f"{block_the_loop.name} has blocked the event loop" in caplog.text
     assert "in block_the_loop" in caplog.text
     assert caplog.text.count("blocked the event loop") == 1
+
+
+def test_looking_at_a_thread_collects_no_garbage() -> None:
+    """Python 3.11 looks with a lock held: a finalizer that starts a thread would wait for ever."""
+    script = """if True:
+        import gc, threading
+        from convotic_celery.runtime.pool.watchdog import find_frame
+
+        class Finalized:
+            def __del__(self):
+                threading.Thread(target=str).start()
+
+        for _ in range(50):
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
+        gc.collect()
+        gc.disable()
+        for _ in range(3):
+            ring = Finalized()
+            ring.itself = ring
+        del ring
+        gc.set_threshold(20)  # fewer than the frames that are looked at
+        gc.enable()
+        assert find_frame(threading.get_ident()).f_code.co_name == "find_frame"
+        assert gc.isenabled()
+    """
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("is_async", [True, False])

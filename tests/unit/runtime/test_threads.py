@@ -96,3 +96,31 @@ def test_nothing_is_taken_on_after_stop() -> None:
 
     with pytest.raises(RuntimeError, match="stopped"):
         threads.submit(1)
+
+
+def test_the_systems_limit_of_threads_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those there do all the work, and it is told once; without any the caller gets an error."""
+    gate = Gate()
+    threads: WorkerThreads[int] = WorkerThreads(gate, limit=3, name="unit")
+    threads.submit(0)
+    wait_until(lambda: gate.begun.qsize() == 1)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(threading.Thread, "start", refuse)
+        for number in (1, 2):
+            threads.submit(number)
+        nothing: WorkerThreads[int] = WorkerThreads(gate, limit=3, name="none")
+        with pytest.raises(RuntimeError, match="lets no thread start"):
+            nothing.submit(3)
+    assert nothing.take_back() == []
+    assert caplog.text.count("unit: can't start new thread; 1 threads go on") == 1
+
+    gate.open.set()
+    wait_until(lambda: gate.begun.qsize() == 3)
+    assert threads.count == 1
+    threads.stop()
