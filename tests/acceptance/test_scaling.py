@@ -88,9 +88,12 @@ class Cluster:
         return len(self.workers)
 
 
-def test_workers_come_with_a_backlog_and_go_with_it(embedded_stage: Stage) -> None:
-    """From none to as many as the backlog needs and back to none; each message runs once."""
-    stage = embedded_stage
+def test_workers_come_with_a_backlog_and_go_with_it(stage: Stage) -> None:
+    """From none to as many as the backlog needs and back to none; each message runs once.
+
+    On Google's emulator, as on the service, nobody counts what waits: it is looked for while no
+    worker runs, and estimated from its age while all are busy.
+    """
     (stage.folder / "modules" / "scaled.py").write_text(MODULE)
     stage.environment["CONVOTIC_SHUTDOWN_GRACE"] = f"{GRACE_SECONDS:g}"
     assert convotic(stage, "topology", "apply", "--yes").returncode == 0
@@ -118,8 +121,9 @@ def test_workers_come_with_a_backlog_and_go_with_it(embedded_stage: Stage) -> No
     assert sorted(int(number) for number, *_ in runs) == list(range(30))
     assert {attempt for _, attempt, _ in runs} == {"1"}
     assert len({pid for *_, pid in runs}) == 3
-    # 30 runs of a second (nothing is known of them yet) in 5 s.
-    assert 3 <= cluster.peak <= 8
+    # 30 runs of a second (nothing is known of them yet) in 5 s. An estimate may be more, since it
+    # takes a burst for what arrives all the time.
+    assert 3 <= cluster.peak <= (8 if stage.google_address is None else 20)
 
 
 def test_a_scale_in_loses_and_repeats_nothing(embedded_stage: Stage) -> None:

@@ -53,6 +53,22 @@ def test_googles_emulator_tells_nothing(google_emulator: str, harness: MakeHarne
     assert channel.queue_declare(one.spec.queue, passive=True).message_count is None
 
 
+def test_a_look_finds_what_waits_and_leaves_it_there(broker: str, harness: MakeHarness) -> None:
+    """What is found can be pulled at once; what a consumer holds, or what is missing, is not."""
+    one = harness(broker, make_spec(concurrency=1))
+    resources, name = one.session.resources, one.spec.subscription
+
+    assert resources.find_waiting([name, "no-such-subscription"]) == set()
+
+    one.publish(1)
+    assert resources.find_waiting([name, "no-such-subscription"]) == {name}
+    assert resources.find_waiting([name]) == {name}
+
+    one.consume()
+    one.drain_until(lambda: one.messages)
+    assert resources.find_waiting([name]) == set()
+
+
 def test_a_passive_declare_counts(our_emulator: str, harness: MakeHarness) -> None:
     """``queue_declare(passive=True)`` is AMQP's way to ask for a queue's length."""
     one = harness(our_emulator, make_spec())
