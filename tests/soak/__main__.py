@@ -24,6 +24,7 @@ from typing import Any
 
 import psutil
 from kombu import Connection, Queue
+from kombu.utils.uuid import uuid
 
 from convotic_emulator import daemon
 from convotic_pubsub.queue import Lapse, Return
@@ -119,9 +120,10 @@ def load(harnesses: list[Harness], address: str, rounds: int) -> None:
         harnesses[0].consume()
     connection: Any = Connection(PROJECT, transport_options={"emulator_host": address})
     with connection:
-        queue: Any = Queue("reply", auto_delete=True, channel=connection.default_channel)
+        name = f"{uuid()}.reply.celery.pidbox"  # a process's own, on the control topic
+        queue: Any = Queue(name, auto_delete=True, channel=connection.default_channel)
         queue.declare()
-        connection.Producer().publish({"round": rounds}, routing_key="reply")
+        connection.Producer().publish({"round": rounds}, routing_key=name)
         queue.delete()
 
 
