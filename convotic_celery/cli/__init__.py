@@ -17,7 +17,7 @@ from convotic_celery.cli.group import LazyGroup
 
 __all__ = ["cli", "main"]
 
-#: Exit code for what the user can mend in the command line or the settings; others are 1.
+#: Exit code for errors of the command line or the settings; others are 1.
 EXIT_USAGE = 2
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
@@ -63,8 +63,8 @@ def _describe(error: Exception) -> str:
     if not isinstance(error, PermissionError) or error.filename is None:
         return str(error)
     return (
-        f"{error.filename} can't be used: {error.strerror}. Is it another user's? "
-        "CONVOTIC_DATA_DIR names a folder for the data of this one."
+        f"{error.filename} can't be used: {error.strerror}. If it is another user's, set "
+        "CONVOTIC_DATA_DIR to a folder of your own."
     )
 
 

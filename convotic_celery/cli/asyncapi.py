@@ -13,12 +13,12 @@ __all__ = ["command"]
 
 
 @click.command("asyncapi", epilog=examples("convotic asyncapi --html -o docs/messages.html"))
-@click.option("--html", "as_html", is_flag=True, help="Print an HTML page that needs nothing else.")
+@click.option("--html", "as_html", is_flag=True, help="Print a self-contained HTML page.")
 @click.option(
     "--output",
     "-o",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write to this file instead.",
+    help="Write to FILE instead of standard output.",
 )
 def command(as_html: bool, output: Path | None) -> None:
     """Print the AsyncAPI 3 document of all handlers: topics, payloads, options."""

@@ -1,4 +1,4 @@
-"""``convotic check``: Load everything, and show each fault."""
+"""``convotic check``: Load everything, and list what is wrong."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ __all__ = ["command"]
 def command(as_json: bool) -> int:
     """Load settings, modules, routes and schedules, as worker, routes and beat would.
 
-    Starts and contacts nothing. Exit code 0 if all of it loads; else 1, and each fault with where
-    it is, what it is, and what to do.
+    Starts and contacts nothing. Exit code 0 if everything loads; otherwise 1, and for each fault
+    where it is, what it is, and what to do.
     """
     warnings = _Warnings()
     loaded, faults = _check(warnings)

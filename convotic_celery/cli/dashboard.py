@@ -16,21 +16,22 @@ __all__ = ["command"]
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen on. For any other, CONVOTIC_DASHBOARD_HOSTS names what browsers use.",
+    help="Address to listen on. For another one, set CONVOTIC_DASHBOARD_HOSTS to the names that "
+    "browsers use.",
 )
 @click.option(
     "--port",
     default=8100,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="Port to listen on; 0: any that is free.",
+    help="Port to listen on; 0: a free one.",
 )
 @click.option("--read-only", is_flag=True, help="Show everything, change nothing.")
 def command(host: str, port: int, read_only: bool) -> int:
     """Show the handlers of all modules in a browser: what waits, what failed, what runs.
 
-    It works with the embedded servers and with the real service. There is no authentication: it
-    answers to this machine's own names only, unless CONVOTIC_DASHBOARD_HOSTS names others.
+    Works with the embedded servers and with the real service. There is no authentication: it
+    accepts requests for this machine's own names only, unless CONVOTIC_DASHBOARD_HOSTS has others.
     """
     import errno
     import socket

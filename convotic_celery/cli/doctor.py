@@ -1,4 +1,4 @@
-"""``convotic doctor``: Is this deployment fit to run? Prove it, and say what is to be done."""
+"""``convotic doctor``: Check whether this deployment can run, and say what to fix."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "red"}
 def command(probe: bool, timeout: float, strict: bool, as_json: bool) -> int:
     """Check credentials, topics, subscriptions, rights, store, clocks and versions.
 
-    Exit code 1 if something is wrong; what could become so is a warning. Control subscriptions that
-    killed processes of this host have left are deleted.
+    Exit code 1 if something is wrong; what may go wrong later is a warning. Deletes control
+    subscriptions left by killed processes of this host.
     """
     from convotic_celery.doctor.finding import LEVELS, worst
     from convotic_celery.doctor.run import examine

@@ -38,13 +38,13 @@ __all__ = ["command"]
 @click.option(
     "--resources",
     type=click.Path(dir_okay=False, exists=True, path_type=Path),
-    help="YAML file of topics and subscriptions to create, or to bring in line.",
+    help="YAML file of topics and subscriptions to create or update.",
 )
 @click.option(
     "--push-host",
     multiple=True,
     metavar="NAME",
-    help="Host that subscriptions may push to, beside this machine. Can be repeated.",
+    help="Host, other than this machine, to which subscriptions may push. Repeatable.",
 )
 @click.option("--fsync", is_flag=True, help="Survive power loss too, not only killed processes.")
 @click.pass_context
@@ -57,9 +57,9 @@ def command(  # noqa: PLR0917  # click gives each option by name
     push_host: tuple[str, ...],
     fsync: bool,
 ) -> None:
-    """Run the Pub/Sub emulator in the foreground, for any client that takes PUBSUB_EMULATOR_HOST.
+    """Run the Pub/Sub emulator in the foreground, for any client that reads PUBSUB_EMULATOR_HOST.
 
-    A worker with no settings needs no such thing: it starts emulator and store by itself, in the
+    A worker without settings doesn't need this: it starts emulator and store itself, in the
     background. `status` and `stop` are about both.
     """
     context.obj = data_dir or _default_data_dir()
@@ -67,7 +67,7 @@ def command(  # noqa: PLR0917  # click gives each option by name
         from convotic_emulator.__main__ import main
 
         click.echo(
-            f"Data in {context.obj.resolve()}; Ctrl-C ends it. Clients find it by this variable:",
+            f"Data in {context.obj.resolve()}; Ctrl-C ends it. Set this variable for clients:",
             err=True,
         )
         arguments = ["--data-dir", str(context.obj), "--host", host, "--port", str(port)]
@@ -121,7 +121,7 @@ def show_status(data_dir: Path, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def stop(data_dir: Path, as_json: bool) -> None:
-    """End the emulator and the store of the data folder; what they keep stays on disk."""
+    """Stop the data folder's emulator and store; their data stays on disk."""
     import json
 
     from convotic_celery.embedded import store

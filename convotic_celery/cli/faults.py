@@ -18,7 +18,7 @@ _WHERE = re.compile(r"(?P<file>[^\n:]+\.py):(?P<line>\d+): ")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that has to be mended before everything loads."""
+    """One thing to fix before everything loads."""
 
     #: ``modules/shop.py:12``, a module's name, or a variable's; "" where the text says it.
     where: str
@@ -53,11 +53,11 @@ def _advise(cause: BaseException | None) -> str:
         case ModuleNotFoundError(name=str(name)):
             package = name.partition(".")[0]
             return (
-                f"Install what has {package!r} (python -m pip install …) for {sys.executable}, or "
+                f"Install {package!r} (python -m pip install …) for {sys.executable}, or "
                 "correct the name."
             )
         case SyntaxError():
-            return "Python can't read this line; sometimes the one above is at fault."
+            return "Python can't parse this line; sometimes the error is in the one above."
         case ImportError() | NameError() | AttributeError():
             return "Correct the name, or import it."
         case _:

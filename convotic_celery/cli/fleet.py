@@ -1,4 +1,4 @@
-"""What ``convotic pause`` and ``convotic resume`` share: to tell all workers, and their answers."""
+"""What ``convotic pause`` and ``convotic resume`` share: commands to all workers, and answers."""
 
 from __future__ import annotations
 

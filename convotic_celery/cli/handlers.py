@@ -21,7 +21,7 @@ __all__ = ["command"]
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def command(as_json: bool) -> None:
-    """List the handlers of all modules that are found, with topic, queue and options."""
+    """List the handlers of all modules, with topic, queue and options."""
     from convotic_celery.modules import load_modules
     from convotic_celery.settings import Settings
 

@@ -1,4 +1,4 @@
-"""Lines by the thousand, without keeping those of a slow pipe waiting: :func:`read_batches`."""
+"""Lines by the thousand, without delaying those of a slow pipe: :func:`read_batches`."""
 
 from __future__ import annotations
 

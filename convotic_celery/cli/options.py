@@ -55,7 +55,9 @@ class _Duration(click.ParamType[float]):
         try:
             return float(text)
         except ValueError:
-            self.fail(f"{value!r} is no duration: write 90, 30s, 5m, 1h, 1h30m or 2d.", param, ctx)
+            self.fail(
+                f"{value!r} is not a duration: write 90, 30s, 5m, 1h, 1h30m or 2d.", param, ctx
+            )
 
 
 class _Name(click.ParamType[str]):

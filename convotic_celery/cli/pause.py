@@ -19,8 +19,8 @@ __all__ = ["command"]
 def command(handler: str | None, timeout: float, as_json: bool) -> int:
     """Stop all workers from pulling messages of HANDLER (its queue); without it, list the paused.
 
-    What runs is finished, what waits stays with Pub/Sub. Workers that start later keep to it too,
-    until `convotic resume`. Exit code 1 if no worker that consumes it answers.
+    Running messages are finished, waiting ones stay in Pub/Sub. It also applies to workers that
+    start later, until `convotic resume`. Exit code 1 if no worker that consumes it answers.
     """
     with open_app() as app:
         if handler is None:

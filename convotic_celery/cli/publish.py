@@ -40,16 +40,16 @@ _LINE_SUFFIXES = {".jsonl", ".ndjson"}
 @click.option(
     "--attribute", "-a", "attributes", multiple=True, metavar="KEY=VALUE", help="Repeatable."
 )
-@click.option("--ordering-key", default="", help="Keep order among messages of this key.")
+@click.option("--ordering-key", default="", help="Keep messages of this key in order.")
 @click.option(
     "--delay",
     type=DURATION,
-    help="Have a worker publish it so much later: 90 (seconds), 5m, 1h, 2d.",
+    help="Have a worker publish it after this time: 90 (seconds), 5m, 1h, 2d.",
 )
 @click.option(
     "--lines",
     is_flag=True,
-    help="Each line is the JSON of one message; so it is anyway for @FILE.jsonl and @FILE.ndjson.",
+    help="Each line is the JSON of one message; implied by @FILE.jsonl and @FILE.ndjson.",
 )
 @json_option
 def command(  # noqa: PLR0917 - click gives each option by name
@@ -63,13 +63,13 @@ def command(  # noqa: PLR0917 - click gives each option by name
 ) -> None:
     """Publish DATA to TOPIC and print each message's id once the server has confirmed it.
 
-    DATA is JSON, @FILE, or - for standard input; a message with attributes may have none. With
-    --delay the ids are schedule ids: `convotic scheduled cancel ID` takes a message back.
+    DATA is JSON, @FILE, or - for standard input; a message with attributes needs none. With
+    --delay the ids are schedule ids: `convotic scheduled cancel ID` cancels a message.
     """
     pairs = dict(_split(attribute) for attribute in attributes)
     message = {"attributes": pairs, "ordering_key": ordering_key}
     if data is None and not pairs:
-        raise click.UsageError("Nothing to publish: give DATA (JSON, @FILE or -) or --attribute.")
+        raise click.UsageError("Nothing to publish: pass DATA (JSON, @FILE or -) or --attribute.")
     if data is not None and (lines or _is_lines_file(data)):
         ids = _publish_lines(topic, data, message, delay, as_json=as_json)
     else:
@@ -87,7 +87,7 @@ def command(  # noqa: PLR0917 - click gives each option by name
 def _publish_lines(
     topic: str, source: str, message: dict[str, Any], delay: float | None, *, as_json: bool
 ) -> list[str]:
-    """Publish each line; a line that is at fault ends it, after those before it are published."""
+    """Publish each line; an invalid one ends it, after those before it are published."""
     from convotic_celery.cli.line_batches import read_batches
 
     ids: list[str] = []
@@ -116,7 +116,7 @@ def _publish_lines(
 def _parse_batch(
     batch: Sequence[tuple[int, str]], message: dict[str, Any]
 ) -> tuple[list[tuple[int, dict[str, Any]]], str]:
-    """Return the messages up to the first line at fault, each with its line, and that fault."""
+    """Return the messages up to the first invalid line, each with its line, and that fault."""
     messages: list[tuple[int, dict[str, Any]]] = []
     for number, line in batch:
         try:
@@ -185,7 +185,7 @@ def _parse(text: str, where: str) -> Any:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"it has no {name}")
+    raise ValueError(f"{name} is not allowed")
 
 
 def _split(attribute: str) -> tuple[str, str]:

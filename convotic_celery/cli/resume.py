@@ -1,4 +1,4 @@
-"""``convotic resume``: Have a paused handler run again."""
+"""``convotic resume``: Let workers run a paused handler again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["command"]
 @timeout_option
 @json_option
 def command(handler: str, timeout: float, as_json: bool) -> int:
-    """Have all workers pull messages of HANDLER (its queue) again; what has waited comes first.
+    """Let all workers pull messages of HANDLER (its queue) again, the oldest first.
 
     Exit code 1 if no worker that consumes it answers.
     """

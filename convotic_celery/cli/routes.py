@@ -1,4 +1,4 @@
-"""``convotic routes``: Answer the modules' routes over HTTP."""
+"""``convotic routes``: Serve the modules' routes over HTTP."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["command"]
     type=click.IntRange(0, 65535),
     help="Port to listen on.",
 )
-@click.option("--list", "only_list", is_flag=True, help="List the routes and end.")
+@click.option("--list", "only_list", is_flag=True, help="List the routes and exit.")
 @click.option("--json", "as_json", is_flag=True, help="With --list: print JSON.")
 @click.option(
-    "--openapi", "only_document", is_flag=True, help="Print the OpenAPI document and end."
+    "--openapi", "only_document", is_flag=True, help="Print the OpenAPI document and exit."
 )
 def command(host: str, port: int, only_list: bool, as_json: bool, only_document: bool) -> None:
-    """Answer the routes of all modules; /docs lists them and lets you try them.
+    """Serve the routes of all modules; /docs lists them and lets you try them.
 
-    There is no authentication: keep the address private, or have a gateway in front.
+    There is no authentication: keep the address private, or put a gateway in front.
     """
     from convotic_celery.settings import Settings
 

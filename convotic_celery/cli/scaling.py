@@ -1,4 +1,4 @@
-"""``convotic scaling``: Say how many workers are needed, to KEDA, CREMA or an HPA."""
+"""``convotic scaling``: Tell KEDA, CREMA or an HPA how many workers are needed."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ __all__ = ["command"]
     default=30.0,
     show_default=True,
     type=click.FloatRange(min=1),
-    help="In how many seconds a backlog should be worked off.",
+    help="Seconds within which a backlog should be processed.",
 )
 @click.option(
     "--queue",
     "-q",
     "queues",
     multiple=True,
-    help="Count only this queue; repeatable, for workers that are started with -Q. Default: all.",
+    help="Count only this queue, for workers started with -Q. Repeatable. Default: all.",
 )
-@click.option("--once", is_flag=True, help="Print what is needed now and end.")
+@click.option("--once", is_flag=True, help="Print what is needed now and exit.")
 @click.option("--json", "as_json", is_flag=True, help="With --once: print JSON.")
 def command(
     *,
@@ -51,11 +51,11 @@ def command(
     once: bool,
     as_json: bool,
 ) -> int:
-    """Count the workers that are needed, all the time, whether one runs or not.
+    """Serve the number of workers that are needed, even while none runs.
 
-    Workers with CONVOTIC_HEALTH_PORT report to the store what they do; what waits in Pub/Sub is
-    asked of the broker. /api/v1/query answers KEDA's and CREMA's Prometheus scaler, /metrics
-    Prometheus itself. There is no authentication: keep the port private.
+    Workers with CONVOTIC_HEALTH_PORT report to the store; the broker knows what waits in Pub/Sub.
+    KEDA's and CREMA's Prometheus scaler queries /api/v1/query, Prometheus itself /metrics. There is
+    no authentication: keep the port private.
     """
     from convotic_celery.app import create_app
     from convotic_celery.log import configure_logging
@@ -163,4 +163,4 @@ def _print(demand: Demand, *, as_json: bool) -> None:
         for name, each in sorted(demand.handlers.items())
     ]
     click.echo(align(("queue", "needed", "waiting", "busy", "a run takes", "workers"), rows))
-    click.echo(f"\nNeeded in all: {demand.needed}. Reporting: {demand.workers}.")
+    click.echo(f"\nWorkers needed: {demand.needed}. Reporting: {demand.workers}.")

@@ -34,11 +34,11 @@ def command() -> None:
 @command.command("list", epilog=examples("convotic scheduled list --topic custom.orders.remind"))
 @click.option("--topic", type=TOPIC, help="Only messages to this topic.")
 @click.option(
-    "--limit", default=50, show_default=True, type=click.IntRange(1), help="At most so many."
+    "--limit", default=50, show_default=True, type=click.IntRange(1), help="At most this many."
 )
 @json_option
 def list_scheduled(topic: str | None, limit: int, as_json: bool) -> None:
-    """List the messages that wait, the next one due first."""
+    """List the waiting messages, the next one due first."""
     with open_app() as app:
         schedule = app.services.sync_schedule
         found: list[DelayedMessage] = []
@@ -68,7 +68,7 @@ def list_scheduled(topic: str | None, limit: int, as_json: bool) -> None:
 @click.argument("schedule_ids", metavar="ID...", nargs=-1, required=True)
 @json_option
 def cancel(schedule_ids: tuple[str, ...], as_json: bool) -> int:
-    """Take messages back that wait. Exit code 1 if one did not wait any more."""
+    """Cancel waiting messages. Exit code 1 if one did not wait any more."""
     from convotic_celery.context.scheduled import check_schedule_id
 
     for schedule_id in schedule_ids:

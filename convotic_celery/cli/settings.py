@@ -26,13 +26,13 @@ _UNIT = re.compile(r"\b(seconds|bytes)\b", re.IGNORECASE)
     ),
 )
 @click.argument("pattern", required=False)
-@click.option("--changed", is_flag=True, help="Only those that the environment sets.")
-@click.option("--brief", is_flag=True, help="Leave out what each one means.")
+@click.option("--changed", is_flag=True, help="Show only those that the environment sets.")
+@click.option("--brief", is_flag=True, help="Leave out the descriptions.")
 @json_option
 def command(pattern: str | None, changed: bool, brief: bool, as_json: bool) -> None:
-    """Show the settings in effect, or those whose name has PATTERN in it; secrets are hidden.
+    """Show the settings in effect, or those whose name contains PATTERN; secrets are hidden.
 
-    A setting comes from its environment variable or is the default.
+    Each is either the value of its environment variable or the default.
     """
     from convotic_celery.settings import Settings
 

@@ -19,7 +19,7 @@ __all__ = ["Supervisor"]
 #: Passed on to every process.
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
-#: A process that has run so long was well; its next death is its first again.
+#: A process that has run this long was well; its next death counts as the first.
 _WELL_AFTER_SECONDS = 30.0
 _FIRST_DELAY_SECONDS, _LAST_DELAY_SECONDS = 1.0, 30.0
 
@@ -38,9 +38,9 @@ os.execv(sys.argv[2], sys.argv[2:])
 class Supervisor:
     """Runs one process for each command until all have ended.
 
-    A process that dies is started again, at once the first time, then after 1, 2, 4 … 30 s, until
-    it has run for 30 s. One that ends with exit code 0 was asked to, and stays ended. An error
-    within the first seconds of the whole is one of the command line or the settings: it ends all.
+    A process that dies is restarted, at once the first time, then after 1, 2, 4 … 30 s, until it
+    has run for 30 s. Exit code 0 means that it was asked to end: it stays ended. An error before
+    any has run that long comes from the command line or the settings, and ends all.
     """
 
     def __init__(

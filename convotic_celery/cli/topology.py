@@ -28,8 +28,8 @@ _project_number = click.option(
     "--project-number",
     default="",
     metavar="NUMBER",
-    help="Number of the project: with it, the bindings of the service's own dead-lettering are a "
-    "part of the topology (gcloud projects describe PROJECT --format='value(projectNumber)').",
+    help="Number of the project (gcloud projects describe PROJECT "
+    "--format='value(projectNumber)'). Adds the bindings that Pub/Sub's own dead-lettering needs.",
 )
 
 
@@ -46,7 +46,7 @@ def command() -> None:
 @_project_number
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan(project_number: str, as_json: bool) -> int:
-    """Show what would be changed. Exit code 0: nothing, 2: something, 1: an error."""
+    """Show what apply would change. Exit code 0: nothing, 2: something, 1: an error."""
     with _session() as session:
         found, backlogs, notes = _make_plan(session, project_number)
         if as_json:
@@ -66,14 +66,14 @@ def plan(project_number: str, as_json: bool) -> int:
     "to_delete",
     multiple=True,
     metavar="NAME",
-    help="Delete this orphan too, with its messages. Can be repeated.",
+    help="Delete this orphan too, with its messages. Repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; needs --yes.")
 def apply(project_number: str, yes: bool, to_delete: tuple[str, ...], as_json: bool) -> int:
-    """Show what is to be changed, ask, and change it.
+    """Show the changes, ask, and make them.
 
-    Nothing is deleted but what --delete names. A subscription whose filter or ordering differs is
-    replaced step by step, without losing a message. May be run by several deploys at once.
+    Only what --delete names is deleted. A subscription whose filter or ordering differs is
+    replaced step by step, without losing a message. Several deploys may run this at once.
     """
     from convotic_celery.topology.apply import apply_steps, delete_orphans
     from convotic_celery.topology.text import shorten_names
@@ -111,8 +111,8 @@ def export() -> None:
 def terraform() -> None:
     """Print the topology as Terraform's HCL. Contacts nothing.
 
-    Subscriptions and topics can't be destroyed by accident; the bindings that dead-lettering needs
-    are made, and with worker_service_account also the least rights of the workers.
+    Subscriptions and topics are protected from being destroyed by accident. The bindings that
+    dead-lettering needs are included, and with worker_service_account the workers' least rights.
     """
     from convotic_celery.topology.desired import make_desired
     from convotic_celery.topology.rights import CONTROL_PERMISSIONS
@@ -173,8 +173,8 @@ def _make_plan(
         )
     if not project_number and not actual.is_emulated:
         notes.append(
-            "The bindings of the service's own dead-lettering are left out: --project-number "
-            "takes them in."
+            "The bindings that Pub/Sub's own dead-lettering needs are left out: --project-number "
+            "adds them."
         )
     return found, read_backlogs(session, names), notes
 
@@ -206,13 +206,13 @@ def _print_json(
 
 
 def _chosen(found: Plan, names: tuple[str, ...]) -> list[Any]:
-    """Return the orphans that are to be deleted; refuse what is none."""
+    """Return the orphans to delete; raises BadParameter for anything else."""
     chosen = []
     for name in names:
         matching = [o for o in found.orphans if name in (o.name, o.name.rpartition("/")[2])]
         if not matching:
             raise click.BadParameter(
-                f"{name!r} is no orphan; `convotic topology plan` lists them.",
+                f"{name!r} is not an orphan; `convotic topology plan` lists them.",
                 param_hint="--delete",
             )
         chosen += [each for each in matching if each not in chosen]
@@ -221,7 +221,7 @@ def _chosen(found: Plan, names: tuple[str, ...]) -> list[Any]:
 
 def _is_agreed(changes: int, deletions: int) -> bool:
     if not sys.stdin.isatty():
-        click.echo("There is nobody to ask: --yes applies it.", err=True)
+        click.echo("There is nobody to ask: pass --yes to apply it.", err=True)
         return False
     what = f"{changes} change{'' if changes == 1 else 's'}"
     if deletions:

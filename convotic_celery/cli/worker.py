@@ -36,10 +36,10 @@ __all__ = ["command", "worker_commands"]
 def command(processes: int, celery_options: tuple[str, ...]) -> int:
     """Run workers until SIGTERM or Ctrl-C, and restart those that die.
 
-    CELERY_OPTIONS go to each `celery -A convotic_celery worker` as they are, for example
-    `convotic worker --processes 4 --loglevel INFO -Q custom.orders.new.shop`. Signals are passed
-    on: SIGTERM and Ctrl-C finish what runs. A worker that was told to end (`celery control
-    shutdown`) stays ended. CONVOTIC_HEALTH_PORT answers for all of them.
+    CELERY_OPTIONS are passed to each `celery -A convotic_celery worker` unchanged, for example
+    `convotic worker --processes 4 --loglevel INFO -Q custom.orders.new.shop`. So are signals: on
+    SIGTERM and Ctrl-C, running handlers finish. A worker ended by `celery control shutdown` is not
+    restarted. CONVOTIC_HEALTH_PORT answers for all of them.
     """
     import asyncio
 

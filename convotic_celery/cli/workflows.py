@@ -26,7 +26,7 @@ _PAGE = 1000
     epilog=examples("convotic workflows list --status failed", "convotic workflows show 0199…"),
 )
 def command() -> None:
-    """Runs of workflows: those that run, and for 30 days those that have ended."""
+    """Runs of workflows. Those that have ended are kept for 30 days."""
 
 
 @command.command("list", epilog=examples("convotic workflows list fulfil --status failed"))
@@ -37,11 +37,15 @@ def command() -> None:
     help="Only runs in this state.",
 )
 @click.option(
-    "--limit", default=50, show_default=True, type=click.IntRange(1, _PAGE), help="At most so many."
+    "--limit",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1, _PAGE),
+    help="At most this many.",
 )
 @json_option
 def list_runs(name: str | None, status: WorkflowStatus | None, limit: int, as_json: bool) -> None:
-    """List runs, the newest first: all, or those of the workflow NAME."""
+    """List runs, newest first: all, or those of the workflow NAME."""
     with open_app() as app:
         workflows = app.services.sync_workflows(app.services.sync_pubsub())
         page = workflows.list(name, status=status, limit=limit)
@@ -66,7 +70,7 @@ def list_runs(name: str | None, status: WorkflowStatus | None, limit: int, as_js
 @click.argument("run_id", metavar="RUN")
 @json_option
 def show(run_id: str, as_json: bool) -> None:
-    """Show one run: its state, its input, and what each step has returned."""
+    """Show one run: its state, its input, and what each step returned."""
     with open_app() as app:
         run = app.services.sync_workflows(app.services.sync_pubsub()).get(run_id)
     if as_json:

@@ -18,7 +18,7 @@ __all__ = ["finish", "watch"]
 
 
 def watch(futures: Sequence[Future[str]]) -> asyncio.Future[None]:
-    """Return what is done when all futures are, and neither cancels nor carries their errors."""
+    """Return a future that is done when all these are; it neither cancels nor raises for them."""
     loop = asyncio.get_running_loop()
     watched: asyncio.Future[None] = loop.create_future()
     left = [True] * len(futures)
@@ -38,6 +38,6 @@ def watch(futures: Sequence[Future[str]]) -> asyncio.Future[None]:
 
 
 def finish(watched: asyncio.Future[None]) -> None:
-    """Have nobody wait any longer."""
+    """Wake the waiter."""
     if not watched.done():
         watched.set_result(None)

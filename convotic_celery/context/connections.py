@@ -1,7 +1,7 @@
 """The store's connections for plain code: :class:`Connections`, kept open between calls.
 
-redis-py's connections are used directly: its client and its pool look whether a connection is still
-good before each command, which takes longer than the command.
+redis-py's connections are used directly: before each command, its client and its pool check whether
+the connection is still good, which takes longer than the command.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _pack: Any = hiredis.pack_command  # its stub takes commands of one word only
 class Connections:
     """Runs commands, each on a connection that no other thread uses. Thread-safe.
 
-    There are at most as many connections as threads that called at one time.
+    There are at most as many connections as threads have called at the same time.
 
     Args:
         make_connection: Returns a ``redis`` connection that is not open yet.
@@ -36,8 +36,8 @@ class Connections:
         """Send a command and return the server's answer: text, a number, a list or None.
 
         Raises:
-            redis.exceptions.ConnectionError: The server can't be reached, or hung up. So have the
-                connections that were free, then: they are closed.
+            redis.exceptions.ConnectionError: The server can't be reached, or hung up. Then it has
+                also closed the free connections, so they are dropped.
             redis.exceptions.TimeoutError: It did not answer in time.
             redis.exceptions.ResponseError: It refused the command.
         """

@@ -56,11 +56,11 @@ _CODE = re.compile(
     r"(?:^|[\s-])(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b"
 )
 
-#: The server answers, but not to us: somebody must act.
+#: The server refuses this client: somebody must act.
 _REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)
 
-#: Five more with 0.05 to 1 s between them bridge a restart of the server. None is begun after the
-#: time that one answer may take: a server that stands still is reported after that.
+#: Five more tries, 0.05 to 1 s apart, bridge a restart of the server. None begins after the time
+#: that one answer may take, so a server that hangs is reported then.
 _RETRIES = 5
 _BACKOFF = ExponentialWithJitterBackoff(base=0.05, cap=1.0)
 

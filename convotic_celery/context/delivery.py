@@ -40,7 +40,7 @@ class Delivery:
     is_replay: bool = False
     #: ``traceparent`` and ``tracestate``, passed on to what the handler publishes.
     trace: Mapping[str, str] = field(default_factory=dict)
-    #: None for what has no deadline: a route's call, a handler that a test calls.
+    #: None if there is no deadline: for a route's call, or a handler that a test calls.
     control: RunClock | None = None
     #: What the module's lifespan yields.
     resource: object = None

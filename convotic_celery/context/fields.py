@@ -1,4 +1,4 @@
-"""What a service is given, validated and in the form that is kept. Pure: no I/O."""
+"""Validates what services are given, and puts it into the form that is stored. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def message_content(
     words = given.pop("text", None)
     if given:
         raise InvalidField(
-            f"a message has text and idempotency_key, but no {', '.join(sorted(map(str, given)))}"
+            f"a message has only text and idempotency_key, not {', '.join(sorted(map(str, given)))}"
         )
     if not isinstance(words, str) or not 1 <= len(words) <= _MAX_TEXT_CHARACTERS:
         raise InvalidField(

@@ -12,7 +12,7 @@ class Keys:
         self.prefix = prefix
         self.contacts = f"{prefix}contacts"
         self.contacts_by_external_id = f"{prefix}contacts:by-external-id"
-        #: What the keys of workflows' runs, and of the indexes of runs, begin with.
+        #: Prefixes of the keys of workflows' runs, and of the indexes of runs.
         self.workflow_runs = f"{prefix}workflow:"
         self.workflow_indexes = f"{prefix}workflows:"
         self.schedule = f"{prefix}schedule"
@@ -71,10 +71,10 @@ class Keys:
         return f"{self.prefix}storage:{module}:keys"
 
     def storage_expiries(self, module: str) -> str:
-        """Return the key of the sorted set that says which items are due when."""
+        """Return the key of the sorted set of the items that expire, by time."""
         return f"{self.prefix}storage:{module}:expiries"
 
 
 def normalize_email(email: str) -> str:
-    """Return the address as it is indexed: case does not matter."""
+    """Return the address as it is indexed, ignoring case."""
     return email.strip().lower()

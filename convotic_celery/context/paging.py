@@ -42,7 +42,7 @@ class Paging:
             raise InvalidField(f"{self.cursor!r} is not a cursor: pass a page's next_cursor")
 
     def arguments(self, item_prefix: str) -> tuple[str, str, str, str]:
-        """Return the arguments of ``LIST_PAGE``: one item more than asked shows if there are."""
+        """Return the arguments of ``LIST_PAGE``; one extra item shows whether there are more."""
         start = "+" if self.newest_first else "-"
         if self.cursor is not None:
             start = f"({self.cursor}"

@@ -1,10 +1,9 @@
 """One connection to the store for all coroutines of an event loop: :class:`Pipeline`.
 
-What coroutines ask for in one turn of the loop is written in few pieces, and answers are handed
-out in their order, so a call costs neither a connection nor a system call of its own. redis-py
-makes the connection (address, TLS, login, database) and knows the server's errors; from then on
-this class reads and writes, because redis-py's asyncio client spends 100 to 200 µs of CPU on a call
-and this 10 µs.
+Commands from one turn of the loop are written together, and answers are matched to them by their
+order, so a call costs neither a connection nor a system call of its own. redis-py makes the
+connection (address, TLS, login, database) and knows the server's errors; this class reads and
+writes, since redis-py's asyncio client spends 100 to 200 µs of CPU on a call, and this 10 µs.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ __all__ = ["Pipeline"]
 
 _pack: Any = hiredis.pack_command  # its stub takes commands of one word only
 
-#: Commands that leave together at most. In a turn of many the first are under way while the others
-#: are being asked for: else all would wait for all, and the loop for the server, twice a message.
+#: Most commands sent together. The first ones of a busy turn leave while others are still being
+#: added: otherwise all runs would wait together, and the loop for the server, twice a message.
 _MOST_COMMANDS = 16
 
 
 class Pipeline(asyncio.Protocol):
     """Runs commands in the order of the calls. Belongs to one event loop; not thread-safe.
 
-    A connection that is lost fails the calls that wait for an answer; the next call makes a new
-    one. A caller that is cancelled leaves the connection as it is: its answer is dropped.
+    When the connection is lost, the calls that wait for an answer fail; the next call makes a new
+    one. If a caller is cancelled, its answer is dropped and the connection stays.
 
     Args:
         make_connection: Returns a ``redis.asyncio`` connection that is not open yet. It decodes
@@ -139,7 +138,7 @@ class Pipeline(asyncio.Protocol):
         self._lose(RedisConnectionError(f"The store closed the connection: {exc or 'end of data'}"))
 
     def _look_for_late(self, *, again: bool = False) -> None:
-        """Give the connection up if the oldest answer is late."""
+        """Drop the connection if the oldest answer is late."""
         self._timer = None
         if not self._waiting:
             return
@@ -147,7 +146,7 @@ class Pipeline(asyncio.Protocol):
         if due > self._loop.time():
             self._timer = self._loop.call_at(due, self._look_for_late)
         elif not again:
-            # The loop may have stood still, and the answer be there to be read.
+            # The loop may have been blocked, with the answer already here to be read.
             self._timer = self._loop.call_later(0.01, lambda: self._look_for_late(again=True))
         else:
             self._abort(RedisTimeoutError(f"no answer within {self._timeout_seconds:g} s"))
@@ -159,7 +158,7 @@ class Pipeline(asyncio.Protocol):
             transport.abort()
 
     def _lose(self, error: Exception) -> None:
-        """Forget the connection, and tell those that wait for its answers why."""
+        """Forget the connection, and fail the calls that wait for its answers."""
         connection, self._connection, self._transport = self._connection, None, None
         if connection is not None:
             connection._close()  # its streams are not read any more

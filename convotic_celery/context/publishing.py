@@ -48,7 +48,7 @@ __all__ = [
     "publish_sync",
 ]
 
-#: More digits no JSON reader here takes: pydantic's, or Python's own.
+#: No JSON parser here, pydantic's or Python's own, accepts more digits.
 _MAX_DIGITS = 4300
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % _MAX_DIGITS)
 
@@ -58,7 +58,7 @@ TRACE_ATTRIBUTES = ("traceparent", "tracestate")
 
 
 class TopicPublisher(Protocol):
-    """Sends raw messages; the runtime gives one in."""
+    """Sends raw messages; the runtime provides one."""
 
     def publish(self, message: OutgoingMessage, *, sending: Sending = "batched") -> Future[str]:
         """Send and return at once; the future gives the message id once the server confirmed.
@@ -144,11 +144,13 @@ def _unpack(
 def encode_json(data: Any) -> bytes:
     """Return ``data`` as JSON; models, dates and Decimals have their pydantic form.
 
-    Raises NotSerializable, also for bytes (they have no JSON form), and for what no handler could
-    read as what it was: NaN, infinity, numbers of thousands of digits, None as a key.
+    Raises NotSerializable, also for bytes (they have no JSON form), and for values that a handler
+    could not read back: NaN, infinity, numbers of thousands of digits, None as a key.
     """
     if isinstance(data, bytes | bytearray | memoryview):
-        raise NotSerializable("data is JSON and bytes have no JSON form; decode or base64 them.")
+        raise NotSerializable(
+            "data is JSON, and bytes have none: decode them, or encode them as base64."
+        )
     try:
         raw = to_json(data)
         if b"NaN" in raw or b"Infinity" in raw or _has_long_number(raw):

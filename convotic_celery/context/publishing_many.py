@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["publish_many_async", "publish_many_sync"]
 
-#: Unconfirmed messages of one call; it bounds what is in the transport at once.
+#: Most unconfirmed messages of one call; bounds what the transport holds.
 MAX_UNCONFIRMED = 1_000
-#: Messages that are waited for together. While the server has some, the next are made ready.
+#: Messages that are waited for together. While the server has some, the next are prepared.
 _BATCH = 250
 _BATCHES_UNDER_WAY = MAX_UNCONFIRMED // _BATCH
 
@@ -36,7 +36,7 @@ def publish_many_sync(
     """Publish all and return their ids once each is confirmed; blocks.
 
     Raises:
-        PublishManyFailed: Not all are; once that is known nothing more is sent.
+        PublishManyFailed: Some are not; after the first failure nothing more is sent.
     """
     futures: Futures = []
     for awaited in _send_in_turn(publisher, messages, futures):
@@ -62,7 +62,7 @@ def _send_in_turn(
 ) -> Iterator[Futures]:
     """Send messages and add their futures; yield those that the caller has to wait for.
 
-    After a failure nothing more is sent: what is yielded last is all that is under way.
+    After a failure nothing more is sent; the last yield has all that are under way.
     """
     under_way: deque[Futures] = deque()
     for batch in _batches(messages):

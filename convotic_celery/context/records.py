@@ -55,14 +55,14 @@ def new_id() -> str:
     value = (value & ~(0xC000 << 48)) | (0x8000 << 48)  # variant
     with _last_id_lock:
         if value <= _last_id:
-            # The same millisecond, or the clock went back: go on from the last one at random.
+            # The same millisecond, or the clock went back: continue from the last one at random.
             value = _last_id + 1 + secrets.randbits(32)
         _last_id = value
     return str(uuid.UUID(int=value))
 
 
 def new_token() -> str:
-    """Return a token by which the store knows a call that is repeated after a lost answer."""
+    """Return a token by which the store recognises a call repeated after a lost answer."""
     return secrets.token_hex(8)
 
 

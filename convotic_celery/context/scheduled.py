@@ -10,8 +10,8 @@ One sorted set says what is due when, one hash is the message::
                                  failures    how often it could not be published
                                  optional    1, if it is dropped where there is no topic
 
-A publisher that takes a message moves it in the set by a lock's length. So what a killed one held
-is due again by itself, and the set alone says when to look next.
+A publisher that takes a message moves it in the set by a lock's length. So the messages of a killed
+one become due by themselves, and the set alone says when to look next.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ NEXT_DUE = Script("return redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]")
 
 @dataclass(frozen=True, slots=True)
 class Announcements:
-    """Where a service tells what it has done, by way of the schedule."""
+    """Where a service announces what it has done, through the schedule."""
 
     topic: str
     #: Set after one was kept.

@@ -1,7 +1,6 @@
 """Delayed messages as people look at them: a page of those that wait, and one with all its data.
 
-Reading takes nothing: what is listed here is published when it is due, as if it had not been
-listed.
+Reading changes nothing: a listed message is still published when it is due.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the storage is given and what it gives back, in the form that is kept. Pure: no I/O.
+"""What the storage takes and returns, in the form that is stored. Pure: no I/O.
 
 JSON is kept with sorted names and without spaces, so that equal values are equal texts; bytes are
 kept as base64, because the store's client speaks text.
@@ -27,7 +27,7 @@ __all__ = ["DEFAULT_MAX_VALUE_BYTES", "StorageItem", "StoredValue", "encode_valu
 
 #: Largest value unless CONVOTIC_STORAGE_MAX_VALUE_BYTES says another.
 DEFAULT_MAX_VALUE_BYTES = 1_000_000
-#: A page of items ends early beyond so many bytes of values, for the store answers in one piece.
+#: A page of items ends early beyond so many bytes of values, since the store answers in one piece.
 MAX_PAGE_BYTES = 8_000_000
 _MAX_KEY_BYTES = 500
 _MAX_LIMIT = 1_000

@@ -23,8 +23,8 @@ from convotic_celery.context.pipeline import Pipeline
 
 __all__ = ["Store"]
 
-#: None by redis-py: it repeats a command, for each of these the connection, and for each of those
-#: the handshake, so that a server which stands still would be waited for for many minutes.
+#: No retries by redis-py: it retries a command, in each try the connection, and in each of those
+#: the handshake, so that a call would wait many minutes for a server that hangs.
 _RETRIES = 0
 #: Connections of one process or event loop; a caller beyond them waits for one.
 _MAX_CONNECTIONS = 64
@@ -35,8 +35,8 @@ _HEALTH_CHECK_SECONDS = 30
 class Store:
     """The store of one address: a client for each event loop, and one for each process.
 
-    Thread-safe, and safe over fork and spawn: a new process makes its own connections. Pickles
-    without them. No connection is made before the first command.
+    Thread-safe, and safe across fork and spawn: a new process makes its own connections. Pickles
+    without them. The first command makes the first connection.
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``, or a blocking function that returns it. A
@@ -146,7 +146,7 @@ class Store:
             client.close()
 
     def find_again(self) -> bool:
-        """Ask for the address once more after a failure; True if there is hope (blocks).
+        """Resolve the address again after a failure; True if another try makes sense (blocks).
 
         Only if the address is a function, which may have restarted the server.
         """

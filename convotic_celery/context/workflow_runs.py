@@ -87,7 +87,7 @@ class WorkflowRun(WorkflowRunSummary):
         if step not in self.results:
             near = difflib.get_close_matches(step, self.results, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {[*self.results]}"
-            raise InvalidField(f"run {self.id} has no result of the step {step!r}; {hint}")
+            raise InvalidField(f"run {self.id} has no result of step {step!r}; {hint}")
         found = self.results[step]
         if wanted is None:
             return found

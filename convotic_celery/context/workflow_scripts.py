@@ -6,7 +6,7 @@
     convotic:workflows:NAME:STATUS       sorted set of members "ID OF THE INDEX:RUN'S ID", by age;
                                          NAME and STATUS are also empty: any
 
-A run that ended is deleted in time; its members are left, and dropped when they are met.
+A run that has ended expires; its members stay in the indexes until a script finds them there.
 """
 
 from __future__ import annotations

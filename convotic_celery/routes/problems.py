@@ -74,7 +74,7 @@ def describe_invalid_body(error: ValidationError) -> Problem:
     """
     count = error.error_count()
     if count > _MAX_COUNTED:
-        return Problem(422, f"The body is no {error.title}: {count:,} values are wrong.")
+        return Problem(422, f"The body is not a valid {error.title}: {count:,} values are wrong.")
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     if problems[0]["type"] == "json_invalid":
         reason = problems[0]["msg"].removeprefix("Invalid JSON: ")

@@ -37,15 +37,15 @@ class BatchOptions(BaseModel):
 
 
 class BatchFailed(Exception):
-    """Raised by a batch's handler: these messages have failed, all others have succeeded.
+    """Raised by a batch handler: these messages have failed, all others have succeeded.
 
     Args:
         failures: The error of each, by message or by message id. An error is what the handler would
             have raised for that message alone: ``Retry``, ``DeadLetter`` and ``Drop`` too.
 
     Raises:
-        ValueError: There is none.
-        TypeError: Not messages or ids with exceptions.
+        ValueError: ``failures`` is empty.
+        TypeError: It does not map messages, or their ids, to exceptions.
 
     """
 
@@ -60,7 +60,7 @@ class BatchFailed(Exception):
             message_id = key.id if isinstance(key, WorkerMessage) else key
             if not isinstance(message_id, str) or not isinstance(error, Exception):
                 raise TypeError(
-                    "BatchFailed takes the failed messages, or their ids, each with its exception; "
+                    "BatchFailed takes failed messages, or their ids, each with its exception, "
                     f"not {type(key).__name__} with {type(error).__name__}."
                 )
             self.failures[message_id] = error

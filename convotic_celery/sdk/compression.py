@@ -11,9 +11,9 @@ __all__ = ["decompress", "is_compressed", "looks_compressed"]
 
 #: Largest decompressed size; ten times Pub/Sub's limit, so that no message fills the memory.
 MAX_DATA_BYTES = 100_000_000
-#: A member has 20 bytes at least, and takes as long as some kilobytes of data.
+#: A member has at least 20 bytes, and takes as long as some kilobytes of data.
 MAX_MEMBERS = 10_000
-#: What is given to a member at once: what it leaves of that is copied.
+#: Passed to a member at once: what it leaves of that is copied.
 _CHUNK_BYTES = 16_384
 #: zlib's number for "with gzip's header".
 _GZIP_FORMAT = 31

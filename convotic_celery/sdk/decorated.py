@@ -5,7 +5,7 @@
     process_order.delay(order)          # in a script, Django, a plain handler, any Celery task
     await process_order.adelay(order)   # in a coroutine
 
-``ctx.pubsub.publish`` reaches every handler of a topic; these reach this one alone.
+``ctx.pubsub.publish`` reaches every handler of a topic; these reach only this one.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class DecoratedHandler(
 class DecoratedBatchHandler(
     Publishable[DataT_contra], Protocol[DataT_contra, ContextT_contra, ResultT_co]
 ):
-    """The same of a handler that takes many messages at once; ``delay`` publishes one."""
+    """The same for a batch handler; ``delay`` publishes one message."""
 
     def __call__(
         self, messages: Sequence[WorkerMessage[DataT_contra]], ctx: ContextT_contra

@@ -61,7 +61,7 @@ def read_event(
     """Return the message's event, None if it is not one, and its data as JSON text.
 
     Raises:
-        InvalidMessage: It is not one and ``mode`` is ``require``, or it violates CloudEvents.
+        InvalidMessage: It is no event and ``mode`` is ``require``, or it violates CloudEvents.
     """
     if mode == "off":
         return None, raw

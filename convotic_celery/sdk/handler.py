@@ -86,7 +86,7 @@ class HandlerDefinition:
         return PayloadType(self.payload_type)
 
     def takes_long(self, raw: bytes, attributes: Mapping[str, str]) -> bool:
-        """Say whether to decode the message is too much work for an event loop."""
+        """Whether decoding the message would take too long on an event loop."""
         is_compressed_here = self.options.accept_gzip and is_compressed(attributes)
         return len(raw) > LARGE_BYTES or is_compressed_here
 
@@ -149,8 +149,8 @@ class HandlerDefinition:
     def _check_options(self) -> None:
         if self.options.batch is not None and self.middleware and not self.is_async:
             raise ModuleError(
-                f"{self.source} is a plain def handler with batch=, and has middleware, whose "
-                "hooks run once a message, on the event loop: make the handler an async def."
+                f"{self.source} is a plain def handler with batch=, so it can't have middleware, "
+                "whose hooks run on the event loop for each message: make it an async def."
             )
         for option in ("deduplicate", "concurrency_key"):
             selector = getattr(self.options, option)

@@ -1,8 +1,7 @@
 """Numbers in JSON that no float can hold, such as 1e400: parsers make infinity of them. Pure.
 
-What is looked for here is rare, and every message is looked through: first for the shape of such a
-number, in the time of a copy; then, as that is also in a UUID, by a regular expression; at last by
-reading it all.
+Such numbers are rare, but every message is searched: first for the shape of one, as fast as a copy;
+then, since a UUID may have that shape too, with a regular expression; only then by parsing it all.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ _SHAPE = bytes(
     0x30 if char in b"0123456789" else 0x65 if char in b"eE" else 0x2E for char in range(256)
 )
 _LARGE_EXPONENT = b"0e000"
-#: With so many digits an exponent of two is large enough.
+#: With so many digits, an exponent of two digits is large enough.
 _MANY_DIGITS = b"0" * 200
 _SUSPICIOUS = re.compile(rb"[\s,:\[-]\d[\d.]*[eE]\+?0*[1-9]\d\d|\d{200}|NaN|Infinity")
-#: The interpreter's other threads get their turn between such parts.
+#: Other threads can run between parts of this size.
 _PART_BYTES, _OVERLAP_BYTES = 100_000, 1_000
 _LONGEST_SHOWN = 40
 
@@ -33,7 +32,7 @@ class _Found(Exception):
 def find_infinite(raw: bytes) -> str | None:
     """Return the first number of a JSON text that is out of range, shortened; None without one.
 
-    NaN and Infinity count too: they are not JSON. Of what is no JSON at all, None.
+    NaN and Infinity count too: they are not JSON. None also if the text is not JSON at all.
     """
     shape = raw.translate(_SHAPE, b"+")
     has_shape = (

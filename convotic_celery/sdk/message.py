@@ -93,7 +93,7 @@ def find_schema_problem(make_adapter: Callable[[], TypeAdapter[Any]]) -> str | N
         # The rest is for authors of pydantic types.
         reason = str(error).splitlines()[0].partition(". ")[0].rstrip(".")
         return (
-            f"{reason}. Use a pydantic model, a dataclass, a TypedDict, or a type built from such."
+            f"{reason}. Use a pydantic model, a dataclass, a TypedDict, or a type built from these."
         )
     return None
 
@@ -106,11 +106,13 @@ def _check(raw: bytes) -> None:
 
 def _describe(error: ValidationError, *, empty: bool) -> str:
     if error.error_count() > _MAX_DESCRIBED:
-        return _shorten(f"data is no {error.title}: {error.error_count():,} values are wrong")
+        return _shorten(
+            f"data is not a valid {error.title}: {error.error_count():,} values are wrong"
+        )
     # include_input and include_context stay out: they carry parts of the payload.
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     if empty:
-        return f"data is empty, but {error.title} needs some"
+        return f"data is empty, which is not a valid {error.title}"
     if problems[0]["type"] == "json_invalid":
         return f"data is not JSON: {_shorten(problems[0]['msg'].removeprefix('Invalid JSON: '))}"
     shown = [

@@ -83,7 +83,7 @@ class ConvoticModule:
             self._decorated.use(each)
         if inspect.isasyncgenfunction(lifespan) or inspect.iscoroutinefunction(lifespan):
             raise ModuleError(
-                f"module {name!r}: the lifespan {lifespan.__name__} is no context manager yet: put "
+                f"module {name!r}: the lifespan {lifespan.__name__} is not a context manager: put "
                 "@contextlib.asynccontextmanager above it, and yield once."
             )
         self._lifespan = lifespan
@@ -164,15 +164,16 @@ class ConvoticModule:
 
         ``@module.schedule("0 3 * * *")`` or ``@module.schedule(every=60, max_retries=3)`` above
         ``async def nightly(message, ctx)``; ``module.schedule(every=60, topic="custom.tick")``.
-        Means and raises what :meth:`Sdk.register_schedule` does. Celery's beat must run.
+        Takes and raises what :meth:`Sdk.register_schedule` does. Celery's beat must run.
         """
         if callable(cron):
-            _check_text("schedule", cron, 'cron line, as in @module.schedule("0 3 * * *")')
+            _check_text("schedule", cron, 'cron expression, as in @module.schedule("0 3 * * *")')
         own = {name: given.pop(name) for name in _OF_SCHEDULES & given.keys()}
         if topic is not None:
             if given:
                 raise ModuleError(
-                    f"module.schedule: {', '.join(given)}: only a handler has options, not a topic."
+                    f"module.schedule: a schedule with topic= has no options {', '.join(given)}: "
+                    "these are for handlers."
                 )
             self._decorated.register_schedule(cron=cron, topic=topic, **own)
             return None

@@ -1,4 +1,4 @@
-"""Wrong options, told in one line: which ones, and the rule of each. Pure."""
+"""Describes wrong options in one line: which ones, and the rule of each. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _RULES = {
     "string_type": "must be text",
 }
 
-#: A back-off that is given in its place, but is none.
+#: The value of ``backoff`` is something else.
 _NO_BACKOFF = frozenset(
     {"model_attributes_type", "model_type", "union_tag_invalid", "union_tag_not_found"}
 )

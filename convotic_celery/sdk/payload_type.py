@@ -36,7 +36,7 @@ _VALUES = frozenset({"default", "expected", "members", "metadata", "config", "se
 
 
 def check_bounds(raw: bytes) -> None:
-    """Refuse JSON that would take up the memory; what Pub/Sub carries uncompressed has few such.
+    """Refuse JSON that would fill the memory, as hardly any uncompressed message does.
 
     Raises:
         InvalidMessage: It has over a million objects and arrays, or five million values.
@@ -58,8 +58,8 @@ class PayloadType:
     def validate_json(self, raw: bytes) -> Any:
         """Return the value; raises pydantic's ValidationError.
 
-        Of large data, each collection reports its first wrong item only: to describe them all would
-        take seconds and gigabytes, 850 bytes each. And other threads run between its items.
+        In large data, each collection reports only its first wrong item: describing all of them,
+        with 850 bytes each, could take seconds and gigabytes. Other threads run between items.
         """
         if len(raw) <= LARGE_BYTES:
             return self.adapter.validate_json(raw)

@@ -169,7 +169,7 @@ class Sdk:
         attributes: Mapping[str, str] | None = None,
         options: WorkerOptions | Mapping[str, Any] | None = None,
     ) -> ScheduleDefinition:
-        """Have Celery's beat publish a message again and again: to ``topic``, or for ``handler``.
+        """Have Celery's beat publish a message periodically: to ``topic``, or for ``handler``.
 
         Args:
             cron: ``"0 3 * * *"``: minute, hour, day of month, month, day of week, in UTC.
@@ -182,10 +182,10 @@ class Sdk:
             attributes: Of each message.
             options: Of the handler.
 
-        Raises HandlerSignatureError, or ModuleError that says the rule.
+        Raises HandlerSignatureError, or a ModuleError that names the rule.
         """
         if (topic is None) == (handler is None):
-            raise ModuleError("a schedule has a topic to publish to, or a handler to run.")
+            raise ModuleError("a schedule needs either topic= or handler=.")
         name = str(name or topic or getattr(handler, "__name__", ""))
         queue = None
         if handler is not None:
@@ -256,7 +256,7 @@ class Sdk:
 def collect(
     decorated: Sdk, register: Callable[[Sdk], None] | None, lifespan: Lifespan | None
 ) -> Sdk:
-    """Return what decorators have registered, and what ``register`` does, with the lifespan."""
+    """Return what decorators and ``register`` have registered, with the lifespan."""
     sdk = Sdk(decorated._module, decorated._version)
     sdk._handlers.update(decorated._handlers)
     sdk._routes.update(decorated._routes)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["ScheduleDefinition", "define_schedule"]
 
 _RULE = (
-    'a cron line of five fields, as in "0 3 * * *" (minute, hour, day, month, weekday), or every=, '
-    "a timedelta or seconds, at least 1"
+    'a cron expression of five fields, as in "0 3 * * *" (minute, hour, day, month, weekday), or '
+    "every=, a timedelta or seconds, at least 1"
 )
 
 
@@ -73,15 +73,15 @@ def define_schedule(
     data: Any = None,
     attributes: Mapping[str, str] | None = None,
 ) -> ScheduleDefinition:
-    """Return the checked definition; raises ModuleError that says the rule."""
+    """Return the checked definition; raises a ModuleError that names the rule."""
     from celery.schedules import ParseException  # noqa: PLC0415 - as above
 
     seconds = every.total_seconds() if isinstance(every, timedelta) else every
     where = f"module {module!r}, schedule {name!r}"
     if (cron is None) == (seconds is None) or isinstance(seconds, bool):
-        raise ModuleError(f"{where}: say when: {_RULE}.")
+        raise ModuleError(f"{where}: it needs {_RULE}.")
     if seconds is not None and (not isinstance(seconds, int | float) or not seconds >= 1):
-        raise ModuleError(f"{where}: every={every!r} can't be: {_RULE}.")
+        raise ModuleError(f"{where}: every={every!r} is invalid; it needs {_RULE}.")
     given = {"schedule": f"{module}.{name}"} | dict(attributes or {})
     found = ScheduleDefinition(module, name, topic, queue, cron, seconds, data, given)
     try:
@@ -92,5 +92,5 @@ def define_schedule(
     except PublishRefused as error:
         raise ModuleError(f"{where}: {error}") from None
     except (ValueError, ParseException) as error:
-        raise ModuleError(f"{where}: {cron!r} can't be: {_RULE} ({error}).") from None
+        raise ModuleError(f"{where}: {cron!r} is invalid ({error}); it needs {_RULE}.") from None
     return found

@@ -96,7 +96,7 @@ def select_key(selector: KeySelector, message: WorkerMessage[Any]) -> str:
     if isinstance(value, bool) or not isinstance(value, _KEY_TYPES) or value == "":
         what = "nothing" if value in (None, "") else f"a {type(value).__name__}"
         raise InvalidMessage(
-            f"{describe_callable(selector)} is no key of this message: it is {what}"
+            f"{describe_callable(selector)} can't be this message's key: it is {what}"
         )
     text = str(value)
     if len(text) <= _MAX_PLAIN_CHARACTERS:

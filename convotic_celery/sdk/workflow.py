@@ -165,7 +165,7 @@ def build_workflow(
 
 
 def step_names(handler: Callable[..., Any]) -> tuple[str, ...]:
-    """Return the names of the steps that a workflow's handler does; none for other handlers."""
+    """Return the names of the steps that a workflow's handler runs; none for other handlers."""
     found: tuple[str, ...] = getattr(handler, _STEP_NAMES, ())
     return found
 

@@ -93,7 +93,7 @@ def test_an_error_in_a_save_is_shown_and_the_old_code_goes_on(
     with Dev(stage.folder, **stage.environment) as dev:
         dev.wait_for("✓ ready")
         write(source, "two", "import not_there\n" + MODULE)
-        dev.wait_for("what ran before goes on")
+        dev.wait_for("the old processes go on")
         assert "✗ modules/shop.py:1: ModuleNotFoundError: No module named 'not_there'" in dev.text
         assert "    import not_there" in dev.lines
         stage.publish_json({})

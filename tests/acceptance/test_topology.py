@@ -96,7 +96,7 @@ def test_orphans_are_listed_with_their_backlog_and_deleted_by_name(embedded_stag
     assert f"  subscription {TOPIC}.shop  2 messages, the oldest " in planned.stdout
     assert "deleted" not in applied.stdout
     assert wrong.returncode == 2
-    assert "is no orphan" in wrong.stderr
+    assert "is not an orphan" in wrong.stderr
     assert deleted.stdout.endswith(f"deleted subscription {TOPIC}.shop\n")
     after = json.loads(convotic(stage, "topology", "plan", "--json").stdout)
     assert f"{TOPIC}.shop" not in [each["name"].rsplit("/", 1)[1] for each in after["orphans"]]

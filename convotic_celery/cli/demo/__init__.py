@@ -1,4 +1,4 @@
-"""``convotic demo``: Send real orders through a real worker; check sums."""
+"""``convotic demo``: Send real orders through a real worker, and check the sums."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ __all__ = ["command"]
 
 @click.command("demo", epilog=examples("convotic demo --orders 500", "convotic demo --chaos"))
 @click.option("--orders", type=click.IntRange(min=1), help="Publish the first N orders only.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object, last.")
-@click.option("--chaos", is_flag=True, help="Kill the worker with SIGKILL four times on the way.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the figures as one JSON object at the end."
+)
+@click.option("--chaos", is_flag=True, help="Kill the worker with SIGKILL four times.")
 @click.option("--flower", is_flag=True, help="Run Flower too, and keep it until Ctrl-C.")
 @click.option(
     "--dashboard/--no-dashboard",
@@ -28,10 +30,10 @@ def command(
 
     Starts the Pub/Sub emulator, a Valkey and a worker with the sample module, in a data folder of
     its own that is removed at the end. A foreign producer (Google's client) publishes plain JSON.
-    What is shown is read back from store and dead-letter subscription. Exit code 0 only if it is
+    The figures are read back from store and dead-letter subscription. Exit code 0 only if they are
     what the orders add up to.
 
-    PUBSUB_EMULATOR_HOST, CONVOTIC_BROKER_URL and CONVOTIC_REDIS_URL are honoured.
+    Honours PUBSUB_EMULATOR_HOST, CONVOTIC_BROKER_URL and CONVOTIC_REDIS_URL.
     """
     from convotic_celery.cli.demo.run import DemoOptions, run_demo
 

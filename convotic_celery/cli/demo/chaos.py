@@ -11,7 +11,7 @@ __all__ = ["CHAOS_OPTIONS", "KILLS", "Portion", "split_into_portions"]
 
 KILLS = 4
 
-#: What a killed worker held comes back after this many seconds, not the module's own deadline.
+#: Ack deadline of the demo: a killed worker's messages are delivered again after it.
 CHAOS_OPTIONS = {"ack_deadline": 10}
 
 

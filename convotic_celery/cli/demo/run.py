@@ -73,7 +73,7 @@ def run_demo(options: DemoOptions) -> int:
         for mismatch in mismatches:
             click.echo(f"convotic: wrong: {mismatch}", err=True)
         if pages:
-            stay = " and ".join(f"{name} stays at {url}" for name, url in pages.items())
+            stay = " and ".join(f"{name} keeps running at {url}" for name, url in pages.items())
             _stay_until_interrupt(f"{stay}; Ctrl-C ends it.")
     return 1 if mismatches else 0
 

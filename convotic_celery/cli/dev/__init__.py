@@ -1,4 +1,4 @@
-"""``convotic dev``: Run everything here in one terminal, and reload it on save.
+"""``convotic dev``: Run everything in one terminal, and reload it on save.
 
 What lives where: session.py says when what runs, part.py keeps one program running and replaces it,
 nursery.py is the process that forks the others, process.py is one of those, output.py copies its
@@ -43,22 +43,22 @@ __all__ = ["command"]
 @click.option(
     "--debug",
     is_flag=True,
-    help="Stop at breakpoints: breakpoint() in this terminal, or VS Code's, which attaches. No run "
-    "is stopped at its ack deadline.",
+    help="Stop at breakpoints: at breakpoint() in this terminal, or in VS Code if it is attached. "
+    "No ack deadline applies.",
 )
 @click.option(
     "--debug-port",
     default=5678,
     show_default=True,
     type=click.IntRange(1, 65535),
-    help="Port to which VS Code attaches; needs `pip install debugpy`.",
+    help="Port for VS Code to attach to; needs `pip install debugpy`.",
 )
 @click.option(
     "--watch",
     "watched",
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A further folder whose Python files are watched. Can be repeated.",
+    help="Watch the Python files of this folder too. Repeatable.",
 )
 def command(  # noqa: PLR0917 - click gives each option by name
     host: str,
@@ -70,9 +70,9 @@ def command(  # noqa: PLR0917 - click gives each option by name
 ) -> int:
     """Run emulator, store, worker, dashboard, routes and beat for the modules here, until Ctrl-C.
 
-    A saved file is loaded into new processes, which take over once they are ready: handlers that
-    run are finished by the old ones. While a file has an error, what ran before goes on. Servers
-    that were started for this are ended with it; their data stays in the data folder.
+    When a file is saved, new processes load it and take over once they are ready; the old ones
+    finish their running handlers. While a file has an error, the old processes go on. Servers
+    started by this command are stopped with it; their data stays in the data folder.
     """
     import asyncio
     import sys

@@ -1,11 +1,11 @@
 """What runs in the processes of ``convotic dev``: a nursery, and the programs that it forks.
 
-Run as ``python -m convotic_celery.cli.dev.child FD``. It imports what the programs need and nothing
-of the user's, and then forks a process for each order. So a reload costs the import of the modules
-alone, however soon it comes after the one before. It has one thread, else it could not fork.
+Run as ``python -m convotic_celery.cli.dev.child FD``. It imports what the programs need but nothing
+of the user's, then forks a process for each order. So a reload costs only the import of the
+modules, however soon after the last one. It has one thread, because it forks.
 
 FD is a socket: an order is one JSON object a message, with file descriptors; reports are one JSON
-object a line. The nursery ends when its parent does, however that ends.
+object a line. The nursery ends when its parent does, in whatever way.
 
 ===============  ==================================================================
 order            ``program``, and the ``names`` of the file descriptors
@@ -48,7 +48,7 @@ _MAX_ORDER_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Forked:
-    """What a forked process is to do."""
+    """What a forked process should run."""
 
     program: str
     #: ``control``, and perhaps ``output`` and ``listener``.
@@ -175,7 +175,7 @@ def _load(control: Control, *, debug: bool) -> Loaded | None:
 
 
 def _quieten() -> None:
-    """Leave out what is not news on a developer's machine."""
+    """Hide warnings that don't matter on a developer's machine."""
     from celery.exceptions import SecurityWarning
 
     warnings.filterwarnings("ignore", category=SecurityWarning)  # "superuser": in a container

@@ -23,13 +23,13 @@ __all__ = ["Nursery", "NurseryDied"]
 
 
 class NurseryDied(Exception):
-    """The nursery has ended before it has forked; its lines say why."""
+    """The nursery ended before it forked; its output says why."""
 
 
 class Nursery:
     """A process that has imported what all programs need, and forks them (``child.py``).
 
-    One that has died takes what it has forked along; the next fork starts another one.
+    When it dies, what it has forked ends too; the next fork starts another nursery.
 
     Args:
         screen: Where its lines go.
@@ -80,7 +80,7 @@ class Nursery:
         self._following = asyncio.create_task(self._follow(reader, writer, lines))
 
     async def fork(self, program: str, files: Mapping[str, int]) -> tuple[int, asyncio.Future[int]]:
-        """Return the id of a process that waits for orders, and what has its exit code in the end.
+        """Return the id of a process that waits for orders, and a future of its exit code.
 
         ``files`` are file descriptors that it gets; the caller's stay open. Raises NurseryDied.
         """
@@ -98,7 +98,7 @@ class Nursery:
         return pid, self._running[pid]
 
     async def close(self) -> None:
-        """End it; what it has forked is to be ended before."""
+        """End it; end what it has forked first."""
         if self._process is not None and self._following is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NotReplaced", "Part", "describe_end"]
 
-#: How long the old process may take to say that it takes no more messages.
+#: How long the old process may take to report that it takes no more messages.
 _STOPPING_SECONDS = 1.0
 
 
@@ -81,7 +81,7 @@ class Part:
         try:
             new = await self._start(listener)
         except NurseryDied:
-            raise NotReplaced(f"no process can be started for the {self.program}", []) from None
+            raise NotReplaced(f"the {self.program}'s process can't be started", []) from None
         self._count += 1
         try:
             await new.order(number=self._count, **orders)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PROGRAMS", "Loaded", "Program", "load"]
 
-#: What a run may take while somebody looks at it: the longest there is, in seconds.
+#: Limit of a run while somebody debugs it: the longest there is, in seconds.
 _DEBUG_RUN_SECONDS = 86_400.0
 #: How often it is looked whether VS Code is attached.
 _LOOK_SECONDS = 0.3
@@ -219,7 +219,7 @@ def load(*, debug: bool) -> Loaded:
 
 
 def _without_deadlines(settings: Settings) -> Settings:
-    """Return settings with which no run is stopped while somebody looks at it.
+    """Return settings with which no run is stopped while somebody debugs it.
 
     The ack deadline itself stays: subscriptions are created with it.
     """

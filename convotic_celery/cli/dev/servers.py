@@ -1,4 +1,4 @@
-"""The embedded servers under ``convotic dev``: running while it runs, ended with it."""
+"""The embedded servers under ``convotic dev``: running while it runs, stopped with it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddedServers"]
 
-#: Less than their idle timeout: they count a look as a client.
+#: Less than their idle timeout: a status request counts as a client.
 _LOOK_SECONDS = 5.0
 
 
 class EmbeddedServers:
     """Emulator and store of the data folder, as far as the settings leave them to us.
 
-    Those that ran before are left running: another program's they may be.
+    Those that ran before are left running: they may be another program's.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -35,14 +35,14 @@ class EmbeddedServers:
 
     async def start(self) -> None:
         """Have them run; raises ConvoticError."""
-        # Who starts them without logging warns where their data is; here that is said already.
+        # Starting them otherwise warns where their data is; the first line has said that.
         logging.getLogger("convotic_celery").addHandler(logging.NullHandler())
         await asyncio.gather(self._start_emulator(), self._start_store())
 
     async def keep(self) -> None:
-        """Start one again that has ended, and have none end for want of a client; until cancelled.
+        """Restart one that has ended, and keep them from their idle timeout; until cancelled.
 
-        So they live on while no worker runs, because a module has an error.
+        So they stay while no worker runs because a module has an error.
         """
         idle = self._settings.emulator_idle_timeout
         while True:

@@ -31,7 +31,7 @@ __all__ = ["DevOptions", "Session"]
 _PORTS_TRIED = 20
 #: After a program has ended by itself; doubled each time, up to the last.
 _FIRST_DELAY_SECONDS, _LAST_DELAY_SECONDS = 1.0, 30.0
-#: A program that has run so long was well.
+#: A program that has run this long was well.
 _WELL_AFTER_SECONDS = 30.0
 
 
@@ -106,7 +106,7 @@ class Session:
 
     async def _serve(self) -> None:
         """Load the code, and load it again whenever it is saved."""
-        self._screen.say(f"{Path.cwd()}, data in {self._data_dir}; Ctrl-C ends everything")
+        self._screen.say(f"{Path.cwd()}, data in {self._data_dir}; Ctrl-C stops everything")
         self._watch.start()
         self._dashboard_listener = self._listen(self._options.dashboard_port)
         await self._nursery.start()  # it imports while the servers start
@@ -202,7 +202,7 @@ class Session:
                         f"{host}:{port} can't be listened on: {error}."
                     ) from error
         raise ConfigurationError(
-            f"The ports {first} to {first + _PORTS_TRIED - 1} of {host} are taken: pass --port."
+            f"Ports {first} to {first + _PORTS_TRIED - 1} of {host} are taken: pass --port."
         )
 
     def _restart_later(self, part: Part, code: int) -> None:
@@ -218,7 +218,7 @@ class Session:
 
     def _explain(self, error: NotReplaced) -> None:
         self._screen.fail(f"✗ {error}")
-        what = "what ran before goes on" if self._worker.runs else "nothing runs"
+        what = "the old processes go on" if self._worker.runs else "nothing runs"
         self._screen.say(f"{what}; save a file to try again", colour="yellow")
 
     def _stop(self) -> None:
@@ -226,7 +226,7 @@ class Session:
         self._signals += 1
         if self._signals == 1:
             assert self._main is not None
-            self._screen.say("ending; Ctrl-C again doesn't wait for running handlers")
+            self._screen.say("stopping; press Ctrl-C again not to wait for running handlers")
             self._main.cancel()
             return
         for part in self._parts:
@@ -240,7 +240,7 @@ class Session:
         for listener in (self._listener, self._dashboard_listener):
             if listener is not None:
                 listener.close()
-        self._screen.say("everything has ended")
+        self._screen.say("everything has stopped")
 
 
 def _url_of(listener: socket.socket | None) -> str:

@@ -1,4 +1,4 @@
-"""Sees which Python files are saved: :class:`Watch`."""
+"""Watches for saved Python files: :class:`Watch`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Watch"]
 
-#: An editor's save is several changes; reloading begins when there was none for so long.
+#: An editor's save is several changes; reloading begins once there was none for this long.
 _QUIET_MS, _LONGEST_MS = 30, 400
 
 
@@ -35,8 +35,8 @@ class Watch:
     """Notes the files that are saved in the modules' folder and where loaded code lies.
 
     Args:
-        roots: Watched with what lies in them; one that does not exist yet is, once it does.
-        here: The working directory: its own files alone, for a virtual environment may lie in it.
+        roots: Watched with their subfolders; a missing one, once it exists.
+        here: The working directory: only its own files, since it may contain a virtual environment.
     """
 
     def __init__(self, roots: Iterable[Path], here: Path) -> None:
@@ -60,7 +60,7 @@ class Watch:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def add(self, folders: Iterable[str]) -> None:
-        """Watch further folders, without what lies in their folders."""
+        """Watch further folders, without their subfolders."""
         found = {Path(folder) for folder in folders}
         new = {
             folder

@@ -23,8 +23,8 @@ __all__ = ["command"]
 def command() -> None:
     """Dead letters: messages that a handler could not process.
 
-    Look with list, groups and show. Mend with replay, edit and redirect. What is chosen by --group,
-    --handler, --error and the like may be one, a group, or all that match.
+    Look with list, groups and show; fix with replay, edit and redirect. --group, --handler, --error
+    and the like choose one dead letter, a group, or all that match.
     """
 
 

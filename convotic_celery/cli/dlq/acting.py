@@ -28,11 +28,15 @@ def _acts(function: F) -> F:
     """Add the options of all that acts on many."""
     options = (
         choose(),
-        click.option("--all", "everything", is_flag=True, help="All that are open."),
-        click.option("--archived", is_flag=True, help="Among the archived ones."),
-        click.option("--missing", is_flag=True, help="Among those whose message is missing."),
-        click.option("--limit", type=click.IntRange(1), help="At most so many, the oldest first."),
-        click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+        click.option("--all", "everything", is_flag=True, help="Choose all that are open."),
+        click.option("--archived", is_flag=True, help="Choose among the archived ones."),
+        click.option(
+            "--missing", is_flag=True, help="Choose among those whose message is missing."
+        ),
+        click.option(
+            "--limit", type=click.IntRange(1), help="At most this many, the oldest first."
+        ),
+        click.option("--dry-run", is_flag=True, help="Only print what would be done."),
         BY,
         AS_JSON,
     )
@@ -48,14 +52,14 @@ def _paces(function: F) -> F:
             "--rate",
             type=click.FloatRange(min=0, min_open=True),
             default=None,
-            help="At most so many messages a second.",
+            help="At most this many messages a second.",
         ),
         click.option(
             "--stagger",
             type=click.FloatRange(min=0, min_open=True),
             default=None,
             metavar="SECONDS",
-            help="Spread them evenly over so many seconds.",
+            help="Spread them evenly over this many seconds.",
         ),
     )
     for option in reversed(options):
@@ -71,19 +75,19 @@ def _paces(function: F) -> F:
     default=10,
     show_default=True,
     type=click.IntRange(1),
-    help="Skip what has been replayed so many times already.",
+    help="Skip those that have been replayed this many times already.",
 )
 def replay_command(max_replays: int, **given: Any) -> int:
-    """Publish dead letters again, for the handler that failed alone.
+    """Publish dead letters again, only for the handler that failed.
 
-    What matches now is taken; failures that come meanwhile are not. The message keeps its id, and
+    Includes what matches now, not what fails meanwhile. A message keeps its id, and
     its attempts begin at 1. If this is interrupted, nothing is lost: see `convotic dlq jobs`.
     """
     return _act("replay", given, max_replays=max_replays)
 
 
 @click.command("redirect")
-@click.option("--to", required=True, metavar="QUEUE", help="The handler that gets them instead.")
+@click.option("--to", required=True, metavar="QUEUE", help="The handler that gets them.")
 @_acts
 @_paces
 def redirect_command(to: str, **given: Any) -> int:
@@ -159,7 +163,7 @@ def _do(found: DeadLetters, job: Job, as_json: bool, by: str = "") -> int:
         progress.end()
         job = found.job(job.id)
         click.echo(
-            f"Interrupted: {job.done:,} of {job.total:,} are {_VERBS[job.action]}. "
+            f"Interrupted: {job.done:,} of {job.total:,} have been {_VERBS[job.action]}. "
             f"`convotic dlq resume {job.id}` does the rest, `convotic dlq cancel {job.id}` leaves "
             "it.",
             err=True,
@@ -217,7 +221,7 @@ class _Progress:
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
 @AS_JSON
 def jobs_command(limit: int, as_json: bool) -> None:
-    """Show replays, redirects and purges, and how far they are."""
+    """Show replays, redirects and purges, and their progress."""
     with dead_letters() as found:
         jobs = found.jobs(limit)
     if as_json:
@@ -243,7 +247,7 @@ def jobs_command(limit: int, as_json: bool) -> None:
 @AS_JSON
 @BY
 def resume_command(job: str, as_json: bool, by: str) -> int:
-    """Do what is left of a job whose process is gone."""
+    """Finish a job whose process is gone."""
     with dead_letters() as found:
         return _do(found, _find(found, job), as_json, by)
 
@@ -253,7 +257,7 @@ def resume_command(job: str, as_json: bool, by: str) -> int:
 @BY
 @AS_JSON
 def cancel_command(job: str, by: str, as_json: bool) -> int:
-    """End a job; what is done stays done. Exit code 1 if it is over already."""
+    """Stop a job; what it has done stays done. Exit code 1 if it has ended already."""
     with dead_letters() as found:
         _find(found, job)
         cancelled = found.cancel(job, by=by)
@@ -262,7 +266,7 @@ def cancel_command(job: str, by: str, as_json: bool) -> int:
     elif cancelled:
         click.echo(f"{job} ends before its next batch.")
     else:
-        click.echo(f"{job} is over.", err=True)
+        click.echo(f"{job} has ended already.", err=True)
     return 0 if cancelled else 1
 
 

@@ -18,8 +18,10 @@ __all__ = ["COMMANDS"]
 @click.argument("entry", metavar="ID")
 @click.option("--data", metavar="JSON", help="The new data.")
 @click.option("--file", type=click.File("rb"), help="A file with the new data; - is stdin.")
-@click.option("--original", is_flag=True, help="Undo: the next replay has the original.")
-@click.option("--force", is_flag=True, help="Also if the handler can't read it.")
+@click.option(
+    "--original", is_flag=True, help="Undo edits: the next replay publishes the original."
+)
+@click.option("--force", is_flag=True, help="Even if the handler can't read it.")
 @click.option("--dry-run", is_flag=True, help="Only show the difference.")
 @BY
 @AS_JSON
@@ -57,7 +59,7 @@ def edit_command(  # noqa: PLR0917 - click gives each option by name
 
 def _open_editor(data: bytes | None) -> bytes:
     if data is None:
-        raise click.UsageError("The store has no copy of the data: give it with --data or --file.")
+        raise click.UsageError("The store has no copy of the data: pass it with --data or --file.")
     try:
         text = json.dumps(json.loads(data), indent=2, ensure_ascii=False)
     except ValueError:
@@ -70,15 +72,15 @@ def _open_editor(data: bytes | None) -> bytes:
 
 @click.command("archive")
 @choose()
-@click.option("--all", "everything", is_flag=True, help="All that are open.")
-@click.option("--missing", is_flag=True, help="Those whose message is missing.")
+@click.option("--all", "everything", is_flag=True, help="Choose all that are open.")
+@click.option("--missing", is_flag=True, help="Choose among those whose message is missing.")
 @click.option("--dry-run", is_flag=True, help="Say how many, and do nothing.")
 @BY
 @AS_JSON
 def archive_command(
     everything: bool, missing: bool, dry_run: bool, by: str, as_json: bool, **filters: Any
 ) -> None:
-    """Put dead letters out of sight; `restore` undoes it. Their messages stay until they expire."""
+    """Hide dead letters; `restore` undoes it. Their messages stay until they expire."""
     state = "missing" if missing else "open"
     match = match_or_refuse({**filters, "state": state}, everything=everything)
     with dead_letters() as found:
@@ -88,7 +90,7 @@ def archive_command(
 
 @click.command("restore")
 @choose()
-@click.option("--all", "everything", is_flag=True, help="All that are archived.")
+@click.option("--all", "everything", is_flag=True, help="Choose all that are archived.")
 @click.option("--dry-run", is_flag=True, help="Say how many, and do nothing.")
 @BY
 @AS_JSON
@@ -116,7 +118,7 @@ def _say(count: int, done: str, dry_run: bool, as_json: bool) -> None:
 def sync_command(handler: str, as_json: bool, by: str) -> None:
     """Bring the index in line with the dead-letter subscriptions.
 
-    Takes in messages without an entry, such as those that Pub/Sub has forwarded itself,
+    Adds entries for messages that have none, such as those that Pub/Sub has forwarded itself,
     acknowledges what was replayed or purged, and marks entries whose message is missing.
     """
     with dead_letters() as found:

@@ -42,7 +42,7 @@ def _who() -> str:
 
 
 BY = click.option(
-    "--by", default=_who, show_default="user@host", help="Who does it, for the action log."
+    "--by", default=_who, show_default="user@host", help="Your name in the action log."
 )
 
 
@@ -59,7 +59,7 @@ class _Duration(click.ParamType[float]):
             return value
         found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value)
         if found is None:
-            self.fail(f"{value!r} is no duration, such as 90, 15m, 2h or 7d", param, ctx)
+            self.fail(f"{value!r} is not a duration, such as 90, 15m, 2h or 7d", param, ctx)
         return float(found[1]) * _UNITS[found[2] or "s"]
 
 
@@ -82,11 +82,16 @@ class _Pair(click.ParamType[tuple[str, str]]):
 
 _FILTERS = (
     click.argument("ids", nargs=-1, metavar="[ID]..."),
-    click.option("--handler", default="", metavar="QUEUE", help="Of this handler."),
-    click.option("--group", default="", metavar="ID", help="Of this group: `convotic dlq groups`."),
-    click.option("--reason", default="", help="With this reason, e.g. max-retries-exceeded."),
-    click.option("--error", default="", help="With this error type; its last part will do."),
-    click.option("--text", default="", help="With this in the error's text or stack."),
+    click.option("--handler", default="", metavar="QUEUE", help="Only of this handler."),
+    click.option(
+        "--group",
+        default="",
+        metavar="ID",
+        help="Only of this group; `convotic dlq groups` lists them.",
+    ),
+    click.option("--reason", default="", help="Only with this reason, e.g. max-retries-exceeded."),
+    click.option("--error", default="", help="Only with this error type; its last part is enough."),
+    click.option("--text", default="", help="Only with this text in the error's message or stack."),
     click.option(
         "--attribute",
         "-a",
@@ -94,7 +99,7 @@ _FILTERS = (
         multiple=True,
         type=_Pair(),
         metavar="NAME=VALUE",
-        help="With this attribute of the publisher's. Repeatable.",
+        help="Only with this attribute of the publisher's. Repeatable.",
     ),
     click.option(
         "--payload",
@@ -102,7 +107,7 @@ _FILTERS = (
         multiple=True,
         type=_Pair(),
         metavar="PATH=VALUE",
-        help="With this value in the payload: customer.city=Edinburgh, lines[0].sku=a-1. "
+        help="Only with this value in the payload: customer.city=Edinburgh, lines[0].sku=a-1. "
         "Repeatable.",
     ),
     click.option("--older-than", type=_Duration(), metavar="TIME", help="E.g. 15m, 2h, 7d."),

@@ -24,7 +24,9 @@ _MAX_TEXT = 60
 @click.command("list")
 @choose(states=True)
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000))
-@click.option("--cursor", default="", help="The next page, as the last one has printed it.")
+@click.option(
+    "--cursor", default="", help="Show the next page: the cursor that the last one printed."
+)
 @click.option("--no-payload", is_flag=True, help="Leave data and attributes out of the JSON.")
 @AS_JSON
 def list_command(limit: int, cursor: str, no_payload: bool, as_json: bool, **filters: Any) -> None:
@@ -45,7 +47,7 @@ def list_command(limit: int, cursor: str, no_payload: bool, as_json: bool, **fil
         click.echo(align(header, [_row(each, now) for each in page.items]))
     if page.is_sample:
         click.echo(
-            "The store is unavailable: these are some that Pub/Sub handed out, not all.", err=True
+            "The store is unavailable: these are some that Pub/Sub delivered, not all.", err=True
         )
     elif page.next_cursor:
         total = "" if page.total is None else f" of {page.total:,}"
@@ -110,7 +112,7 @@ def print_groups(groups: Sequence[Group], state: Any) -> None:
 @click.option("--no-payload", is_flag=True, help="Leave out data and attributes.")
 @AS_JSON
 def show_command(entry: str, no_payload: bool, as_json: bool) -> None:
-    """Show one dead letter: ID is its id, or its message's."""
+    """Show one dead letter, by its id or its message's."""
     with dead_letters() as found:
         dead = found.show(entry)
     shown = dead.to_json(with_payload=not no_payload)
@@ -144,7 +146,7 @@ def _pretty(text: str) -> str:
 @choose(states=True)
 @click.option("--output", "-o", type=click.File("w", encoding="utf-8"), default="-")
 def export_command(output: Any, **filters: Any) -> None:
-    """Write all that match as JSON, one a line."""
+    """Write all that match as JSON, one per line."""
     match, count = match_of(filters), 0
     with dead_letters() as found:
         for dead in found.export(match):
@@ -157,7 +159,7 @@ def export_command(output: Any, **filters: Any) -> None:
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
 @AS_JSON
 def log_command(limit: int, as_json: bool) -> None:
-    """Show who did what, the newest first."""
+    """Show who did what, newest first."""
     with dead_letters() as found:
         lines = found.log(limit)
     if as_json:

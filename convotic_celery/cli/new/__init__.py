@@ -1,4 +1,4 @@
-"""``convotic new``: Write a module, its test, and what both need to run."""
+"""``convotic new``: Create a module, its test, and what both need to run."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _PYTEST_NEEDS = "asyncio_mode = auto, pythonpath = modules"
 @click.option("--topic", help="Topic of its first handler. Default: custom.NAME.new.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(name: str, topic: str | None, as_json: bool) -> None:
-    """Write the module NAME into ./modules, a test of it, and what is missing beside them.
+    """Create the module NAME in ./modules, a test of it, and the files that a project needs.
 
-    pytest.ini, .gitignore and .vscode/launch.json are written where there are none. Nothing that
-    exists is changed. What is written runs and passes at once.
+    pytest.ini, .gitignore and .vscode/launch.json are created if they are missing. No existing file
+    is changed. The module runs and its test passes as they are.
     """
     import json
 
@@ -75,14 +75,14 @@ def _stem_of(name: str, modules: Path) -> str:
 
     stem = name.replace("-", "_")
     if keyword.iskeyword(stem):
-        reason = "is a word of Python"
+        reason = "is a keyword of Python"
     elif stem in sys.stdlib_module_names:
-        reason = "belongs to Python's own library"
+        reason = "is a module of Python's standard library"
     elif not (modules / stem).exists() and importlib.util.find_spec(stem) is not None:
         reason = "is an installed package, which the file would hide"
     else:
         return stem
-    raise click.BadParameter(f"{stem!r} {reason}: take another name.", param_hint="NAME")
+    raise click.BadParameter(f"{stem!r} {reason}: choose another name.", param_hint="NAME")
 
 
 def _fill(root: Path, modules: str, values: Mapping[str, str]) -> dict[Path, str]:
@@ -140,7 +140,7 @@ def _say_what_next(topic: str, kept: list[Path]) -> None:
         needed = ".convotic/" if path.name == ".gitignore" else _PYTEST_NEEDS
         is_other = path.name not in {".gitignore", *_PYTEST_FILES}
         if not is_other and needed.partition(" ")[0] not in path.read_text(encoding="utf-8"):
-            click.echo(f"\n{_show(path)} was kept; it needs: {needed}")
+            click.echo(f"\n{_show(path)} was not changed; it needs: {needed}")
 
 
 def _show(path: Path) -> str:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 
 class Item(BaseModel):
-    """The data of a message; what does not fit goes to the dead-letter topic."""
+    """The data of a message; data that does not fit is dead-lettered."""
 
     id: int
     name: str
@@ -23,7 +23,7 @@ module = ConvoticModule(name="$name", version="0.1.0")
 
 @module.worker("$topic", max_retries=3, ack_deadline=30, concurrency=10)
 async def process_item(message: WorkerMessage[Item], ctx: ConvoticContext) -> None:
-    """Keep the item. Safe to repeat: Pub/Sub may deliver a message twice."""
+    """Store the item. Safe to repeat: Pub/Sub may deliver a message twice."""
     item = message.data
     ctx.logger.info("Processing item", item_id=item.id)
     await ctx.storage.set(f"item:{item.id}", item)
@@ -36,7 +36,7 @@ from convotic_celery.testing import convotic_app
 from $stem import module
 
 
-async def test_an_item_is_kept() -> None:
+async def test_an_item_is_stored() -> None:
     async with convotic_app(module) as app:
         await app.publish("$topic", data={"id": 1, "name": "first"})
         await app.drain()

@@ -75,7 +75,7 @@ class AsyncSchedule:
     ) -> DueMessages:
         """Take up to ``limit`` due messages; no other publisher gets them for ``lock_seconds``.
 
-        ``token`` names the delayed publisher, which is to :meth:`settle`, :meth:`postpone` or
+        ``token`` names the delayed publisher, which must :meth:`settle`, :meth:`postpone` or
         :meth:`renew` them.
         """
         answer = await self._database.run(
@@ -98,7 +98,7 @@ class AsyncSchedule:
         *,
         lock_seconds: float = scheduled.LOCK_SECONDS,
     ) -> None:
-        """Lock for as long again what is still ours."""
+        """Extend the lock of the messages that this publisher still holds."""
         await self._database.run(
             scheduled.RENEW,
             [self._keys.schedule],

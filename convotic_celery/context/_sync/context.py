@@ -75,7 +75,7 @@ class SyncConvoticContext:
     @cached_property
     def logger(self) -> HandlerLogger:
         """A structured logger; every line names handler and message."""
-        # structlog takes a tenth of a worker's start; not all that load this log.
+        # Importing structlog takes a tenth of a worker's start, and not every importer logs.
         from convotic_celery.context.logger import build_logger  # noqa: PLC0415
 
         return build_logger(**self._delivery.log_fields())

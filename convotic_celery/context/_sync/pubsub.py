@@ -61,8 +61,8 @@ class SyncPubsub:
 
         With a ``delay`` (seconds or a timedelta, 0 to 365 days) the message is checked, kept in the
         store, and published by a running worker when it is due, at most a second late; what is
-        returned is a schedule id, for :meth:`cancel`. Whether the topic exists shows only then.
-        Raises StoreUnavailable while the store does not answer; then nothing was kept, or all.
+        returned is a schedule id, for :meth:`cancel`. Whether the topic exists is known only then.
+        Raises StoreUnavailable while the store does not answer; the message may be stored even so.
         """
         outgoing = build_message(
             topic,
@@ -80,8 +80,8 @@ class SyncPubsub:
     def cancel(self, schedule_id: str) -> bool:
         """Cancel a delayed message; True if it was still waiting, and so is never published.
 
-        False: it was published already, or may have been; it is not tried again. Raises ValueError
-        for what is no schedule id, and StoreUnavailable.
+        False: it was published already, or may have been; it is not tried again. Raises
+        StoreUnavailable, and ValueError for anything but a schedule id.
         """
         return self._schedule.cancel(schedule_id)
 
@@ -95,10 +95,10 @@ class SyncPubsub:
         """Publish many messages and return their ids, in order, once all are confirmed.
 
         Each message is a mapping: ``{"data": ..., "attributes": {...}, "ordering_key": "..."}``.
-        All are checked before the first is sent. The timeout is for each thousand of them. With a
-        ``delay`` all are kept or none (at most 10,000 of 50 MB), and their schedule ids returned.
+        All are checked before the first is sent. The timeout applies to each thousand. With a
+        ``delay`` all or none are stored (at most 10,000 of 50 MB); their schedule ids are returned.
 
-        Raises PublishRefused that names the message, and PublishManyFailed that says which are
+        Raises a PublishRefused that names the message, or a PublishManyFailed that says which are
         published and which to publish again.
         """
         outgoing = build_messages(topic, messages, trace=self._trace)

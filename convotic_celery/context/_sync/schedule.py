@@ -77,7 +77,7 @@ class SyncSchedule:
     ) -> DueMessages:
         """Take up to ``limit`` due messages; no other publisher gets them for ``lock_seconds``.
 
-        ``token`` names the delayed publisher, which is to :meth:`settle`, :meth:`postpone` or
+        ``token`` names the delayed publisher, which must :meth:`settle`, :meth:`postpone` or
         :meth:`renew` them.
         """
         answer = self._database.run(
@@ -100,7 +100,7 @@ class SyncSchedule:
         *,
         lock_seconds: float = scheduled.LOCK_SECONDS,
     ) -> None:
-        """Lock for as long again what is still ours."""
+        """Extend the lock of the messages that this publisher still holds."""
         self._database.run(
             scheduled.RENEW,
             [self._keys.schedule],

@@ -95,8 +95,8 @@ class SyncStorage:
     ) -> bool:
         """Replace the value if it is still ``expected``; True if it was.
 
-        None as ``expected`` means that the key is free. Read, change, and on False repeat both: no
-        concurrent change is lost. Otherwise like ``set``.
+        None as ``expected`` means that the key is free. Read, change, write, and on False begin
+        again: so no concurrent change is lost. Otherwise like ``set``.
         """
         mode = "absent" if expected is None else "equal"
         return self._write(key, value, ttl, mode, expected)

@@ -221,7 +221,7 @@ async def test_a_concurrency_key_has_so_many_places(
 
 async def test_a_message_without_its_key_is_invalid(keys: KeyStore) -> None:
     """It could not be distinguished from any other."""
-    with pytest.raises(InvalidMessage, match=r"data\.id is no key"):
+    with pytest.raises(InvalidMessage, match=r"data\.id can't be this"):
         await drive_async(make_guard(keys).acquire(make_message({}), make_control()), keys)
 
 

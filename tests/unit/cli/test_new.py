@@ -57,8 +57,9 @@ def test_it_changes_nothing_that_exists(folder: Path, capsys: pytest.CaptureFixt
     assert (folder / ".gitignore").read_text() == "*.log\n"
     assert not (folder / "pytest.ini").exists()
     assert "kept   pyproject.toml" in said
-    assert "pyproject.toml was kept; it needs: asyncio_mode = auto, pythonpath = modules" in said
-    assert ".gitignore was kept; it needs: .convotic/" in said
+    needed = "asyncio_mode = auto, pythonpath = modules"
+    assert f"pyproject.toml was not changed; it needs: {needed}" in said
+    assert ".gitignore was not changed; it needs: .convotic/" in said
     assert main(["new", "shop"]) == 1
     assert "modules/shop.py exists already; nothing was written" in capsys.readouterr().err
 
@@ -66,9 +67,9 @@ def test_it_changes_nothing_that_exists(folder: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("json", "belongs to Python's own library"),
+        ("json", "is a module of Python's standard library"),
         ("redis", "is an installed package"),
-        ("class", "is a word of Python"),
+        ("class", "is a keyword of Python"),
         ("my.shop", "no dots"),
         ("1shop", "a letter"),
     ],

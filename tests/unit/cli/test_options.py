@@ -127,7 +127,7 @@ def test_the_shell_completes_commands_topics_and_handlers(
         (["publish", "custom.orders", "{}\n{}"], "for one message a line: --lines"),
         (["publish", "custom.orders", "{}", "--lines"], "--lines needs @FILE"),
         (["publish", "custom.orders", "@not-there.json"], "not-there.json can't be read"),
-        (["publish", "custom.orders", "{}", "--delay", "soon"], "is no duration"),
+        (["publish", "custom.orders", "{}", "--delay", "soon"], "is not a duration"),
         (["scheduled", "cancel", "17"], "'17' is not a schedule id"),
         (["scheduled", "lst"], "Did you mean list?"),
         (["workflows", "list", "--status", "done"], "'done' is not one of"),

@@ -306,5 +306,5 @@ def test_batch_failed_checks_what_it_is_given() -> None:
     """What names nothing, or no errors, is a mistake that shows at once."""
     with pytest.raises(ValueError, match="without a failure"):
         BatchFailed({})
-    with pytest.raises(TypeError, match="each with its exception; not str with str"):
+    with pytest.raises(TypeError, match="each with its exception, not str with str"):
         BatchFailed({"m-1": "bad"})  # type: ignore[arg-type]  # the mistake

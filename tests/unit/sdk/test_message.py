@@ -70,7 +70,7 @@ def test_message_without_data_has_none() -> None:
 
 def test_message_without_data_is_no_order() -> None:
     """A model that does not admit None is never None."""
-    with pytest.raises(InvalidMessage, match="data is empty, but Order"):
+    with pytest.raises(InvalidMessage, match="data is empty, which is not a valid Order"):
         define(typed).decode_data(b"")
 
 

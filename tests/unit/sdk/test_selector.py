@@ -69,7 +69,7 @@ def test_keys(selector: Any, data: Any, key: str) -> None:
 @pytest.mark.parametrize("value", [None, "", True, 1.5, [1], {"a": 1}])
 def test_what_is_no_key_makes_the_message_invalid(value: Any) -> None:
     """1 and 1.0 would be two keys, a list none at all; the value itself is not told."""
-    with pytest.raises(InvalidMessage, match=r"data\.id is no key"):
+    with pytest.raises(InvalidMessage, match=r"data\.id can't be this"):
         select_key("data.id", make_message({"id": value}))
 
 
