@@ -60,7 +60,7 @@ def test_plan_apply_plan(embedded_stage: Stage) -> None:
     assert f"+ topic        {TOPIC}\n" in planned.stdout
     assert f"+ subscription {TOPIC}.shop\n" in planned.stdout
     assert refused.returncode == 1
-    assert "--yes applies it" in refused.stderr
+    assert "pass --yes" in refused.stderr
     assert len(json.loads(still.stdout)["changes"]) == 10
     assert applied.returncode == 0, applied.stderr
     assert f"created subscription {TOPIC}.shop\n" in applied.stdout
