@@ -180,6 +180,18 @@ def test_autoscalers_ask_for_what_is_answered() -> None:
     assert beside["args"][-1] == str(port)
 
 
+def test_crema_takes_its_file() -> None:
+    """Its parser refuses fields that it does not know, and its defaults are not those of an HPA."""
+    spec = load(AUTOSCALING / "crema.yaml")["spec"]
+
+    assert set(spec) <= {"scaledObjects", "triggerAuthentications", "pollingInterval"}
+    for each in spec["scaledObjects"]:
+        assert set(each) == {"spec"}
+        assert "pollingInterval" not in each["spec"], "there is one for all"
+        scaling = each["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+        assert scaling["scaleDown"]["selectPolicy"] == "Max", "else one instance at a time"
+
+
 def test_a_rollout_kills_no_run_that_the_grace_lets_finish() -> None:
     """Kubernetes and systemd wait a minute; on Cloud Run there are 10 s, and the file says so."""
     stop = re.findall(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.MULTILINE)
