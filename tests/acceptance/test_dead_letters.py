@@ -27,11 +27,14 @@ TOPIC = "shop.orders"
 BILLING, STOCK, MAIL = (f"{TOPIC}.desk.{name}" for name in ("billing", "stock", "mail"))
 
 MODULE = '''
-"""Three handlers of one topic that fail until they are mended."""
+"""Three handlers of one topic and an ordinary task, which fail until they are mended."""
 
 import json
 import os
 from pathlib import Path
+
+from celery import shared_task
+from celery.exceptions import Reject
 
 from convotic_celery import ConvoticModule, WorkerMessage
 
@@ -71,6 +74,14 @@ async def reserve(message, ctx) -> None:
                deduplicate="message.id")
 async def send_mail(message, ctx) -> None:
     work("mail", message)
+
+
+@shared_task(name="desk.report", acks_late=True)
+def report(number) -> None:
+    if not (RECORD.parent / "reportable").exists():
+        raise Reject("no report yet")
+    with RECORD.open("a") as file:
+        file.write(json.dumps({"what": "report", "number": number}) + "\\n")
 '''
 
 
@@ -216,7 +227,7 @@ def kill_midway(stage: Stage, app: ConvoticApp, command: list[str], done: int) -
 
 
 def test_the_verbs_on_the_command_line(stage: Stage) -> None:
-    """show, edit, archive, restore, redirect, purge, export, jobs and sync."""
+    """show, edit, archive, restore, redirect, purge, export, jobs and sync; replay of a task."""
     with stage.worker(), open_app(stage) as app:
         fail_orders(stage, app, 4)
         entry = {
@@ -263,3 +274,13 @@ def test_the_verbs_on_the_command_line(stage: Stage) -> None:
         reports = {report["handler"]: report for report in run_json(stage, "sync")}
         assert reports[STOCK]["seen"] == 2
         assert all(r["taken_in"] == r["missing"] == 0 for r in reports.values())
+
+        # An ordinary task's dead letter is indexed by its worker as well.
+        app.send_task("desk.report", [7])
+        queue = Match(handler=app.conf.task_default_queue)
+        (found,) = wait_until(lambda: app.dead_letters.list(queue).items, what="the task's entry")
+        assert (found.reason, found.error_message) == ("rejected", "task desk.report")
+        (stage.folder / "reportable").touch()
+        job = run_json(stage, "replay", "--handler", found.handler)
+        assert (job["done"], job["collected"]) == (1, 1)
+        assert wait_until(lambda: stage.read_runs("report")) == [{"what": "report", "number": 7}]
