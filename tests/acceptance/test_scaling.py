@@ -16,7 +16,7 @@ from convotic_celery.cli.demo.child import Child
 from tests.acceptance.commands import convotic
 from tests.acceptance.test_health import Port
 from tests.scale_in.trial import GRACE_SECONDS, Trial
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from tests.acceptance.stage import Stage
@@ -41,6 +41,47 @@ async def slow(message, ctx):
     with RECORD.open("a") as file:
         file.write(f"{message.data} {message.attempt} {os.getpid()}\\n")
     await asyncio.sleep(0.5)
+"""
+
+
+#: Its first run outlasts any grace, the next fits.
+LONG_MODULE = """
+import asyncio
+import json
+import os
+import time
+from pathlib import Path
+
+from convotic_celery import ConvoticModule
+
+module = ConvoticModule(name="long", version="1.0.0")
+RECORD = Path(os.environ["CONVOTIC_TEST_RECORD"])
+
+
+def record(message, what):
+    line = {"what": what, "attempt": message.attempt}
+    with RECORD.open("a") as file:
+        file.write(json.dumps(line) + "\\n")
+
+
+def begin(message):
+    ran = RECORD.with_name("ran")
+    seconds = 1.5 if ran.exists() else 120
+    ran.touch()
+    record(message, "start")
+    return seconds
+
+
+@module.worker("long.plain", ack_deadline=600)
+def plain(message, ctx):
+    time.sleep(begin(message))
+    record(message, "end")
+
+
+@module.worker("long.awaiting", ack_deadline=600)
+async def awaiting(message, ctx):
+    await asyncio.sleep(begin(message))
+    record(message, "end")
 """
 
 
@@ -141,3 +182,35 @@ def test_a_scale_in_loses_and_repeats_nothing(embedded_stage: Stage) -> None:
     assert verdict.holds, verdict.show()
     assert verdict.handed_back
     assert max(verdict.handed_back) < 60, "a lease had to end"
+
+
+@pytest.mark.parametrize(
+    ("pool", "topic"),
+    [
+        ("default", "long.plain"),
+        ("prefork", "long.plain"),
+        ("threads", "long.awaiting"),
+        ("solo", "long.awaiting"),
+    ],
+)
+def test_each_pool_hands_back_what_outlasts_its_grace(
+    embedded_stage: Stage, pool: str, topic: str
+) -> None:
+    """Before the grace is over, at once and as no attempt; a run that fits into it ends once."""
+    stage = embedded_stage
+    (stage.folder / "modules" / "long.py").write_text(LONG_MODULE)
+    stage.environment["CONVOTIC_SHUTDOWN_GRACE"] = "5"
+    arguments = ["-c", "1", "-Q", f"{topic}.long", *(["-P", pool] if pool != "default" else [])]
+
+    with stage.worker(*arguments) as worker:
+        stage.publish_json({}, topic=topic)
+        wait_until(lambda: len(stage.read_runs()) == 1)
+        worker.child.terminate()
+        assert worker.child.wait(PATIENCE) == 0
+    with stage.worker(*arguments) as worker:
+        wait_until(lambda: len(stage.read_runs()) == 2)
+        worker.child.terminate()
+        assert worker.child.wait(PATIENCE) == 0
+
+    assert [run["attempt"] for run in stage.read_runs()] == [1, 1]
+    assert len(stage.read_runs("end")) == 1

@@ -13,6 +13,7 @@ import random
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # untyped
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from convotic_celery.context.records import new_token
@@ -71,6 +72,7 @@ def attempt(
 
     Raises:
         asyncio.CancelledError: The pool stopped the run.
+        SystemExit: The pool ends this process, a child of prefork.
         WorkerShutdown, WorkerTerminate: Celery's, out of the handler.
     """
     try:
@@ -83,7 +85,9 @@ def attempt(
         yield from run_handler(execution, message, facts, deadline)
     except _WORKER_STOPS:
         raise
-    except BaseException as raised:  # noqa: BLE001 - whatever a handler raises has a meaning
+    except BaseException as raised:
+        if isinstance(raised, SystemExit) and terminate_handler_fired():
+            raise  # by the pool's signal, not by the handler: its parent settles the message
         error = raised if isinstance(raised, Exception) else _exited(raised)
         fault = find_worker_fault(raised)
     else:

@@ -93,7 +93,7 @@ async def explain_cancellation(coroutine: Coroutine[Any, Any, T]) -> T:
             if current is not None:
                 current.uncancel()
             raise SoftTimeLimitExceeded(run.soft_limit_seconds) from None
-        if run is not None and run.stop_reason is None and current is not None:
+        if run is not None and not run.is_stopped and current is not None:
             while current.uncancel():  # by its own code: it was not stopped from outside
                 pass
         if current is not None and current.cancelling():

@@ -41,6 +41,12 @@ class Run:
         self.stop_reason: StopReason | None = None
         self.soft_limit_seconds: float | None = None
 
+    @property
+    def is_stopped(self) -> bool:
+        """True if it is stopped from outside: itself, or with its whole loop."""
+        home = self.home
+        return self.stop_reason is not None or (home is not None and not home.is_running)
+
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Give the thread's turn to another for as long as this one waits for its coroutine."""

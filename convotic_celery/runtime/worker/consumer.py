@@ -125,10 +125,12 @@ class HandlerConsumer(Consumer):
             super().cancel_active_requests()
             return
         running = list(state.active_requests)
+        requests = [each for each in running if isinstance(each, HandlerRequest)]
+        for request in requests:
+            request.is_cancelled = True  # its thread may see the end of its coroutine first
         stop_process_loop()
-        for request in running:
-            if isinstance(request, HandlerRequest):
-                request.return_unrun()
+        for request in requests:
+            request.return_unrun()
         if isinstance(self.pool, ThreadPool):
             self.pool.abandon()
         elif running:

@@ -102,6 +102,8 @@ class HandlerRequest(Request):
     #: Until when the lease is kept, by the monotonic clock; unbounded before the run.
     _held_until = math.inf
     _is_terminated = False
+    #: A cold stop ends its run.
+    is_cancelled = False
     _observed: ObservedMessage | None = None
 
     # -- what Celery and the pool call -----------------------------------------------------------
@@ -374,7 +376,11 @@ class HandlerRequest(Request):
         """
         if isinstance(error, Terminated):
             return True
-        cancelled = getattr(self, "_already_cancelled", False) or bool(state.should_terminate)
+        cancelled = (
+            self.is_cancelled
+            or getattr(self, "_already_cancelled", False)
+            or bool(state.should_terminate)
+        )
         return cancelled and isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt)
 
     @property

@@ -11,8 +11,9 @@ import pytest
 from celery import Celery, current_task
 
 from convotic_celery.errors import ConvoticError
-from convotic_celery.runtime.execution.coroutine import run_coroutine
-from convotic_celery.runtime.execution.loop import process_loop
+from convotic_celery.runtime.execution.coroutine import explain_cancellation, run_coroutine
+from convotic_celery.runtime.execution.current_run import CURRENT_RUN, Run
+from convotic_celery.runtime.execution.loop import LoopThread, process_loop
 from convotic_celery.runtime.execution.task import ConvoticTask
 
 NUMBER: ContextVar[int] = ContextVar("number", default=-1)
@@ -126,3 +127,29 @@ def test_a_handler_that_ends_itself_strangely_has_failed(app: Celery[Any], kind:
     with pytest.raises(ConvoticError) as caught:
         end_itself()
     assert type(caught.value).__name__ in {"HandlerCancelled", "HandlerExited"}
+
+
+def test_what_ends_with_its_loop_has_not_failed(app: Celery[Any]) -> None:
+    """A cold stop of `threads` or `solo` cancels it: that is no error, which would be counted."""
+    task, loop, begun = plain_task(app), LoopThread("unit"), threading.Event()
+    loop.start()
+    ended: list[BaseException] = []
+
+    async def wait_for_ever() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    def work() -> None:
+        CURRENT_RUN.set(Run(loop))
+        try:
+            run_coroutine(task, explain_cancellation(wait_for_ever()))
+        except BaseException as error:  # noqa: BLE001 - the one that is looked at
+            ended.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    loop.stop()
+    thread.join()
+
+    assert [type(error) for error in ended] == [asyncio.CancelledError]
