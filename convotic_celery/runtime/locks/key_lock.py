@@ -23,6 +23,7 @@ from convotic_celery.errors import StoreUnavailable
 from convotic_celery.runtime.delivery.settlement import Deferred, KeySucceeded
 from convotic_celery.runtime.delivery.steps import Ask, Pause, Steps
 from convotic_celery.runtime.locks import scripts
+from convotic_celery.runtime.locks.outage import StoreOutage
 from convotic_celery.runtime.locks.renewer import LOCK_SECONDS, HeldLock, LockRenewer
 from convotic_celery.sdk.selector import describe_callable, select_key
 
@@ -127,6 +128,15 @@ class KeyLock:
         self._dedup_prefix = f"{keys.prefix}dedup:{definition.subscription}:"
         self._place_prefix = f"{keys.prefix}concurrency:{definition.subscription}:"
         self._duration = str(int(LOCK_SECONDS * 1000))
+        queue = definition.queue
+        self._unprotected = StoreOutage(
+            f"messages of {queue} run without protection",
+            f"%d runs of {queue} had no protection",
+        )
+        self._unfreed = StoreOutage(
+            f"keys of {queue} are freed only when their locks expire",
+            f"%d keys of {queue} were left until their locks expire",
+        )
 
     def acquire(self, message: WorkerMessage[Any], control: RunDeadline) -> Steps[HeldKeys]:
         """Take the message's keys.
@@ -145,7 +155,7 @@ class KeyLock:
             if place_key:
                 yield from self._enter(held, self._place_prefix + place_key, control)
         except StoreUnavailable as error:  # on_store_loss="run"
-            logger.warning("Message %s runs without protection: %s", message.id, error)
+            self._unprotected.miss(error)
         except BaseException:
             yield from self.release(held)
             raise
@@ -189,7 +199,9 @@ class KeyLock:
                 try:
                     yield Ask(script, (key,), (held.token,))
                 except StoreUnavailable as error:
-                    logger.warning("The key %s is freed only when its lock expires: %s", key, error)
+                    self._unfreed.miss(error)
+                else:
+                    self._unfreed.end()
 
     def _lock(self, held: HeldKeys, key: str, control: RunDeadline) -> Steps[None]:
         question = Ask(scripts.CLAIM, (key, self._fence), (held.token, self._duration))
@@ -243,10 +255,13 @@ class KeyLock:
         waiting = _Waiting(control, "the store is unavailable", seconds, self._delay)
         while True:
             try:
-                return (yield question)
+                answer = yield question
             except StoreUnavailable:
                 if not self._waits_for_store:
                     raise
+            else:
+                self._unprotected.end()
+                return answer
             yield from waiting.pause(self._run_limit)
 
     def _keep(self, held: HeldKeys, lock: HeldLock) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from convotic_celery.errors import StoreUnavailable
+from convotic_celery.runtime.locks.outage import StoreOutage
 
 if TYPE_CHECKING:
     from convotic_celery.context.database import SyncDatabase
@@ -58,6 +59,9 @@ class LockRenewer:
         #: The thread waits for a first lock. Else it looks by itself in time: to wake it up for
         #: each message would take the interpreter from the one that runs.
         self._is_idle = False
+        self._outage = StoreOutage(
+            "locks of running messages are not renewed", "%d renewals of locks failed"
+        )
 
     def keep(self, lock: HeldLock) -> None:
         """Renew ``lock`` from now on."""
@@ -106,21 +110,17 @@ class LockRenewer:
         try:
             answers = self._database.run_all(calls)
         except StoreUnavailable as error:  # retried; meanwhile no other run can take them
-            logger.warning(
-                "The locks of %d runs are not renewed, that of %s is one: %s",
-                len(locks),
-                locks[0].keys[0],
-                error,
-            )
+            self._outage.miss(error, times=len(locks))
             return
         except Exception:
             logger.exception("The locks of %d runs could not be renewed", len(locks))
             return
+        self._outage.end()
         for lock, answer in zip(locks, answers, strict=True):
             try:
                 self._take_in(lock, answer)
             except StoreUnavailable as error:
-                logger.warning("The lock of %s is not renewed: %s", lock.keys[0], error)
+                self._outage.miss(error)
             except Exception:
                 logger.exception("The lock of %s could not be renewed", lock.keys[0])
 

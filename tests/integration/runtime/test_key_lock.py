@@ -370,3 +370,48 @@ def test_a_handler_may_run_without_the_store(away: KeyStore) -> None:
     drive_sync(guard.complete(claim, control), away)
 
     assert claim.dedup_key is None
+
+
+def test_an_outage_is_said_once_and_counted(
+    server: ValkeyOnSocket, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each message without protection, each key not freed and each renewal had a line."""
+    caplog.set_level("INFO", "convotic_celery.runtime.locks.outage")
+    with run_proxy(server.url.removeprefix("unix://").split("?")[0]) as proxy:
+        store = Store(f"redis://{proxy.address}/0", timeout_seconds=0.2)
+        keys = KeyStore(store, key_prefix=f"test-{uuid.uuid4().hex[:8]}:")
+        keeper = LockRenewer(keys.synchronous, lock_seconds=0.3)
+        guard = make_guard(keys, on_store_loss="run")
+        held = [
+            drive_sync(guard.acquire(make_message({"id": number}), make_control()), keys)
+            for number in range(3)
+        ]
+        keeper.keep(make_lease(keys, claim_as(keys, "mine"), []))
+
+        proxy.refuse()
+        for claim in held:
+            drive_sync(guard.acquire(make_message(), make_control()), keys)
+            drive_sync(guard.release(claim), keys)
+        wait_until(lambda: keeper._outage._missed >= 2)
+        proxy.resume()
+        drive_sync(
+            guard.release(drive_sync(guard.acquire(make_message(), make_control()), keys)), keys
+        )
+        wait_until(lambda: "renewals" in caplog.text)
+        keeper.drop_all()
+        keys.renewer.drop_all()
+        store.close()
+
+    lines = [each.getMessage() for each in caplog.records if each.name.endswith(".outage")]
+    queue = "orders.new.shop"
+    for begun in (
+        f"messages of {queue} run without protection: ",
+        f"keys of {queue} are freed only when their locks expire: ",
+        "locks of running messages are not renewed: ",
+    ):
+        beginning = f"While the store is unavailable, {begun}"
+        assert sum(line.startswith(beginning) for line in lines) == 1, lines
+    back = "The store answers again; meanwhile "
+    assert f"{back}3 runs of {queue} had no protection" in lines
+    assert f"{back}3 keys of {queue} were left until their locks expire" in lines
+    assert len(lines) == 6
