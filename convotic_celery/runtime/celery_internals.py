@@ -23,6 +23,7 @@ __all__ = [
     "install_cold_stop",
     "install_warm_stop",
     "is_celerys_tracer",
+    "is_stopping",
     "key_by",
     "key_by_thread",
     "known_apps",
@@ -140,6 +141,17 @@ def make_request_class(base: type[Any], task: Any, pool: Any, hostname: str, eve
     )
 
     return create_request_cls(base, task, pool, hostname, eventer, app=task.app)
+
+
+def is_stopping() -> bool:
+    """Say whether this process's worker stops, warm or cold, as Celery's ``maybe_shutdown`` does.
+
+    Celery keeps an exit code for that, which may be 0; None and False mean that it goes on.
+    """
+    from celery.worker import state  # noqa: PLC0415 - see above
+
+    codes = (state.should_stop, state.should_terminate)
+    return any(code is not None and code is not False for code in codes)
 
 
 def run_ready_callbacks(hub: Any) -> None:

@@ -15,6 +15,7 @@ from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.concurrency.solo import TaskPool as SoloPool
 from celery.worker import state
 
+from convotic_celery.runtime.celery_internals import is_stopping
 from convotic_celery.runtime.delivery.counters import count_overdue
 from convotic_celery.runtime.schedule.beat import beat_ticked_at
 from convotic_celery.telemetry.health import UNREADY, Finding, Findings
@@ -67,7 +68,7 @@ class WorkerProbes:
         if now - self._looked_at > _PAUSE_SECONDS:
             self._start_afresh(now)
         self._looked_at = now
-        if not self.is_started or self._is_stopping:
+        if not self.is_started or is_stopping():
             return ()
         return tuple(
             Finding(name, detail)
@@ -174,7 +175,7 @@ class WorkerProbes:
     def find_unready(self, now: float) -> Findings:
         """Return why no work is done now."""
         found = []
-        if self._is_stopping:
+        if is_stopping():
             found.append(Finding("stopping", UNREADY["stopping"]))
         elif not self.is_started:
             found.append(Finding("starting", UNREADY["starting"]))
@@ -188,10 +189,6 @@ class WorkerProbes:
         if self._worker.delayed_publisher.store_is_unavailable:
             found.append(Finding("store-unavailable", UNREADY["store-unavailable"]))
         return tuple(found)
-
-    @property
-    def _is_stopping(self) -> bool:
-        return state.should_stop is not None or state.should_terminate is not None
 
     def _vitals(self) -> list[SessionVitals]:
         return [session.vitals() for session in self._sessions()]

@@ -15,11 +15,10 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from celery.worker import state
-
 from convotic_celery.context.database import AsyncDatabase, SyncDatabase
 from convotic_celery.context.records import new_token
 from convotic_celery.errors import StoreUnavailable
+from convotic_celery.runtime.celery_internals import is_stopping
 from convotic_celery.runtime.delivery.settlement import Deferred, KeySucceeded
 from convotic_celery.runtime.delivery.steps import Ask, Pause, Steps
 from convotic_celery.runtime.locks import scripts
@@ -287,7 +286,7 @@ class _Waiting:
 
     def pause(self, run_limit: float) -> Steps[None]:
         """Wait a little, with the lease held for a whole run from then on; raises Deferred."""
-        if _is_stopping():
+        if is_stopping():
             raise Deferred(self._reason, _STOPPING_DELAY_SECONDS)
         if self._waited >= self._patience:
             raise Deferred(self._reason, self._delay)
@@ -297,8 +296,3 @@ class _Waiting:
         if not self._control.restart(run_limit):
             # A prefork child: its parent stops it at the deadline, however long it has waited.
             self._patience = min(self._patience, run_limit / 4)
-
-
-def _is_stopping() -> bool:
-    """Say whether the worker stops; Celery keeps its exit code for that, which may be 0."""
-    return state.should_stop is not None and state.should_stop is not False

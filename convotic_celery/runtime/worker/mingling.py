@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from celery.worker import state
 from celery.worker.consumer.mingle import Mingle
 
+from convotic_celery.runtime.celery_internals import is_stopping
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -47,7 +49,7 @@ def _ask(step: Any, consumer: Any, revoked: Sequence[str]) -> None:
     try:
         answers = inspect.hello(consumer.hostname, revoked) or {}
     except Exception as error:  # noqa: BLE001 - the worker goes on without their answers
-        if state.should_stop is None and not consumer.controller.has_failed:
+        if not is_stopping() and not consumer.controller.has_failed:
             logger.warning(
                 "Other workers can't be asked for revoked tasks: %s",
                 str(error) or type(error).__name__,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from celery.worker import state
 
 from convotic_celery.errors import StoreUnavailable
+from convotic_celery.runtime.celery_internals import is_stopping
 from convotic_celery.telemetry.scaling.demand import HandlerReport
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Reporter:
 
     def _work(self) -> None:
         looks = 0
-        while state.should_stop is None and state.should_terminate is None:
+        while not is_stopping():
             time.sleep(_LOOK_SECONDS)  # noqa: TID251 - nobody waits for it
             try:
                 queues = self.look()

@@ -13,6 +13,7 @@ import pytest
 from celery import Celery, _state, concurrency, current_task
 from celery.app import trace
 from celery.concurrency import prefork
+from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.utils import threads
 from celery.worker import request as worker_request
 from celery.worker import state
@@ -48,6 +49,27 @@ def test_what_we_override_takes_the_same_arguments(name: str) -> None:
     function = getattr(symbol_by_name(path), method)
 
     assert list(inspect.signature(function).parameters) == _SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", ["should_stop", "should_terminate"])
+@pytest.mark.parametrize(
+    ("value", "stops"),
+    [(None, False), (False, False), (0, True), (True, True), (1, True), (70, True)],
+)
+def test_a_worker_stops_when_celery_would_end_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: object, *, stops: bool
+) -> None:
+    """Celery's ``maybe_shutdown`` takes None and False for "goes on", and 0 for an exit code."""
+    monkeypatch.setattr(state, "should_stop", None)
+    monkeypatch.setattr(state, "should_terminate", None)
+    monkeypatch.setattr(state, name, value)
+    try:
+        state.maybe_shutdown()
+    except (WorkerShutdown, WorkerTerminate):
+        ends = True
+    else:
+        ends = False
+    assert celery_internals.is_stopping() is ends is stops
 
 
 def test_task_stack_is_what_current_task_reads() -> None:
