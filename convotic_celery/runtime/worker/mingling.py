@@ -16,6 +16,7 @@ from celery.worker import state
 from celery.worker.consumer.mingle import Mingle
 
 from convotic_celery.runtime.celery_internals import is_stopping
+from convotic_pubsub.kombu.integrations import report_unasked_workers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,11 +51,7 @@ def _ask(step: Any, consumer: Any, revoked: Sequence[str]) -> None:
         answers = inspect.hello(consumer.hostname, revoked) or {}
     except Exception as error:  # noqa: BLE001 - the worker goes on without their answers
         if not is_stopping() and not consumer.controller.has_failed:
-            logger.warning(
-                "Other workers can't be asked for revoked tasks: %s",
-                str(error) or type(error).__name__,
-                extra={"action": "mingle_failed"},
-            )
+            report_unasked_workers(error)
         return
     answers.pop(consumer.hostname, None)
     logger.debug("%d other workers have answered", len(answers))

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
     from convotic_pubsub.client.backlog_size import BacklogSize
 
-__all__ = ["FlowerBroker", "install", "on_worker_stopping", "uninstall"]
+__all__ = [
+    "FlowerBroker",
+    "install",
+    "on_worker_stopping",
+    "report_unasked_workers",
+    "uninstall",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -89,11 +95,7 @@ def _prepare_mingle(module: Any, step: Any) -> Callable[[], None]:
         try:
             return ask(self, consumer)
         except (OperationalError, PubsubTransportError) as error:
-            logger.warning(
-                "Other workers can't be asked for revoked tasks: %s",
-                error,
-                extra={"action": "mingle_failed"},
-            )
+            report_unasked_workers(error)
             return {}
 
     step.send_hello = ask_or_log
@@ -103,6 +105,15 @@ def _prepare_mingle(module: Any, step: Any) -> Callable[[], None]:
         step.send_hello = ask
 
     return undo
+
+
+def report_unasked_workers(error: Exception) -> None:
+    """Log that a worker goes on without the other workers' answers."""
+    logger.warning(
+        "Other workers can't be asked for revoked tasks: %s",
+        str(error) or type(error).__name__,
+        extra={"action": "mingle_failed"},
+    )
 
 
 def _show_queues(views: Any, original: Any) -> Callable[[], None]:
