@@ -70,8 +70,8 @@ def create_dashboard(
 ) -> Starlette:
     """Load the modules and return the ASGI application of the dashboard.
 
-    It connects when somebody looks. There is no authentication: it answers to this machine's own
-    names and those in ``dashboard_hosts``; have a gateway in front of others.
+    It connects when the page is open. There is no authentication: it accepts requests for this
+    machine's own names and those in ``dashboard_hosts``; put a gateway in front for others.
 
     Args:
         settings: None reads them from the environment.
@@ -110,7 +110,7 @@ def create_dashboard(
 
 
 async def get_deployment(request: Request) -> Response:
-    """Answer what this is the dashboard of."""
+    """Answer which deployment this shows."""
     desk = desk_of(request)
     settings = desk.app.settings
     broker = "embedded emulator" if settings.broker_is_embedded else "Pub/Sub"
@@ -156,12 +156,12 @@ async def _answer_known_error(_request: Request, error: Exception) -> Response:
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    logger.error("The dashboard could not answer %s", request.url.path, exc_info=error)
+    logger.error("The dashboard failed to answer %s", request.url.path, exc_info=error)
     return answer({"error": f"{type(error).__name__}: see the dashboard's log."}, 500)
 
 
 async def get_badges(request: Request) -> Response:
-    """Answer the numbers that stand in the menu; what is not known is left out."""
+    """Answer the numbers in the menu, without unknown ones."""
     desk = desk_of(request)
     found: dict[str, int] = {}
     counts = await desk.figures.dead_letters.get()
@@ -170,5 +170,5 @@ async def get_badges(request: Request) -> Response:
     try:
         found["delayed"], _ = await desk.app.services.async_schedule.list(limit=1)
     except StoreUnavailable:
-        logger.debug("The menu has no numbers", exc_info=True)
+        logger.debug("The numbers of the dashboard's menu can't be read", exc_info=True)
     return answer(found)

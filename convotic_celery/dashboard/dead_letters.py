@@ -1,4 +1,4 @@
-"""Dead letters: by cause, one by one, and all that can be done with them (``app.dead_letters``)."""
+"""Dead letters: by cause, one by one, and every action on them (``app.dead_letters``)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _STATES = ("open", "archived", "replayed", "missing", "purged")
 
 
 class Wanted(BaseModel):
-    """Which dead letters are meant, as the page sends it."""
+    """Which dead letters the page means."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -156,10 +156,12 @@ async def begin_job(request: Request) -> Response:
     """Begin a replay, redirect or purge of all that matches now, and answer the job."""
     desk, action = desk_of(request), request.path_params["action"]
     if action not in {"replay", "redirect", "purge"}:
-        raise HTTPException(404, f"There is nothing like {action}.")
+        raise HTTPException(404, f"There is no action {action}.")
     wanted = await read_body(request, WantedJob)
     if (action == "redirect") != bool(wanted.target):
-        raise HTTPException(400, "A redirect names the handler to replay to, nothing else does.")
+        raise HTTPException(
+            400, "A redirect needs a handler to replay to; other actions take none."
+        )
     job = await asyncio.to_thread(
         desk.app.dead_letters.begin,
         action,
@@ -174,7 +176,7 @@ async def begin_job(request: Request) -> Response:
 
 
 async def resume_job(request: Request) -> Response:
-    """Go on with a job whose process has died."""
+    """Continue a job whose process has died."""
     desk = desk_of(request)
     job = await asyncio.to_thread(_find_job, desk, request.path_params["id"])
     _work_on(desk, job["id"], _person(request))
@@ -182,7 +184,7 @@ async def resume_job(request: Request) -> Response:
 
 
 async def cancel_job(request: Request) -> Response:
-    """End a job before its next batch."""
+    """Stop a job before its next batch."""
     desk = desk_of(request)
     cancelled = await asyncio.to_thread(
         desk.app.dead_letters.cancel, request.path_params["id"], by=_person(request)
@@ -204,7 +206,7 @@ async def get_job(request: Request) -> Response:
 
 
 async def archive(request: Request) -> Response:
-    """Put what matches out of sight."""
+    """Archive what matches."""
     desk = desk_of(request)
     match = (await read_body(request, Wanted)).to_match(desk)
     moved = await asyncio.to_thread(desk.app.dead_letters.archive, match, by=_person(request))
@@ -268,13 +270,13 @@ def _find_job(desk: Desk, job: str) -> dict[str, Any]:
 
 
 def _work_on(desk: Desk, job: str, by: str = "") -> None:
-    """Do a job in the background. If this process dies, another one can go on with it."""
+    """Do a job in the background. If this process dies, another one can continue it."""
 
     def work() -> None:
         try:
             desk.app.dead_letters.resume(job, by=by)
         except (ConvoticError, PubsubTransportError) as error:
-            logger.warning("Job %s of dead letters waits to be resumed: %s", job, error)
+            logger.warning("Job %s of dead letters stopped; it can be resumed: %s", job, error)
         except Exception:
             logger.exception("Job %s of dead letters has failed", job)
 
@@ -282,7 +284,7 @@ def _work_on(desk: Desk, job: str, by: str = "") -> None:
 
 
 def _person(request: Request) -> str:
-    """Return the person who acts: as a proxy's login says, else the one who runs the dashboard."""
+    """Return the person who acts: a proxy's login, or else the user who runs the dashboard."""
     user = request.scope.get("user")
     name = getattr(user, "display_name", "") or getpass.getuser()
     return f"{name} (dashboard)"

@@ -20,7 +20,7 @@ __all__ = ["Desk", "desk_of"]
 
 @dataclass(frozen=True)
 class Desk:
-    """One application's. Lives as long as that."""
+    """What an application's endpoints share. Lives as long as the application."""
 
     app: ConvoticApp
     figures: Figures
@@ -31,12 +31,12 @@ class Desk:
 
     @property
     def is_read_only(self) -> bool:
-        """Nothing may be changed from the page."""
+        """Whether the page can't change anything."""
         return self.app.settings.dashboard_read_only
 
     @property
     def shows_payloads(self) -> bool:
-        """Data, attributes and results may be shown."""
+        """Whether data, attributes and results may be shown."""
         return self.app.settings.dashboard_payloads
 
     def handler(self, queue: str) -> HandlerDefinition:

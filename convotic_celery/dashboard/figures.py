@@ -1,7 +1,7 @@
-"""What changes by itself: queue lengths, workers, pauses. Read when somebody looks, kept a while.
+"""What changes by itself: queue lengths, workers, pauses. Read on demand, and cached for a while.
 
 On an emulator reading costs nothing. On the service, queue lengths come from Cloud Monitoring and
-are minutes old, and a question to the workers costs a message for each of them.
+are minutes old, and asking the workers costs a message for each of them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _WAIT_SECONDS = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Known(Generic[T]):
-    """What is known of something."""
+    """A value as far as it is known."""
 
     #: None: nothing (yet).
     value: T | None = None
@@ -52,7 +52,7 @@ class Known(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Backlogs:
-    """The messages of handlers' subscriptions; a handler that is left out is not known."""
+    """The messages of handlers' subscriptions, without handlers of which it is unknown."""
 
     #: By queue.
     waiting: Mapping[str, BacklogSize]
@@ -63,8 +63,8 @@ class Backlogs:
 class Cached(Generic[T]):
     """A value that takes a while to read. Used by one event loop.
 
-    A request gets what is known, soon; what is older than ``fresh_seconds`` is read again in the
-    background, once for all who ask.
+    A request soon gets what is known; a value older than ``fresh_seconds`` is read again in the
+    background, once for all requests.
     """
 
     def __init__(self, read: Callable[[], T], fresh_seconds: Callable[[], float]) -> None:
@@ -89,7 +89,7 @@ class Cached(Generic[T]):
         return Known(self._value, time.monotonic() - self._read_at, self._problem)
 
     def expire(self) -> None:
-        """Read it again when somebody asks."""
+        """Read it again at the next request."""
         self._tried_at = float("-inf")
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class Figures:
         self._workers = Cached(self._ask_workers, lambda: self._pick(_WORKERS_SECONDS))
 
     async def workers(self) -> Known[list[Worker]]:
-        """Return the workers that answer; nothing is known where they are set not to."""
+        """Return the workers that answer; unknown where remote control is off."""
         if not self._app.settings.remote_control:
             return Known(problem="Workers don't answer: CONVOTIC_REMOTE_CONTROL is false.")
         return await self._workers.get()

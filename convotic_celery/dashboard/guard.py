@@ -32,7 +32,7 @@ _HEADERS = {
 class Guard:
     """Refuses what other sites send (``convotic_local.browser``), and every change if read-only.
 
-    What changes something must also be JSON by its Content-Type: no form of another site can be.
+    A change must also have JSON's Content-Type, which a form of another site can't send.
     """
 
     def __init__(self, app: ASGIApp, *, names: Iterable[str], read_only: bool) -> None:

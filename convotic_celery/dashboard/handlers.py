@@ -102,7 +102,7 @@ async def get_workers(request: Request) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class Changing:
-    """What changes by itself; None is what is not known."""
+    """What changes by itself; None: not known."""
 
     backlogs: Backlogs | None
     workers: list[Worker] | None
@@ -112,9 +112,9 @@ class Changing:
 
 
 def list_handlers(desk: Desk, now: Changing) -> list[dict[str, Any]]:
-    """Return a row for each handler; None is what is not known.
+    """Return a row for each handler; None: not known.
 
-    Where no worker answers, none may run, or none may have answered in time.
+    If no worker answers, none may be running, or none may have answered in time.
     """
     workers, sizes, dead = now.workers or (), now.backlogs, now.dead_letters
     outcomes = sum_outcomes(workers)
@@ -173,7 +173,7 @@ def _show_outcome(outcome: HandlerOutcome) -> dict[str, Any]:
 
 
 def _options(options: WorkerOptions) -> list[dict[str, Any]]:
-    """Return each option with its value, and whether somebody has chosen that."""
+    """Return each option with its value, and whether that differs from the default."""
     values = options.model_dump(mode="json")
     fields = WorkerOptions.model_fields
     return [

@@ -48,7 +48,7 @@ def routes() -> list[Route]:
 
 
 async def publish(request: Request) -> Response:
-    """Publish one message, and answer its id; 422 if it does not fit the handler."""
+    """Publish one message and answer its id; 422 if its data does not fit the handler."""
     desk = desk_of(request)
     wanted = await read_body(request, Publication)
     try:

@@ -36,7 +36,7 @@ async def read_body(request: Request, model: type[ModelT]) -> ModelT:
     async for part in request.stream():
         raw += part
         if len(raw) > _MAX_BODY_BYTES:
-            raise HTTPException(413, f"At most {_MAX_BODY_BYTES:,} bytes can be sent.")
+            raise HTTPException(413, f"A request may have at most {_MAX_BODY_BYTES:,} bytes.")
     try:
         return model.model_validate_json(bytes(raw) or b"{}")
     except ValidationError as error:
@@ -50,7 +50,7 @@ def read_limit(request: Request, default: int = 50) -> int:
     """Return the parameter ``limit``, 1 to 500; raises HTTPException 400."""
     raw = request.query_params.get("limit", str(default))
     if not raw.isascii() or not raw.isdigit() or not 1 <= int(raw[:9]) <= 500:  # noqa: PLR2004
-        raise HTTPException(400, "limit is a number from 1 to 500.")
+        raise HTTPException(400, "limit must be a number from 1 to 500.")
     return int(raw)
 
 

@@ -1,4 +1,4 @@
-"""What a person types to find dead letters: words, and ``name=value`` for all that can be asked."""
+"""What a person types to find dead letters: words, and conditions ``name=value``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parse_search(text: str, **given: Any) -> Match:
     ``OutOfStock`` and other words are looked for in the error's text and stack. ``error=``,
     ``reason=``, ``handler=`` and ``group=`` ask for exactly that, ``attributes.NAME=`` for an
     attribute, ``data.PATH=`` for a value in the payload, ``older=1h`` and ``newer=30m`` for an age,
-    ``id=`` for one message. ``given`` is what the page knows beside that. Raises ValueError.
+    ``id=`` for one message. ``given`` is what the page adds. Raises ValueError.
     """
     found: dict[str, Any] = {"attributes": {}, "payload": {}}
     words = []
@@ -40,7 +40,7 @@ def parse_search(text: str, **given: Any) -> Match:
 
 
 def asks_for_payload(match: Match) -> bool:
-    """Say whether the answer tells something of what messages contain."""
+    """Whether the answer reveals something of what messages contain."""
     return bool(match.attributes or match.payload)
 
 
@@ -53,7 +53,7 @@ def _take(found: dict[str, Any], name: str, value: str) -> bool:
     elif name in _AGES:
         age = _AGE.fullmatch(value)
         if age is None:
-            raise ValueError(f"{name}={value}: an age is a number and s, m, h or d, e.g. 30m.")
+            raise ValueError(f"{name}={value}: an age is a number with s, m, h or d, e.g. 30m.")
         found[_AGES[name]] = float(age[1]) * _SECONDS[age[2]]
     elif name.startswith("attributes.") and len(name) > len("attributes."):
         found["attributes"][name.removeprefix("attributes.")] = value

@@ -51,7 +51,7 @@ async def get_delayed(request: Request) -> Response:
     desk = desk_of(request)
     found = await desk.app.services.async_schedule.get(request.path_params["id"])
     if found is None:
-        raise HTTPException(404, "This message does not wait any more: published or cancelled.")
+        raise HTTPException(404, "This message no longer waits: it was published or cancelled.")
     return answer(_show_delayed(desk, found))
 
 

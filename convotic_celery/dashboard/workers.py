@@ -52,7 +52,7 @@ class Worker:
 
 
 def read_workers(app: ConvoticApp, timeout_seconds: float) -> list[Worker]:
-    """Ask all workers and wait so long for their answers. Blocks."""
+    """Ask all workers, and wait this long for their answers. Blocks."""
     inspect = app.control.inspect(timeout=timeout_seconds)
     with ThreadPoolExecutor(2, thread_name_prefix="dashboard-ask") as both:
         stats = both.submit(inspect.stats)

@@ -195,7 +195,7 @@ class Page:
     next_cursor: str = ""
     #: How many match in all; None: not counted.
     total: int | None = None
-    #: True if the store was unavailable: these are some that Pub/Sub handed out, not all.
+    #: True if the store was unavailable: these are some that Pub/Sub delivered, not all.
     is_sample: bool = False
 
 

@@ -36,7 +36,7 @@ def check_topology(
         yield Finding(
             "topology",
             "note",
-            "orphans are not known: topics and subscriptions may not be listed",
+            "orphans are not known: this account may not list topics and subscriptions",
             "give this account roles/pubsub.viewer on the project",
         )
     yield from _find_lost_dead_letters(desired, actual)
@@ -79,7 +79,9 @@ def _judge_step(step: Step, provision: Provision) -> Finding:
     if isinstance(step, Create):
         text = f"{kind} {name} does not exist"
         if provision == "create":
-            return Finding("topology", "note", f"{text}; a worker makes it when it starts", _APPLY)
+            return Finding(
+                "topology", "note", f"{text}; a worker creates it when it starts", _APPLY
+            )
         return Finding("topology", "error", text, _APPLY)
     if isinstance(step, Replace) and step.is_resumed:
         text = f"the replacement of {kind} {name} was cut short; its messages are safe"
@@ -89,7 +91,7 @@ def _judge_step(step: Step, provision: Provision) -> Finding:
 
 
 def _find_lost_dead_letters(desired: Desired, actual: Actual) -> Iterator[Finding]:
-    """Yield dead-letter topics without a subscription: what goes there is lost."""
+    """Yield dead-letter topics without a subscription: dead letters sent there are lost."""
     subscribed = {each.topic for each in actual.subscriptions.values() if not each.is_detached}
     topics = {each.dead_letter_topic for each in desired.subscriptions} - {""}
     for topic in sorted(topics & actual.topics.keys() - subscribed):
@@ -129,9 +131,9 @@ def check_retention(
     if not found:
         text = "no message is older than half its retention"
         if backlogs and not known and any(size.messages for size in backlogs.values()):
-            return [Finding("retention", "note", "the age of messages is not known here", "")]
+            return [Finding("retention", "note", "the age of messages is not known", "")]
         if not backlogs:
-            text = "how many messages there are is not known here"
+            text = "the number of messages is not known"
             remedy = "give this account roles/monitoring.viewer"
             return [Finding("retention", "note", text, remedy)]
         return [Finding("retention", "ok", text)]

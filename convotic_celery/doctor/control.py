@@ -28,9 +28,9 @@ def check_control(session: Session) -> Iterator[Finding]:
             return
         swept += left.deleted
         others += left.elsewhere
-    text = "no control subscription of this host is without its process"
+    text = "every control subscription of this host has its process"
     if swept:
         text = f"deleted what killed processes of this host have left: {', '.join(swept)}"
     if others:
-        text += f"; {others} of other hosts are let be, and expire a day after their process"
+        text += f"; {others} of other hosts stay, and expire a day after their process"
     yield Finding("control", "ok", text)

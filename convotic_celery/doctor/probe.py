@@ -1,7 +1,7 @@
-"""The proof: a message that fails is dead-lettered, and a replay runs it, by a real worker.
+"""The proof: a real worker dead-letters a message that fails, and a replay runs it.
 
 It has a topic of its own, ``convotic.doctor.TIME-TOKEN``, which is deleted afterwards; what a
-killed doctor has left is deleted by the next one after an hour.
+killed doctor has left is deleted by one that runs more than an hour later.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class _ProbeFailed(Exception):
-    """A step did not come to its end."""
+    """A step failed or took too long."""
 
 
 def check_probe(settings: Settings, actual: Actual, timeout_seconds: float) -> Iterator[Finding]:
@@ -59,7 +59,7 @@ def check_probe(settings: Settings, actual: Actual, timeout_seconds: float) -> I
             yield Finding(
                 "probe",
                 "warning",
-                f"dead-lettering and replay are not proved: {error}",
+                f"dead-lettering and replay could not be tested: {error}",
                 "run the doctor with roles/pubsub.editor on the project, or with --no-probe",
             )
         except (_ProbeFailed, ConvoticError, PubsubTransportError) as error:
@@ -67,7 +67,7 @@ def check_probe(settings: Settings, actual: Actual, timeout_seconds: float) -> I
                 "probe",
                 "error",
                 f"dead-lettering and replay do not work: {error}",
-                "the other findings say why; else CONVOTIC_LOG_LEVEL=DEBUG convotic doctor",
+                "see the other findings, or run CONVOTIC_LOG_LEVEL=DEBUG convotic doctor",
             )
         finally:
             probe.clean_up(left_probes(actual, time.time()))
@@ -102,7 +102,7 @@ class _Probe:
         self._log: IO[bytes] | None = None
 
     def run(self) -> Iterator[Finding]:
-        """Go through all steps."""
+        """Run all steps."""
         queue = self._definition.queue
         session = self._app.open_session()
         session.resources.ensure(session.spec(queue))
@@ -114,7 +114,7 @@ class _Probe:
         match = Match(handler=queue)
         dead = self._wait_for(
             lambda: next(iter(self._app.dead_letters.list(match).items), None),
-            "the message that fails did not reach the dead letters",
+            "the failing message was not dead-lettered",
         )
         dead_lettered = time.time()
         job = self._app.dead_letters.replay(match, by="convotic doctor")
@@ -165,7 +165,7 @@ class _Probe:
         return text[-_TAIL:] or "nothing"
 
     def clean_up(self, left: Iterable[str]) -> None:
-        """End the worker and delete what the probe has made, and what earlier ones have left."""
+        """End the worker, and delete what this probe has made and what earlier ones have left."""
         if self._worker is not None and self._worker.poll() is None:
             self._worker.terminate()
             try:

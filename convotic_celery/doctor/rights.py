@@ -1,4 +1,4 @@
-"""What this account lacks, and what Pub/Sub's own lacks for dead letters of the service."""
+"""Which permissions this account lacks, and Pub/Sub's own for the service's dead-lettering."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_rights(
     Args:
         admin: of the server.
         desired: what the modules need.
-        actual: what exists; there are no rights on the rest.
+        actual: what exists; nothing else has permissions.
         provision: the mode of the workers.
         member: this account, as IAM has it; for the remedy.
     """
@@ -82,7 +82,7 @@ def grant_command(resource: str, role: str, member: str) -> str:
 
 
 def check_agent(admin: Admin, desired: Desired, actual: Actual) -> Iterator[Finding]:
-    """Look whether Pub/Sub itself may forward dead letters: without that right they are lost."""
+    """Check whether Pub/Sub itself may forward dead letters: without that right they are lost."""
     topics: set[str] = set()
     found = False
     for subscription in desired.subscriptions:
@@ -117,7 +117,7 @@ def check_agent(admin: Admin, desired: Desired, actual: Actual) -> Iterator[Find
 
 
 def has_agent(bindings: Iterable[Binding], role: str) -> bool:
-    """Say whether a policy gives a project's Pub/Sub account a role, or a larger one. Pure."""
+    """Whether a policy gives a project's Pub/Sub account a role, or a larger one. Pure."""
     return any(
         each.role in {role, *_MORE}
         and not each.is_conditional

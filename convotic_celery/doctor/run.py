@@ -55,7 +55,7 @@ def examine(
                 str(error),
                 "gcloud auth application-default login, or CONVOTIC_CREDENTIALS_FILE"
                 if is_denied
-                else "start it, or set CONVOTIC_BROKER_URL and PUBSUB_EMULATOR_HOST right",
+                else "start it, or correct CONVOTIC_BROKER_URL or PUBSUB_EMULATOR_HOST",
             )
             return
         yield from _examine_broker(settings, session, probe, timeout_seconds)
@@ -115,7 +115,7 @@ def _examine_broker(
 
 
 def _guarded(name: str, remedy: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """Yield a check's findings; one that can't be made is an error of its own."""
+    """Yield a check's findings; a check that fails is a finding itself."""
     try:
         yield from check()
     except (ConvoticError, PubsubTransportError) as error:

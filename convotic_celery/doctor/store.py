@@ -1,4 +1,4 @@
-"""The store: does it answer, does it keep what it is given, and is its clock right?"""
+"""The store: does it answer, is its data safe, and is its clock right?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["check_store", "judge_clock", "judge_store"]
 
 _OLDEST: Final = (6, 2)
 _SKEW_SECONDS: Final = 1.0
-#: From where on keys that expire are the first to go, and with them locks and counts.
+#: From this share of its memory on, keys that expire are about to be evicted: locks and counts.
 _FULL: Final = 0.8
 
 
@@ -38,7 +38,7 @@ def check_store(store: Store) -> Iterator[Finding]:
             "store",
             "error",
             f"it does not answer: {error}",
-            "start it, or set CONVOTIC_REDIS_URL right",
+            "start it, or correct CONVOTIC_REDIS_URL",
         )
         return
     yield from judge_clock(float(seconds) + float(micros) / 1e6, before, after)
@@ -71,7 +71,7 @@ def judge_store(info: Mapping[str, Any]) -> Iterator[Finding]:
                 "store",
                 "error",
                 "it is a replica, which refuses writes",
-                "let CONVOTIC_REDIS_URL name the primary",
+                "set CONVOTIC_REDIS_URL to the primary",
             )
         )
     yield from problems

@@ -1,4 +1,4 @@
-"""Which versions run, and whether they are among those that are tested."""
+"""Which versions are installed, and whether they are among the tested ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from convotic_celery.doctor.finding import Finding
 
 __all__ = ["check_versions"]
 
-#: What is pinned to a tested series, because private parts of it are used.
+#: Pinned to a tested series, because private parts of it are used.
 _PINNED: Final = ("celery", "kombu", "flower")
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9_.-]+)\s*([^;\[]*)")
 
@@ -48,7 +48,7 @@ def check_versions(
 
 
 def _is_within(version: str, bounds: str) -> bool:
-    """Say whether a version is within ``>=A,<B``; other bounds are taken to hold."""
+    """Whether a version is within ``>=A,<B``; other bounds are assumed to hold."""
     number = _number(version)
     for bound in filter(None, map(str.strip, bounds.split(","))):
         if bound.startswith(">=") and number < _number(bound[2:]):

@@ -85,7 +85,7 @@ class Act(Page):
             try:
                 dead.resume(job, by=by)
             except ConvoticError as error:
-                logger.warning("Job %s stopped, and can be resumed: %s", job, error)
+                logger.warning("Job %s of dead letters stopped; it can be resumed: %s", job, error)
             except Exception:
                 logger.exception("Job %s stopped, and can be resumed", job)
 

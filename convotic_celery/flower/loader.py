@@ -40,7 +40,7 @@ _ADDITIONS: dict[str, list[tuple[str, str]]] = {
 
 
 class FlowerLoader(Loader):
-    """Loads a template of Flower's or ours. What it can't add to is left as it is.
+    """Loads a template of Flower's or ours. A page that has no room for an addition stays as it is.
 
     Args:
         root: Flower's folder of templates.
@@ -51,7 +51,7 @@ class FlowerLoader(Loader):
         missing = [name for name in _ADDITIONS if not self._add(name)[1]]
         if missing:
             logger.warning(
-                "This version of Flower has other pages (%s): they lack what we add to them",
+                "This version of Flower has different pages (%s): our additions are missing",
                 ", ".join(missing),
                 extra={"action": "flower_changed"},
             )

@@ -33,11 +33,13 @@ class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
         """The app's."""
         found: DeadLetters | None = getattr(self.capp, "dead_letters", None)
         if found is None:
-            raise web.HTTPError(404, "This Celery app has no dead letters of Convotic")
+            raise web.HTTPError(
+                404, "This Celery app is not a Convotic app, so it has no dead letters here"
+            )
         return found
 
     async def ask(self, function: Callable[[], T]) -> T:
-        """Do what blocks in a thread; what is meant for a person becomes the answer."""
+        """Run a blocking function in a thread; an error meant for a person becomes the answer."""
         try:
             return await asyncio.get_running_loop().run_in_executor(None, function)
         except DeadLetterNotFound as error:
@@ -54,7 +56,7 @@ class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
     def match(self) -> Match:
         """Return what the query or the form chooses.
 
-        What is hidden can't be searched either: that would tell it.
+        Hidden payloads can't be searched either: that would reveal them.
         """
         try:
             match = match_of(self.given())
@@ -117,11 +119,11 @@ class ShowOne(Page):
 
 
 class ShowJob(Page):
-    """A replay, redirect or purge, and how far it is."""
+    """A replay, redirect or purge, and its progress."""
 
     @web.authenticated
     async def get(self, job: str) -> None:
-        """Answer the page, which loads itself again while the job goes on."""
+        """Answer the page, which reloads itself while the job runs."""
         found = await self.ask(lambda: self.dead_letters.job(job))
         self.show("dead_letter_job.html", job=found)
 

@@ -19,7 +19,7 @@ FILTERS = ("handler", "reason", "error", "group", "text", "state")
 
 
 def may_act(handler: Any) -> str:
-    """Say why nothing can be done here; "" if it can. As Flower has it for its own buttons."""
+    """Return why nothing can be changed here, "" if it can; the rule of Flower's own buttons."""
     options = handler.application.options
     if options.read_only:
         return "Flower is in read-only mode"
@@ -30,7 +30,7 @@ def may_act(handler: Any) -> str:
 
 
 def shows_payloads(handler: Any) -> bool:
-    """Say whether data and attributes may be seen."""
+    """Whether data and attributes may be shown."""
     return bool(handler.capp.settings.show_payloads)
 
 

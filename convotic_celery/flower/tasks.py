@@ -35,7 +35,7 @@ class ShowTask(TaskView):  # type: ignore[misc]  # Flower has no types
                 503, "The store, which may know this task, is unavailable"
             ) from None
         if found is None:
-            raise web.HTTPError(404, f"Task '{task_id}' is unknown: nobody has seen it")
+            raise web.HTTPError(404, f"Task '{task_id}' is unknown to Flower and to the store")
         entry = entry_id(found.handler, found.message_id)
         self.render("handler_task.html", task_id=task_id, outcome=found, entry=entry)
 

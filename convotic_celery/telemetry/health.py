@@ -1,7 +1,7 @@
-"""Whether a worker stands still, and whether it is ready: from what its probes find.
+"""Whether a worker is stalled, and whether it is ready: from what its probes find.
 
-A *stall* is what only a restart mends; ``/livez`` names it. What is unavailable (broker, store) or
-still to come is no stall, and no reason to restart: it changes ``/readyz``.
+A *stall* is what only a restart can fix; ``/livez`` names it. An unavailable broker or store, or a
+start that is not finished, is no stall and no reason to restart: it only changes ``/readyz``.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ logger = logging.getLogger(__name__)
 #: Every stall, and what it means; a table in ``docs/health.md``.
 STALLS: Final = {
     "handlers-loop-blocked": "an async handler has blocked the event loop for more than 5 s",
-    "consumer-thread-dead": "the thread that talks to Pub/Sub has ended, or does not turn",
+    "consumer-thread-dead": "the thread that talks to Pub/Sub has ended or hangs",
     "stream-dead": "nothing pulls a queue any more",
     "stream-silent": "a stream is open and the server does not answer on it",
     "slots-overdue": "all slots of a handler are held by runs past their ack deadline",
     "leases-behind": "leases are not renewed in time",
     "pool-child-lost": "a process of the prefork pool has died and is not replaced",
-    "hub-stuck": "Celery's main loop does not turn",
+    "hub-stuck": "Celery's main loop hangs",
     "beat-not-ticking": "the beat in the worker (-B) has stopped",
     "acknowledgements-unconfirmed": "acknowledgements are sent and none is confirmed",
 }
@@ -135,7 +135,7 @@ class Monitor:
         """What was found last; costs nothing."""
         late = 0.0 if self._looked_at is None else self.clock() - self._looked_at
         if late > _LATE_SECONDS and not self._stopping.is_set():
-            finding = Finding("hub-stuck", f"the worker was looked at {late:.0f} s ago")
+            finding = Finding("hub-stuck", f"the worker's last check was {late:.0f} s ago")
             return Health((finding,), self._health.unready)
         return self._health
 
@@ -151,7 +151,7 @@ class Monitor:
             try:
                 self.look()
             except Exception:
-                logger.exception("The worker's health can't be looked at")
+                logger.exception("The worker's health can't be checked")
 
 
 def _report(before: Findings, now: Findings) -> None:
@@ -159,7 +159,7 @@ def _report(before: Findings, now: Findings) -> None:
     for each in now:
         if each.name not in known:
             logger.error(
-                "The worker stands still, %s: %s",
+                "The worker is stalled, %s: %s",
                 each.name,
                 each.detail,
                 extra={"action": "stalled", "stall": each.name},

@@ -1,4 +1,4 @@
-"""Topology: what the modules need in Pub/Sub, what there is, and how the one becomes the other.
+"""Topology: what the modules need in Pub/Sub, what exists, and how to get from one to the other.
 
 ``desired`` (pure) makes the wanted topics, subscriptions and bindings of the handlers; ``actual``
 reads what exists; ``plan`` (pure) compares the two; ``apply`` and ``replacement`` carry it out;

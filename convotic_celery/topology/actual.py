@@ -19,7 +19,7 @@ def read_actual(session: Session, desired: Desired) -> Actual:
     """Read what exists. Blocks.
 
     Raises:
-        AccessDenied: not even the wanted resources may be looked at (``roles/pubsub.viewer``).
+        AccessDenied: not even the wanted resources may be read (``roles/pubsub.viewer``).
         BrokerUnavailable: the server does not answer.
     """
     admin = session.admin

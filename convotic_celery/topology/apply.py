@@ -26,7 +26,7 @@ def apply_steps(admin: Admin, steps: Iterable[Step], say: Callable[[str], None])
 
     Raises:
         AccessDenied: a permission is missing; what was done before stays.
-        ReplacementFailed, PubsubTransportError: as the text says; applying again goes on.
+        ReplacementFailed, PubsubTransportError: see the text; applying again continues.
     """
     for step in steps:
         match step:

@@ -65,7 +65,7 @@ def make_desired(options: TransportOptions, *, project_number: str = "") -> Desi
 
 
 def _control_topics(options: TransportOptions) -> list[TopicSettings]:
-    """Return the topics of remote control and events; each process subscribes by itself."""
+    """Return the topics of remote control and events; each process makes its own subscription."""
     return [
         TopicSettings(
             name=topic_path(options.project, control_topic(topic, options.prefix)),

@@ -32,7 +32,7 @@ __all__ = [
     "make_plan",
 ]
 
-#: The label of what was made for a handler. What others made is none of our business.
+#: The label of what was made for a handler. Other resources are left alone.
 _OUR_LABEL: Final = ("convotic", "handler")
 
 
@@ -80,7 +80,7 @@ class Orphan:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A difference that nothing here can mend; ``remedy`` says what can."""
+    """A difference that a plan can't remove; ``remedy`` says what can."""
 
     name: str
     text: str
@@ -89,7 +89,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done, in this order; and what is for people to decide."""
+    """What to do, in this order, and what people must decide."""
 
     steps: tuple[Step, ...]
     orphans: tuple[Orphan, ...] = ()
@@ -145,7 +145,7 @@ def _find_problem(wanted: SubscriptionSettings, existing: SubscriptionSettings) 
         )
     if existing.is_detached:
         return Problem(
-            name, "it is detached from its topic: nothing arrives", "delete it and apply again"
+            name, "it is detached from its topic, so nothing arrives", "delete it and apply again"
         )
     if existing.push_endpoint:
         return Problem(
@@ -170,7 +170,7 @@ def _binding_steps(
 
 
 def find_orphans(desired: Desired, actual: Actual) -> Iterable[Orphan]:
-    """Yield what was made for a handler, and is wanted by none; subscriptions first."""
+    """Yield what was made for a handler, but no loaded module needs; subscriptions first."""
     wanted = {each.name for each in desired.topics}
     wanted |= {each.name for each in desired.subscriptions}
     wanted |= {replacement_of(each.name) for each in desired.subscriptions}

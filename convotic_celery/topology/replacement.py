@@ -1,4 +1,4 @@
-"""Replacing a subscription whose filter or ordering is to change, which Pub/Sub can't do in place.
+"""Replacing a subscription to change its filter or ordering, which Pub/Sub can't do in place.
 
 No message is lost, none gets another id, and the name stays, so that workers need no change::
 
@@ -13,11 +13,11 @@ No message is lost, none gets another id, and the name stays, so that workers ne
     9  delete the snapshot and the second subscription
 
 Before step 5 an error leaves everything as it was. After it, snapshot and second subscription both
-have all messages, and the next ``apply`` goes on where this one ended. What was acknowledged
-between steps 3 and 5 is delivered again, with its id: a handler with ``deduplicate=`` skips it.
+have all messages, and the next ``apply`` continues where this one ended. Messages acknowledged
+between steps 3 and 5 are delivered again, with their ids; ``deduplicate=`` skips them.
 
-The second subscription is the lock as well: the process that creates it does the work, others wait
-for it to go.
+The second subscription is also the lock: the process that creates it does the work, others wait
+until it is deleted.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ REPLACEMENT_STEPS: Final = (
     "delete the snapshot and {second}",
 )
 
-#: A replacement takes seconds. An older one was cut short, and any process may go on with it.
+#: A replacement takes seconds. An older one was cut short, and any process may continue it.
 _STALE_SECONDS: Final = 60.0
 _POLL_SECONDS: Final = 0.5
 #: How often a subscription is deleted again that an old worker has made with its own settings.
@@ -72,13 +72,13 @@ def replace_subscription(
     stale_seconds: float = _STALE_SECONDS,
     now: Callable[[], float] = time.time,
 ) -> bool:
-    """Replace a subscription, or go on with a replacement that was cut short; see above.
+    """Replace a subscription, or continue a replacement that was cut short; see above.
 
-    Safe when several processes do it at once. Blocks, for as long as another one works on it.
+    Safe when several processes do it at once. Blocks while another one works on it.
 
     Args:
         admin: of the server.
-        wanted: as the subscription is to be.
+        wanted: what the subscription should become.
         say: called with each step before it is done.
         stale_seconds: after how long another's replacement counts as cut short.
         now: seconds since 1970.
@@ -88,7 +88,7 @@ def replace_subscription(
 
     Raises:
         ReplacementFailed: what exists is not what it was, and nothing more was changed.
-        PubsubTransportError: a call failed; the next ``apply`` goes on.
+        PubsubTransportError: a call failed; the next ``apply`` continues.
     """
     work = _Replacement(admin, wanted, say, now)
     if work.begin():
@@ -126,20 +126,20 @@ class _Replacement:
         )
 
     def wait_for_other(self, stale_seconds: float) -> bool:
-        """Wait until another process is done; True: it was cut short, so go on with its work."""
-        self._say("another process is at it: wait")
+        """Wait until another process is done; True: it was cut short, so continue its work."""
+        self._say("another process is replacing it: wait")
         while True:
             second = self._admin.get_subscription(self._second)
             if second is None:
                 return False
             began = second.labels.get(MIGRATION_LABEL, "")
             if not began.isdecimal() or self._now() - int(began) > stale_seconds:
-                self._say("it was cut short: go on with it")
+                self._say("it was cut short: continue it")
                 return True
             Event().wait(_POLL_SECONDS)
 
     def rehearse(self, *, is_new: bool) -> None:
-        """Secure policy and messages, and show that they can be put back."""
+        """Secure policy and messages, and prove that they can be restored."""
         if self._find_old() is None:
             return  # it was deleted, or is made again already: all that was done before
         self._say("copy the IAM policy")
@@ -190,7 +190,7 @@ class _Replacement:
         self._put_back()
 
     def _check_secured(self) -> None:
-        """Make sure of the last moment before messages are deleted."""
+        """Check for the last time that the messages are safe before they are deleted."""
         if (
             self._admin.get_snapshot_labels(self._snapshot) is None
             or self._admin.get_subscription(self._second) is None
@@ -217,7 +217,7 @@ class _Replacement:
         self._admin.set_labels(existing, labels)
 
     def clean_up(self) -> None:
-        """Delete what secured the messages; last what marks the replacement as not done."""
+        """Delete what secured the messages, the mark of an unfinished replacement last."""
         self._say(f"delete the snapshot and {_short(self._second)}")
         self._admin.delete_snapshot(self._snapshot)
         self._admin.delete_subscription(self._second)

@@ -72,7 +72,10 @@ def worker_rights(
 def _publishing(desired: Desired, dead_letters: set[str]) -> Iterator[Right]:
     for topic in desired.topics:
         if topic.name in dead_letters:
-            why, is_vital = "for dead letters: without it what fails is tried again and again", True
+            why, is_vital = (
+                "for dead letters: without it, failed messages are retried forever",
+                True,
+            )
         elif _is_control(topic.name, desired.prefix):
             why, is_vital = "for remote control and events", False
         else:

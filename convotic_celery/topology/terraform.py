@@ -44,7 +44,7 @@ variable "project" {
 }
 
 variable "worker_service_account" {
-  description = "E-mail address of the workers' service account; null: it has its rights already."
+  description = "E-mail address of the workers' service account; null if it already has its roles."
   type        = string
   default     = null
 }
@@ -144,7 +144,7 @@ def _subscription_block(subscription: SubscriptionSettings, desired: Desired) ->
 
 
 def _subscription_bindings(subscription: SubscriptionSettings, desired: Desired) -> Iterator[str]:
-    """Yield who may pull from a subscription; bound again where Terraform makes it again."""
+    """Yield who may pull from a subscription; bound again if Terraform replaces it."""
     name = _identifier(subscription.name)
     common = {
         "project": _project(subscription.name, desired),
@@ -241,5 +241,5 @@ def _bool(value: bool) -> str:
 
 
 def _quote(text: str) -> str:
-    """Return a text as HCL's quoted string: JSON's escapes, and templates are no templates."""
+    """Return a text as HCL's quoted string: with JSON's escapes, and templates escaped."""
     return json.dumps(text, ensure_ascii=False).replace("${", "$${").replace("%{", "%%{")

@@ -1,4 +1,4 @@
-"""How a plan reads: for people, and as JSON. Pure."""
+"""Formats a plan: for people, and as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def format_plan(plan: Plan, backlogs: Mapping[str, BacklogSize], project: str) -
 
     Args:
         plan: what is to be done.
-        project: whose resources are named in short.
+        project: whose resources get short names.
         backlogs: how many messages orphans have, where that is known.
     """
     lines = [line for step in plan.steps for line in _step_lines(step)]
@@ -43,7 +43,7 @@ def format_plan(plan: Plan, backlogs: Mapping[str, BacklogSize], project: str) -
 
 
 def shorten_names(text: str, project: str) -> str:
-    """Return a text with the resources of a project in short."""
+    """Return a text with short names of the project's resources."""
     return re.sub(rf"\bprojects/{re.escape(project)}/(topics|subscriptions|snapshots)/", "", text)
 
 
@@ -61,16 +61,16 @@ def _step_lines(step: Step) -> Iterator[str]:
             yield f"± subscription {wanted.name}"
             yield from _differences(differences)
             yield (
-                "    Its replacement was cut short, or is under way; this goes on with it:"
+                "    Its replacement was cut short, or is under way; this continues it:"
                 if is_resumed
-                else "    Pub/Sub can't change that in place. It is replaced; no message is lost:"
+                else "    Pub/Sub can't change this in place. It is replaced; no message is lost:"
             )
             names = {"name": _short(wanted.name), "second": _short(replacement_of(wanted.name))}
             yield from (
                 f"      {number}. {text.format(**names)}"
                 for number, text in enumerate(REPLACEMENT_STEPS, 1)
             )
-            yield "    What is acknowledged between 3 and 5 is delivered again, with the same id:"
+            yield "    Messages acknowledged between 3 and 5 are delivered again, with the same id:"
             yield "    for a handler without deduplicate=, `convotic pause` it first."
         case AddBinding(binding):
             yield f"+ binding      {binding.role} on {binding.resource}"
@@ -86,7 +86,7 @@ def _short(path: str) -> str:
 
 
 def _settings(wanted: SubscriptionSettings) -> Iterator[str]:
-    """Yield what a new subscription will be, in words."""
+    """Describe a new subscription."""
     kept = format_age(wanted.message_retention_seconds)
     deadline = f"ack deadline {wanted.ack_deadline_seconds} s"
     yield f"of {_short(wanted.topic)}, {deadline}, keeps messages {kept}"

@@ -61,7 +61,7 @@ class Desired:
 
 @dataclass(frozen=True, slots=True)
 class Actual:
-    """What there is."""
+    """What exists."""
 
     topics: Mapping[str, TopicSettings]
     subscriptions: Mapping[str, SubscriptionSettings]

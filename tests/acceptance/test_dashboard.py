@@ -133,7 +133,7 @@ def test_a_failure_is_seen_mended_and_replayed(stage: Stage, browser: webdriver.
         field = person.find("textarea")
         field.send_keys(Keys.CONTROL, "a")
         field.send_keys('{"id": 2}')
-        person.find("button", "Keep for the next replay").click()
+        person.find("button", "Save for the next replay").click()
         person.see("Edited data")
         person.find("button", "Replay it").click()
         person.find("button", "Replay it?").click()

@@ -213,6 +213,6 @@ def use_dashboard(stage: Stage, person: Person, desk: Desk) -> None:
     wait_until(lambda: desk.app.dead_letters.jobs()[0].state == "cancelled")
     desk.abandon(5)
     person.go("dead-letters")
-    press(person, "button", "Go on")
+    press(person, "button", "Resume")
     desk.wait_for("replayed", 5)
     assert person.read_errors() == []

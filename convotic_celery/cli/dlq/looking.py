@@ -40,7 +40,7 @@ def list_command(limit: int, cursor: str, no_payload: bool, as_json: bool, **fil
         click.echo(json.dumps({**head, "items": items}, indent=2, ensure_ascii=False))
         return
     if not page.items:
-        click.echo(f"No dead letters are {match.state} and match.", err=True)
+        click.echo(f"No {match.state} dead letters match.", err=True)
     else:
         now = datetime.now(UTC)
         header = ("id", "age", "handler", "reason", "error", "again", "message")
@@ -84,7 +84,7 @@ def groups_command(as_json: bool, **filters: Any) -> None:
     elif groups:
         print_groups(groups, match.state)
     else:
-        click.echo(f"No dead letters are {match.state} and match.", err=True)
+        click.echo(f"No {match.state} dead letters match.", err=True)
 
 
 def print_groups(groups: Sequence[Group], state: Any) -> None:
@@ -131,7 +131,7 @@ def show_command(entry: str, no_payload: bool, as_json: bool) -> None:
         click.echo(f"{'history':<18}{what} by {item.by}")
     for name in ("data", "edited"):
         if shown.get(name) is not None:
-            cut = " (its beginning)" if name == "data" and dead.payload == "preview" else ""
+            cut = " (the beginning)" if name == "data" and dead.payload == "preview" else ""
             click.echo(f"\n{name}{cut}:\n{_pretty(shown[name])}")
 
 

@@ -120,8 +120,8 @@ function render() {
 }
 
 function body(data) {
-  if (!current.view) return empty("There is no such page", "Take one from the menu.");
-  if (current.error?.status === 404) return empty("Not here", current.error.message);
+  if (!current.view) return empty("There is no such page", "Choose one from the menu.");
+  if (current.error?.status === 404) return empty("Not found", current.error.message);
   const parts = [];
   if (current.error) parts.push(note("bad", current.error.message));
   if (data !== undefined) parts.push(current.view.render(data, current, context));
@@ -162,7 +162,7 @@ function sidebar() {
       h("button", {
         type: "button", class: `live ${state.problem ? "bad" : state.isPaused ? "paused" : ""}`,
         "aria-pressed": String(!state.isPaused),
-        title: state.isPaused ? "Refresh again" : "Stop refreshing",
+        title: state.isPaused ? "Resume refreshing" : "Stop refreshing",
         onclick: () => {
           state.isPaused = !state.isPaused;
           render();

@@ -1,8 +1,8 @@
 """What ``convotic scaling`` answers: to Prometheus, to KEDA and CREMA, to people.
 
-KEDA's Prometheus scaler, which CREMA runs too, asks ``/api/v1/query`` of a Prometheus. That path is
-answered here for the metrics below, so that no Prometheus has to run, scrape and be late between
-an autoscaler and what it wants to know.
+KEDA's Prometheus scaler, which CREMA uses too, queries ``/api/v1/query`` of a Prometheus. This
+answers that path for the metrics below, so that no Prometheus has to run, and its scrape interval
+delays nothing.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ScalingSource:
         self._exposition = Exposition()
 
     def answer(self, path: str, accept: str, query: str = "") -> Answer | None:
-        """Answer a path; None for one that there is not."""
+        """Answer a path."""
         demand = self._scaler.demand
         if path not in _PATHS:
             return json_answer(404, {"status": "not found", "paths": _PATHS})

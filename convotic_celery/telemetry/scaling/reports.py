@@ -1,7 +1,6 @@
 """What workers say of their handlers, in the store: :class:`Reports`.
 
-So whoever decides how many workers there are needs to find and to reach none of them: a worker pool
-on Cloud Run has no port at all.
+So an autoscaler needn't find or reach any worker: a worker pool on Cloud Run has no port at all.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Known", "Reports"]
 
 _KEPT_SECONDS = 30 * 24 * 3600
-#: A worker that has not reported for so long does not run any more.
+#: A worker that has not reported for this long no longer runs.
 _FRESH_SECONDS = 10.0
 
 #: KEYS workers, run times; ARGV worker, its report, seconds to live, then handlers and their run

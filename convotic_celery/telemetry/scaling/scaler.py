@@ -1,4 +1,4 @@
-"""Says all the time how many workers are needed, whether one runs or not: :class:`Scaler`."""
+"""Keeps the number of workers that are needed, even while none runs: :class:`Scaler`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["Broker", "Demand", "HandlerDemand", "Queue", "Scaler", "Store"]
 
 logger = logging.getLogger(__name__)
 
-#: How often everything is looked at; the service's late figures, and subscriptions that no worker
+#: How often everything is read; the service's late figures, and subscriptions that no worker
 #: pulls, less often.
 LOOK_SECONDS = 2.0
 _MONITORING_SECONDS = 60.0
 _PEEK_SECONDS = 5.0
-#: What was found in a subscription is believed for so long: to look is to have it delivered.
+#: How long a message found in a subscription counts: each look is a delivery.
 _SEEN_SECONDS = 60.0
-#: A delayed message that is due so soon needs a worker, which publishes it.
+#: A delayed message due this soon needs a worker to publish it.
 _DUE = timedelta(seconds=20)
 #: What is older is not known any more.
 _FRESH_SECONDS = 20.0
@@ -180,7 +180,7 @@ class Scaler:
                     logger.warning("How many workers are needed is not known: %s", error)
                 self._problem = str(error)
             except Exception as error:
-                logger.exception("How many workers are needed can't be found out")
+                logger.exception("The number of needed workers can't be computed")
                 self._problem = f"{type(error).__name__}: {error}"
             time.sleep(max(0.1, LOOK_SECONDS - (self._clock() - began)))  # noqa: TID251 - its clock
 
@@ -202,7 +202,7 @@ class Scaler:
         return HandlerDemand(needed, waiting, busy, rate, run_seconds, len(reports))
 
     def _read_sizes(self, queues: Iterable[Queue]) -> None:
-        """Ask for backlogs: always where they are exact, else as often as they change."""
+        """Read backlogs: always where they are exact, otherwise as often as they change."""
         is_exact = any(each.leased is not None for each in self._sizes.values())
         wait = 0.0 if is_exact else _MONITORING_SECONDS
         if self._sizes and self._clock() - self._sizes_at < wait:

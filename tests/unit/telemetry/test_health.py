@@ -60,7 +60,7 @@ def test_a_stall_is_named_and_logged_once(caplog: pytest.LogCaptureFixture) -> N
 
     assert monitor.health.is_live
     assert [(each.levelno, each.message) for each in caplog.records] == [
-        (logging.ERROR, "The worker stands still, stream-dead: orders.new.shop"),
+        (logging.ERROR, "The worker is stalled, stream-dead: orders.new.shop"),
         (logging.WARNING, "No longer stalled: stream-dead"),
     ]
 

@@ -88,19 +88,19 @@ function payload(dead, shown, context, mayAct) {
       }),
       h("div", { class: "row end" },
         button("Discard", () => { own.editing = null; context.render(); }),
-        button("Keep for the next replay", (event) => save(own.editing)(event), { kind: "primary" }))));
+        button("Save for the next replay", (event) => save(own.editing)(event), { kind: "primary" }))));
   }
   return [
-    panel(dead.edited != null ? "Data, as it was" : "Data", {
+    panel(dead.edited != null ? "Original data" : "Data", {
       key: "data",
       actions: canEdit && h("span", { class: "row" },
-        dead.edited != null && sureButton("Original again", "Drop the edit?", save(null), { kind: "small" }),
+        dead.edited != null && sureButton("Restore the original", "Discard the edit?", save(null), { kind: "small" }),
         button("Edit", () => { own.editing = dead.edited ?? dead.data; context.render(); }, { kind: "small" })),
     },
     dead.data != null ? json(dead.data)
       : dead.data_base64 ? json(dead.data_base64)
         : h("p", { class: "soft pad" }, "The index keeps no copy of it; the message in the dead-letter subscription has it."),
-    dead.payload === "preview" && h("p", { class: "soft pad" }, "Only its beginning: the message in the dead-letter subscription has all of it.")),
+    dead.payload === "preview" && h("p", { class: "soft pad" }, "Only the beginning: the message in the dead-letter subscription has all of it.")),
     dead.edited != null && panel("Edited data", { key: "edited" }, json(dead.edited)),
     dead.edited != null && own.difference && panel("Difference", { key: "difference" }, diff(own.difference)),
   ];

@@ -44,9 +44,9 @@ function overview(data, shown, context) {
   return [
     heading("Dead letters", mayAct && button("Sync", (event) => act(event, async () => {
       const found = await post("dead-letters/sync");
-      toast(`In line with Pub/Sub: ${count(found.taken_in)} taken in, ${count(found.missing)} missing.${found.is_complete ? "" : " Others hold messages just now: not all could be seen."}`, "good");
+      toast(`Synchronised with Pub/Sub: ${count(found.taken_in)} added, ${count(found.missing)} missing.${found.is_complete ? "" : " Some messages are leased to others, so not all could be seen."}`, "good");
       context.refresh();
-    }), { title: "Take in what Pub/Sub has forwarded itself, and what was written while the store was unavailable" })),
+    }), { title: "Add what Pub/Sub has forwarded itself, and what was dead-lettered while the store was unavailable" })),
     filters(shown, context),
     jobs(data.jobs, context),
     data.groups.items.length
@@ -56,9 +56,9 @@ function overview(data, shown, context) {
 }
 
 const nothing = () => view.search
-  ? empty("Nothing matches", "No dead letter is like that. ", mono(HINT))
+  ? empty("Nothing matches", "No dead letter matches. Try ", mono(HINT))
   : view.state === "open"
-    ? empty("No dead letters", "What a handler can't process after its retries comes here, with the reason, and can be replayed.")
+    ? empty("No dead letters", "Messages that a handler fails to process after all retries appear here, with the reason, and can be replayed.")
     : empty(`None is ${view.state}`, "");
 
 function filters(shown, context) {
@@ -119,7 +119,7 @@ function one(data, shown, context) {
     group?.stack.length > 0 && panel("Where", null, stack(group.stack)),
     filters(shown, context),
     jobs(data.jobs, context),
-    data.page.is_sample && note("warn", "The store is unavailable: these are some that Pub/Sub handed out, not all."),
+    data.page.is_sample && note("warn", "The store is unavailable: these are some that Pub/Sub delivered, not all."),
     data.page.items.length ? entries(data.page, shown, context) : nothing(),
   ];
 }
@@ -202,7 +202,7 @@ export function verbs(what, all, context, done = () => {}) {
   ];
 }
 
-const NAMES = { replay: "the replay", redirect: "the redirect", purge: "deleting" };
+const NAMES = { replay: "the replay", redirect: "the redirect", purge: "deletion" };
 
 /** Jobs that run, wait to be resumed, or ended within the last minute. */
 function jobs(all, context) {
@@ -220,7 +220,7 @@ function jobs(all, context) {
         badge(job.is_abandoned ? "interrupted" : job.state, job.state === "done" ? "good" : job.state === "failed" || job.is_abandoned ? "bad" : "info"),
         !context.deployment?.read_only && !isOver(job) && h("div", { class: "above row end" },
           job.is_abandoned &&
-            button("Go on", (event) => act(event, async () => { await post(pathOf(["dead-letters", "jobs", job.id, "resume"])); context.refresh(); }), { kind: "small" }),
+            button("Resume", (event) => act(event, async () => { await post(pathOf(["dead-letters", "jobs", job.id, "resume"])); context.refresh(); }), { kind: "small" }),
           button("Cancel", (event) => act(event, async () => { await post(pathOf(["dead-letters", "jobs", job.id, "cancel"])); context.refresh(); }), { kind: "small" }))))))));
 }
 

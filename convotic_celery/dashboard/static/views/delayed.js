@@ -15,8 +15,8 @@ export const load = (shown, signal) => get(pathOf(["delayed"], { limit: shown.ow
 export function render(data, shown, context) {
   if (!data.items.length) {
     return [heading("Delayed messages"), empty(
-      "Nothing waits for its time",
-      "What is published with ", mono("delay="), " is kept in the store and listed here until a worker publishes it.",
+      "No delayed messages",
+      "Messages published with ", mono("delay="), " are kept in the store and listed here until a worker publishes them.",
     )];
   }
   return [
@@ -53,13 +53,13 @@ export const one = {
   render: (each, _shown, context) => [
     h("a", { class: "back", href: "#/delayed" }, icon("back"), "Delayed messages"),
     heading(h("span", null, "Due ", when(each.due_at)), state(each),
-      !context.deployment?.read_only && sureButton("Cancel it", "Really cancel?", (event) =>
+      !context.deployment?.read_only && sureButton("Cancel", "Really cancel?", (event) =>
         act(event, async () => {
           const { cancelled } = await post(pathOf(["delayed", each.id, "cancel"]));
           toast(cancelled ? "Cancelled: it is never published." : "Too late: it was published, or is being published.", cancelled ? "good" : "bad");
           location.hash = "#/delayed";
         }))),
-    each.failures > 0 && note("bad", `It could not be published ${plural(each.failures, "time")}; it is tried again. The worker's log says why.`),
+    each.failures > 0 && note("bad", `It could not be published ${plural(each.failures, "time")}; it will be tried again. The worker's log says why.`),
     panel("Message", null, facts([
       ["Topic", copyable(each.topic)],
       ["Schedule id", copyable(each.id)],

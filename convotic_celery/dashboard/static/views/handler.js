@@ -34,7 +34,7 @@ export function render({ about, figures, groups, outcomes, problem }, _shown, co
     heading(dotted(about.name),
       figures.paused && badge("paused", "warn"),
       canPublish && h("a", { class: "button", href: link(["publish", about.name]) },
-        icon("publish"), h("span", null, "Publish to it"))),
+        icon("publish"), h("span", null, "Publish a message"))),
     problem && note("warn", problem),
     about.description && h("p", { class: "lead" }, about.description),
     h("div", { class: "tiles small" },
@@ -47,7 +47,7 @@ export function render({ about, figures, groups, outcomes, problem }, _shown, co
     groups.items?.length > 0 &&
       panel("Dead letters", {
         class: "attention",
-        actions: h("a", { href: link(["dead-letters", "handler", about.name]) }, "All of this handler"),
+        actions: h("a", { href: link(["dead-letters", "handler", about.name]) }, "All dead letters of this handler"),
       }, groupRows(groups.items, false)),
     outcomes && panel("Last outcomes", null, lastOutcomes(outcomes)),
     h("div", { class: "columns" },
@@ -82,8 +82,8 @@ const short = (reason) => (/^[\w.]+$/.test(reason) ? reason.split(".").at(-1) : 
 function lastOutcomes({ items, is_on: isOn }) {
   if (!items.length) {
     return h("p", { class: "soft pad" }, isOn
-      ? "No message has ended yet, or not within a week."
-      : ["None is kept: ", mono("CONVOTIC_LAST_OUTCOMES"), " is 0."]);
+      ? "No outcome within the last week."
+      : ["None are kept: ", mono("CONVOTIC_LAST_OUTCOMES"), " is 0."]);
   }
   return h("table", { class: "list" },
     h("thead", null, h("tr", null,
@@ -108,7 +108,7 @@ function options(all) {
       h("td", { class: "wide soft" }, each.description)))));
   const chosen = all.filter((each) => each.is_set);
   return [
-    chosen.length > 0 ? table(chosen) : h("p", { class: "soft pad" }, "All as they are by default."),
+    chosen.length > 0 ? table(chosen) : h("p", { class: "soft pad" }, "All options have their defaults."),
     h("details", null, h("summary", null, `${all.length - chosen.length} defaults`),
       table(all.filter((each) => !each.is_set))),
   ];

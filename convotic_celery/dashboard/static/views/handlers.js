@@ -75,7 +75,7 @@ function nothing() {
   return empty(
     "No handlers yet",
     "Put a module into ", mono("modules/"), " or name one in ", mono("CONVOTIC_MODULES"),
-    ", then start the dashboard again. ", mono("convotic handlers"), " shows what is found.",
+    ", then restart the dashboard. ", mono("convotic handlers"), " lists what is found.",
   );
 }
 
@@ -103,7 +103,7 @@ function tiles(rows, data, context) {
   return h("div", { class: "tiles" },
     tile("Waiting", count(waiting), explain(rows, "ready", waiting ? oldest : "nothing waits")),
     tile("Running", count(sum(rows, "running")), explain(rows, "running", "now")),
-    tile("Dead letters", count(dead), explain(rows, "dead", dead ? "to be looked at" : "none"),
+    tile("Dead letters", count(dead), explain(rows, "dead", dead ? "to review" : "none"),
       "#/dead-letters", dead ? "bad" : ""),
     tile("Delayed", count(delayed), delayed == null ? "not known" : "to be published later", "#/delayed"),
     tile("Workers", count(workers),
@@ -137,7 +137,7 @@ function choose(rows) {
 
 function table(rows, context) {
   if (!rows.length) return empty("Nothing matches", `No handler has “${view.text}” in its name, topic or module.`);
-  // A column that says the same everywhere says nothing.
+  // A column with the same value everywhere says nothing.
   const withModule = new Set(rows.map((each) => each.module)).size > 1;
   const columns = COLUMNS.filter(([name]) => name !== "module" || withModule);
   return h("div", { class: "panel flush", key: "table" },
@@ -181,8 +181,8 @@ function footnote(data, rows) {
   const age = data.backlogs.age_seconds;
   const parts = [`${plural(data.handlers.length, "handler")}.`];
   if (age != null && age > 30) parts.push(`Queue lengths are ${duration(age)} old, from Cloud Monitoring.`);
-  if (rows.some((row) => row.messages != null && row.leased == null)) parts.push("Waiting includes what runs.");
-  if (data.workers.count) parts.push("Succeeded and retried: since each worker started.");
+  if (rows.some((row) => row.messages != null && row.leased == null)) parts.push("Waiting includes running messages.");
+  if (data.workers.count) parts.push("Succeeded and retried count since each worker started.");
   return [
     data.backlogs.problem && note("", data.backlogs.problem),
     data.workers.problem && note("", data.workers.problem),

@@ -27,7 +27,7 @@ async function choose(form, shown, signal) {
 
 export function render(own, shown, context) {
   const { form, about } = own;
-  if (context.deployment?.read_only) return [heading("Publish a message"), empty("Read-only", "This dashboard changes nothing.")];
+  if (context.deployment?.read_only) return [heading("Publish a message"), empty("Read-only", "This dashboard can't change anything.")];
   const change = (name) => (event) => {
     form[name] = event.target.type === "checkbox" ? event.target.checked : event.target.value;
     own.answer = null;
@@ -75,7 +75,7 @@ export function render(own, shown, context) {
         h("input", { type: "number", min: 0, step: "any", value: form.delay, oninput: change("delay"), placeholder: "none", disabled: form.only_handler }))),
     problem(own.answer),
     h("div", { class: "row end" },
-      form.example && form.data !== form.example && button("Example again", () => {
+      form.example && form.data !== form.example && button("Reset to example", () => {
         form.data = form.example;
         own.answer = null;
         context.render();

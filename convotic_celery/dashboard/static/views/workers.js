@@ -31,7 +31,7 @@ export function render(data) {
           h("td", null, h("a", { class: "row-link", href: link(["handlers", each.handler]) }, dotted(each.handler))),
           h("td", { class: "wide" }, mono(each.task_id)),
           h("td", { class: "n nowrap" }, each.began_at ? h("span", null, "began ", when(each.began_at)) : "not begun")))))
-        : h("p", { class: "soft pad" }, "Nothing runs at this moment.")),
+        : h("p", { class: "soft pad" }, "Nothing is running.")),
   ];
 }
 

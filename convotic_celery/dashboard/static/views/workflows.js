@@ -39,7 +39,7 @@ export function render(data, shown, context) {
           h("th", { key: text, scope: "col", class: i > 2 ? "n wide" : i === 2 ? "wide" : "" }, text)))),
         h("tbody", null, data.items.map(row))))
       : isAll ? empty("No workflow has run yet", "Start one: ", mono('await ctx.workflows.start("name", …)'), ". Its steps and results are shown here.")
-        : empty("None", "No run is like that."),
+        : empty("Nothing matches", "No run matches."),
     more(data, () => {
       shown.own.limit = Math.min(500, (shown.own.limit ?? 50) + 100);
       context.refresh();
@@ -67,7 +67,7 @@ export const one = {
       run.status !== "completed" && !context.deployment?.read_only &&
         button(run.status === "failed" ? "Resume" : "Publish its next step again", (event) => act(event, async () => {
           await post(pathOf(["workflows", run.id, "resume"]));
-          toast("The next step is published.", "good");
+          toast("The next step has been published.", "good");
           context.refresh();
         }))),
     run.error && note("bad", run.error),
