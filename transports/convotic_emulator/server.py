@@ -115,14 +115,7 @@ class EmulatorServer:
         if self.is_exposed:
             logger.warning(EXPOSED, extra={"action": "emulator_exposed", "host": self.host})
         store = Store(self._path, fsync=self._fsync)
-        try:
-            engine = Engine(store, self._clock)
-        except (DecodeError, LookupError, TypeError, ValueError) as error:
-            store.rollback()
-            store.close()
-            raise StoreError(
-                f"The data file {self._path} is damaged ({error!r}); it was not changed."
-            ) from error
+        engine = self._read(store)
         engine.push_hosts = self._push_hosts
         signer = TokenSigner()
         methods = self._methods(engine)
@@ -154,6 +147,17 @@ class EmulatorServer:
         engine.pushing = Pushers(engine, signer)
         engine.start()
         self._server, self._engine = server, engine
+
+    def _read(self, store: Store) -> Engine:
+        """Return an engine with what is in the data file; closes that if it is damaged."""
+        try:
+            return Engine(store, self._clock)
+        except (DecodeError, LookupError, TypeError, ValueError) as error:
+            store.rollback()
+            store.close()
+            raise StoreError(
+                f"The data file {self._path} is damaged ({error!r}); it was not changed."
+            ) from error
 
     async def stop(self, grace_seconds: float = 1.0) -> None:
         """End streams with UNAVAILABLE, let calls finish, and close the data file. Idempotent."""

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from convotic_emulator import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["Overview", "render_error", "render_messages", "render_overview"]
 
@@ -72,17 +72,6 @@ def render_overview(
         f'<td class="n">{s.dead_lettered}</td><td class="n">{_age(s.oldest_seconds)}</td></tr>'
         for s in subscriptions
     )
-    options = "".join(f"<option>{escape(name)}</option>" for name, _ in topics)
-    form = f"""
-<h2>Publish a message</h2>
-<form method="post" action="/publish">
-<label>Topic <select name="topic" required>{options}</select></label>
-<label>Data <textarea name="data" rows="4"></textarea></label>
-<label>Attributes, one <code>key=value</code> a line
-<textarea name="attributes" rows="2"></textarea></label>
-<label>Ordering key <input name="ordering_key"></label>
-<button>Publish</button>
-</form>"""
     return _page(
         "Pub/Sub emulator",
         f"""{notice}
@@ -93,8 +82,22 @@ def render_overview(
 <h2>Topics</h2>
 <table><thead><tr><th>Name</th><th class="n">Subscriptions</th></tr></thead>
 <tbody>{topic_rows or _nothing(2)}</tbody></table>
-{form if topics else ""}""",
+{_publish_form(name for name, _ in topics) if topics else ""}""",
     )
+
+
+def _publish_form(topics: Iterable[str]) -> str:
+    options = "".join(f"<option>{escape(name)}</option>" for name in topics)
+    return f"""
+<h2>Publish a message</h2>
+<form method="post" action="/publish">
+<label>Topic <select name="topic" required>{options}</select></label>
+<label>Data <textarea name="data" rows="4"></textarea></label>
+<label>Attributes, one <code>key=value</code> a line
+<textarea name="attributes" rows="2"></textarea></label>
+<label>Ordering key <input name="ordering_key"></label>
+<button>Publish</button>
+</form>"""
 
 
 def render_messages(
