@@ -6,7 +6,6 @@ here because the emulators don't, and a batch fails whole for one bad message.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from convotic_celery.context.confirmations import finish, watch
+from convotic_celery.context.confirmations import wait_for
 from convotic_celery.errors import (
     EmptyMessage,
     InvalidAttribute,
@@ -231,7 +230,8 @@ def _check_ordering_key(ordering_key: str) -> None:
 
 def _check_size(raw: bytes, attributes: Mapping[str, str], ordering_key: str) -> None:
     size = len(raw) + _size(ordering_key)
-    size += sum(_size(name) + _size(value) for name, value in attributes.items())
+    for name, value in attributes.items():
+        size += _size(name) + _size(value)
     if size > MAX_MESSAGE_BYTES:
         raise MessageTooLarge(
             f"the message has {size:,} bytes, Pub/Sub allows {MAX_MESSAGE_BYTES:,}: keep the data "
@@ -254,13 +254,7 @@ async def publish_async(
     Being cancelled does not take the message back. Raises PublishNotConfirmed.
     """
     future = publisher.publish(message, sending="directly")
-    confirmed = watch([future])
-    timer = asyncio.get_running_loop().call_later(timeout_seconds, finish, confirmed)
-    try:
-        await confirmed
-    finally:
-        timer.cancel()
-    if not future.done():
+    if not await wait_for(future, timeout_seconds):
         raise PublishNotConfirmed(message.topic, timeout_seconds)
     return future.result()
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
-from convotic_celery.context.confirmations import watch
+from convotic_celery.context.confirmations import wait_for_all
 from convotic_celery.errors import PublishManyFailed
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ async def publish_many_async(
     """Do what ``publish_many_sync`` does, without blocking; a cancel takes no message back."""
     futures: Futures = []
     for awaited in _send_in_turn(publisher, messages, futures):
-        await asyncio.wait({watch(awaited)}, timeout=timeout_seconds)
+        await wait_for_all(awaited, timeout_seconds)
     return _conclude(topic, futures, len(messages), timeout_seconds)
 
 

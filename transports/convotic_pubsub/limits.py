@@ -57,7 +57,9 @@ def lease_seconds(ack_deadline_seconds: float) -> int:
 def message_bytes(data: bytes, attributes: Mapping[str, str], ordering_key: str = "") -> int:
     """Return the size of a message as Pub/Sub counts it: data, names and values of attributes."""
     size = len(data) + len(ordering_key.encode())
-    return size + sum(len(k.encode()) + len(v.encode()) for k, v in attributes.items())
+    for name, value in attributes.items():
+        size += len(name.encode()) + len(value.encode())
+    return size
 
 
 def cut_utf8(text: str, max_bytes: int = MAX_ATTRIBUTE_VALUE_BYTES) -> str:

@@ -288,12 +288,37 @@ def test_an_unexpected_error_of_a_direct_publish_costs_the_next_nothing(
     def fail(*_: object) -> None:
         raise RuntimeError("out of memory, say")
 
-    for sending, method in (("blocking", "publish_blocking"), ("directly", "begin_publish")):
+    sendings: tuple[Sending, ...] = ("blocking", "directly")
+    for sending in sendings:
         with monkeypatch.context() as broken:
-            broken.setattr(channels, method, fail)
+            broken.setattr(channels, "publish_blocking", fail)
             with pytest.raises(RuntimeError, match="out of memory"):
-                one.session.publish(message, sending=sending).result(PATIENCE)  # type: ignore[arg-type]
+                one.session.publish(message, sending=sending).result(PATIENCE)
         assert not one.session.publisher._directly.locked()
+
+
+def test_awaited_publishes_one_after_the_other_begin_no_thread_each(
+    our_emulator: str, harness: MakeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread waits for all of them; it ends with its session."""
+    one = harness(our_emulator, make_spec())
+    started: list[str] = []
+    start = threading.Thread.start
+
+    def note(thread: threading.Thread) -> None:
+        started.append(thread.name)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", note)
+
+    for _ in range(5):
+        one.session.publish(OutgoingMessage(one.spec.topic, b"1"), sending="directly").result(
+            PATIENCE
+        )
+    one.session.close()
+
+    assert started == ["convotic-pubsub-publish"]
+    wait_until(lambda: "convotic-pubsub-publish" not in {t.name for t in threading.enumerate()})
 
 
 def test_a_missing_topic_needs_no_thread(our_emulator: str, harness: MakeHarness) -> None:

@@ -1,6 +1,6 @@
 """The channels of one session, and the credentials that they need.
 
-What belongs to the I/O thread: all but ``publish_blocking`` and ``begin_publish``.
+All but ``publish_blocking`` belongs to the I/O thread.
 """
 
 from __future__ import annotations
@@ -129,15 +129,6 @@ class ChannelPool:
         """
         metadata = [routing_header("topic", request.topic)]
         return self._publish(request, timeout=timeout, metadata=metadata)
-
-    def begin_publish(self, request: Any, timeout: float) -> Any:
-        """Publish in the calling thread, one thread at a time; return the ``grpc.Future`` at once.
-
-        Raises:
-            ValueError: the pool has been closed.
-        """
-        metadata = [routing_header("topic", request.topic)]
-        return self._publish.future(request, timeout=timeout, metadata=metadata)
 
     @property
     def _publish(self) -> Any:

@@ -28,6 +28,7 @@ from convotic_pubsub.figures import Latencies
 from convotic_pubsub.limits import MAX_MESSAGE_BYTES, message_bytes
 from convotic_pubsub.names import topic_path
 from convotic_pubsub.outgoing import FAIL_IF_MISSING, IfMissing, OutgoingMessage, Sending
+from convotic_pubsub.publish.sender import Sender
 from convotic_pubsub.publish.waiting import (
     Future,
     Lane,
@@ -97,8 +98,9 @@ class Publisher:
         #: From a publish to its confirmation, and how many were not confirmed.
         self.latencies = Latencies()
         self.failures = 0
-        #: Held while a message is on its way that its publisher's thread has sent by itself.
+        #: Held while a message is on its way past the I/O thread.
         self._directly = threading.Lock()
+        self._sender = Sender()
         self._sent_directly: Future | None = None
         self._reported_at = -math.inf
         self._no_retry_after = math.inf
@@ -131,10 +133,13 @@ class Publisher:
                 f"Pub/Sub takes {MAX_MESSAGE_BYTES:,}"
             )
         path = topic_path(self._project, message.topic)
+        raw = pb.PubsubMessage(data=message.data)
+        if message.attributes:  # an empty mapping costs as much as the rest
+            raw.attributes.update(message.attributes)
+        if message.ordering_key:
+            raw.ordering_key = message.ordering_key
         waiting = Waiting(
-            pb.PubsubMessage(
-                data=message.data, attributes=message.attributes, ordering_key=message.ordering_key
-            ),
+            raw,
             size,
             if_missing,
             self._clock() + self._timeout_seconds if retry else 0.0,
@@ -161,6 +166,7 @@ class Publisher:
         self._no_retry_after = self._clock() + _LAST_RETRY_SECONDS
         self._is_ending.set()
         await self.flush()
+        self._sender.end()
 
     async def flush(self) -> None:
         """Return when everything published so far has been answered."""
@@ -178,45 +184,34 @@ class Publisher:
             fail([waiting], PublishError(f"{path}: the session is closed"))
 
     def _send_directly(self, path: str, waiting: Waiting, *, waits: bool) -> bool:
-        """Send one message from this thread; False where the I/O thread has to.
+        """Send one message past the I/O thread; False where that has to.
 
         One at a time: many that publish at once share requests.
         """
-        if not self._directly.acquire(blocking=False):
+        lane = self._lanes.get((path, ""))
+        if (lane is not None and lane.queue) or not self._directly.acquire(blocking=False):
             return False
         self._sent_directly = waiting.future
-        request = pb.PublishRequest(topic=path, messages=[waiting.message])
-        timeout = _REQUEST_SECONDS if waiting.retry_until else ONE_ATTEMPT_SECONDS
-        try:
-            if waits:
-                return self._settle(
-                    path, waiting, lambda: self._broker.channels.publish_blocking(request, timeout)
-                )
-            answer = self._broker.channels.begin_publish(request, timeout)
-            answer.add_done_callback(partial(self._on_answer, path, waiting))
-            waits = False
-        except ValueError:  # the channel is closed
-            waits = True
-            return False
-        except BaseException:
-            waits = True
-            raise
-        finally:
-            if waits:
-                self._directly.release()
-        return True
-
-    def _on_answer(self, path: str, waiting: Waiting, answer: Any) -> None:
-        """Take the answer to what was sent directly and without waiting (gRPC's thread)."""
+        if waits:
+            return self._send_here(path, waiting)
+        if self._sender.run(self._send_alone, path, waiting):
+            return True
         self._directly.release()
-        if not self._settle(path, waiting, answer.result):
+        return False
+
+    def _send_alone(self, path: str, waiting: Waiting) -> None:
+        """Send one message from the sender's thread."""
+        if not self._send_here(path, waiting):
             self._send_soon(path, waiting)
 
-    def _settle(self, path: str, waiting: Waiting, respond: Callable[[], Any]) -> bool:
-        """Resolve a message's future by the server's answer; False if the I/O thread goes on."""
+    def _send_here(self, path: str, waiting: Waiting) -> bool:
+        """Send one message from this thread and resolve its future by the server's answer.
+
+        Returns False if the I/O thread has to go on.
+        """
         try:
-            message_id = respond().message_ids[0]
-        except (ValueError, grpc.FutureCancelledError):
+            message_id = self._request_here(path, waiting).message_ids[0]
+        except ValueError:
             return False  # the channel was closed: the server is elsewhere now, or nowhere
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -233,6 +228,16 @@ class Publisher:
         else:
             confirm(waiting, message_id)
         return True
+
+    def _request_here(self, path: str, waiting: Waiting) -> Any:
+        """Ask the server and wait; the way past the I/O thread is free before the future is."""
+        try:
+            return self._broker.channels.publish_blocking(
+                pb.PublishRequest(topic=path, messages=[waiting.message]),
+                _REQUEST_SECONDS if waiting.retry_until else ONE_ATTEMPT_SECONDS,
+            )
+        finally:
+            self._directly.release()
 
     # -- the I/O thread ---------------------------------------------------------------------------
 
