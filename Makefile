@@ -3,8 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What it takes to use it, and to develop it.
+USABLE := $(VENV)/.usable
 READY := $(VENV)/.ready
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := scripts/pip_install $(BIN)/python --constraint constraints.txt
 # Each is a distribution of its own; convotic-celery depends on them.
 TRANSPORTS := transports transports/convotic_emulator transports/convotic_local transports/convotic_protos
 ARGS ?=
@@ -18,15 +20,22 @@ help: ## Show the targets
 .PHONY: install
 install: $(READY) ## Set up .venv with everything for use and development
 
-$(READY): pyproject.toml constraints.txt $(TRANSPORTS:%=%/pyproject.toml)
+$(USABLE): pyproject.toml constraints.txt $(TRANSPORTS:%=%/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed; this is " + sys.version.split()[0] + " (make PYTHON=python3.12 ...)")'
+	@test -x $(BIN)/python || echo "Creating $(VENV) with $$($(PYTHON) --version)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --constraint constraints.txt hatchling
-	$(PIP) --constraint constraints.txt --no-build-isolation $(TRANSPORTS:%=--editable %) --editable '.[dev]'
+	@echo "Installing convotic_celery and what it needs into $(VENV), from PyPI: a minute or two the first time"
+	@$(PIP) hatchling
+	@$(PIP) --no-build-isolation $(TRANSPORTS:%=--editable %) --editable .
+	@touch $@
+
+$(READY): $(USABLE)
+	@echo "Installing the tools for development and tests into $(VENV), from PyPI: another minute or two the first time"
+	@$(PIP) --no-build-isolation --editable '.[dev]'
 	@touch $@
 
 .PHONY: demo
-demo: $(READY) ## Send 6,919 real orders through a worker on the embedded emulator (ARGS="--chaos")
+demo: $(USABLE) ## Send 6,919 real orders through a worker on the embedded emulator (ARGS="--chaos")
 	$(BIN)/convotic demo $(ARGS)
 
 .PHONY: test

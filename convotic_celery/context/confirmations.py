@@ -1,7 +1,7 @@
 """Waiting on an event loop for what another thread confirms.
 
 ``asyncio.wrap_future`` with ``shield`` and ``wait_for`` does the same for one future, with a timer
-and a wake-up of the loop for each: a thousand publishes at once spent a third of their time there.
+and a wake-up of the loop for each.
 """
 
 from __future__ import annotations
