@@ -204,7 +204,7 @@ def test_every_page_fits_every_screen(embedded_stage: Stage, browser: webdriver.
             "dead-letters": "RuntimeError",
             f"handlers/{QUEUE}": "Subscription",
             f"publish/{QUEUE}": "Attributes",
-            "delayed": "Nothing waits",
+            "delayed": "No delayed messages",
             "workflows": "No workflow has run",
             "workers": "process",
             "nothing/here": "no such page",
