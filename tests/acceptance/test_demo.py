@@ -128,7 +128,7 @@ def test_flower_answers_while_the_demo_stays(tmp_path: Path) -> None:
             line.split()[1] for line in demo.stderr if line.startswith("Flower: http://")
         )
         for line in demo.stderr:
-            if line.startswith("Flower stays"):
+            if line.startswith("Flower keeps running"):
                 break
         with urllib.request.urlopen(f"{address}/api/workers", timeout=10) as answer:
             assert answer.status == 200
@@ -147,7 +147,7 @@ def test_the_dashboard_shows_the_demo_that_has_run(tmp_path: Path) -> None:
             line.split()[1] for line in demo.stderr if line.startswith("Dashboard: http://")
         )
         for line in demo.stderr:
-            if line.startswith("Dashboard stays"):
+            if line.startswith("Dashboard keeps running"):
                 break
         with urllib.request.urlopen(f"{address}api/handlers", timeout=30) as answer:
             [row] = json.load(answer)["handlers"]
