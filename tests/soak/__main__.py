@@ -58,6 +58,7 @@ def main() -> int:
 
 def lose(folder: Path, seconds: float) -> int:
     """Take a worker's broker away for so long; return the exit status."""
+    daemon.ensure_running(folder / "data", idle_seconds=0)  # nobody reaches it for so long
     found = lose_broker(make_stage(folder, folder / "data", None), seconds=seconds, messages=1000)
     print(found.show())  # noqa: T201 - its output
     end_servers(folder / "data")

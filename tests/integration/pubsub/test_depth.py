@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from convotic_pubsub.client.backlog_size import BacklogSize, read_from_monitoring
 from convotic_pubsub.kombu.integrations import FlowerBroker
+from tests.support.proxy import run_proxy
 from tests.support.pubsub import make_spec
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
+    import pytest
+
     from tests.integration.pubsub.conftest import MakeHarness
 
 
@@ -67,6 +71,30 @@ def test_a_look_finds_what_waits_and_leaves_it_there(broker: str, harness: MakeH
     one.consume()
     one.drain_until(lambda: one.messages)
     assert resources.find_waiting([name]) == set()
+
+
+def test_unknown_lengths_are_said_once_in_an_outage(
+    our_emulator: str, harness: MakeHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often they are asked for, with the cause in words; and that they are known again."""
+    caplog.set_level(logging.INFO, "convotic_pubsub.client.backlog_size")
+    with run_proxy(our_emulator) as proxy:
+        one = harness(proxy.address, make_spec())
+
+        def ask() -> dict[str, BacklogSize]:
+            return one.session.resources.backlog_sizes([one.spec.subscription])
+
+        assert ask()
+        proxy.refuse()
+        wait_until(lambda: not ask())
+        assert not any(ask() for _ in range(3))
+        proxy.resume()
+        wait_until(ask)
+
+    unknown, known = [record.getMessage() for record in caplog.records]
+    assert unknown.startswith("Queue lengths are not known: ")
+    assert "AioRpcError" not in unknown
+    assert known == "Queue lengths are known again"
 
 
 def test_a_passive_declare_counts(our_emulator: str, harness: MakeHarness) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from convotic_pubsub.client.broker import Broker
     from convotic_pubsub.options import TransportOptions
 
-__all__ = ["BacklogSize", "read_backlog_sizes", "read_from_monitoring"]
+__all__ = ["BacklogSize", "BacklogSizes", "read_from_monitoring"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,30 +47,48 @@ class BacklogSize:
     figures_age_seconds: float = 0.0
 
 
-async def read_backlog_sizes(
-    broker: Broker, options: TransportOptions, subscriptions: Iterable[str]
-) -> dict[str, BacklogSize]:
-    """Return what is known of subscriptions, by their names as given (I/O thread).
+class BacklogSizes:
+    """Asks for the sizes. That they can't be known is logged once, until they are again.
 
-    Unknown ones are left out, and the cause is logged. Raises nothing.
+    Metrics and dashboards ask every few seconds, in an outage of hours too.
     """
-    paths = {subscription_path(options.project, name): name for name in subscriptions}
-    try:
-        if broker.is_emulated:
-            found = await _count_on_emulator(broker, list(paths))
-        else:
-            loop = asyncio.get_running_loop()
-            found = await loop.run_in_executor(None, _ask_monitoring, options, list(paths))
-    except Exception as error:  # noqa: BLE001  figures for people: whatever it is, they are unknown
-        if not _is_unimplemented(error):  # Google's emulator: nothing to be done about that
-            logger.warning(
-                "Queue lengths are not known: %s", error, extra={"action": "backlog_unknown"}
-            )
-        return {}
-    return {paths[path]: size for path, size in found.items() if path in paths}
+
+    def __init__(self, broker: Broker, options: TransportOptions) -> None:
+        self._broker = broker
+        self._options = options
+        self._are_unknown = False
+
+    async def read(self, subscriptions: Iterable[str]) -> dict[str, BacklogSize]:
+        """Return what is known of subscriptions, by their names as given (I/O thread).
+
+        Unknown ones are left out, and the cause is logged. Raises nothing.
+        """
+        paths = {subscription_path(self._options.project, name): name for name in subscriptions}
+        try:
+            found = await self._ask(list(paths))
+        except Exception as error:  # noqa: BLE001  figures for people: whatever it is, they are unknown
+            if not self._are_unknown and not _is_unimplemented(error):
+                self._are_unknown = True
+                logger.warning(
+                    "Queue lengths are not known: %s",
+                    error.details() if isinstance(error, grpc.aio.AioRpcError) else error,
+                    extra={"action": "backlog_unknown"},
+                )
+            return {}
+        if self._are_unknown:
+            self._are_unknown = False
+            logger.info("Queue lengths are known again", extra={"action": "backlog_known"})
+        return {paths[path]: size for path, size in found.items() if path in paths}
+
+    async def _ask(self, paths: Sequence[str]) -> dict[str, BacklogSize]:
+        if self._broker.is_emulated:
+            return await _count_on_emulator(self._broker, paths)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, _ask_monitoring, self._options, paths)
 
 
 def _is_unimplemented(error: Exception) -> bool:
+    """Say whether it is Google's emulator: nothing can be done about that."""
     return isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNIMPLEMENTED
 
 

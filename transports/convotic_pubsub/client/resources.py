@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from convotic_pubsub.client.backlog_size import BacklogSize, read_backlog_sizes
+from convotic_pubsub.client.backlog_size import BacklogSize, BacklogSizes
 from convotic_pubsub.client.inspection import (
     Inspection,
     find_waiting,
@@ -46,6 +46,7 @@ class Resources:
         self._options = options
         self._broker = broker
         self._provisioner = provisioner
+        self._backlog_sizes = BacklogSizes(broker, options)
         #: In a forked child: the parent does what the child can't.
         self.ask_parent: AskParent | None = None
         #: Names of the queues that this process has asked for.
@@ -119,7 +120,5 @@ class Resources:
 
     def backlog_sizes(self, subscriptions: Iterable[str]) -> dict[str, BacklogSize]:
         """Return how many messages subscriptions have, where that is known."""
-        sizes: dict[str, BacklogSize] = self._call(
-            read_backlog_sizes(self._broker, self._options, subscriptions), 30
-        )
+        sizes: dict[str, BacklogSize] = self._call(self._backlog_sizes.read(subscriptions), 30)
         return sizes
