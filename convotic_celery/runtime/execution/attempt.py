@@ -86,7 +86,8 @@ def attempt(
     except _WORKER_STOPS:
         raise
     except BaseException as raised:
-        if isinstance(raised, SystemExit) and terminate_handler_fired():
+        # Not isinstance(): it asks the error for its __class__, which may raise.
+        if issubclass(type(raised), SystemExit) and terminate_handler_fired():
             raise  # by the pool's signal, not by the handler: its parent settles the message
         error = raised if isinstance(raised, Exception) else _exited(raised)
         fault = find_worker_fault(raised)
