@@ -146,7 +146,7 @@ def test_a_probe_that_may_not_create_says_so(ward: Ward) -> None:
     (probe,) = chosen(ward.examine(code=0), "probe")
 
     assert probe["level"] == "warning"
-    assert "not proved" in probe["text"]
+    assert "could not be tested" in probe["text"]
     assert "roles/pubsub.editor" in probe["remedy"]
 
 

@@ -58,7 +58,7 @@ def test_a_publisher_has_the_id_before_the_message_arrives(
 def test_an_idle_node_client_keeps_its_streams(
     node_folder: Path, pubsub_emulator: EmulatorThread
 ) -> None:
-    """For 100 s, in which it has sent three keepalives; a message then takes under 100 ms."""
+    """For 100 s, in which it has sent three keepalives; a message then takes no new stream."""
     with idle_client(node_folder, pubsub_emulator) as process:
         streams = open_streams(pubsub_emulator)
 
@@ -67,7 +67,7 @@ def test_an_idle_node_client_keeps_its_streams(
 
     result = json.loads(out)
     assert result["ended"] == []
-    assert result["milliseconds"] < 100
+    assert result["milliseconds"] < 2_000  # a new stream takes longer; busy machines need some
 
 
 @pytest.mark.long

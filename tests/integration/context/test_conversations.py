@@ -109,7 +109,7 @@ async def test_message_needs_a_text(ctx: ConvoticContext) -> None:
 
     with pytest.raises(InvalidField, match="text"):
         await ctx.messages.send(conversation.id)
-    with pytest.raises(InvalidField, match="no body"):
+    with pytest.raises(InvalidField, match="not body"):
         await ctx.messages.send(conversation.id, {"body": "Hello"})
 
 
