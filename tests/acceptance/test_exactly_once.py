@@ -40,7 +40,7 @@ def test_an_unconfirmed_acknowledgement_is_sent_until_it_is_confirmed(
     subscription = f"projects/{stage.project}/subscriptions/{QUEUE}"
     wait_until(lambda: not pubsub_emulator.count(subscription))
 
-    assert not pubsub_emulator.faults.take_lost_ack()
+    assert not pubsub_emulator.faults.take_lost_ack("")
     assert len(stage.read_runs()) == 1
     assert "not confirmed" not in worker.read_log()
 

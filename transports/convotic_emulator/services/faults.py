@@ -54,6 +54,7 @@ class Faults:
         #: None: everything is granted.
         self._granted: dict[str, frozenset[str]] | None = None
         self._lost_acks = 0
+        self._lost_acks_of = ""
         self._duplicates = 0
         self._delays: list[float] = []
         self._streams: set[_OpenStream] = set()
@@ -154,13 +155,18 @@ class Faults:
         """Have all clients connect again for new calls; those that run go on."""
         self.send_goaway()
 
-    def lose_acks(self, requests: int = 1) -> None:
+    def lose_acks(self, requests: int = 1, subscription: str = "") -> None:
         """Confirm the next acknowledgements and ignore them: the messages are redelivered.
+
+        Args:
+            requests: how many requests with acknowledgements.
+            subscription: only those of this one, by its full name; "": of any.
 
         An exactly-once subscription never confirms what it did not do: it answers UNAVAILABLE.
         """
         with self._lock:
             self._lost_acks += requests
+            self._lost_acks_of = subscription
 
     def duplicate(self, messages: int = 1) -> None:
         """Deliver the next messages a second time, while the first delivery is still worked on.
@@ -211,9 +217,11 @@ class Faults:
         ):
             raise PermissionDenied(_DENIED)
 
-    def take_lost_ack(self) -> bool:
+    def take_lost_ack(self, subscription: str) -> bool:
         """Return whether an acknowledgement is to be ignored."""
         with self._lock:
+            if self._lost_acks_of not in {"", subscription}:
+                return False
             self._lost_acks -= (lost := self._lost_acks > 0)
             return lost
 
@@ -274,7 +282,7 @@ def with_faults(path: str, method: Method, faults: Faults, engine: Engine) -> Me
     async def serve(request: Proto, call: Call) -> Any:
         try:
             faults.check(name, request)
-            if name == "Acknowledge" and faults.take_lost_ack():
+            if name == "Acknowledge" and faults.take_lost_ack(request.subscription):
                 _refuse_exactly_once(engine, request.subscription)
                 engine.registry.subscription(request.subscription)
                 return empty_pb2.Empty()
@@ -339,7 +347,7 @@ class _OpenStream:
         if not self.subscription:
             self.subscription = request.subscription
             self._faults.check("StreamingPull", request)
-        if request.ack_ids and self._faults.take_lost_ack():
+        if request.ack_ids and self._faults.take_lost_ack(self.subscription):
             _refuse_exactly_once(self._engine, self.subscription)
             del request.ack_ids[:]
         return request
