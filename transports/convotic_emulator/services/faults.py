@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +54,8 @@ class Faults:
         self._denied: dict[str, frozenset[str]] = {}
         #: None: everything is granted.
         self._granted: dict[str, frozenset[str]] | None = None
-        self._lost_acks = 0
-        self._lost_acks_of = ""
+        #: How many requests' acknowledgements are to be lost, by subscription; "": of any.
+        self._lost_acks: Counter[str] = Counter()
         self._duplicates = 0
         self._delays: list[float] = []
         self._streams: set[_OpenStream] = set()
@@ -165,8 +166,7 @@ class Faults:
         An exactly-once subscription never confirms what it did not do: it answers UNAVAILABLE.
         """
         with self._lock:
-            self._lost_acks += requests
-            self._lost_acks_of = subscription
+            self._lost_acks[subscription] += requests
 
     def duplicate(self, messages: int = 1) -> None:
         """Deliver the next messages a second time, while the first delivery is still worked on.
@@ -189,7 +189,8 @@ class Faults:
             self._denied.clear()
             self._granted = None
             self._delays.clear()
-            self._lost_acks = self._duplicates = 0
+            self._lost_acks.clear()
+            self._duplicates = 0
             self._withholds_keepalive = False
             self._stream_seconds = None
 
@@ -220,10 +221,11 @@ class Faults:
     def take_lost_ack(self, subscription: str) -> bool:
         """Return whether an acknowledgement is to be ignored."""
         with self._lock:
-            if self._lost_acks_of not in {"", subscription}:
-                return False
-            self._lost_acks -= (lost := self._lost_acks > 0)
-            return lost
+            for name in (subscription, ""):
+                if self._lost_acks[name] > 0:
+                    self._lost_acks -= Counter([name])  # which keeps no zeros
+                    return True
+            return False
 
     def take_duplicates(self, available: int) -> int:
         """Return how many of some messages are to be redelivered."""
