@@ -36,7 +36,16 @@ from tests.support.google_emulator import start_google_emulator
 
 _PUBLISHED = 10_000
 #: Measured several times per round, in turns: they differ by less than two runs of either.
-_IN_TURNS = ("latency/convotic", "latency/celery rabbitmq")
+_IN_TURNS = (
+    (
+        "throughput/convotic",
+        "throughput/convotic, two workers",
+        "throughput/convotic, events on",
+        "throughput/convotic, typed",
+    ),
+    ("orders/convotic", "orders/convotic, plain", "orders/celery rabbitmq"),
+    ("latency/convotic", "latency/celery rabbitmq"),
+)
 _TURNS = 3
 
 
@@ -74,9 +83,13 @@ class Run:
     def round(self, say: Callable[[str], None]) -> None:
         """Measure everything once, and the kinds in turns several times."""
         kinds = self._kinds()
-        for kind in kinds:
-            turns = _IN_TURNS * (_TURNS - 1) if kind == _IN_TURNS[0] else ()
-            for name in (*turns, kind):
+        chosen = [kind for kind in kinds if any(part in kind for part in self._options.only)]
+        groups = [[kind for kind in group if kind in chosen] for group in _IN_TURNS]
+        grouped = {kind: group for group in groups for kind in group}
+        for kind in chosen:
+            group = grouped.get(kind)
+            turns = [kind] if group is None else group * _TURNS if kind == group[0] else []
+            for name in turns:
                 say(name)
                 self._measure(name, kinds[name])
 
@@ -106,8 +119,11 @@ class Run:
         for name in ("rabbitmq", "redis"):
             if name in self._peers:
                 kinds[f"throughput/celery {name}"] = partial(self._best_pool, name)
-        if {"rabbitmq", "redis"} <= self._peers.keys():
+        if "rabbitmq" in self._peers:
             kinds["orders/convotic"] = bench.order_throughput
+            kinds["orders/convotic, plain"] = partial(
+                bench.order_throughput, handler="order-plain", concurrency=10
+            )
             kinds["orders/celery rabbitmq"] = self._best_order_pool
         if "redis" in self._peers:
             kinds["throughput/dramatiq redis"] = lambda: self._peer("redis").dramatiq_throughput(
@@ -162,8 +178,9 @@ class Run:
         return self._best_of(f"celery {name}", lambda pool: peer.throughput(pool, count))
 
     def _best_order_pool(self) -> float:
-        peer, store = self._peer("rabbitmq"), self._peer("redis").url
-        return self._best_of("celery orders", lambda pool: peer.order_throughput(pool, store))
+        peer = self._peer("rabbitmq")
+        kept = f"unix://{store.ensure_running(self._folder / 'orders')}"  # as durable as ours
+        return self._best_of("celery orders", lambda pool: peer.order_throughput(pool, kept))
 
     def _best_of(self, name: str, throughput: Callable[[str], float]) -> float:
         """Measure a peer: first all its pools, then the fastest."""
@@ -247,6 +264,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="where to write; default: benchmarks/results/")
     parser.add_argument(
+        "--only", nargs="+", default=[""], help="measure what has one of these texts in its name"
+    )
+    parser.add_argument(
         "--backlog", type=int, default=0, help="also measure a backlog of this size"
     )
     parser.add_argument(
@@ -264,7 +284,7 @@ def main() -> None:
             for number in range(options.rounds):
                 run.round(partial(say, f"round {number + 1} of {options.rounds}"))
     finally:
-        for part in ("ours", "google", "distance"):
+        for part in ("ours", "google", "distance", "orders"):
             daemon.stop(folder / part)
             store.stop(folder / part)
         shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import threading
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from convotic_celery import (
     SyncConvoticContext,
     WorkerMessage,
 )
-from convotic_order_processor.handler import process_order
+from convotic_order_processor.handler import AMOUNT, ORDERS, UNITS, process_order
 from convotic_order_processor.models import Order  # noqa: TC001  # read when the handler registers
 
 TOPIC = "bench.noop"
@@ -67,6 +68,27 @@ async def note_order(message: WorkerMessage[Order], ctx: ConvoticContext) -> Non
     note(0)
 
 
+def note_order_plain(message: WorkerMessage[Order], ctx: SyncConvoticContext) -> None:
+    """The sample's handler, in a thread."""
+    order, key = message.data, f"order:{message.data.id}"
+    ctx.logger.info("Processing order", order_id=order.id)
+    contact = ctx.contacts.find_or_create(
+        external_id=order.customer_id,
+        first_name=order.customer_name,
+        email=order.customer_email or None,
+        tags=["has-order"],
+    )
+    if "has-order" not in contact.tags:
+        ctx.contacts.add_tag(contact.id, "has-order")
+    amounts: dict[str, int | Decimal] = {ORDERS: 1, UNITS: order.quantity, AMOUNT: order.total}
+    ctx.contacts.increment(contact.id, amounts, idempotency_key=key)
+    conversation = ctx.conversations.find_by_contact_id(contact.id)
+    if conversation:
+        text = f"Thank you for your order #{order.id}! We'll keep you updated."
+        ctx.messages.send(conversation.id, text=text, idempotency_key=key)
+    note(0)
+
+
 def note_stored(message: WorkerMessage, ctx: SyncConvoticContext) -> None:
     """Write a row to a database, as an ordinary handler does: a transaction a message."""
     _store([message], ctx)
@@ -95,6 +117,7 @@ _HANDLERS: dict[str, Any] = {
     "": note_arrival,
     "typed": note_typed,
     "order": note_order,
+    "order-plain": note_order_plain,
     "stored": note_stored,
     "stored-batch": note_stored_batch,
 }
@@ -119,3 +142,8 @@ async def do_nothing(message: WorkerMessage, ctx: ConvoticContext) -> None:
 
 for _number in range(int(os.environ.get("CONVOTIC_TEST_BENCH_OTHERS", "0"))):
     module.worker(f"bench.other-{_number}")(do_nothing)
+
+if _toggled := os.environ.get("CONVOTIC_TEST_BENCH_TOGGLE"):
+    from benchmarks.observing import toggle  # it imports what is measured here
+
+    toggle(Path(_toggled), os.environ["CONVOTIC_TEST_BENCH_TOGGLED"])

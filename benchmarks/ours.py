@@ -112,7 +112,7 @@ class Bench:
             client.publish(count)
         return self._drain(count, events=events, workers=workers, **extra)
 
-    def order_throughput(self) -> float:
+    def order_throughput(self, handler: str = "order", concurrency: int = 100) -> float:
         """Orders a second of the sample's handler, whole, on a backlog and an empty store."""
         orders = [json.dumps(order).encode() for order in load_orders()]
         store = redis.Redis.from_url(embedded.store_url(self._settings))
@@ -120,7 +120,7 @@ class Bench:
         store.close()
         with self._empty() as client:
             client.publish_all(orders)
-        return self._drain(len(orders), handler="order")
+        return self._drain(len(orders), handler=handler, concurrency=concurrency)
 
     def _drain(
         self, count: int, *, events: bool = False, workers: int = 1, **extra: object

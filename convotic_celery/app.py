@@ -170,12 +170,7 @@ class ConvoticApp(Celery):
         self.services = self._make_services()
         if settings.tracing:
             self._set_up_tracing()
-        publisher = HandlerPublisher(self.publisher, settings.publish_timeout)
-        for definition in self.definitions:
-            execution = make_execution(
-                definition, self.services, self.keys, self.attempts, replays, self.lifespans
-            )
-            self._tasks[definition.queue] = make_task(execution, publisher)
+        self._add_handlers(replays)
         self._add_to_celery()
 
     def _describe_deployment(self, replays: ReplayTokens) -> Deployment:
@@ -185,7 +180,7 @@ class ConvoticApp(Celery):
             self.definitions,
             specs=lambda: self._queue_specs,
             session=self.open_session,
-            publish=lambda message: self.publisher.publish(message, sending="batched"),
+            publish=lambda message: self.publisher.publish(message),  # noqa: PLW0108 - made later
             database=SyncDatabase(self.store),
             tokens=replays,
             payload=settings.dead_letter_payload,
@@ -218,6 +213,15 @@ class ConvoticApp(Celery):
         services.provide(CanvasStarter, CeleryCanvas(self, services))
         plug_in_services(services, settings.services, self._services_hook)
         return services
+
+    def _add_handlers(self, replays: ReplayTokens) -> None:
+        """Make a task of each handler."""
+        publisher = HandlerPublisher(self.publisher, self.settings.publish_timeout)
+        for definition in self.definitions:
+            execution = make_execution(
+                definition, self.services, self.keys, self.attempts, replays, self.lifespans
+            )
+            self._tasks[definition.queue] = make_task(execution, publisher)
 
     def _add_to_celery(self) -> None:
         """Add what Celery's programs run beside tasks: steps, signals, Flower's tab."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -133,3 +134,20 @@ def leave_celery_as_it_was() -> Iterator[None]:
     state._set_task_join_will_block(False)
     worker_state.reset_state()
     worker_state.revoked.clear()
+
+
+@pytest.fixture(autouse=True)
+def leave_logging_as_it_was() -> Iterator[None]:
+    """Take away what a test's program has set up: its stream is pytest's, closed at the test's end.
+
+    Pytest's own handlers come and go with each phase of a test.
+    """
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = [
+        each
+        for each in root.handlers
+        if each in before or type(each).__module__ == "_pytest.logging"
+    ]
+    root.setLevel(level)

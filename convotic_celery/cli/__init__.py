@@ -63,8 +63,8 @@ def _describe(error: Exception) -> str:
     if not isinstance(error, PermissionError) or error.filename is None:
         return str(error)
     return (
-        f"{error.filename} can't be used: {error.strerror}. If it is another user's, set "
-        "CONVOTIC_DATA_DIR to a folder of your own."
+        f"{error.filename} can't be used: {error.strerror}. If it belongs to another user's data "
+        "folder, set CONVOTIC_DATA_DIR to one of your own."
     )
 
 

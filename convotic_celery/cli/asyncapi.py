@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -17,10 +17,12 @@ __all__ = ["command"]
 @click.option(
     "--output",
     "-o",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.File("w", encoding="utf-8", lazy=True),
+    default="-",
+    metavar="FILE",
     help="Write to FILE instead of standard output.",
 )
-def command(as_html: bool, output: Path | None) -> None:
+def command(as_html: bool, output: TextIO) -> None:
     """Print the AsyncAPI 3 document of all handlers: topics, payloads, options."""
     from convotic_celery.documents.asyncapi import build_asyncapi
     from convotic_celery.documents.page import render_asyncapi
@@ -30,7 +32,4 @@ def command(as_html: bool, output: Path | None) -> None:
     handlers = [handler for module in load_modules(Settings()) for handler in module.handlers]
     document = build_asyncapi(handlers)
     text = render_asyncapi(document) if as_html else json.dumps(document, indent=2) + "\n"
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        output.write_text(text, encoding="utf-8")
+    output.write(text)

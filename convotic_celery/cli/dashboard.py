@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from convotic_celery.cli.options import examples
+from convotic_celery.cli.options import examples, host_option, port_option
 
 __all__ = ["command"]
 
@@ -12,20 +12,10 @@ __all__ = ["command"]
 @click.command(
     "dashboard", epilog=examples("convotic dashboard", "convotic dashboard --port 0 --read-only")
 )
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    help="Address to listen on. For another one, set CONVOTIC_DASHBOARD_HOSTS to the names that "
-    "browsers use.",
+@host_option(
+    "127.0.0.1", " For another one, set CONVOTIC_DASHBOARD_HOSTS to the names that browsers use."
 )
-@click.option(
-    "--port",
-    default=8100,
-    show_default=True,
-    type=click.IntRange(0, 65535),
-    help="Port to listen on; 0: a free one.",
-)
+@port_option(8100)
 @click.option("--read-only", is_flag=True, help="Show everything, change nothing.")
 def command(host: str, port: int, read_only: bool) -> int:
     """Show the handlers of all modules in a browser: what waits, what failed, what runs.
@@ -33,10 +23,9 @@ def command(host: str, port: int, read_only: bool) -> int:
     Works with the embedded servers and with the real service. There is no authentication: it
     accepts requests for this machine's own names only, unless CONVOTIC_DASHBOARD_HOSTS has others.
     """
-    import errno
-    import socket
     from contextlib import ExitStack
 
+    from convotic_celery.cli.listening import listen, url_of
     from convotic_celery.dashboard import create_dashboard
     from convotic_celery.log import configure_logging
     from convotic_celery.routes.server import serve_on
@@ -47,17 +36,10 @@ def command(host: str, port: int, read_only: bool) -> int:
     settings = Settings(dashboard_read_only=True) if read_only else Settings()
     configure_logging(settings)
     settings.refuse_embedded_where_wrong()
-    application = create_dashboard(settings)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family)
-    except OSError as error:
-        hint = "; --port 0 takes any that is free" if error.errno == errno.EADDRINUSE else ""
-        raise click.ClickException(f"{host} port {port}: {error.strerror}{hint}.") from None
-    shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - not bound here
-    name = f"[{shown}]" if ":" in shown else shown
-    url = f"http://{name}:{listener.getsockname()[1]}/"
-    with listener, ExitStack() as stack:
+    with ExitStack() as stack:
+        listener = stack.enter_context(listen(host, port))
+        url = f"{url_of(listener)}/"
+        application = create_dashboard(settings)
         if settings.broker_is_embedded:  # its own small page has a link then
             folder = settings.data_dir.expanduser().resolve()
             prepare_folder(folder)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from convotic_celery.cli.options import examples
+
 if TYPE_CHECKING:
     from convotic_celery.doctor.finding import Finding
 
@@ -16,7 +18,9 @@ _WIDTHS = (7, 15)
 _COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "red"}
 
 
-@click.command("doctor")
+@click.command(
+    "doctor", epilog=examples("convotic doctor", "convotic doctor --no-probe --strict --json")
+)
 @click.option(
     "--probe/--no-probe",
     default=True,
@@ -31,7 +35,7 @@ _COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "red"}
     type=click.FloatRange(min=1),
     help="Seconds for each step of the probe.",
 )
-@click.option("--strict", is_flag=True, help="Warnings fail too.")
+@click.option("--strict", is_flag=True, help="Exit code 1 for warnings, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(probe: bool, timeout: float, strict: bool, as_json: bool) -> int:
     """Check credentials, topics, subscriptions, rights, store, clocks and versions.

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from convotic_celery.cli.group import GuessingGroup
-from convotic_celery.cli.options import examples, json_option
+from convotic_celery.cli.options import examples, json_option, port_option
 
 __all__ = ["command"]
 
@@ -28,13 +28,7 @@ __all__ = ["command"]
     help="Folder of the data. Default: CONVOTIC_DATA_DIR, else .convotic.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    default=8085,
-    show_default=True,
-    type=click.IntRange(0, 65535),
-    help="Port to listen on; 0: a free one.",
-)
+@port_option(8085)
 @click.option(
     "--resources",
     type=click.Path(dir_okay=False, exists=True, path_type=Path),
@@ -117,7 +111,11 @@ def show_status(data_dir: Path, as_json: bool) -> None:
         raise SystemExit(3)
 
 
-@command.command("stop", epilog=examples("convotic emulator stop"))
+@command.command(
+    "stop",
+    short_help="Stop the data folder's emulator and store.",
+    epilog=examples("convotic emulator stop"),
+)
 @json_option
 @click.pass_obj
 def stop(data_dir: Path, as_json: bool) -> None:

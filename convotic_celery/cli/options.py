@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from convotic_celery.app import ConvoticApp
     from convotic_celery.sdk.handler import HandlerDefinition
@@ -20,11 +20,16 @@ __all__ = [
     "HANDLER",
     "TOPIC",
     "examples",
+    "host_option",
     "json_option",
+    "limit_option",
     "open_app",
+    "port_option",
     "show_duration",
     "timeout_option",
 ]
+
+F = TypeVar("F", bound="Callable[..., Any]")
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
@@ -37,6 +42,38 @@ timeout_option = click.option(
     type=click.FloatRange(min=0.1),
     help="Seconds to wait for the workers' answers.",
 )
+
+
+def limit_option(default: int, most: int | None = None) -> Callable[[F], F]:
+    """Return the option ``--limit``."""
+    return click.option(
+        "--limit",
+        default=default,
+        show_default=True,
+        type=click.IntRange(1, most),
+        help="At most this many.",
+    )
+
+
+def host_option(default: str, more: str = "") -> Callable[[F], F]:
+    """Return the option ``--host``, which :func:`.listen` takes."""
+    return click.option(
+        "--host",
+        default=default,
+        show_default=True,
+        help=f"Address to listen on; of a name, its IPv4 address if it has one.{more}",
+    )
+
+
+def port_option(default: int) -> Callable[[F], F]:
+    """Return the option ``--port``."""
+    return click.option(
+        "--port",
+        default=default,
+        show_default=True,
+        type=click.IntRange(0, 65535),
+        help="Port to listen on; 0: a free one.",
+    )
 
 
 class _Duration(click.ParamType[float]):
@@ -52,12 +89,10 @@ class _Duration(click.ParamType[float]):
         parts = _PART.findall(text)
         if parts and "".join(number + unit for number, unit in parts) == text:
             return sum(float(number) * _UNITS[unit] for number, unit in parts)
-        try:
-            return float(text)
-        except ValueError:
-            self.fail(
-                f"{value!r} is not a duration: write 90, 30s, 5m, 1h, 1h30m or 2d.", param, ctx
-            )
+        if not re.fullmatch(r"\d*\.?\d+", text):
+            wanted = "write 90, 30s, 5m, 1h, 1h30m or 2d."
+            self.fail(f"{value!r} is not a duration: {wanted}", param, ctx)
+        return float(text)
 
 
 class _Name(click.ParamType[str]):

@@ -38,7 +38,12 @@ _LINE_SUFFIXES = {".jsonl", ".ndjson"}
 @click.argument("topic", type=TOPIC)
 @click.argument("data", required=False)
 @click.option(
-    "--attribute", "-a", "attributes", multiple=True, metavar="KEY=VALUE", help="Repeatable."
+    "--attribute",
+    "-a",
+    "attributes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Attribute of each message. Repeatable.",
 )
 @click.option("--ordering-key", default="", help="Keep messages of this key in order.")
 @click.option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from convotic_celery.cli.columns import align
-from convotic_celery.cli.options import examples
+from convotic_celery.cli.options import examples, host_option, port_option
 
 __all__ = ["command"]
 
@@ -13,14 +13,8 @@ __all__ = ["command"]
 @click.command(
     "routes", epilog=examples("convotic routes --port 8000", "convotic routes --list --json")
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    default=8000,
-    show_default=True,
-    type=click.IntRange(0, 65535),
-    help="Port to listen on.",
-)
+@host_option("127.0.0.1")
+@port_option(8000)
 @click.option("--list", "only_list", is_flag=True, help="List the routes and exit.")
 @click.option("--json", "as_json", is_flag=True, help="With --list: print JSON.")
 @click.option(
@@ -37,16 +31,22 @@ def command(host: str, port: int, only_list: bool, as_json: bool, only_document:
     if only_list or only_document:
         _print(settings, as_document=only_document, as_json=as_json)
         return
+    from convotic_celery.cli.listening import listen, url_of
     from convotic_celery.embedded import broker_address
     from convotic_celery.log import configure_logging
     from convotic_celery.routes import create_asgi_app
-    from convotic_celery.routes.server import serve
+    from convotic_celery.routes.server import serve_on
 
     configure_logging(settings)
     settings.refuse_embedded_where_wrong()
-    if settings.broker_is_embedded:
-        broker_address(settings)  # here what is wrong is one line, in the server a traceback
-    serve(create_asgi_app(settings), host=host, port=port)
+    with listen(host, port) as listener:
+        if settings.broker_is_embedded:
+            broker_address(settings)  # here what is wrong is one line, in the server a traceback
+        serve_on(
+            listener,
+            create_asgi_app(settings),
+            on_ready=lambda: click.echo(f"Routes: {url_of(listener)}/docs  (Ctrl-C ends it)"),
+        )
 
 
 def _print(settings: object, *, as_document: bool, as_json: bool) -> None:

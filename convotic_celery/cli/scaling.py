@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from convotic_celery.cli.options import examples
+from convotic_celery.cli.options import examples, host_option, port_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,10 +22,8 @@ __all__ = ["command"]
 @click.command(
     "scaling", epilog=examples("convotic scaling --port 8090", "convotic scaling --once")
 )
-@click.option("--host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104 - an autoscaler asks from outside
-@click.option(
-    "--port", default=8090, show_default=True, type=click.IntRange(0, 65535), help="Port."
-)
+@host_option("0.0.0.0")  # noqa: S104 - an autoscaler asks from outside
+@port_option(8090)
 @click.option(
     "--drain-seconds",
     default=30.0,
@@ -124,19 +122,20 @@ def _serve(scaler: Scaler, host: str, port: int) -> int:
     import signal
     import threading
 
+    from convotic_celery.cli.listening import cant_listen, url_for
     from convotic_celery.telemetry.scaling.answers import ScalingSource
     from convotic_celery.telemetry.server import TelemetryServer
 
     try:
         server = TelemetryServer(ScalingSource(scaler), host=host, port=port)
     except OSError as error:
-        raise click.ClickException(f"{host} port {port}: {error.strerror}.") from None
+        raise cant_listen(host, port, error) from None
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     scaler.start()
     server.start()
-    click.echo(f"Needed workers: http://{host}:{server.port}/  (Ctrl-C ends it)")
+    click.echo(f"Needed workers: {url_for(host, server.port)}/  (Ctrl-C ends it)")
     ended.wait()
     server.stop()
     return 0

@@ -10,7 +10,14 @@ import click
 
 from convotic_celery.cli.columns import align
 from convotic_celery.cli.group import GuessingGroup
-from convotic_celery.cli.options import TOPIC, examples, json_option, open_app, show_duration
+from convotic_celery.cli.options import (
+    TOPIC,
+    examples,
+    json_option,
+    limit_option,
+    open_app,
+    show_duration,
+)
 
 if TYPE_CHECKING:
     from convotic_celery.context.scheduled_listing import DelayedMessage
@@ -33,9 +40,7 @@ def command() -> None:
 
 @command.command("list", epilog=examples("convotic scheduled list --topic custom.orders.remind"))
 @click.option("--topic", type=TOPIC, help="Only messages to this topic.")
-@click.option(
-    "--limit", default=50, show_default=True, type=click.IntRange(1), help="At most this many."
-)
+@limit_option(50)
 @json_option
 def list_scheduled(topic: str | None, limit: int, as_json: bool) -> None:
     """List the waiting messages, the next one due first."""

@@ -48,7 +48,7 @@ def command(pattern: str | None, changed: bool, brief: bool, as_json: bool) -> N
         click.echo(json.dumps(values, indent=2))
         return
     if not values:
-        click.echo("No such setting." if pattern else "The environment sets none.", err=True)
+        click.echo(_explain_none(pattern, changed=changed), err=True)
         return
     rows = [
         (
@@ -62,6 +62,13 @@ def command(pattern: str | None, changed: bool, brief: bool, as_json: bool) -> N
     click.echo(first)
     for line, name in zip(lines, values, strict=True):
         click.echo(line if brief else f"{line}\n    {fields[name].description}")
+
+
+def _explain_none(pattern: str | None, *, changed: bool) -> str:
+    named = f"whose name contains {pattern!r}" if pattern else ""
+    if changed:
+        return f"The environment sets none {named}".strip() + "."
+    return f"There is no setting {named}; `convotic settings --brief` lists all."
 
 
 def unit_of(field: FieldInfo) -> str:

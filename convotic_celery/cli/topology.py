@@ -1,4 +1,4 @@
-"""``convotic topology``: Compare what the modules need in Pub/Sub with what exists; change it."""
+"""``convotic topology``: Create and change what the modules need in Pub/Sub."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def command() -> None:
     """Topics, subscriptions and bindings: what the loaded modules need, and what exists."""
 
 
-@command.command("plan")
+@command.command("plan", epilog=examples("convotic topology plan --json"))
 @_project_number
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan(project_number: str, as_json: bool) -> int:
@@ -58,7 +58,12 @@ def plan(project_number: str, as_json: bool) -> int:
     return EXIT_CHANGES if found.steps or found.problems else 0
 
 
-@command.command("apply")
+@command.command(
+    "apply",
+    epilog=examples(
+        "convotic topology apply", "convotic topology apply --yes --delete custom.orders.old.shop"
+    ),
+)
 @_project_number
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 @click.option(
@@ -102,12 +107,16 @@ def apply(project_number: str, yes: bool, to_delete: tuple[str, ...], as_json: b
     return 1 if found.problems else 0
 
 
-@command.group("export", cls=GuessingGroup)
+@command.group(
+    "export",
+    cls=GuessingGroup,
+    epilog=examples("convotic topology export terraform > pubsub.tf"),
+)
 def export() -> None:
     """Write the topology for other tools."""
 
 
-@export.command("terraform")
+@export.command("terraform", epilog=examples("convotic topology export terraform > pubsub.tf"))
 def terraform() -> None:
     """Print the topology as Terraform's HCL. Contacts nothing.
 

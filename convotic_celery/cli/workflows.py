@@ -10,7 +10,7 @@ import click
 
 from convotic_celery.cli.columns import align
 from convotic_celery.cli.group import GuessingGroup
-from convotic_celery.cli.options import examples, json_option, open_app, show_duration
+from convotic_celery.cli.options import examples, json_option, limit_option, open_app, show_duration
 
 if TYPE_CHECKING:
     from convotic_celery.context.workflow_runs import WorkflowStatus
@@ -36,13 +36,7 @@ def command() -> None:
     type=click.Choice(["running", "completed", "failed"]),
     help="Only runs in this state.",
 )
-@click.option(
-    "--limit",
-    default=50,
-    show_default=True,
-    type=click.IntRange(1, _PAGE),
-    help="At most this many.",
-)
+@limit_option(50, _PAGE)
 @json_option
 def list_runs(name: str | None, status: WorkflowStatus | None, limit: int, as_json: bool) -> None:
     """List runs, newest first: all, or those of the workflow NAME."""
@@ -66,7 +60,12 @@ def list_runs(name: str | None, status: WorkflowStatus | None, limit: int, as_js
         click.echo(f"The newest {limit}; --limit shows more.", err=True)
 
 
-@command.command("show", epilog=examples("convotic workflows show 0199…", "… --json | jq .results"))
+@command.command(
+    "show",
+    epilog=examples(
+        "convotic workflows show 0199…", "convotic workflows show 0199… --json | jq .results"
+    ),
+)
 @click.argument("run_id", metavar="RUN")
 @json_option
 def show(run_id: str, as_json: bool) -> None:

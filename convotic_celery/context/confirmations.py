@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from concurrent.futures import Future
+
+    from convotic_pubsub.outgoing import Answer
 
 __all__ = ["wait_for", "wait_for_all"]
 
@@ -91,7 +92,7 @@ def _current() -> _Waiting:
     return waiting
 
 
-async def wait_for(future: Future[str], seconds: float) -> bool:
+async def wait_for(future: Answer, seconds: float) -> bool:
     """Wait until ``future`` is done, or so long; say whether it is. Cancels nothing."""
     here = _current()
     watched: asyncio.Future[None] = here.loop.create_future()
@@ -100,7 +101,7 @@ async def wait_for(future: Future[str], seconds: float) -> bool:
     return future.done()
 
 
-async def wait_for_all(futures: Sequence[Future[str]], seconds: float) -> None:
+async def wait_for_all(futures: Sequence[Answer], seconds: float) -> None:
     """Wait until all are done, or so long. Cancels nothing, and carries no errors."""
     here = _current()
     watched: asyncio.Future[None] = here.loop.create_future()

@@ -24,7 +24,7 @@ class RunClock(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: one is made for each message
 class Delivery:
     """One run of a handler on one message."""
 
@@ -58,7 +58,7 @@ class Delivery:
         return fields
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class BatchDelivery(Delivery):
     """One call of a handler with many messages; ``message_id`` is that of the first."""
 
@@ -69,7 +69,7 @@ class BatchDelivery(Delivery):
         return {"handler": self.handler, "topic": self.topic, "batch_size": self.size}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class RouteCall(Delivery):
     """One call of a route: ``handler`` is ``POST /orders``, ``message_id`` the request's id."""
 

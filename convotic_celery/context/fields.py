@@ -28,15 +28,19 @@ __all__ = [
 _MAX_KEY_CHARACTERS = 500
 _MAX_TEXT_CHARACTERS = 100_000
 
-_FIELDS: TypeAdapter[ContactFields] = TypeAdapter(ContactFields)
-_CHANGES: TypeAdapter[ContactChanges] = TypeAdapter(ContactChanges)
+#: As TypeAdapter.validate_python, which adds a third to the time.
+_FIELDS: Any = TypeAdapter(ContactFields).validator
+_CHANGES: Any = TypeAdapter(ContactChanges).validator
+#: Fields that are several of the hash.
+_NESTED = frozenset({"attributes", "tags"})
 
 
 def contact_fields(given: Mapping[str, Any]) -> dict[str, str]:
     """Return what a new contact's hash holds of the given fields; raises InvalidField."""
     fields = _validate(_FIELDS, given)
     kept, _ = _encode_changes(fields)
-    kept.update({f"tag:{tag}": "" for tag in fields.get("tags", ())})
+    for tag in fields.get("tags", ()):
+        kept[f"tag:{tag}"] = ""
     return kept
 
 
@@ -45,9 +49,9 @@ def contact_changes(given: Mapping[str, Any]) -> tuple[dict[str, str], list[str]
     return _encode_changes(_validate(_CHANGES, given))
 
 
-def _validate(adapter: TypeAdapter[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _validate(validator: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        fields: dict[str, Any] = adapter.validate_python(given)
+        fields: dict[str, Any] = validator.validate_python(given)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
         # pydantic's own words for how it looks at a sequence are no part of the field's name.
@@ -62,17 +66,10 @@ def _validate(adapter: TypeAdapter[Any], given: Mapping[str, Any]) -> dict[str, 
 
 
 def _encode_changes(fields: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
-    kept: dict[str, str] = {}
-    removed: list[str] = []
-    for name, value in fields.items():
-        if name in {"attributes", "tags"}:
-            continue
-        if value is None:
-            removed.append(name)
-        else:
-            kept[name] = value
-    if fields.get("email"):
-        kept["_email"] = normalize_email(fields["email"])
+    kept: dict[str, str] = {n: v for n, v in fields.items() if v is not None and n not in _NESTED}
+    removed = [name for name, value in fields.items() if value is None]
+    if "email" in kept:
+        kept["_email"] = normalize_email(kept["email"])
     elif "email" in fields:
         removed.append("_email")
     for name, value in fields.get("attributes", {}).items():
@@ -90,7 +87,7 @@ def idempotency_field(key: str | None) -> str:
     return "" if key is None else _check_key("idempotency_key", key)
 
 
-def external_id_field(external_id: str) -> str:
+def external_id_field(external_id: str | None) -> str:
     """Return the id to look for; raises InvalidField unless it has 1 to 500 characters."""
     return _check_key("external_id", external_id)
 

@@ -11,6 +11,9 @@ class Keys:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.contacts = f"{prefix}contacts"
+        #: Prefixes of the keys of hashes.
+        self.contact_hashes = f"{prefix}contact:"
+        self.conversation_hashes = f"{prefix}conversation:"
         self.contacts_by_external_id = f"{prefix}contacts:by-external-id"
         #: Prefixes of the keys of workflows' runs, and of the indexes of runs.
         self.workflow_runs = f"{prefix}workflow:"
@@ -24,19 +27,19 @@ class Keys:
 
     def contact(self, contact_id: str) -> str:
         """Return the key of the contact's hash."""
-        return f"{self.prefix}contact:{contact_id}"
-
-    def applied(self, contact_id: str) -> str:
-        """Return the key of the hash of idempotency keys that were counted for the contact."""
-        return f"{self.contact(contact_id)}:applied"
+        return f"{self.contact_hashes}{contact_id}"
 
     def conversations_of(self, contact_id: str) -> str:
         """Return the key of the sorted set of the contact's conversations."""
-        return f"{self.contact(contact_id)}:conversations"
+        return f"{self.contact_hashes}{contact_id}:conversations"
+
+    def open_conversations_of(self, contact_id: str) -> str:
+        """Return the key of the sorted set of those that are open."""
+        return f"{self.contact_hashes}{contact_id}:conversations:open"
 
     def conversation(self, conversation_id: str) -> str:
         """Return the key of the conversation's hash."""
-        return f"{self.prefix}conversation:{conversation_id}"
+        return f"{self.conversation_hashes}{conversation_id}"
 
     def messages_of(self, conversation_id: str) -> str:
         """Return the key of the sorted set of the conversation's messages."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, with_config
 from typing_extensions import TypedDict
@@ -90,6 +90,11 @@ _REFUSE_UNKNOWN = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 _Key = Annotated[str, Field(min_length=1, max_length=500)]
 _Text = Annotated[str, Field(max_length=1_000)]
+if TYPE_CHECKING:
+    _Tags: TypeAlias = Sequence[str] | AbstractSet[str]
+else:
+    #: Takes any sequence and any set; a union of the two takes three times as long to validate.
+    _Tags = list[_Key]
 _Attributes = Annotated[dict[_Key, JsonValue], Field(max_length=500)]
 
 
@@ -112,4 +117,4 @@ class ContactChanges(TypedDict, total=False):
 class ContactFields(ContactChanges, total=False):
     """Fields of ``contacts.create``, all optional; each may be None."""
 
-    tags: Annotated[Sequence[_Key] | AbstractSet[_Key], Field(max_length=500)]
+    tags: Annotated[_Tags, Field(max_length=500)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import hiredis
@@ -49,8 +49,12 @@ class Pipeline(asyncio.Protocol):
         self._opening: asyncio.Task[None] | None = None
         self._reader: Any = None
         self._outgoing: list[bytes] = []
-        #: The answers that are owed, oldest first, each with the time by which it must be here.
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        #: The answers that are owed, oldest first.
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        #: How many commands were sent and answered on this connection, and for each write how many
+        #: had been sent after it, with the time by which so many answers must be here.
+        self._sent = self._answered = 0
+        self._due: deque[tuple[int, float]] = deque()
         self._timer: asyncio.Handle | None = None
 
     async def call(self, *command: str | int) -> Any:
@@ -61,17 +65,30 @@ class Pipeline(asyncio.Protocol):
             redis.exceptions.TimeoutError: It did not answer in time.
             redis.exceptions.ResponseError: It refused the command.
         """
-        packed = _pack(command)  # first: what can't be sent must not wait for an answer
+        return await self.send(command)
+
+    def send(self, command: tuple[object, ...]) -> Awaitable[Any]:
+        """Send a command at once, or when connected; await its answer as that of :meth:`call`.
+
+        Raises at once what can't be sent: it must not wait for an answer.
+        """
+        packed = _pack(command)
+        if self._transport is None:
+            return self._send_when_open(command)
+        answer: asyncio.Future[Any] = asyncio.Future(loop=self._loop)
+        self._waiting.append(answer)
+        outgoing = self._outgoing
+        outgoing.append(packed)
+        if len(outgoing) == 1:
+            self._loop.call_soon(self._flush)
+        elif len(outgoing) >= _MOST_COMMANDS:
+            self._flush()
+        return answer
+
+    async def _send_when_open(self, command: tuple[object, ...]) -> Any:
         while self._transport is None:
             await self._open()
-        answer = self._loop.create_future()
-        self._waiting.append((answer, self._loop.time() + self._timeout_seconds))
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
-        self._outgoing.append(packed)
-        if len(self._outgoing) >= _MOST_COMMANDS:
-            self._flush()
-        return await answer
+        return await self.send(command)
 
     async def aclose(self) -> None:
         """Close the connection; calls that wait fail. The next call makes a new one."""
@@ -112,24 +129,33 @@ class Pipeline(asyncio.Protocol):
         outgoing, self._outgoing = self._outgoing, []
         if self._transport is not None and outgoing:
             self._transport.write(b"".join(outgoing))
+            self._sent += len(outgoing)
+            due = self._loop.time() + self._timeout_seconds
+            self._due.append((self._sent, due))
             if self._timer is None:
-                self._timer = self._loop.call_at(self._waiting[0][1], self._look_for_late)
+                self._timer = self._loop.call_at(due, self._look_for_late)
 
     def data_received(self, data: bytes) -> None:
         """Hand out the answers that are complete (asyncio calls this)."""
+        reader, waiting = self._reader, self._waiting
+        owed = len(waiting)
         try:
-            self._reader.feed(data)
-            while (answer := self._reader.gets()) is not False:
-                waiting, _ = self._waiting.popleft()
-                if waiting.done():
+            reader.feed(data)
+            while (answer := reader.gets()) is not False:
+                caller = waiting.popleft()
+                if caller.done():
                     continue
                 if isinstance(answer, Exception):
-                    waiting.set_exception(answer)
+                    caller.set_exception(answer)
                 else:
-                    waiting.set_result(answer)
+                    caller.set_result(answer)
         except (InvalidResponse, IndexError, UnicodeDecodeError) as error:
             # From here on answers can't be matched to commands.
             self._abort(InvalidResponse(f"The store's answer can't be read: {error}"))
+            return
+        self._answered += owed - len(waiting)
+        while self._due and self._due[0][0] <= self._answered:
+            self._due.popleft()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail the calls that wait (asyncio calls this)."""
@@ -140,9 +166,9 @@ class Pipeline(asyncio.Protocol):
     def _look_for_late(self, *, again: bool = False) -> None:
         """Drop the connection if the oldest answer is late."""
         self._timer = None
-        if not self._waiting:
+        if not self._due:
             return
-        due = self._waiting[0][1]
+        due = self._due[0][1]
         if due > self._loop.time():
             self._timer = self._loop.call_at(due, self._look_for_late)
         elif not again:
@@ -166,7 +192,9 @@ class Pipeline(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         self._outgoing.clear()
+        self._sent = self._answered = 0
+        self._due.clear()
         waiting, self._waiting = self._waiting, deque()
-        for answer, _ in waiting:
+        for answer in waiting:
             if not answer.done():
                 answer.set_exception(error)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -35,7 +34,7 @@ from convotic_pubsub.limits import (
 from convotic_pubsub.outgoing import OutgoingMessage
 
 if TYPE_CHECKING:
-    from convotic_pubsub.outgoing import Sending
+    from convotic_pubsub.outgoing import Answer, Sending
 
 __all__ = [
     "OutgoingMessage",
@@ -59,7 +58,7 @@ TRACE_ATTRIBUTES = ("traceparent", "tracestate")
 class TopicPublisher(Protocol):
     """Sends raw messages; the runtime provides one."""
 
-    def publish(self, message: OutgoingMessage, *, sending: Sending = "batched") -> Future[str]:
+    def publish(self, message: OutgoingMessage, *, sending: Sending = "batched") -> Answer:
         """Send and return at once; the future gives the message id once the server confirmed.
 
         ``sending`` says whether many are coming (``batched``) or this is one (``directly``), for
@@ -92,8 +91,13 @@ def build_message(
     for name, value in trace.items():
         if len(attributes) < MAX_ATTRIBUTES:
             attributes.setdefault(name, value)
-    _check_size(raw, attributes, ordering_key)
-    return OutgoingMessage(topic, raw, attributes, ordering_key)
+    message = OutgoingMessage(topic, raw, attributes, ordering_key)
+    if message.size > MAX_MESSAGE_BYTES:
+        raise MessageTooLarge(
+            f"the message has {message.size:,} bytes, Pub/Sub allows {MAX_MESSAGE_BYTES:,}: keep"
+            " the data elsewhere and publish where it is."
+        )
+    return message
 
 
 def build_messages(
@@ -225,17 +229,6 @@ def _check_ordering_key(ordering_key: str) -> None:
     if not isinstance(ordering_key, str) or _size(ordering_key) > MAX_ORDERING_KEY_BYTES:
         raise InvalidOrderingKey(
             f"an ordering key is a string of at most {MAX_ORDERING_KEY_BYTES} bytes."
-        )
-
-
-def _check_size(raw: bytes, attributes: Mapping[str, str], ordering_key: str) -> None:
-    size = len(raw) + _size(ordering_key)
-    for name, value in attributes.items():
-        size += _size(name) + _size(value)
-    if size > MAX_MESSAGE_BYTES:
-        raise MessageTooLarge(
-            f"the message has {size:,} bytes, Pub/Sub allows {MAX_MESSAGE_BYTES:,}: keep the data "
-            "elsewhere and publish where it is."
         )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
+import time
 from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from convotic_celery.context.publishing import TopicPublisher
-    from convotic_pubsub.outgoing import OutgoingMessage
+    from convotic_pubsub.outgoing import Answer, OutgoingMessage
 
 __all__ = ["publish_many_async", "publish_many_sync"]
 
@@ -23,7 +24,7 @@ MAX_UNCONFIRMED = 1_000
 _BATCH = 250
 _BATCHES_UNDER_WAY = MAX_UNCONFIRMED // _BATCH
 
-Futures: TypeAlias = "list[concurrent.futures.Future[str]]"
+Futures: TypeAlias = "list[Answer]"
 
 
 def publish_many_sync(
@@ -39,7 +40,7 @@ def publish_many_sync(
     """
     futures: Futures = []
     for awaited in _send_in_turn(publisher, messages, futures):
-        concurrent.futures.wait(awaited, timeout_seconds)
+        _wait(awaited, timeout_seconds)
     return _conclude(topic, futures, len(messages), timeout_seconds)
 
 
@@ -77,6 +78,14 @@ def _send_in_turn(
     yield [future for sent in under_way for future in sent]
 
 
+def _wait(futures: Iterable[Answer], seconds: float) -> None:
+    """Wait until all are done, or so long."""
+    limit = time.monotonic() + seconds
+    with contextlib.suppress(TimeoutError):
+        for future in futures:
+            future.exception(max(0.0, limit - time.monotonic()))
+
+
 def _batches(messages: Sequence[OutgoingMessage]) -> Iterator[Sequence[OutgoingMessage]]:
     # The first goes alone: if the topic has to be created, that is done once.
     if messages:
@@ -85,13 +94,13 @@ def _batches(messages: Sequence[OutgoingMessage]) -> Iterator[Sequence[OutgoingM
         yield messages[first : first + _BATCH]
 
 
-def _all_confirmed(futures: Iterable[concurrent.futures.Future[str]]) -> bool:
+def _all_confirmed(futures: Iterable[Answer]) -> bool:
     return all(future.done() and future.exception() is None for future in futures)
 
 
 def _conclude(
     topic: str,
-    futures: Sequence[concurrent.futures.Future[str]],
+    futures: Sequence[Answer],
     total: int,
     timeout_seconds: float,
 ) -> list[str]:

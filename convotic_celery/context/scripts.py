@@ -20,6 +20,7 @@ __all__ = [
     "FIND_CONTACT_BY_EMAIL",
     "FIND_CONTACT_BY_EXTERNAL_ID",
     "FIND_OPEN_CONVERSATION",
+    "FIND_OR_CREATE_CONTACT",
     "INCREMENT_TOTALS",
     "LIST_PAGE",
     "READ_HASH",
@@ -62,6 +63,21 @@ redis.call('ZADD', KEYS[3], 0, id)
 if KEYS[4] then redis.call('ZADD', KEYS[4], 0, id) end
 redis.call('HSET', KEYS[1], unpack(ARGV, 3))
 return id
+""")
+
+#: KEYS by-external-id, contacts, [by-email]; ARGV external id, prefix of contacts, id, now, then
+#: the rest of the hash. Gives the hash of the contact that has the external id, empty if this call
+#: created it. An argument costs the server more than a line of Lua, so none is passed twice.
+FIND_OR_CREATE_CONTACT = Script("""
+local owner = redis.call('HGET', KEYS[1], ARGV[1])
+if owner then return redis.call('HGETALL', ARGV[2] .. owner) end
+local external_id, id, now = ARGV[1], ARGV[3], ARGV[4]
+redis.call('HSET', KEYS[1], external_id, id)
+redis.call('ZADD', KEYS[2], 0, id)
+if KEYS[3] then redis.call('ZADD', KEYS[3], 0, id) end
+redis.call('HSET', ARGV[2] .. id, 'id', id, 'external_id', external_id, 'created_at', now,
+  'updated_at', now, unpack(ARGV, 5))
+return {}
 """)
 
 #: KEYS by-external-id; ARGV external id, prefix of contacts.
@@ -119,32 +135,52 @@ if changed == 1 then redis.call('HSET', KEYS[1], 'updated_at', ARGV[3]) end
 return changed
 """)
 
-#: KEYS contact, applied; ARGV idempotency key, the call's token, now, then fields and amounts.
-#: Without an idempotency key the second key is the call's own and expires. Gives 1 added, 0 was
+#: KEYS contact; ARGV idempotency key or "", the call's token, now, then all fields, then all
+#: amounts. Without an idempotency key the token is remembered for ten minutes. Gives 1 added, 0 was
 #: added before, -1 no contact; an overflow takes back what was added and is an error.
+#:
+#: Lua's numbers are doubles, exact below 2^53: sums that may be larger are left to HINCRBY, one by
+#: one, and so are those of so many fields that unpack() does not take them.
 INCREMENT_TOTALS = Script("""
-if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
-local key, token = ARGV[1], ARGV[2]
+local contact, key, token, count = KEYS[1], ARGV[1], ARGV[2], (#ARGV - 3) / 2
+local are_few = count <= 1000
+local kept = redis.call('HMGET', contact, 'id', unpack(ARGV, 4, are_few and 3 + count or 3))
+if not kept[1] then return -1 end
+local applied = contact .. ':applied'
 if key == '' then
-  if not redis.call('SET', KEYS[2], token, 'NX', 'EX', 600) then return 1 end
-elseif redis.call('HSETNX', KEYS[2], key, token) == 0 then
-  if redis.call('HGET', KEYS[2], key) == token then return 1 end
+  applied = applied .. ':' .. token
+  if not redis.call('SET', applied, token, 'NX', 'EX', 600) then return 1 end
+elseif redis.call('HSETNX', applied, key, token) == 0 then
+  if redis.call('HGET', applied, key) == token then return 1 end
   return 0
 end
-for i = 4, #ARGV, 2 do
-  local sum = redis.pcall('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1])
+local are_exact, changes, limit = are_few, {'updated_at', ARGV[3]}, 2^52
+for i = 1, are_few and count or 0 do
+  local sum, amount = tonumber(kept[i + 1] or 0), tonumber(ARGV[3 + count + i])
+  if sum >= limit or sum <= -limit or amount >= limit or amount <= -limit then
+    are_exact = false
+    break
+  end
+  changes[2 * i + 1], changes[2 * i + 2] = ARGV[3 + i], sum + amount
+end
+if are_exact then
+  redis.call('HSET', contact, unpack(changes))
+  return 1
+end
+for i = 4, 3 + count do
+  local sum = redis.pcall('HINCRBY', contact, ARGV[i], ARGV[count + i])
   if type(sum) == 'table' and sum.err then
-    for j = 4, i - 2, 2 do
-      local amount = ARGV[j + 1]
+    for j = 4, i - 1 do
+      local amount = ARGV[count + j]
       local opposite = '-' .. amount
       if string.sub(amount, 1, 1) == '-' then opposite = string.sub(amount, 2) end
-      redis.call('HINCRBY', KEYS[1], ARGV[j], opposite)
+      redis.call('HINCRBY', contact, ARGV[j], opposite)
     end
-    if key == '' then redis.call('DEL', KEYS[2]) else redis.call('HDEL', KEYS[2], key) end
+    if key == '' then redis.call('DEL', applied) else redis.call('HDEL', applied, key) end
     return sum
   end
 end
-redis.call('HSET', KEYS[1], 'updated_at', ARGV[3])
+redis.call('HSET', contact, 'updated_at', ARGV[3])
 return 1
 """)
 
@@ -177,9 +213,9 @@ redis.call('HSET', KEYS[3], unpack(ARGV, 2))
 return 1
 """)
 
-#: KEYS the contact's conversations; ARGV prefix of conversations. The newest that is open.
+#: KEYS the contact's open conversations; ARGV prefix of conversations. The newest that is open.
 FIND_OPEN_CONVERSATION = Script("""
-local ids = redis.call('ZRANGE', KEYS[1] .. ':open', 0, 0, 'REV')
+local ids = redis.call('ZRANGE', KEYS[1], 0, 0, 'REV')
 if #ids == 0 then return {} end
 return redis.call('HGETALL', ARGV[1] .. ids[1])
 """)
@@ -195,22 +231,22 @@ return redis.call('HGETALL', KEYS[1])
 
 #: KEYS conversation, its messages, sent, schedule; ARGV id, idempotency key or "", prefix of
 #: messages, prefix of scheduled messages, the announcement's schedule id, topic, data and
-#: attributes (or "" each), then the hash. Gives the message's hash, the first one's for a known
-#: key, empty if no conversation. The announcement is due at once (since ever).
+#: attributes (or "" each), then the hash. Gives the first message's hash for a known key, empty if
+#: this call added one, nil if no conversation. The announcement is due at once (since ever).
 SEND_MESSAGE = Script("""
 local id, key, messages, announcement = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
-if redis.call('EXISTS', KEYS[1]) == 0 then return {} end
+if redis.call('EXISTS', KEYS[1]) == 0 then return nil end
 if key ~= '' and redis.call('HSETNX', KEYS[3], key, id) == 0 then
   return redis.call('HGETALL', messages .. redis.call('HGET', KEYS[3], key))
 end
-if redis.call('EXISTS', messages .. id) == 0 and announcement ~= '' then
+if announcement ~= '' and redis.call('EXISTS', messages .. id) == 0 then
   redis.call('HSET', ARGV[4] .. announcement, 'topic', ARGV[6], 'data', ARGV[7],
     'attributes', ARGV[8], 'ordering_key', '', 'optional', '1')
   redis.call('ZADD', KEYS[4], 0, announcement)
 end
 redis.call('ZADD', KEYS[2], 0, id)
 redis.call('HSET', messages .. id, unpack(ARGV, 9))
-return redis.call('HGETALL', messages .. id)
+return {}
 """)
 
 #: KEYS sorted set of ids; ARGV where to begin, limit, prefix of the items, "" or "REV".

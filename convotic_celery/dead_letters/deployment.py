@@ -14,13 +14,11 @@ from convotic_celery.runtime.delivery.steps import drive_sync
 from convotic_pubsub.celery.codec import decode_envelope
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from convotic_celery.context.database import SyncDatabase
     from convotic_celery.runtime.delivery.replays import ReplayTokens
     from convotic_celery.runtime.delivery.steps import Ask
     from convotic_celery.sdk.handler import HandlerDefinition
-    from convotic_pubsub.outgoing import OutgoingMessage
+    from convotic_pubsub.outgoing import Answer, OutgoingMessage
     from convotic_pubsub.queue import QueueSpec, Received
     from convotic_pubsub.session import Session
 
@@ -37,7 +35,7 @@ class Deployment:
     #: Connects on first use.
     session: Callable[[], Session]
     #: Sends a message to a topic, without the prefix, together with others.
-    publish: Callable[[OutgoingMessage], Future[str]]
+    publish: Callable[[OutgoingMessage], Answer]
     database: SyncDatabase
     tokens: ReplayTokens
     payload: PayloadMode = "full"

@@ -240,10 +240,7 @@ def from_message(  # noqa: PLR0917 - what a dead letter has
     error_type, error_message, stack = own("error-type"), own("error-message"), own("stack")
     attempts = own("attempts") or attributes.get(f"{_SERVICE_PREFIX}DeliveryCount", "")
     first = own("published-at") or attributes.get(f"{_SERVICE_PREFIX}TopicPublishTime", "")
-    payload: PayloadMode = "preview" if mode == "full" and len(data) > MAX_FULL_BYTES else mode
-    kept = {"full": data, "preview": data[:PREVIEW_BYTES], "none": None}[payload]
-    if payload == "preview" and len(data) <= PREVIEW_BYTES:
-        payload = "full"
+    payload, kept = _keep(data, mode)
     return DeadLetter(
         id=entry_id(handler, message_id),
         handler=handler,
@@ -265,6 +262,15 @@ def from_message(  # noqa: PLR0917 - what a dead letter has
         payload=payload,
         size=len(data),
     )
+
+
+def _keep(data: bytes, mode: PayloadMode) -> tuple[PayloadMode, bytes | None]:
+    """Return what the index keeps of the data, and how much of it that is."""
+    if mode == "none":
+        return "none", None
+    if len(data) <= (MAX_FULL_BYTES if mode == "full" else PREVIEW_BYTES):
+        return "full", data
+    return "preview", data[:PREVIEW_BYTES]
 
 
 def replayable_attributes(attributes: Mapping[str, str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +20,7 @@ from convotic_celery.dead_letters.entry import (
     from_microseconds,
     microseconds,
 )
+from convotic_celery.errors import InvalidField
 
 if TYPE_CHECKING:
     from convotic_celery.context.database import SyncDatabase
@@ -211,7 +213,7 @@ class Index:
         keys = [f"state:{match.state}"]
         if groups is not None:
             keys = [f"group:{group.id}:{match.state}" for group in groups]
-        return sum(int(self.run(scripts.COUNT, key, oldest, newest)) for key in keys)
+        return int(self.run(scripts.COUNT, oldest, newest, *keys))
 
     def bounds(self, match: Match) -> tuple[str, str]:
         """Return the newest and the oldest time that match."""
@@ -240,6 +242,8 @@ class Index:
 
     def _pages(self, match: Match, cursor: str, limit: int) -> Iterator[tuple[list[Selected], str]]:
         """Yield what chunk after chunk has, and the cursor behind it; "" behind the last."""
+        if cursor and not re.match(r"\d+:", cursor, re.ASCII):
+            raise InvalidField(f"{cursor!r} is not a cursor: pass a page's next_cursor")
         if match.ids:
             chosen = self.read(self.resolve(match.ids))
             yield [Selected(d.id, d.group) for d in chosen if d.state == match.state], ""

@@ -7,129 +7,43 @@ cancel it::
     P job:JOB              hash: action, by, what, state, total, done, skipped, collected, …
     P job:JOB:todo         sorted set of the entries that were chosen when it began; what is done
                            is removed together with the change of its entry
-    P job:JOB:owner        the process that works on it; expires when that is gone
+    P job:JOB:owner        the process that works on it, or a reservation for the one that will;
+                           expires when that is gone
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import secrets
+import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from convotic_celery.context.scripts import Script
+from convotic_celery.dead_letters import job_scripts
 from convotic_celery.dead_letters.entry import from_microseconds, microseconds
 from convotic_celery.dead_letters.index import in_batches
+from convotic_celery.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from convotic_celery.dead_letters.index import Index
     from convotic_celery.dead_letters.match import Match
 
-__all__ = ["OWNER_SECONDS", "Action", "Job", "JobState", "Journal"]
+__all__ = ["Action", "Job", "JobState", "Journal"]
 
 Action: TypeAlias = Literal["replay", "redirect", "purge"]
 #: ``choosing`` until all that matched is noted; ``collecting``: all is published, what is left in
 #: the dead-letter subscription is acknowledged.
 JobState: TypeAlias = Literal["choosing", "running", "collecting", "done", "cancelled", "failed"]
 
-#: How long a killed worker's job stays its own.
-OWNER_SECONDS = 5
+#: How long a killed process's job stays its own, and how long one that has begun is reserved.
+_OWNER_SECONDS = 5
 #: How long a finished job can be looked at.
 _KEPT_SECONDS = 7 * 24 * 3600
-
-#: ARGV P, job, seconds to live, newest, oldest, limit or "", then sorted sets. Gives how many.
-_CHOOSE = Script("""
-local P, todo = ARGV[1], ARGV[1] .. 'job:' .. ARGV[2] .. ':todo'
-local keys = {}
-for i = 7, #ARGV do keys[#keys + 1] = P .. ARGV[i] end
-redis.call('ZUNIONSTORE', todo, #keys, unpack(keys))
-if ARGV[4] ~= '+inf' then redis.call('ZREMRANGEBYSCORE', todo, '(' .. ARGV[4], '+inf') end
-redis.call('ZREMRANGEBYSCORE', todo, '-inf', '(' .. ARGV[5])
-if ARGV[6] ~= '' then redis.call('ZREMRANGEBYRANK', todo, ARGV[6], -1) end
-redis.call('EXPIRE', todo, ARGV[3])
-return redis.call('ZCARD', todo)
-""")
-
-#: ARGV P, job, seconds to live, then ids.
-_ADD = Script("""
-local todo = ARGV[1] .. 'job:' .. ARGV[2] .. ':todo'
-for i = 4, #ARGV do
-  local at = redis.call('HGET', ARGV[1] .. 'entry:' .. ARGV[i], 'at')
-  if at then redis.call('ZADD', todo, at, ARGV[i]) end
-end
-redis.call('EXPIRE', todo, ARGV[3])
-return redis.call('ZCARD', todo)
-""")
-
-#: ARGV P, job, seconds to live, began at, then the hash.
-_WRITE = Script("""
-local key = ARGV[1] .. 'job:' .. ARGV[2]
-redis.call('ZADD', ARGV[1] .. 'jobs', ARGV[4], ARGV[2])
-redis.call('ZREMRANGEBYRANK', ARGV[1] .. 'jobs', 0, -1001)
-redis.call('HSET', key, unpack(ARGV, 5))
-redis.call('EXPIRE', key, ARGV[3])
-redis.call('EXPIRE', ARGV[1] .. 'jobs', ARGV[3])
-return 1
-""")
-
-#: ARGV P, then jobs. Gives of each its hash, how many are to do, and its owner.
-_READ = Script("""
-local answer = {}
-for i = 2, #ARGV do
-  local key = ARGV[1] .. 'job:' .. ARGV[i]
-  answer[#answer + 1] = {redis.call('HGETALL', key), redis.call('ZCARD', key .. ':todo'),
-    redis.call('GET', key .. ':owner') or ''}
-end
-return answer
-""")
-
-#: ARGV P, how many. Gives the newest jobs.
-_NEWEST = Script("return redis.call('ZRANGE', ARGV[1] .. 'jobs', 0, ARGV[2] - 1, 'REV')")
-
-#: ARGV P, job, owner, milliseconds. Gives "cancelled", "taken" by another, or "".
-_OWN = Script("""
-local key = ARGV[1] .. 'job:' .. ARGV[2]
-if redis.call('HGET', key, 'cancel') then return 'cancelled' end
-local owner = redis.call('GET', key .. ':owner')
-if owner and owner ~= ARGV[3] then return 'taken' end
-redis.call('SET', key .. ':owner', ARGV[3], 'PX', ARGV[4])
-return ''
-""")
-
-#: ARGV P, job, owner.
-_DISOWN = Script("""
-local key = ARGV[1] .. 'job:' .. ARGV[2] .. ':owner'
-if redis.call('GET', key) == ARGV[3] then redis.call('DEL', key) end
-return 1
-""")
-
-#: ARGV P, job, from, how many. Gives ids, the oldest first.
-_TAKE = Script("""
-return redis.call('ZRANGE', ARGV[1] .. 'job:' .. ARGV[2] .. ':todo', ARGV[3],
-  ARGV[3] + ARGV[4] - 1)
-""")
-
-#: ARGV P, job, counter, then ids: not done, and not to be done.
-_SKIP = Script("""
-local key, gone = ARGV[1] .. 'job:' .. ARGV[2], 0
-for i = 4, #ARGV do gone = gone + redis.call('ZREM', key .. ':todo', ARGV[i]) end
-return redis.call('HINCRBY', key, ARGV[3], gone)
-""")
-
-#: ARGV P, job, counter, amount.
-_COUNT = Script("return redis.call('HINCRBY', ARGV[1] .. 'job:' .. ARGV[2], ARGV[3], ARGV[4])")
-
-#: ARGV P, job. Gives 1 if it can still be cancelled.
-_CANCEL = Script("""
-local key = ARGV[1] .. 'job:' .. ARGV[2]
-local state = redis.call('HGET', key, 'state')
-if not state or state == 'done' or state == 'cancelled' or state == 'failed' then return 0 end
-redis.call('HSET', key, 'cancel', '1')
-return 1
-""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +77,7 @@ class Job:
     max_replays: int = 10
     #: What ended it, if it failed.
     error: str = ""
-    #: False while a process works on it, and when it is over.
+    #: False while a process works on it, or is about to, and when it is over.
     is_abandoned: bool = False
     #: Subscriptions of other handlers of the topic that have no filter of ours, and see it too.
     warnings: Sequence[str] = ()
@@ -198,8 +112,11 @@ class Journal:
         max_replays: int = 10,
         warnings: Sequence[str] = (),
     ) -> Job:
-        """Note all that matches now, the oldest first if there is a limit; return the job."""
-        job = f"{secrets.token_hex(5)}"
+        """Note all that matches now, the oldest first if there is a limit; return the job.
+
+        It is the caller's for some seconds: nobody calls it abandoned before :meth:`owned`.
+        """
+        job, owner = secrets.token_hex(5), secrets.token_hex(8)
         now = self._index.now()
         fields: dict[str, object] = {
             "action": action,
@@ -211,9 +128,11 @@ class Journal:
             "max_replays": max_replays,
             "warnings": "\n".join(warnings),
         }
-        self._write(job, fields | {"state": "choosing"})
-        total = self._choose(job, match, limit)
-        self._write(job, {"began": microseconds(now), "total": total, "state": "running"})
+        self.own(job, owner)
+        with self.owned(job, owner, reserved=True):
+            self._write(job, fields | {"state": "choosing"})
+            total = self._choose(job, match, limit)
+            self._write(job, {"began": microseconds(now), "total": total, "state": "running"})
         return self.read(job)
 
     def _choose(self, job: str, match: Match, limit: int | None) -> int:
@@ -226,18 +145,18 @@ class Journal:
                 keys = [f"group:{group.id}:{match.state}" for group in groups]
             if not keys:
                 return 0
-            return int(self.run(_CHOOSE, job, ttl, newest, oldest, most, *keys))
+            return int(self.run(job_scripts.CHOOSE, job, ttl, newest, oldest, most, *keys))
         chosen = [each.id for each in self._index.each(match)]
         if limit is not None:
             chosen = chosen[-limit:] if limit else []
         total = 0
         for some in in_batches(chosen, 1_000):
-            total = int(self.run(_ADD, job, ttl, *some))
+            total = int(self.run(job_scripts.ADD, job, ttl, *some))
         return total
 
     def _write(self, job: str, fields: Mapping[str, object]) -> None:
         flat = [part for name, value in fields.items() for part in (name, value)]
-        self.run(_WRITE, job, _KEPT_SECONDS, fields["began"], *flat)
+        self.run(job_scripts.WRITE, job, _KEPT_SECONDS, fields["began"], *flat)
 
     def set_state(self, job: Job, state: JobState, error: str = "") -> Job:
         """Note what happens now."""
@@ -256,11 +175,11 @@ class Journal:
 
     def newest(self, limit: int = 50) -> list[Job]:
         """Return the jobs that are known, newest first."""
-        return self._read(self.run(_NEWEST, limit), missing_ok=True)
+        return self._read(self.run(job_scripts.NEWEST, limit), missing_ok=True)
 
     def _read(self, jobs: Sequence[str], *, missing_ok: bool = False) -> list[Job]:
         found = []
-        for job, (raw, _todo, owner) in zip(jobs, self.run(_READ, *jobs), strict=True):
+        for job, (raw, _todo, owner) in zip(jobs, self.run(job_scripts.READ, *jobs), strict=True):
             fields = dict(zip(raw[::2], raw[1::2], strict=True))
             if "action" in fields:
                 found.append(_parse(job, fields, owner))
@@ -270,38 +189,58 @@ class Journal:
 
     def own(self, job: str, owner: str) -> str:
         """Be or stay the one that works on it; "cancelled" or "taken" if that is not possible."""
-        answer: str = self.run(_OWN, job, owner, OWNER_SECONDS * 1000)
+        answer: str = self.run(job_scripts.OWN, job, owner, _OWNER_SECONDS * 1000)
         return answer
 
-    def disown(self, job: str, owner: str) -> None:
-        """Leave it to others."""
-        self.run(_DISOWN, job, owner)
+    @contextmanager
+    def owned(self, job: str, owner: str, *, reserved: bool = False) -> Iterator[None]:
+        """Stay its owner within, however long a step takes, and leave it to others at the end.
+
+        ``reserved``: The next owner is about to come.
+        """
+        stopped = threading.Event()
+        keeper = threading.Thread(target=self._keep, args=(job, owner, stopped), daemon=True)
+        keeper.start()
+        try:
+            yield
+        except BaseException:
+            reserved = False
+            raise
+        finally:
+            stopped.set()
+            keeper.join()  # or it would take the job back
+            self.run(job_scripts.DISOWN, job, owner, _OWNER_SECONDS * 1000 if reserved else 0)
+
+    def _keep(self, job: str, owner: str, stopped: threading.Event) -> None:
+        while not stopped.wait(_OWNER_SECONDS / 4):
+            with contextlib.suppress(StoreUnavailable):  # the owner notices by itself
+                self.own(job, owner)
 
     def handlers(self, job: str) -> dict[str, int]:
         """Return of which handlers something is done, and how much is not collected yet."""
-        raw = self.run(_READ, job)[0][0]
+        raw = self.run(job_scripts.READ, job)[0][0]
         fields = dict(zip(raw[::2], raw[1::2], strict=True))
         moved = {name[3:]: int(n) for name, n in fields.items() if name.startswith("of:")}
         return {handler: n - int(fields.get(f"got:{handler}", 0)) for handler, n in moved.items()}
 
     def take(self, job: str, behind: int, count: int) -> list[str]:
         """Return what is to do next, but for as many as were left behind."""
-        ids: list[str] = self.run(_TAKE, job, behind, count)
+        ids: list[str] = self.run(job_scripts.TAKE, job, behind, count)
         return ids
 
     def skip(self, job: str, counter: str, ids: Sequence[str]) -> None:
         """Have some not be done, and count them."""
         for some in in_batches(ids, 1_000):
-            self.run(_SKIP, job, counter, *some)
+            self.run(job_scripts.SKIP, job, counter, *some)
 
     def count(self, job: str, counter: str, amount: int) -> None:
         """Add to a counter."""
         if amount:
-            self.run(_COUNT, job, counter, amount)
+            self.run(job_scripts.COUNT, job, counter, amount)
 
     def cancel(self, job: str) -> bool:
         """Have it end before its next batch; False if it is over, or unknown."""
-        return bool(self.run(_CANCEL, job))
+        return bool(self.run(job_scripts.CANCEL, job))
 
     def todo_key(self, job: str) -> str:
         """Return the key of what is to do."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from convotic_celery.errors import StoreUnavailable
+from convotic_pubsub.outage import Outage
+from convotic_pubsub.threads import LazyThread
 
 if TYPE_CHECKING:
     from convotic_celery.dead_letters.deployment import Deployment
@@ -58,8 +59,7 @@ class Recorder:
         self._find_hook = find_hook
         self._pending: deque[DeadLetter] = deque()
         self._wake = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._pid = 0
+        self._thread = LazyThread(self._run, name="convotic-dead-letters")
         self._left_out = 0
 
     def note(
@@ -72,24 +72,18 @@ class Recorder:
                 self._left_out += 1
                 return
             self._pending.append(dead)
-            if self._thread is None or self._pid != os.getpid():
-                self._start()
+            if self._thread.start():
+                atexit.register(self.flush)
             self._wake.notify_all()
 
     def flush(self, timeout_seconds: float = _FLUSH_SECONDS) -> None:
         """Wait until all is written, or so long."""
-        if self._pid == os.getpid():
+        if self._thread.is_alive:
             with self._wake:
                 self._wake.wait_for(lambda: not self._pending, timeout_seconds)
 
-    def _start(self) -> None:
-        self._pid = os.getpid()
-        self._thread = threading.Thread(target=self._run, name="convotic-dead-letters", daemon=True)
-        self._thread.start()
-        atexit.register(self.flush)
-
     def _run(self) -> None:
-        never, is_reported = threading.Event(), False
+        never, outage = threading.Event(), Outage()
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._pending)
@@ -97,18 +91,17 @@ class Recorder:
             try:
                 self._write(some)
             except StoreUnavailable as error:
-                if not is_reported:
+                if outage.miss():
                     logger.warning(
                         "Dead letters are not in the index yet, the store is unavailable: %s",
                         error,
                         extra={"action": "dead_letter_index_unavailable"},
                     )
-                is_reported = True
                 never.wait(_PROBE_SECONDS)
                 continue
             except Exception:
                 logger.exception("Dead letters could not be indexed; `convotic dlq sync` does it")
-            is_reported = False
+            outage.end()
             with self._wake:
                 for _ in some:
                     self._pending.popleft()

@@ -151,9 +151,13 @@ for i = 2, #ARGV do answer[#answer + 1] = redis.call('HGETALL', P .. 'entry:' ..
 return answer
 """)
 
-#: ARGV P, sorted set, oldest time that counts. Gives how many.
+#: ARGV P, oldest time, newest time, then sorted sets. Gives how many they have then.
 COUNT = Script("""
-return redis.call('ZCOUNT', ARGV[1] .. ARGV[2], ARGV[3], ARGV[4])
+local count = 0
+for i = 4, #ARGV do
+  count = count + redis.call('ZCOUNT', ARGV[1] .. ARGV[i], ARGV[2], ARGV[3])
+end
+return count
 """)
 
 #: ARGV P, sorted set, newest time, the id behind which to begin at that time or "", oldest time,

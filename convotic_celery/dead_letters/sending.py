@@ -17,13 +17,14 @@ from convotic_celery.runtime.delivery.attributes import (
     TARGET_ATTRIBUTE,
 )
 from convotic_pubsub.errors import MessageTooLarge
-from convotic_pubsub.outgoing import OutgoingMessage
+from convotic_pubsub.outgoing import OutgoingMessage, failed_answer
 
 if TYPE_CHECKING:
     from convotic_celery.dead_letters.deployment import Deployment
     from convotic_celery.dead_letters.entry import DeadLetter, State
     from convotic_celery.dead_letters.index import Index
     from convotic_celery.dead_letters.jobs import Job, Journal
+    from convotic_pubsub.outgoing import Answer
 
 __all__ = ["OnProgress", "Pace", "Sender", "Sent", "UnderWay", "data_for", "has_copy"]
 
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 OnProgress: TypeAlias = Callable[["Job"], object]
 #: Dead letters that are being published, or are purged: without a future.
-Sent: TypeAlias = "Sequence[tuple[str, Future[str] | None]]"
+Sent: TypeAlias = "Sequence[tuple[str, Answer | None]]"
 
 _ACTIONABLE: tuple[State, ...] = ("open", "archived", "missing")
 #: Dead letters that are published together, and such batches that are not confirmed and noted yet:
@@ -68,14 +69,12 @@ class Sender:
             (dead.id, self._publish(self._build(dead, data, job.target))) for dead, data in what
         ]
 
-    def _publish(self, message: OutgoingMessage) -> Future[str]:
+    def _publish(self, message: OutgoingMessage) -> Answer:
         """Begin to publish a message; one that is too large with our attributes fails alone."""
         try:
             return self._deployment.publish(message)
         except MessageTooLarge as error:
-            refused: Future[str] = Future()
-            refused.set_exception(error)
-            return refused
+            return failed_answer(error)
 
     def settle(self, job: Job, sent: Sent, tell: OnProgress) -> list[str]:
         """Wait for confirmations, and note what is done; return its ids."""

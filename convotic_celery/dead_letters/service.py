@@ -251,9 +251,6 @@ class DeadLetters:
         cancelled = self._journal.cancel(job)
         if cancelled:
             self._index.log(by, "cancel", job, 1, job)
-            found = self._journal.read(job)
-            if found.is_abandoned:
-                self._journal.set_state(found, "cancelled")
         return cancelled
 
     def warnings(self, match: Match, target: str = "") -> Sequence[str]:

@@ -9,17 +9,14 @@ journal says what is left, and the message waits in its subscription until it is
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import secrets
-import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from convotic_celery.dead_letters.index import in_batches
-from convotic_celery.dead_letters.jobs import OWNER_SECONDS
 from convotic_celery.dead_letters.passes import Passes
 from convotic_celery.dead_letters.sending import (
     OnProgress,
@@ -29,7 +26,7 @@ from convotic_celery.dead_letters.sending import (
     data_for,
     has_copy,
 )
-from convotic_celery.errors import JobTaken, StoreUnavailable
+from convotic_celery.errors import JobTaken
 from convotic_pubsub.client.inspection import LEASE_SECONDS
 
 if TYPE_CHECKING:
@@ -72,32 +69,22 @@ class Work:
         tell = on_progress or (lambda _job: None)
         if not self._goes_on(job):
             return self._journal.set_state(job, "cancelled")
-        stopped = threading.Event()
-        threading.Thread(target=self._keep, args=(job, stopped), daemon=True).start()
         try:
-            if job.state == "choosing":
-                return self._journal.set_state(job, "failed", "it died while it was choosing")
-            if not self._publish_copies(job, tell):
-                return self._journal.set_state(job, "cancelled")
-            self._journal.set_state(job, "collecting")
-            was_killed = job.state == "collecting"
-            is_whole = self._collect(job, tell, LEASE_SECONDS if was_killed else 0.0)
-            job = self._journal.set_state(job, "done" if is_whole else "cancelled")
+            with self._journal.owned(job.id, self._owner):
+                if job.state == "choosing":
+                    return self._journal.set_state(job, "failed", "it died while it was choosing")
+                if not self._publish_copies(job, tell):
+                    return self._journal.set_state(job, "cancelled")
+                self._journal.set_state(job, "collecting")
+                was_killed = job.state == "collecting"
+                is_whole = self._collect(job, tell, LEASE_SECONDS if was_killed else 0.0)
+                job = self._journal.set_state(job, "done" if is_whole else "cancelled")
         except Exception as error:
             # Not "failed": what is left can be resumed.
             logger.debug("Job %s stopped: %r", job.id, error)
             raise
-        finally:
-            stopped.set()
-            self._journal.disown(job.id, self._owner)
         tell(job)
         return self._journal.read(job.id)
-
-    def _keep(self, job: Job, stopped: threading.Event) -> None:
-        """Stay the owner of a job while a batch takes its time."""
-        while not stopped.wait(OWNER_SECONDS / 4):
-            with contextlib.suppress(StoreUnavailable):  # the job notices by itself
-                self._journal.own(job.id, self._owner)
 
     def _goes_on(self, job: Job) -> bool:
         answer = self._journal.own(job.id, self._owner)

@@ -66,18 +66,10 @@ def examine(
 def _examine_broker(
     settings: Settings, session: Session, probe: bool, timeout_seconds: float
 ) -> Iterator[Finding]:
-    email = ""
-    if session.broker.is_emulated:
-        text = f"an emulator at {session.broker.address} needs none"
-        yield Finding("credentials", "ok", text)
-    else:
-        try:
-            email = session.account_name()
-        except AccessDenied as error:
-            yield Finding("credentials", "error", str(error), "renew them")
-            return
-        who = email or "an account that does not say its name"
-        yield Finding("credentials", "ok", f"{who} at {session.broker.address}")
+    email, credentials = _examine_credentials(session)
+    yield credentials
+    if credentials.level == "error":
+        return
     desired = make_desired(session.options)
     try:
         actual = read_actual(session, desired)
@@ -112,6 +104,19 @@ def _examine_broker(
         checks.append(("probe", lambda: check_probe(for_probe, actual, timeout_seconds)))
     for name, check in checks:
         yield from _guarded(name, "", check)
+
+
+def _examine_credentials(session: Session) -> tuple[str, Finding]:
+    """Return this account's name, where it has one that is known, and what to say of it."""
+    address = session.broker.address
+    if session.broker.is_emulated:
+        return "", Finding("credentials", "ok", f"an emulator at {address} needs none")
+    try:
+        email = session.account_name()
+    except AccessDenied as error:
+        return "", Finding("credentials", "error", str(error), "renew them")
+    who = email or "an account that does not say its name"
+    return email, Finding("credentials", "ok", f"{who} at {address}")
 
 
 def _guarded(name: str, remedy: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:

@@ -79,7 +79,7 @@ def broker_address(settings: Settings) -> str:
         )
     except OSError as error:
         raise ConfigurationError(
-            f"The data folder {folder} can't be used: {error}. "
+            f"The data folder {folder} can't be used: {error.strerror or error}. "
             "Set CONVOTIC_DATA_DIR to a folder that this user can write."
         ) from error
     except daemon.StartError as error:

@@ -65,7 +65,7 @@ def ensure_running(data_dir: Path, *, idle_seconds: float = 60.0) -> Path:
         raise StoreUnavailable(str(error)) from error
     except OSError as error:
         raise ConfigurationError(
-            f"The data folder {paths.data_dir} can't be used: {error}. "
+            f"The data folder {paths.data_dir} can't be used: {error.strerror or error}. "
             "Set CONVOTIC_DATA_DIR to a folder that this user can write."
         ) from error
     return Path(record["socket"])

@@ -35,7 +35,7 @@ class Act(Page):
         """Do it, and go to the page that shows it."""
         refused = may_act(self)
         if refused:
-            raise web.HTTPError(403, f"Nothing can be done here: {refused}".replace("%", "%%"))
+            raise web.HTTPError(403, f"Nothing can be done here: {refused}")
         if action in _JOBS:
             await self._begin(action)
             return

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flower.views import BaseHandler  # type: ignore[import-untyped]
 from tornado import web
 
-from convotic_celery.errors import ConvoticError, DeadLetterNotFound
+from convotic_celery.errors import ConvoticError, DeadLetterNotFound, InvalidField
 from convotic_celery.flower.parts import FILTERS, match_of, may_act, shows_payloads
+from convotic_pubsub.age import show_age
 
 if TYPE_CHECKING:
     from convotic_celery.dead_letters import DeadLetter, DeadLetters, Match
@@ -42,10 +43,12 @@ class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
         """Run a blocking function in a thread; an error meant for a person becomes the answer."""
         try:
             return await asyncio.get_running_loop().run_in_executor(None, function)
-        except DeadLetterNotFound as error:
+        except (DeadLetterNotFound, LookupError) as error:  # LookupError: of a job
             raise web.HTTPError(404, str(error)) from None
-        except (ConvoticError, LookupError) as error:
-            raise web.HTTPError(503, str(error).replace("%", "%%")) from None
+        except InvalidField as error:
+            raise web.HTTPError(400, str(error)) from None
+        except ConvoticError as error:
+            raise web.HTTPError(503, str(error)) from None
 
     def given(self) -> dict[str, str]:
         """Return the query's or the form's values."""
@@ -61,7 +64,7 @@ class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
         try:
             match = match_of(self.given())
         except ValueError as error:
-            raise web.HTTPError(400, str(error).replace("%", "%%")) from None
+            raise web.HTTPError(400, str(error)) from None
         if (match.payload or match.attributes) and not shows_payloads(self):
             raise web.HTTPError(403, "Payloads are hidden, so they can't be searched")
         return match
@@ -72,7 +75,7 @@ class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
             template,
             refused=may_act(self),
             shows_payloads=shows_payloads(self),
-            age=_show_age,
+            age=_age_of,
             pretty=_pretty,
             **values,
         )
@@ -153,12 +156,8 @@ class Export(Page):
                 break
 
 
-def _show_age(moment: datetime) -> str:
-    seconds = (datetime.now(UTC) - moment).total_seconds()
-    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{max(0, seconds):.0f}s"
+def _age_of(moment: datetime) -> str:
+    return show_age((datetime.now(UTC) - moment).total_seconds())
 
 
 def _pretty(data: bytes | None) -> str:

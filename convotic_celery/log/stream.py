@@ -11,6 +11,8 @@ import threading
 from collections import deque
 from typing import TextIO
 
+from convotic_pubsub.threads import LazyThread
+
 __all__ = ["UnblockedHandler"]
 
 #: A pipe that says it is writable takes so much at once (POSIX's PIPE_BUF, on Linux).
@@ -32,7 +34,7 @@ class UnblockedHandler(logging.StreamHandler[TextIO]):
         self._waiting: deque[bytes] = deque()
         self._dropped = 0
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._thread = LazyThread(self._write_waiting, name="convotic-log")
         self._poll = select.poll()
         self._file = stream.fileno()
         self._poll.register(self._file, select.POLLOUT)
@@ -50,6 +52,15 @@ class UnblockedHandler(logging.StreamHandler[TextIO]):
         except Exception:  # noqa: BLE001 - as every handler
             self.handleError(record)
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Say on stderr what could not be written. Raises nothing.
+
+        Logging's own shows the error that is being handled too, a handler's perhaps, and raises
+        whatever that one raises when it is looked at.
+        """
+        with contextlib.suppress(Exception):
+            super().handleError(record)
+
     def flush(self) -> None:
         """Wait until what waits is written; not for long."""
         with self._changed:
@@ -61,12 +72,8 @@ class UnblockedHandler(logging.StreamHandler[TextIO]):
                 self._dropped += 1
                 return
             self._waiting.append(line)
-            if self._thread is None:
+            if self._thread.start():
                 atexit.register(self.flush)
-                self._thread = threading.Thread(
-                    target=self._write_waiting, name="convotic-log", daemon=True
-                )
-                self._thread.start()
             self._changed.notify_all()
 
     def _write_waiting(self) -> None:
@@ -87,4 +94,9 @@ class UnblockedHandler(logging.StreamHandler[TextIO]):
 
 def _write(file: int, line: bytes) -> None:
     while line:
-        line = line[os.write(file, line) :]
+        try:
+            line = line[os.write(file, line) :]
+        except BlockingIOError:  # whoever shares the pipe has made it so: Node does
+            room = select.poll()
+            room.register(file, select.POLLOUT)
+            room.poll()

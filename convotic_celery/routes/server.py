@@ -7,16 +7,15 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
     from starlette.applications import Starlette
 
-__all__ = ["serve", "serve_on"]
+__all__ = ["serve_on"]
 
 #: Exit code, as uvicorn's.
 _NOT_STARTED = 3
@@ -25,51 +24,37 @@ _NOT_STARTED = 3
 HEAD_SECONDS = 15.0
 
 
-def serve(api: FastAPI, *, host: str, port: int) -> None:
-    """Serve the application until SIGTERM or SIGINT, which end it in order. Blocks.
-
-    Raises:
-        SystemExit: The address is taken, or a module's lifespan has failed.
-    """
-    _run(_configure(api, host=host, port=port))
-
-
 def serve_on(
     listener: socket.socket,
     api: Starlette,
     *,
-    stop_seconds: int,
+    stop_seconds: int | None = None,
     access_log: bool = True,
     on_ready: Callable[[], object] = bool,
     on_stopping: Callable[[], object] = bool,
 ) -> None:
-    """Do what :func:`serve` does, on a socket that listens already.
+    """Serve the application until SIGTERM or SIGINT, which end it in order. Blocks.
 
     ``on_ready`` is called once requests are answered, ``on_stopping`` once no connection is taken
-    any more. Requests that run then get ``stop_seconds``.
+    any more. Requests that run then get ``stop_seconds``; None: what they need.
+
+    Raises:
+        SystemExit: A module's lifespan has failed.
     """
-    config = _configure(api, timeout_graceful_shutdown=stop_seconds, access_log=access_log)
-    _run(config, [listener], on_ready, on_stopping)
-
-
-def _configure(api: Any, **options: Any) -> uvicorn.Config:
-    return uvicorn.Config(
-        api, log_config=None, http=PunctualProtocol, server_header=False, **options
-    )
-
-
-def _run(
-    config: uvicorn.Config,
-    sockets: list[socket.socket] | None = None,
-    on_ready: Callable[[], object] = bool,
-    on_stopping: Callable[[], object] = bool,
-) -> None:
     # uvicorn raises the signal once more when it has stopped. By default SIGTERM would then kill
     # the process, with what it has created on the broker.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    config = uvicorn.Config(
+        api,
+        log_config=None,
+        http=PunctualProtocol,
+        server_header=False,
+        timeout_graceful_shutdown=stop_seconds,
+        access_log=access_log,
+    )
     server = _AnnouncingServer(config, on_ready, on_stopping)
     with contextlib.suppress(KeyboardInterrupt):
-        server.run(sockets)
+        server.run([listener])
         if not server.started:
             raise SystemExit(_NOT_STARTED)
 

@@ -19,6 +19,7 @@ __all__ = [
     "TASKS",
     "clear_frames",
     "custom_pool_name",
+    "find_trace_function",
     "has_auto_concurrency",
     "install_cold_stop",
     "install_warm_stop",
@@ -141,6 +142,17 @@ def make_request_class(base: type[Any], task: Any, pool: Any, hostname: str, eve
     )
 
     return create_request_cls(base, task, pool, hostname, eventer, app=task.app)
+
+
+def find_trace_function(app: Any) -> Callable[..., Any]:
+    """Return what Celery's request has a pool call for a task: one of its two tracers."""
+    from celery.app import trace  # noqa: PLC0415 - see above
+
+    tracer: Any = trace
+    found: Callable[..., Any] = (
+        tracer.fast_trace_task if app.use_fast_trace_task else tracer.trace_task_ret
+    )
+    return found
 
 
 def is_stopping() -> bool:

@@ -17,12 +17,10 @@ from convotic_celery.context.publishing import (
 from convotic_celery.errors import TopicHasNoSubscription
 from convotic_celery.names import prefixed
 from convotic_celery.runtime.delivery.attributes import TARGET_ATTRIBUTE
-from convotic_pubsub.outgoing import FAIL_IF_MISSING, IfMissing, OutgoingMessage, Sending
+from convotic_pubsub.outgoing import FAIL_IF_MISSING, Answer, IfMissing, OutgoingMessage, Sending
 from convotic_pubsub.registry import session_for
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from convotic_celery.sdk.handler import HandlerDefinition
     from convotic_pubsub.session import Session
 
@@ -34,7 +32,7 @@ BrokerParameters: TypeAlias = Callable[[], tuple[str, Mapping[str, Any]]]
 
 #: Takes a message to send; returns it with its trace context, and what hears of its confirmation.
 PublishTracing: TypeAlias = Callable[
-    [OutgoingMessage], tuple[OutgoingMessage, Callable[["Future[str]"], object]]
+    [OutgoingMessage], tuple[OutgoingMessage, Callable[[Answer], object]]
 ]
 
 
@@ -78,7 +76,7 @@ class SessionPublisher:
                 known = IfMissing(declare=(*known.declare, definition.queue))
             self._if_missing[definition.topic] = known
 
-    def publish(self, message: OutgoingMessage, *, sending: Sending = "batched") -> Future[str]:
+    def publish(self, message: OutgoingMessage, *, sending: Sending = "batched") -> Answer:
         """Send and return at once; the future has the message id once the server has confirmed it.
 
         The first call connects, which may take seconds while the embedded emulator starts.

@@ -29,7 +29,7 @@ _ITEMS = {
 }
 #: Items of these are too small to stop for.
 _SCALARS = frozenset({"str", "int", "float", "bool", "none", "literal", "enum", "decimal"})
-#: Their name in an error does not say what is in them.
+#: Errors name them without their parts.
 _NAMED = frozenset({"model", "dataclass", "typed-dict"})
 #: Parts of a schema that are values, not schemas.
 _VALUES = frozenset({"default", "expected", "members", "metadata", "config", "serialization"})
@@ -50,7 +50,7 @@ def check_bounds(raw: bytes) -> None:
 
 
 class PayloadType:
-    """A type that pydantic can make of JSON. Thread-safe once made."""
+    """A type that pydantic can read from JSON. Thread-safe."""
 
     def __init__(self, kind: Any) -> None:
         self.adapter: TypeAdapter[Any] = TypeAdapter(kind)

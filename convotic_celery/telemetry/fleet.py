@@ -73,7 +73,7 @@ def _ask(path: Path, what: str, accept: str) -> Answer | str:
         return Answer(response.status, response.read(), response.headers["Content-Type"])
     except TimeoutError:
         return "unresponsive"
-    except OSError:
+    except (OSError, http.client.HTTPException):  # it ended while it answered
         return "not running"
     finally:
         connection.close()

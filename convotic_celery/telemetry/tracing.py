@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,7 @@ from convotic_pubsub.limits import MAX_ATTRIBUTES
 if TYPE_CHECKING:
     from convotic_celery.context.delivery import Delivery
     from convotic_celery.context.publishing import OutgoingMessage
+    from convotic_pubsub.outgoing import Answer
 
 __all__ = [
     "PublishTracing",
@@ -187,7 +187,7 @@ class PublishTracing:
 
     def __call__(
         self, message: OutgoingMessage
-    ) -> tuple[OutgoingMessage, Callable[[Future[str]], None]]:
+    ) -> tuple[OutgoingMessage, Callable[[Answer], None]]:
         """Return the message to send, and what is to be called with its confirmation."""
         parent = None
         if not trace.get_current_span().get_span_context().is_valid:
@@ -207,12 +207,12 @@ class PublishTracing:
         span = tracer.start_span(f"send {message.topic}", parent, SpanKind.PRODUCER, attributes)
         began = time.monotonic()
 
-        def confirmed(future: Future[str]) -> None:
-            error = None if future.cancelled() else future.exception()
-            if error is None and not future.cancelled():
+        def confirmed(future: Answer) -> None:
+            error = future.exception()
+            if error is None:
                 span.set_attribute("messaging.message.id", future.result())
                 _sent.add(1, labels)
-            elif error is not None:
+            else:
                 span.record_exception(error)
                 span.set_status(Status(StatusCode.ERROR, type(error).__name__))
                 labels["error.type"] = type(error).__qualname__

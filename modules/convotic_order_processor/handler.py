@@ -5,8 +5,6 @@ below can be repeated and run concurrently: everything that counts is keyed by t
 """
 
 from convotic_celery import (
-    Contact,
-    ContactExists,
     ConvoticContext,
     ConvoticModule,
     RouteRequest,
@@ -40,8 +38,12 @@ async def process_order(message: WorkerMessage[Order], ctx: ConvoticContext) -> 
     order = message.data
     ctx.logger.info("Processing order", order_id=order.id)
 
-    contact = await find_or_create_contact(order, ctx)
-
+    contact = await ctx.contacts.find_or_create(
+        external_id=order.customer_id,
+        first_name=order.customer_name,
+        email=order.customer_email or None,
+        tags=["has-order"],
+    )
     if "has-order" not in contact.tags:
         await ctx.contacts.add_tag(contact.id, "has-order")
 
@@ -58,18 +60,3 @@ async def process_order(message: WorkerMessage[Order], ctx: ConvoticContext) -> 
             text=f"Thank you for your order #{order.id}! We'll keep you updated.",
             idempotency_key=f"order:{order.id}",
         )
-
-
-async def find_or_create_contact(order: Order, ctx: ConvoticContext) -> Contact:
-    """Return the customer's contact; of several concurrent orders, one creates it."""
-    contact = await ctx.contacts.find_by_external_id(order.customer_id)
-    if contact:
-        return contact
-    try:
-        return await ctx.contacts.create(
-            external_id=order.customer_id,
-            first_name=order.customer_name,
-            email=order.customer_email or None,
-        )
-    except ContactExists as exists:
-        return await ctx.contacts.get(exists.contact_id)

@@ -148,9 +148,13 @@ def test_a_failure_is_seen_mended_and_replayed(stage: Stage, browser: webdriver.
 
 def see_figures(person: Person, *, is_known: bool) -> None:
     """See how the two runs ended; and what waits, or a dash and why where nobody knows."""
-    person.go(f"handlers/{QUEUE}")
+
+    def has_ended() -> bool:
+        person.go(f"handlers/{QUEUE}")
+        return "succeeded" in person.find(".panel", "Last outcomes").text
+
+    wait_until(has_ended, what="the success: the worker stores outcomes once a second")
     outcomes = person.find(".panel", "Last outcomes").text
-    assert "succeeded" in outcomes
     assert "dead letter" in outcomes
     assert "RuntimeError" in outcomes
     person.go("")

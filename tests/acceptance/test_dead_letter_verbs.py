@@ -54,7 +54,9 @@ class Desk:
     def abandon(self, order: int) -> str:
         """Begin a replay that nobody works on, as after a kill; return its job."""
         match = Match(ids=(self.entries[order],))
-        return self.app.dead_letters.begin("replay", match, by="ada").id
+        job = self.app.dead_letters.begin("replay", match, by="ada").id
+        wait_until(lambda: self.app.dead_letters.job(job).is_abandoned, timeout=PATIENCE)
+        return job
 
     def lose(self, order: int) -> None:
         """Acknowledge a message by hand."""

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,10 @@ def test_flower_refuses_what_is_not_allowed(stage: Stage) -> None:
             for asked in ("dead-letters", "dead-letters/export"):  # a hit would tell it
                 search = ask(f"{url}/{asked}?payload=id%3D0", login="ada:secret")
                 assert (search.status, "hidden" in search.text) == (403, True)
+            wrong = ask(f"{url}/dead-letters?attribute=100%25", login="ada:secret")
+            assert (wrong.status, "'100%' is not" in unescape(wrong.text)) == (400, True)
+            no_job = ask(f"{url}/dead-letters/job/none", login="ada:secret")
+            assert (no_job.status, "there is no job" in no_job.text) == (404, True)
             act = f"{url}/dead-letters/act/replay"
             no_token = ask(act, login="ada:secret", form={"ids": entry})
             assert (no_token.status, "_xsrf" in no_token.text) == (403, True)

@@ -161,7 +161,8 @@ def test_workers_come_with_a_backlog_and_go_with_it(stage: Stage) -> None:
         runs = [line.split() for line in (stage.folder / "record.jsonl").read_text().splitlines()]
     assert sorted(int(number) for number, *_ in runs) == list(range(30))
     assert {attempt for _, attempt, _ in runs} == {"1"}
-    assert len({pid for *_, pid in runs}) == 3
+    # On a busy machine nothing may be left when the third has started.
+    assert len({pid for *_, pid in runs}) in {2, 3}
     # 30 runs of a second (nothing is known of them yet) in 5 s. An estimate may be more, since it
     # takes a burst for what arrives all the time.
     assert 3 <= cluster.peak <= (8 if stage.google_address is None else 20)

@@ -57,7 +57,8 @@ public final class InternalStatus {
 def start_google_emulator(options: str = "-Xmx512m") -> Iterator[str]:
     """Run the emulator on a free port; yield ``127.0.0.1:PORT``, kill it afterwards.
 
-    ``options`` are Java's; the variable ``JAVA_OPTS`` is before them.
+    ``options`` are Java's; the variable ``JAVA_OPTS`` is before them. If it has ended before, that
+    is a failure, with what it said: the tests that missed it can't say why.
     """
     jar = _find_jar()
     java = shutil.which("java")
@@ -92,6 +93,10 @@ def start_google_emulator(options: str = "-Xmx512m") -> Iterator[str]:
                 log.seek(0)
                 pytest.fail(f"Google's emulator ended at once:\n{log.read().decode()[-2000:]}")
             yield address
+            if (status := process.poll()) is not None:
+                log.seek(0)
+                said = log.read().decode(errors="replace")[-2000:]
+                pytest.fail(f"Google's emulator ended meanwhile, exit status {status}:\n{said}")
         finally:
             process.kill()
             process.wait()

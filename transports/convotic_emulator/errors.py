@@ -127,4 +127,4 @@ class ResourcesError(Exception):
 
 
 class StoreError(Exception):
-    """The data file is damaged, newer than this version, or in use; it was not changed."""
+    """The data file is damaged, of another version, or in use; it was not changed."""

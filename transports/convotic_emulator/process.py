@@ -77,27 +77,14 @@ async def serve(options: argparse.Namespace) -> None:
     await page.start(port if isinstance(port, int) else 0)
     gc.freeze()
     gc.set_threshold(*_COLLECTIONS)
-    facts = {
-        "address": server.address,
-        "host": server.host,
-        "port": server.port,
-        "version": __version__,
-        "started_at": time.time(),
-        "page": page.url,
-        "page_port": page.port,
-    }
     # Before other processes can find this one, and signal it.
     ends = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(LoopErrors())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ends.set)
-    own.announce(facts)
+    _announce(own, server, page)
     logger.info("Serving %s on %s.", options.data_dir, server.address)
-    if server.is_exposed:
-        print(f"Warning: {EXPOSED}", file=sys.stderr)  # noqa: T201  # the log has it too
-    print(f"PUBSUB_EMULATOR_HOST={server.address}", flush=True)  # noqa: T201  # for a person
-    print(f"In a browser: {page.url}", flush=True)  # noqa: T201  # as above
     waits = [asyncio.create_task(ends.wait()), asyncio.create_task(server.wait_failed())]
     if options.idle_seconds > 0:
         waits.append(asyncio.create_task(_wait_idle(server, page, own, options.idle_seconds)))
@@ -110,6 +97,25 @@ async def serve(options: argparse.Namespace) -> None:
     logger.info("Stopped.")
     for task in done:
         task.result()
+
+
+def _announce(own: LocalServer, server: EmulatorServer, page: Page) -> None:
+    """Let other processes find this one, and say on the terminal where it is."""
+    own.announce(
+        {
+            "address": server.address,
+            "host": server.host,
+            "port": server.port,
+            "version": __version__,
+            "started_at": time.time(),
+            "page": page.url,
+            "page_port": page.port,
+        }
+    )
+    if server.is_exposed:
+        print(f"Warning: {EXPOSED}", file=sys.stderr)  # noqa: T201  # the log has it too
+    print(f"PUBSUB_EMULATOR_HOST={server.address}", flush=True)  # noqa: T201  # for a person
+    print(f"In a browser: {page.url}", flush=True)  # noqa: T201  # as above
 
 
 async def _listen(options: argparse.Namespace, last: Record) -> EmulatorServer:

@@ -10,8 +10,8 @@
     consume   subscriptions, leases, streams
     publish   confirmed publishing, also for a forked child
     client    gRPC
-    the other files are pure: options, queue (the ports to a framework), outgoing (messages to
-    publish), topology, names, limits, figures, errors
+    the other files know no server: options, queue (the ports to a framework), outgoing (messages
+    to publish), topology, names, limits, figures, threads, outage, age, errors
 
 Each imports what stands below it. Importing the package registers the URL scheme; gRPC and kombu
 are imported when they are needed.

@@ -41,7 +41,8 @@ __all__ = [
 #: The transport adds ``properties["delivery_tag"]``.
 PayloadDict: TypeAlias = dict[str, Any]
 
-#: The content type of what a policy delivers as it is: data that no envelope surrounds.
+#: The content type of what a policy delivers as it is: data that no envelope surrounds, in bytes,
+#: which kombu neither decodes nor decompresses.
 RAW_CONTENT_TYPE: Final = "application/x-pubsub-raw"
 
 
@@ -67,20 +68,20 @@ class Received(NamedTuple):  # a tuple is made in a third of the time of a froze
 def read_message(subscription: str, raw: Any, *, redelivered: bool) -> Received:
     """Return what a ``ReceivedMessage`` of the API says."""
     message = raw.message
-    seconds = message.publish_time.seconds + message.publish_time.nanos / 1e9
-    return Received(
-        subscription=subscription,
-        message_id=message.message_id,
-        data=message.data,
-        attributes=dict(message.attributes.items()),  # twice as fast as without items()
-        ordering_key=message.ordering_key,
-        published_at=datetime.fromtimestamp(seconds, UTC),
-        delivery_attempt=raw.delivery_attempt,
-        redelivered=redelivered,
+    published, attributes = message.publish_time, message.attributes
+    return Received(  # by position, which is faster
+        subscription,
+        message.message_id,
+        message.data,
+        dict(attributes.items()) if attributes else {},  # twice as fast as without items()
+        message.ordering_key,
+        datetime.fromtimestamp(published.seconds + published.nanos / 1e9, UTC),
+        raw.delivery_attempt,
+        redelivered,
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each message
 class Deliver:
     """Hand the message to the consumer as this kombu payload."""
 

@@ -31,7 +31,7 @@ from convotic_pubsub.client.rpc import translate
 from convotic_pubsub.consume.consumers import Consumers, never_dispatched
 from convotic_pubsub.errors import PublishError, PubsubTransportError
 from convotic_pubsub.figures import SessionVitals
-from convotic_pubsub.outgoing import FAIL_IF_MISSING, IfMissing, OutgoingMessage, Sending
+from convotic_pubsub.outgoing import FAIL_IF_MISSING, Answer, IfMissing, OutgoingMessage, Sending
 from convotic_pubsub.publish.forked import Relay, serve_child
 from convotic_pubsub.publish.publisher import ONE_ATTEMPT_SECONDS, Publisher
 
@@ -212,9 +212,7 @@ class Session:
     async def _answer_child(self, method: str, args: tuple[Any, ...]) -> Any:
         if method == "publish":
             message, if_missing, retry = args
-            return await asyncio.wrap_future(
-                self.publish(message, if_missing=if_missing, retry=retry)
-            )
+            return await self.publisher.publish(message, if_missing=if_missing, retry=retry)
         if method == "list_subscriptions":
             return await self.provisioner.list_topic_subscriptions(args[0])
         spec = self.spec(args[0]) if isinstance(args[0], str) else args[0]
@@ -242,7 +240,7 @@ class Session:
         sending: Sending = "batched",
         if_missing: IfMissing = FAIL_IF_MISSING,
         retry: bool = True,
-    ) -> concurrent.futures.Future[str]:
+    ) -> Answer:
         """Publish a raw message; see :meth:`.Publisher.publish`."""
         if self._relay is not None:
             return self._relay.ask("publish", message, if_missing, retry)

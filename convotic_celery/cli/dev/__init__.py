@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from convotic_celery.cli.options import examples
+from convotic_celery.cli.options import examples, host_option
 
 __all__ = ["command"]
 
@@ -25,7 +25,7 @@ __all__ = ["command"]
         "convotic dev --watch ../lib",
     ),
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address of routes and pages.")
+@host_option("127.0.0.1")
 @click.option(
     "--port",
     default=8000,

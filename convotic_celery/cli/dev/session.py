@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import signal
 import socket
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from convotic_celery.cli.dev.part import NotReplaced, Part, describe_end
 from convotic_celery.cli.dev.servers import EmbeddedServers
 from convotic_celery.cli.dev.summary import list_handlers, list_links
 from convotic_celery.cli.dev.watch import Watch
+from convotic_celery.cli.listening import listen, url_of
 from convotic_celery.errors import ConfigurationError
 from convotic_local import FileLock, prepare_folder
 
@@ -108,7 +108,9 @@ class Session:
         """Load the code, and load it again whenever it is saved."""
         self._screen.say(f"{Path.cwd()}, data in {self._data_dir}; Ctrl-C stops everything")
         self._watch.start()
-        self._dashboard_listener = self._listen(self._options.dashboard_port)
+        self._dashboard_listener = listen(
+            self._options.host, self._options.dashboard_port, tries=_PORTS_TRIED
+        )
         await self._nursery.start()  # it imports while the servers start
         await self._servers.start()
         keeping = asyncio.create_task(self._servers.keep())
@@ -163,11 +165,12 @@ class Session:
 
     def _say_links(self, facts: Mapping[str, Any]) -> None:
         """Say what can be clicked or typed, as far as it is new."""
-        has_routes = self._listener is not None and facts["routes"]
+        routes = self._listener if facts["routes"] else None
+        assert self._dashboard_listener is not None
         links = list_links(
             facts,
-            routes=_url_of(self._listener) if has_routes else None,
-            dashboard=_url_of(self._dashboard_listener),
+            routes=url_of(routes) if routes is not None else None,
+            dashboard=url_of(self._dashboard_listener),
             emulator=self._servers.emulator,
             debug_port=self._options.debug_port,
         )
@@ -179,7 +182,7 @@ class Session:
             await self._routes.end()
             return
         if self._listener is None:
-            self._listener = self._listen(self._options.port)
+            self._listener = listen(self._options.host, self._options.port, tries=_PORTS_TRIED)
         await self._routes.replace(listener=self._listener.fileno())
 
     async def _replace_beat(self, schedules: list[Any]) -> None:
@@ -189,21 +192,6 @@ class Session:
         elif not schedules:
             await self._beat.end()
         self._schedules = schedules
-
-    def _listen(self, first: int) -> socket.socket:
-        host = self._options.host
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        for port in range(first, first + _PORTS_TRIED if first else 1):
-            try:
-                return socket.create_server((host, port), family=family, backlog=128)
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise ConfigurationError(
-                        f"{host}:{port} can't be listened on: {error}."
-                    ) from error
-        raise ConfigurationError(
-            f"Ports {first} to {first + _PORTS_TRIED - 1} of {host} are taken: pass --port."
-        )
 
     def _restart_later(self, part: Part, code: int) -> None:
         """Start a program again that has ended by itself."""
@@ -241,12 +229,6 @@ class Session:
             if listener is not None:
                 listener.close()
         self._screen.say("everything has stopped")
-
-
-def _url_of(listener: socket.socket | None) -> str:
-    assert listener is not None
-    host, port, *_ = listener.getsockname()
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _name_all(handlers: list[Any] | None) -> list[str] | None:

@@ -24,7 +24,7 @@ def command() -> None:
     """Dead letters: messages that a handler could not process.
 
     Look with list, groups and show; fix with replay, edit and redirect. --group, --handler, --error
-    and the like choose one dead letter, a group, or all that match.
+    and the like choose those to which all of them apply; an ID is a dead letter's or its message's.
     """
 
 

@@ -13,6 +13,7 @@ import click
 from convotic_celery.cli.columns import align
 from convotic_celery.cli.dlq.choosing import AS_JSON, BY, choose, dead_letters, match_or_refuse
 from convotic_celery.cli.dlq.looking import print_groups
+from convotic_celery.cli.options import examples, limit_option
 
 if TYPE_CHECKING:
     from convotic_celery.dead_letters import DeadLetters, Job, Match
@@ -28,10 +29,14 @@ def _acts(function: F) -> F:
     """Add the options of all that acts on many."""
     options = (
         choose(),
-        click.option("--all", "everything", is_flag=True, help="Choose all that are open."),
-        click.option("--archived", is_flag=True, help="Choose among the archived ones."),
         click.option(
-            "--missing", is_flag=True, help="Choose among those whose message is missing."
+            "--all", "everything", is_flag=True, help="Choose all; needs no ID or condition."
+        ),
+        click.option("--archived", is_flag=True, help="Choose archived ones, not open ones."),
+        click.option(
+            "--missing",
+            is_flag=True,
+            help="Choose among those whose message is missing, not the open ones.",
         ),
         click.option(
             "--limit", type=click.IntRange(1), help="At most this many, the oldest first."
@@ -52,7 +57,7 @@ def _paces(function: F) -> F:
             "--rate",
             type=click.FloatRange(min=0, min_open=True),
             default=None,
-            help="At most this many messages a second.",
+            help="At most this many messages a second. Default: as fast as the server takes them.",
         ),
         click.option(
             "--stagger",
@@ -67,7 +72,13 @@ def _paces(function: F) -> F:
     return function
 
 
-@click.command("replay")
+@click.command(
+    "replay",
+    epilog=examples(
+        "convotic dlq replay --group 9d38af8389a5 --dry-run",
+        "convotic dlq replay --handler custom.orders.new.shop --rate 50",
+    ),
+)
 @_acts
 @_paces
 @click.option(
@@ -81,25 +92,43 @@ def replay_command(max_replays: int, **given: Any) -> int:
     """Publish dead letters again, only for the handler that failed.
 
     Includes what matches now, not what fails meanwhile. A message keeps its id, and
-    its attempts begin at 1. If this is interrupted, nothing is lost: see `convotic dlq jobs`.
+    its attempts begin at 1. If this is interrupted, nothing is lost: see `convotic dlq jobs`. Exit
+    code 1 if one could not be published.
     """
     return _act("replay", given, max_replays=max_replays)
 
 
-@click.command("redirect")
+@click.command(
+    "redirect",
+    epilog=examples(
+        "convotic dlq redirect --group 9d38af8389a5 --to custom.orders.new.crm",
+    ),
+)
 @click.option("--to", required=True, metavar="QUEUE", help="The handler that gets them.")
 @_acts
 @_paces
 def redirect_command(to: str, **given: Any) -> int:
-    """Publish dead letters for another handler."""
+    """Publish dead letters for another handler.
+
+    Of whatever topic: only that handler gets them. The rest is as with `convotic dlq replay`.
+    """
     return _act("redirect", given, target=to)
 
 
-@click.command("purge")
+@click.command(
+    "purge",
+    epilog=examples(
+        "convotic dlq purge --older-than 14d --dry-run",
+        "convotic dlq purge --archived --all --yes",
+    ),
+)
 @_acts
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 def purge_command(yes: bool, **given: Any) -> int:
-    """Delete dead letters for good."""
+    """Delete dead letters for good, with their messages.
+
+    Asks first, on a terminal; elsewhere it needs --yes.
+    """
     return _act("purge", given, asks=not yes)
 
 
@@ -139,7 +168,8 @@ def _say_what(
         shown = {"would": action, "count": count, "warnings": warnings}
         click.echo(json.dumps({**shown, "groups": [g.to_json() for g in groups]}, indent=2))
         return 0
-    click.echo(f"{count:,} would be {_VERBS[action]}{f' to {target}' if target else ''}:")
+    verb = f"{_VERBS[action]}{f' to {target}' if target else ''}"
+    click.echo(f"{count:,} would be {verb}{':' if groups else ''}")
     if groups:
         print_groups(groups, match.state)
     for warning in warnings:
@@ -217,8 +247,8 @@ class _Progress:
             click.echo("\r\x1b[K", err=True, nl=False)
 
 
-@click.command("jobs")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
+@click.command("jobs", epilog=examples("convotic dlq jobs --json"))
+@limit_option(20, 1000)
 @AS_JSON
 def jobs_command(limit: int, as_json: bool) -> None:
     """Show replays, redirects and purges, and their progress."""
@@ -242,7 +272,7 @@ def jobs_command(limit: int, as_json: bool) -> None:
     click.echo(align(("job", "began", "by", "action", "state", "done", "what"), rows))
 
 
-@click.command("resume")
+@click.command("resume", epilog=examples("convotic dlq jobs", "convotic dlq resume JOB"))
 @click.argument("job")
 @AS_JSON
 @BY
@@ -252,7 +282,7 @@ def resume_command(job: str, as_json: bool, by: str) -> int:
         return _do(found, _find(found, job), as_json, by)
 
 
-@click.command("cancel")
+@click.command("cancel", epilog=examples("convotic dlq jobs", "convotic dlq cancel JOB"))
 @click.argument("job")
 @BY
 @AS_JSON

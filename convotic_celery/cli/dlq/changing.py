@@ -10,18 +10,27 @@ import click
 
 from convotic_celery.cli.columns import align
 from convotic_celery.cli.dlq.choosing import AS_JSON, BY, choose, dead_letters, match_or_refuse
+from convotic_celery.cli.options import examples
 
 __all__ = ["COMMANDS"]
 
 
-@click.command("edit")
+@click.command(
+    "edit",
+    short_help="Change the data that the next replay publishes.",
+    epilog=examples(
+        "convotic dlq edit 28c765fadd01a2b3",
+        "convotic dlq edit 28c765fadd01a2b3 --file fixed.json --dry-run",
+        "convotic dlq edit 28c765fadd01a2b3 --original",
+    ),
+)
 @click.argument("entry", metavar="ID")
 @click.option("--data", metavar="JSON", help="The new data.")
 @click.option("--file", type=click.File("rb"), help="A file with the new data; - is stdin.")
 @click.option(
     "--original", is_flag=True, help="Undo edits: the next replay publishes the original."
 )
-@click.option("--force", is_flag=True, help="Even if the handler can't read it.")
+@click.option("--force", is_flag=True, help="Also what the handler can't read.")
 @click.option("--dry-run", is_flag=True, help="Only show the difference.")
 @BY
 @AS_JSON
@@ -39,6 +48,8 @@ def edit_command(  # noqa: PLR0917 - click gives each option by name
 
     Without --data, --file and --original an editor opens. The original is kept.
     """
+    if sum((data is not None, file is not None, original)) > 1:
+        raise click.UsageError("Choose one of --data, --file and --original.")
     with dead_letters() as found:
         dead = found.show(entry)
         new: bytes | None
@@ -70,10 +81,14 @@ def _open_editor(data: bytes | None) -> bytes:
     return edited.strip().encode()
 
 
-@click.command("archive")
+@click.command("archive", epilog=examples("convotic dlq archive --group 9d38af8389a5"))
 @choose()
-@click.option("--all", "everything", is_flag=True, help="Choose all that are open.")
-@click.option("--missing", is_flag=True, help="Choose among those whose message is missing.")
+@click.option("--all", "everything", is_flag=True, help="Choose all; needs no ID or condition.")
+@click.option(
+    "--missing",
+    is_flag=True,
+    help="Choose among those whose message is missing, not the open ones.",
+)
 @click.option("--dry-run", is_flag=True, help="Say how many, and do nothing.")
 @BY
 @AS_JSON
@@ -88,16 +103,21 @@ def archive_command(
     _say(count, "archived", dry_run, as_json)
 
 
-@click.command("restore")
+@click.command("restore", epilog=examples("convotic dlq restore --group 9d38af8389a5"))
 @choose()
-@click.option("--all", "everything", is_flag=True, help="Choose all that are archived.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Choose all; needs no ID or condition.",
+)
 @click.option("--dry-run", is_flag=True, help="Say how many, and do nothing.")
 @BY
 @AS_JSON
 def restore_command(
     everything: bool, dry_run: bool, by: str, as_json: bool, **filters: Any
 ) -> None:
-    """Undo `archive`."""
+    """Undo `convotic dlq archive`."""
     match = match_or_refuse({**filters, "state": "archived"}, everything=everything)
     with dead_letters() as found:
         count = found.count(match) if dry_run else found.restore(match, by=by)
@@ -111,7 +131,7 @@ def _say(count: int, done: str, dry_run: bool, as_json: bool) -> None:
         click.echo(f"{count:,} would be {done}" if dry_run else f"{count:,} {done}")
 
 
-@click.command("sync")
+@click.command("sync", epilog=examples("convotic dlq sync --handler custom.orders.new.shop"))
 @click.option("--handler", default="", metavar="QUEUE", help="Only of this handler.")
 @AS_JSON
 @BY

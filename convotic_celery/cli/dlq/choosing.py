@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from convotic_celery.cli.options import json_option, open_app
+from convotic_celery.cli.options import DURATION, json_option, open_app
 
 if TYPE_CHECKING:
     from convotic_celery.dead_letters import DeadLetters, Match
@@ -23,12 +22,10 @@ __all__ = [
     "dead_letters",
     "match_of",
     "match_or_refuse",
-    "show_age",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 STATES = ("open", "replayed", "archived", "missing", "purged")
 
 AS_JSON = json_option
@@ -44,23 +41,6 @@ def _who() -> str:
 BY = click.option(
     "--by", default=_who, show_default="user@host", help="Your name in the action log."
 )
-
-
-class _Duration(click.ParamType[float]):
-    """Seconds, or a number with s, m, h or d."""
-
-    name = "duration"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return seconds."""
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value)
-        if found is None:
-            self.fail(f"{value!r} is not a duration, such as 90, 15m, 2h or 7d", param, ctx)
-        return float(found[1]) * _UNITS[found[2] or "s"]
 
 
 class _Pair(click.ParamType[tuple[str, str]]):
@@ -110,8 +90,18 @@ _FILTERS = (
         help="Only with this value in the payload: customer.city=Edinburgh, lines[0].sku=a-1. "
         "Repeatable.",
     ),
-    click.option("--older-than", type=_Duration(), metavar="TIME", help="E.g. 15m, 2h, 7d."),
-    click.option("--newer-than", type=_Duration(), metavar="TIME", help="E.g. 15m, 2h, 7d."),
+    click.option(
+        "--older-than",
+        type=DURATION,
+        metavar="TIME",
+        help="Only what failed this long ago or longer: 15m, 2h, 1d12h.",
+    ),
+    click.option(
+        "--newer-than",
+        type=DURATION,
+        metavar="TIME",
+        help="Only what failed within this time: 15m, 2h, 1d12h.",
+    ),
 )
 
 
@@ -122,7 +112,7 @@ def choose(*, states: bool = False) -> Callable[[F], F]:
         type=click.Choice(STATES),
         default="open",
         show_default=True,
-        help="Where they stand.",
+        help="Only those in this state.",
     )
 
     def add(function: F) -> F:
@@ -157,11 +147,3 @@ def dead_letters() -> Iterator[DeadLetters]:
     """Yield the dead letters of the app that the environment describes."""
     with open_app() as app:
         yield app.dead_letters
-
-
-def show_age(seconds: float) -> str:
-    """Return a duration in its largest unit."""
-    for unit, size in reversed(_UNITS.items()):
-        if seconds >= size:
-            return f"{seconds / size:.0f}{unit}"
-    return "0s"

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from convotic_celery.cli.columns import align
-from convotic_celery.cli.dlq.choosing import AS_JSON, choose, dead_letters, match_of, show_age
+from convotic_celery.cli.dlq.choosing import AS_JSON, choose, dead_letters, match_of
+from convotic_celery.cli.options import examples, limit_option
+from convotic_pubsub.age import show_age
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +23,15 @@ __all__ = ["COMMANDS", "print_groups"]
 _MAX_TEXT = 60
 
 
-@click.command("list")
+@click.command(
+    "list",
+    epilog=examples(
+        "convotic dlq list --handler custom.orders.new.shop --newer-than 1h",
+        "convotic dlq list --payload customer.city=Edinburgh --json",
+    ),
+)
 @choose(states=True)
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000))
+@limit_option(50, 1000)
 @click.option(
     "--cursor", default="", help="Show the next page: the cursor that the last one printed."
 )
@@ -71,7 +79,7 @@ def _short(text: str) -> str:
     return line if len(line) <= _MAX_TEXT else f"{line[: _MAX_TEXT - 1]}…"
 
 
-@click.command("groups")
+@click.command("groups", epilog=examples("convotic dlq groups --handler custom.orders.new.shop"))
 @choose(states=True)
 @AS_JSON
 def groups_command(as_json: bool, **filters: Any) -> None:
@@ -107,7 +115,7 @@ def print_groups(groups: Sequence[Group], state: Any) -> None:
     click.echo(align(header, rows))
 
 
-@click.command("show")
+@click.command("show", epilog=examples("convotic dlq show 28c765fadd01a2b3"))
 @click.argument("entry", metavar="ID")
 @click.option("--no-payload", is_flag=True, help="Leave out data and attributes.")
 @AS_JSON
@@ -142,11 +150,18 @@ def _pretty(text: str) -> str:
         return text
 
 
-@click.command("export")
+@click.command("export", epilog=examples("convotic dlq export --error ValueError -o dead.jsonl"))
 @choose(states=True)
-@click.option("--output", "-o", type=click.File("w", encoding="utf-8"), default="-")
+@click.option(
+    "--output",
+    "-o",
+    type=click.File("w", encoding="utf-8"),
+    default="-",
+    metavar="FILE",
+    help="Write to FILE instead of standard output.",
+)
 def export_command(output: Any, **filters: Any) -> None:
-    """Write all that match as JSON, one per line."""
+    """Write all that match as JSON, one a line."""
     match, count = match_of(filters), 0
     with dead_letters() as found:
         for dead in found.export(match):
@@ -155,8 +170,8 @@ def export_command(output: Any, **filters: Any) -> None:
     click.echo(f"{count:,} dead letters", err=True)
 
 
-@click.command("log")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
+@click.command("log", epilog=examples("convotic dlq log --limit 10"))
+@limit_option(50, 10_000)
 @AS_JSON
 def log_command(limit: int, as_json: bool) -> None:
     """Show who did what, newest first."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from convotic_celery.errors import DeadlineNotExtendable, ResourceNotProvided
 
@@ -51,6 +51,8 @@ class ConvoticContext:
     storage is the module's. Don't keep it beyond the handler.
     """
 
+    _logger: HandlerLogger | None = None
+
     def __init__(self, services: _Services, delivery: Delivery) -> None:
         self._delivery = delivery
         self._services = services
@@ -70,13 +72,13 @@ class ConvoticContext:
         """Publishes, and passes on the message's trace context."""
         return self._services.async_pubsub(self._delivery.trace)
 
-    @cached_property
+    @property
     def logger(self) -> HandlerLogger:
         """A structured logger; every line names handler and message."""
-        # Importing structlog takes a tenth of a worker's start, and not every importer logs.
-        from convotic_celery.context.logger import build_logger  # noqa: PLC0415
-
-        return build_logger(**self._delivery.log_fields())
+        # Not a cached_property: on Python 3.11 that takes a lock.
+        if self._logger is None:
+            self._logger = _logger_builder()(self._delivery.log_fields)
+        return self._logger
 
     @property
     def workflows(self) -> AsyncWorkflowService:
@@ -139,3 +141,11 @@ class ConvoticContext:
     def delivery(self) -> Delivery:
         """The message's delivery: handler, topic, ids."""
         return self._delivery
+
+
+@cache  # an import statement takes longer than making a logger, even the second time
+def _logger_builder() -> Callable[[Callable[[], dict[str, Any]]], HandlerLogger]:
+    # Importing structlog takes a tenth of a worker's start, and not every importer logs.
+    from convotic_celery.context.logger import build_run_logger  # noqa: PLC0415
+
+    return build_run_logger

@@ -39,6 +39,7 @@ class AsyncConversations:
             "status": "open",
             "created_at": records.utc_now(),
         }
+        flat = records.flatten(kept)
         created = await self._database.run(
             scripts.CREATE_CONVERSATION,
             [
@@ -47,11 +48,11 @@ class AsyncConversations:
                 self._keys.conversation(conversation_id),
             ],
             conversation_id,
-            *records.flatten(kept),
+            *flat,
         )
         if not created:
             raise ContactNotFound(contact_id)
-        return records.parse_conversation(records.flatten(kept))
+        return records.parse_conversation(flat)
 
     async def get(self, conversation_id: str) -> Conversation:
         """Return the conversation; raises ConversationNotFound."""
@@ -65,8 +66,8 @@ class AsyncConversations:
         """Return the contact's newest open conversation, or None."""
         found = await self._database.run(
             scripts.FIND_OPEN_CONVERSATION,
-            [self._keys.conversations_of(contact_id)],
-            self._keys.conversation(""),
+            [self._keys.open_conversations_of(contact_id)],
+            self._keys.conversation_hashes,
         )
         return records.parse_conversation(found) if found else None
 

@@ -77,6 +77,7 @@ class AsyncMessages:
             "direction": direction,
             "created_at": records.utc_now(),
         }
+        flat = records.flatten(kept)
         found = await self._database.run(
             scripts.SEND_MESSAGE,
             [
@@ -90,13 +91,13 @@ class AsyncMessages:
             self._keys.message(""),
             self._keys.scheduled(""),
             *(announcements.encode(message_id, kept) if announcements else ("", "", "", "")),
-            *records.flatten(kept),
+            *flat,
         )
-        if not found:
+        if found is None:
             raise ConversationNotFound(conversation_id)
         if announcements:
             announcements.changed.set()
-        return records.parse_message(found)
+        return records.parse_message(found or flat)
 
     async def list(
         self, conversation_id: str, *, limit: int = 100, cursor: str | None = None

@@ -14,7 +14,7 @@ from convotic_celery.context.totals import scale_totals
 from convotic_celery.errors import ContactExists, ContactNotFound, InvalidField
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from decimal import Decimal
 
     from convotic_celery.context.database import SyncDatabase
@@ -48,7 +48,7 @@ class SyncContacts:
             scripts.FIND_CONTACT_BY_EXTERNAL_ID,
             [self._keys.contacts_by_external_id],
             fields.external_id_field(external_id),
-            self._keys.contact(""),
+            self._keys.contact_hashes,
         )
         return records.parse_contact(found) if found else None
 
@@ -60,7 +60,7 @@ class SyncContacts:
         found = self._database.run(
             scripts.FIND_CONTACT_BY_EMAIL,
             [self._keys.contacts_by_email(fields.email_field(email))],
-            self._keys.contact(""),
+            self._keys.contact_hashes,
         )
         return records.parse_contact(found) if found else None
 
@@ -70,23 +70,48 @@ class SyncContacts:
         Raises ContactExists, with the other contact's id, if the ``external_id`` is taken: of any
         number of concurrent calls, one succeeds. Raises InvalidField.
         """
-        contact_id, now = records.new_id(), records.utc_now()
         kept = fields.contact_fields(given)
-        kept |= {"id": contact_id, "created_at": now, "updated_at": now}
-        keys = [
-            self._keys.contact(contact_id),
-            self._keys.contacts_by_external_id,
-            self._keys.contacts,
-        ]
-        if "_email" in kept:
-            keys.append(self._keys.contacts_by_email(kept["_email"]))
         external_id = kept.get("external_id", "")
+        contact_id, now = records.new_id(), records.utc_now()
+        kept |= {"id": contact_id, "created_at": now, "updated_at": now}
+        keys = [self._keys.contact(contact_id), *self._indexes(kept)]
         owner = self._database.run(
             scripts.CREATE_CONTACT, keys, contact_id, external_id, *records.flatten(kept)
         )
         if owner != contact_id:
             raise ContactExists(external_id, owner)
-        return records.parse_contact(records.flatten(kept))
+        return records.contact_of(kept)
+
+    def find_or_create(self, **given: Unpack[ContactFields]) -> Contact:
+        """Return the contact with this ``external_id``, created if there is none.
+
+        The other fields are those of a new contact; one that is there is returned as it is. Of any
+        number of concurrent calls, one creates the contact, and all return it. Raises InvalidField,
+        also without an ``external_id``.
+        """
+        kept = fields.contact_fields(given)
+        external_id = fields.external_id_field(kept.pop("external_id", None))
+        contact_id, now = records.new_id(), records.utc_now()
+        found = self._database.run(
+            scripts.FIND_OR_CREATE_CONTACT,
+            self._indexes(kept),
+            external_id,
+            self._keys.contact_hashes,
+            contact_id,
+            now,
+            *records.flatten(kept),
+        )
+        if found:
+            return records.parse_contact(found)
+        kept |= {"id": contact_id, "external_id": external_id, "created_at": now, "updated_at": now}
+        return records.contact_of(kept)
+
+    def _indexes(self, kept: Mapping[str, str]) -> Sequence[str]:
+        """Return the keys of the indexes that a new contact with this hash stands in."""
+        keys = [self._keys.contacts_by_external_id, self._keys.contacts]
+        if "_email" in kept:
+            keys.append(self._keys.contacts_by_email(kept["_email"]))
+        return keys
 
     def update(self, contact_id: str, **changes: Unpack[ContactChanges]) -> Contact:
         """Change only the given fields and return the contact; None removes a value.
@@ -146,20 +171,16 @@ class SyncContacts:
         Sums are exact, to six decimal places. Raises ContactNotFound, and InvalidField for a float,
         for more decimal places, and for more than 9.2 trillion.
         """
-        scaled = scale_totals(amounts)
-        token = records.new_token()
-        applied = self._keys.applied(contact_id)
+        names, scaled = scale_totals(amounts)
         try:
             added = self._database.run(
                 scripts.INCREMENT_TOTALS,
-                [
-                    self._keys.contact(contact_id),
-                    f"{applied}:{token}" if idempotency_key is None else applied,
-                ],
+                [self._keys.contact(contact_id)],
                 fields.idempotency_field(idempotency_key),
-                token,
+                records.new_token(),
                 records.utc_now(),
-                *records.flatten(scaled),
+                *names,
+                *scaled,
             )
         except ResponseError as error:
             if "overflow" not in str(error):
@@ -175,7 +196,7 @@ class SyncContacts:
         found = self._database.run(
             scripts.LIST_PAGE,
             [self._keys.contacts],
-            *paging.arguments(self._keys.contact("")),
+            *paging.arguments(self._keys.contact_hashes),
         )
         return paging.page([records.parse_contact(flat) for flat in found])
 

@@ -41,6 +41,7 @@ class SyncConversations:
             "status": "open",
             "created_at": records.utc_now(),
         }
+        flat = records.flatten(kept)
         created = self._database.run(
             scripts.CREATE_CONVERSATION,
             [
@@ -49,11 +50,11 @@ class SyncConversations:
                 self._keys.conversation(conversation_id),
             ],
             conversation_id,
-            *records.flatten(kept),
+            *flat,
         )
         if not created:
             raise ContactNotFound(contact_id)
-        return records.parse_conversation(records.flatten(kept))
+        return records.parse_conversation(flat)
 
     def get(self, conversation_id: str) -> Conversation:
         """Return the conversation; raises ConversationNotFound."""
@@ -67,8 +68,8 @@ class SyncConversations:
         """Return the contact's newest open conversation, or None."""
         found = self._database.run(
             scripts.FIND_OPEN_CONVERSATION,
-            [self._keys.conversations_of(contact_id)],
-            self._keys.conversation(""),
+            [self._keys.open_conversations_of(contact_id)],
+            self._keys.conversation_hashes,
         )
         return records.parse_conversation(found) if found else None
 

@@ -79,6 +79,7 @@ class SyncMessages:
             "direction": direction,
             "created_at": records.utc_now(),
         }
+        flat = records.flatten(kept)
         found = self._database.run(
             scripts.SEND_MESSAGE,
             [
@@ -92,13 +93,13 @@ class SyncMessages:
             self._keys.message(""),
             self._keys.scheduled(""),
             *(announcements.encode(message_id, kept) if announcements else ("", "", "", "")),
-            *records.flatten(kept),
+            *flat,
         )
-        if not found:
+        if found is None:
             raise ConversationNotFound(conversation_id)
         if announcements:
             announcements.changed.set()
-        return records.parse_message(found)
+        return records.parse_message(found or flat)
 
     def list(
         self, conversation_id: str, *, limit: int = 100, cursor: str | None = None

@@ -62,6 +62,10 @@ class SyncContactService(Protocol):
         """Create a contact; raises ContactExists if the external id is taken."""
         ...
 
+    def find_or_create(self, **given: Unpack[ContactFields]) -> Contact:
+        """Return the contact with this external id, created with these fields if there is none."""
+        ...
+
     def update(self, contact_id: str, **changes: Unpack[ContactChanges]) -> Contact:
         """Change the given fields; raises ContactNotFound and ContactExists."""
         ...

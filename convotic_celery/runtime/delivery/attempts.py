@@ -25,6 +25,7 @@ from convotic_celery.context.database import SyncDatabase
 from convotic_celery.context.scripts import Script
 from convotic_celery.errors import StoreRefused, StoreUnavailable
 from convotic_celery.runtime.delivery.steps import Ask, Steps
+from convotic_pubsub.outage import Outage
 
 if TYPE_CHECKING:
     from convotic_celery.context.store import Store
@@ -98,7 +99,7 @@ class AttemptLog:
         self._database = SyncDatabase(store)
         self._prefix = f"{key_prefix}attempts:"
         self._lock = threading.Lock()
-        self._unavailable = False
+        self._outage = Outage()
         self._pending: dict[RunName, tuple[End, str]] = {}
         #: Of these, failures by subscription and message id.
         self._known: Counter[tuple[str, str]] = Counter()
@@ -143,7 +144,7 @@ class AttemptLog:
 
     def _ask(self, question: Ask) -> Steps[Any]:
         """Return the store's answer; None if it does not answer; then no run asks for a while."""
-        if self._unavailable:
+        if self._outage.is_on:
             return None
         try:
             return (yield question)
@@ -170,9 +171,7 @@ class AttemptLog:
     # -- while the store is unavailable ------------------------------------------------------------
 
     def _miss(self, error: StoreUnavailable) -> None:
-        with self._lock:
-            was_available, self._unavailable = not self._unavailable, True
-        if was_available:
+        if self._outage.miss():
             logger.log(
                 logging.ERROR if isinstance(error, StoreRefused) else logging.WARNING,
                 "The store is unavailable; until it answers, runs are counted in this process "
@@ -192,7 +191,8 @@ class AttemptLog:
         except RuntimeError as error:  # no thread left: the next end tries again
             logger.error("Counts of runs can't be written now: %s", error)  # noqa: TRY400
             with self._lock:
-                self._writes = self._unavailable = False
+                self._writes = False
+            self._outage.end()
 
     def _write(self) -> None:
         """Write what is pending, and try until the store answers."""
@@ -212,7 +212,7 @@ class AttemptLog:
             with self._lock:
                 if self._pending:
                     continue
-                was_unavailable, self._unavailable = self._unavailable, False
+                was_unavailable = self._outage.end()
                 self._writes = False
             if was_unavailable:
                 logger.info("The store answers again", extra={"action": "store_available"})

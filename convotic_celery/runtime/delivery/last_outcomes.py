@@ -14,7 +14,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from pydantic_core import to_json
 
 from convotic_celery.context.database import SyncDatabase
 from convotic_celery.context.scripts import Script
@@ -62,6 +64,10 @@ end
 return {}
 """)
 
+#: A message's id and its task's, when it was settled, its attempt, and when its run began.
+_Success: TypeAlias = tuple[str, str, float, int, float]
+_SUCCESS_PARTS: Final = 5
+
 _KEPT_SECONDS = 7 * 24 * 3600
 _WRITE_SECONDS = 1.0
 _FLUSH_SECONDS = 2.0
@@ -107,7 +113,7 @@ class LastOutcomes(RunObserver):
         self._database = SyncDatabase(store)
         self._prefix = f"{key_prefix}outcomes:"
         self._keep = keep
-        self._noted: dict[str, deque[tuple[Any, ...]]] = {}
+        self._noted: dict[str, deque[_Success | tuple[Any, ...]]] = {}
         self._stopping = threading.Event()
         self._lock = threading.Lock()
 
@@ -124,23 +130,19 @@ class LastOutcomes(RunObserver):
         atexit.register(self.flush)
 
     def message_settled(self, event: MessageSettled) -> None:
-        """Note it."""
-        message = event.message
-        noted = self._noted.get(message.handler)
+        """Note it. A success is put into words when it is written; no event is kept here."""
+        handler = event.message.definition.queue
+        noted = self._noted.get(handler)
         if noted is None:
-            noted = self._noted.setdefault(message.handler, deque(maxlen=self._keep))
-        outcome, reason = _describe(event)
-        noted.append(
-            (
-                message.message_id,
-                message.task_id,
-                outcome,
-                event.at,
-                event.attempt,
-                event.duration_seconds,
-                reason,
-            )
-        )
+            noted = self._noted.setdefault(handler, deque(maxlen=self._keep))
+        settlement, began_at = event.settlement, event.began_at
+        if type(settlement) is Ack and settlement.outcome == "succeeded" and began_at is not None:
+            message = event.message
+            facts = message.facts
+            success = (facts["message_id"], message.task_id, event.at, facts["attempt"], began_at)
+            noted.append(success)
+        else:
+            noted.append(_pack(event))
 
     def flush(self) -> None:
         """Write what is noted now; what the store does not take is dropped."""
@@ -159,11 +161,9 @@ class LastOutcomes(RunObserver):
                 some = [noted[index] for index in range(len(noted))] if noted else []
                 if some:
                     keep, ttl = str(self._keep), str(_KEPT_SECONDS)
-                    packed = [json.dumps(each) for each in some]
+                    packed = [to_text(_describe_success(each)) for each in some]
                     self._database.run(_ADD, [f"{self._prefix}{handler}"], keep, ttl, *packed)
-                    written = some[-1]
-                    while noted and noted.popleft() is not written:
-                        pass
+                    remove_written(noted, some)
 
     # -- anywhere ---------------------------------------------------------------------------------
 
@@ -186,6 +186,38 @@ class LastOutcomes(RunObserver):
             if task_or_message_id in (each.task_id, each.message_id):
                 return each
         return None
+
+
+def _describe_success(noted: _Success | tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what :func:`_pack` makes of a success; anything else as it is."""
+    if len(noted) != _SUCCESS_PARTS:
+        return noted
+    message_id, task_id, at, attempt, began_at = noted
+    return (message_id, task_id, "succeeded", at, attempt, max(0.0, at - began_at), "")
+
+
+def _pack(event: MessageSettled) -> tuple[Any, ...]:
+    """Return what is stored of a delivery's end; :func:`_parse` reads it."""
+    message = event.message
+    outcome, reason = _describe(event)
+    duration = event.duration_seconds
+    ids = (message.message_id, message.task_id)
+    return (*ids, outcome, event.at, event.attempt, duration, reason)
+
+
+def remove_written(noted: deque[Any], written: Sequence[Any]) -> None:
+    """Remove what was written, but for what newer ones have pushed out meanwhile."""
+    for each in written:
+        if noted and noted[0] is each:
+            noted.popleft()
+
+
+def to_text(packed: tuple[Any, ...]) -> str:
+    """Return an outcome as JSON, quickly: a message waits for the thread that writes hundreds."""
+    try:
+        return to_json(packed).decode()
+    except ValueError:  # a reason with half a surrogate pair, which is no UTF-8
+        return json.dumps(packed)
 
 
 def _describe(event: MessageSettled) -> tuple[str, str]:

@@ -193,6 +193,11 @@ class Observers:
         self._blamed: set[str] = set()
         self._lock = threading.Lock()
 
+    @property
+    def added(self) -> tuple[RunObserver, ...]:
+        """All of them."""
+        return self._added
+
     def add(self, observer: RunObserver) -> None:
         """Report to an observer from now on. Adding it twice is adding it once."""
         with self._lock:

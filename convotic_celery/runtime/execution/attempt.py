@@ -2,12 +2,14 @@
 
 Written once for async and plain handlers, as steps (``delivery/steps.py``). It ends with an
 :class:`Ended`, whose error tells Celery what became of the run and carries the settlement to the
-worker's side (``delivery/carriers.py``).
+worker's side (``delivery/carriers.py``). A message that has nothing to ask for needs no steps:
+:func:`attempt_async`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from dataclasses import dataclass, replace
@@ -32,13 +34,24 @@ from convotic_celery.runtime.delivery.settlement import (
     Settlement,
     WorkerFault,
 )
-from convotic_celery.runtime.delivery.steps import Pause
-from convotic_celery.runtime.execution.invoke import CallHandler, CallHook, Decode, build_message
+from convotic_celery.runtime.delivery.steps import Pause, drive_async
+from convotic_celery.runtime.execution.coroutine import explain
+from convotic_celery.runtime.execution.invoke import (
+    CallHandler,
+    CallHook,
+    Decode,
+    build_message,
+    call_async,
+    explain_deadline,
+    has_plain_call,
+    make_context,
+)
 from convotic_celery.runtime.execution.worker_faults import (
     PAUSE_SECONDS,
     find_worker_fault,
     report_fault,
 )
+from convotic_celery.sdk.middleware import check_returned
 
 if TYPE_CHECKING:
     from convotic_celery.runtime.delivery.attempts import End
@@ -48,11 +61,11 @@ if TYPE_CHECKING:
     from convotic_celery.runtime.execution.invoke import Execution
     from convotic_celery.sdk.message import WorkerMessage
 
-__all__ = ["Ended", "attempt", "run_handler"]
+__all__ = ["Ended", "attempt", "attempt_async", "run_handler"]
 
 logger = logging.getLogger(__name__)
 
-#: Passed through untouched: they stop the worker.
+#: They stop the worker.
 _WORKER_STOPS = (WorkerShutdown, WorkerTerminate, GeneratorExit, asyncio.CancelledError)
 
 
@@ -83,18 +96,68 @@ def attempt(
         else:
             message = build_message(execution.definition, raw, facts)
         yield from run_handler(execution, message, facts, deadline)
-    except _WORKER_STOPS:
-        raise
-    except BaseException as raised:
-        # Not isinstance(): it asks the error for its __class__, which may raise.
-        if issubclass(type(raised), SystemExit) and terminate_handler_fired():
-            raise  # by the pool's signal, not by the handler: its parent settles the message
-        error = raised if isinstance(raised, Exception) else _exited(raised)
-        fault = find_worker_fault(raised)
+    except BaseException as raised:  # noqa: BLE001 - one place says which pass through
+        caught = raised
     else:
         if "run" in facts and execution.attempts is not None:
             yield from execution.attempts.forget(_name(execution, facts))
         return None
+    return (yield from _conclude(caught, execution, raw, facts, deadline))
+
+
+async def attempt_async(
+    execution: Execution, raw: bytes, facts: MessageFacts, deadline: RunDeadline
+) -> Ended | None:
+    """Do what :func:`attempt` does, on the running loop.
+
+    Nearly every message is delivered for the first time, to a handler without a key: its run has no
+    step but the handler's call, and needs neither generators nor their driver.
+    """
+    definition = execution.definition
+    asks = execution.guard is not None or "run" in facts or "claim" in facts
+    if asks or definition.takes_long(raw, facts["attributes"]):
+        return await drive_async(attempt(execution, raw, facts, deadline), execution)
+    is_plain = has_plain_call(execution)
+    try:
+        message = build_message(definition, raw, facts)
+        if is_plain:  # a coroutine more is made for each message, and passed at each of its waits
+            ctx = make_context(execution, facts, deadline)
+            deadline.start()
+            check_returned(await definition.call(message, ctx))
+            deadline.end()
+        else:
+            await call_async(execution, CallHandler(message, facts, deadline))
+    except BaseException as raised:  # noqa: BLE001 - one place says which pass through
+        stopped = explain_deadline(definition, deadline, raised) if is_plain else raised
+        caught = explain(stopped)
+    else:
+        return None
+    return await drive_async(_conclude(caught, execution, raw, facts, deadline), execution)
+
+
+def _passes_through(raised: BaseException) -> bool:
+    """Say whether it stops the worker, or ends this child of prefork, whose parent settles.
+
+    Not by isinstance(): it asks the error for its __class__, which may raise.
+    """
+    kind = type(raised)
+    return issubclass(kind, _WORKER_STOPS) or (
+        issubclass(kind, SystemExit) and bool(terminate_handler_fired())
+    )
+
+
+def _conclude(
+    raised: BaseException,
+    execution: Execution,
+    raw: bytes,
+    facts: MessageFacts,
+    deadline: RunDeadline,
+) -> Steps[Ended]:
+    """Decide what an error of a run means, and note it; raise what stops the worker or this run."""
+    if _passes_through(raised):
+        raise raised
+    error = raised if isinstance(raised, Exception) else _exited(raised)
+    fault = find_worker_fault(raised)
     if fault is not None:
         error = yield from _wait_out(fault, error, execution, deadline)
     settlement = _settle(error, execution, facts, deadline.handler_seconds)
@@ -166,9 +229,11 @@ def _settle(
         return settle(Raised(error, elapsed_seconds, jitter), options, attempt=attempt)
     except Exception as broken:  # noqa: BLE001 - an error may answer isinstance() with an error
         queue, kind = execution.definition.queue, error_type(error)
-        logger.error(  # noqa: TRY400 - a traceback would look at the error again
-            "%s raised %s, which can't be examined: %s", queue, kind, type(broken).__name__
-        )
+        # A log that can't be written shows the error that is being handled, which raises again.
+        with contextlib.suppress(Exception):
+            logger.error(  # noqa: TRY400 - a traceback would look at the error again
+                "%s raised %s, which can't be examined: %s", queue, kind, type(broken).__name__
+            )
         other = HandlerExited(f"the handler raised {kind}")
         return settle(Raised(other, elapsed_seconds, jitter), options, attempt=attempt)
 

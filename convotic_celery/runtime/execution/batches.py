@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from convotic_celery.context.delivery import BatchDelivery
-from convotic_celery.errors import AckDeadlineExceeded
-from convotic_celery.runtime.delivery.settlement import Deferred
 from convotic_celery.runtime.execution.coroutine import explain_cancellation
 from convotic_celery.runtime.execution.deadline import RunDeadline
+from convotic_celery.runtime.execution.invoke import explain_deadline, key_lost
 from convotic_celery.sdk.batch import BatchFailed
 from convotic_celery.sdk.middleware import check_returned
 
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from convotic_celery.sdk.message import WorkerMessage
 
 __all__ = ["Batches"]
-
-#: A message that has lost its key is delivered again after this.
-_LOST_DELAY_SECONDS = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -167,7 +163,7 @@ class _Gatherer:
             deadline = entry.step.deadline
             deadline.restart(self._run_limit)
             if deadline.is_lost and not entry.ended.done():
-                entry.ended.set_result(_lost())
+                entry.ended.set_result(key_lost())
         batch.entries = [entry for entry in batch.entries if not entry.ended.done()]
         if not batch.entries:
             return
@@ -190,18 +186,20 @@ class _Gatherer:
             lambda seconds: all([each.hold(seconds) for each in deadlines]),  # noqa: C419 - all
             bound_seconds=definition.options.max_lease_duration,
         )
+        shared.start()
         try:
-            async with asyncio.timeout(shared.time_left) as timeout:
-                for each in (shared, *deadlines):  # the loss of any key stops the batch
-                    each.watch(timeout)
-                call = self._call(batch, shared)
-                await explain_cancellation(call)
-        except TimeoutError as error:
-            if not timeout.expired():
-                raise  # the handler's own
-            if any(each.is_lost for each in deadlines):
-                raise _lost() from error
-            raise AckDeadlineExceeded(definition.queue, shared.granted_seconds) from error
+            for each in deadlines:  # the loss of any key stops the batch
+                each.follow(shared)
+            await explain_cancellation(self._call(batch, shared))
+        except BaseException as error:
+            explained = explain_deadline(definition, shared, error)
+            if explained is error:
+                raise
+            raise explained  # noqa: B904 - it has its cause
+        finally:
+            shared.end()
+            for each in deadlines:  # which it refers to
+                each.follow(None)
 
     async def _call(self, batch: _Batch, deadline: RunDeadline) -> None:
         execution, definition = self._execution, self._execution.definition
@@ -223,10 +221,6 @@ class _Gatherer:
         else:
             plain = execution.contexts.sync_context(delivery)
             check_returned(await asyncio.to_thread(definition.handler, batch.messages, plain))
-
-
-def _lost() -> Deferred:
-    return Deferred("another run has taken its key", _LOST_DELAY_SECONDS)
 
 
 def _copy(error: Exception) -> Exception:

@@ -25,7 +25,7 @@ from convotic_celery.runtime.execution.loop import LoopThread, process_loop
 if TYPE_CHECKING:
     from celery import Task
 
-__all__ = ["HandlerCancelled", "drive", "explain_cancellation", "run_coroutine"]
+__all__ = ["HandlerCancelled", "drive", "explain", "explain_cancellation", "run_coroutine"]
 
 T = TypeVar("T")
 
@@ -84,27 +84,47 @@ async def explain_cancellation(coroutine: Coroutine[Any, Any, T]) -> T:
         HandlerExited: It called ``sys.exit()``.
         asyncio.CancelledError: The pool stopped it (revoked, hard limit, shutdown).
     """
-    run = CURRENT_RUN.get()
     try:
         return await coroutine
-    except asyncio.CancelledError as exc:
-        current = asyncio.current_task()
-        if run is not None and run.stop_reason == "soft_limit":
-            if current is not None:
-                current.uncancel()
-            raise SoftTimeLimitExceeded(run.soft_limit_seconds) from None
-        if run is not None and not run.is_stopped and current is not None:
-            while current.uncancel():  # by its own code: it was not stopped from outside
-                pass
-        if current is not None and current.cancelling():
+    except (asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit) as raised:
+        explained = explain(raised)
+        if explained is raised:
             raise
-        raise HandlerCancelled("the handler awaited something that was cancelled") from exc
-    except (SystemExit, KeyboardInterrupt, GeneratorExit) as exc:
-        if isinstance(exc, GeneratorExit) and not _is_in_task():
-            raise  # the coroutine is being closed
-        # asyncio would let it through and end the loop, with every other handler on it.
-        text = f"{type(exc).__name__}({error_text(exc)})"
-        raise HandlerExited(f"the handler raised {text}") from exc
+        raise explained  # noqa: B904 - it has its cause
+
+
+def explain(raised: BaseException) -> BaseException:
+    """Return what :func:`explain_cancellation` raises for this, which is being handled."""
+    kind = type(raised)  # not by isinstance(): it asks the error for its __class__
+    if issubclass(kind, asyncio.CancelledError):
+        return _explain_cancelled(raised)
+    if not issubclass(kind, SystemExit | KeyboardInterrupt | GeneratorExit):
+        return raised
+    if issubclass(kind, GeneratorExit) and not _is_in_task():
+        return raised  # the coroutine is being closed
+    # asyncio would let it through and end the loop, with every other handler on it.
+    text = f"{kind.__name__}({error_text(raised)})"
+    exited = HandlerExited(f"the handler raised {text}")
+    exited.__cause__ = raised
+    return exited
+
+
+def _explain_cancelled(raised: BaseException) -> BaseException:
+    run, current = CURRENT_RUN.get(), asyncio.current_task()
+    if run is not None and run.stop_reason == "soft_limit":
+        if current is not None:
+            current.uncancel()
+        stopped = SoftTimeLimitExceeded(run.soft_limit_seconds)
+        stopped.__suppress_context__ = True
+        return stopped
+    if run is not None and not run.is_stopped and current is not None:
+        while current.uncancel():  # by its own code: it was not stopped from outside
+            pass
+    if current is not None and current.cancelling():
+        return raised
+    cancelled = HandlerCancelled("the handler awaited something that was cancelled")
+    cancelled.__cause__ = raised
+    return cancelled
 
 
 def _is_in_task() -> bool:

@@ -6,7 +6,6 @@ the same process in every pool but prefork.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -14,6 +13,7 @@ from typing import Any, TypeAlias
 from celery.worker import state
 
 from convotic_celery.errors import DeadlineNotExtendable
+from convotic_celery.runtime.execution.run_timeout import RunTimeout
 
 __all__ = ["MAX_RUN_SECONDS", "HoldLease", "RunDeadline", "hold_lease"]
 
@@ -33,15 +33,19 @@ def hold_lease(task_id: str, seconds: float) -> bool:
     return True
 
 
-class RunDeadline:
-    """The clock of one run. Made for each; used by that run, and by what it calls."""
+class RunDeadline(RunTimeout):
+    """The clock of one run, and what stops its coroutine at the end. Made for each run.
+
+    Used by that run, and by what it calls.
+    """
 
     __slots__ = (
         "_begun",
         "_bound",
         "_handler_begun",
         "_hold",
-        "_timeout",
+        "_limit",
+        "_stopper",
         "ends_at",
         "fencing_token",
         "is_lost",
@@ -51,8 +55,11 @@ class RunDeadline:
         self, limit_seconds: float, hold: HoldLease, *, bound_seconds: float | None = None
     ) -> None:
         self._hold = hold
+        self._limit = limit_seconds
         self._bound = bound_seconds or MAX_RUN_SECONDS
-        self._timeout: tuple[asyncio.Timeout, asyncio.AbstractEventLoop] | None = None
+        self._task, self.is_due = None, False
+        #: Another one, which stops this run too; None: it does so itself.
+        self._stopper: RunDeadline | None = None
         self._begun = self._handler_begun = time.monotonic()
         self.ends_at = self._begun + limit_seconds
         #: Grows with each run of the same key; None without a key.
@@ -91,9 +98,17 @@ class RunDeadline:
         """Keep the lease for so many seconds from now; False where that is not possible."""
         return self._hold(seconds)
 
-    def watch(self, timeout: asyncio.Timeout) -> None:
-        """Note what stops the run, so that it can be moved."""
-        self._timeout = timeout, asyncio.get_running_loop()
+    def start(self) -> None:
+        """Stop the running task at the deadline, until :meth:`end`."""
+        self.begin(self.ends_at, self._limit)
+        if self.is_lost:
+            self.move(0.0)
+
+    def follow(self, stopper: RunDeadline | None) -> None:
+        """Note what stops the run in its place, also if this is lost; None: it has ended."""
+        self._stopper = stopper
+        if self.is_lost and stopper is not None:
+            stopper.lose()
 
     def extend(self, seconds: float) -> None:
         """Let the run go on for at least ``seconds`` from now; never less than it had.
@@ -113,23 +128,11 @@ class RunDeadline:
         if not self._hold(seconds):
             raise DeadlineNotExtendable
         self.ends_at = ends_at
-        self._move_timeout(seconds)
+        (self._stopper or self).move(seconds)
 
     def lose(self) -> None:
         """Stop an async run: another one may have its key. Thread-safe; plain code goes on."""
         self.is_lost = True
-        self._move_timeout(0.0)
-
-    def _move_timeout(self, seconds: float) -> None:
-        if self._timeout is None:
-            return
-        timeout, loop = self._timeout
-        loop.call_soon_threadsafe(_reschedule, timeout, loop.time() + seconds)
-
-
-def _reschedule(timeout: asyncio.Timeout, when: float) -> None:
-    if not timeout.expired():
-        try:
-            timeout.reschedule(when)
-        except RuntimeError:  # the run has ended meanwhile
-            return
+        stopper = self._stopper or self
+        stopper.is_lost = True
+        stopper.move(0.0)

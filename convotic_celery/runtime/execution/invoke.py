@@ -6,10 +6,9 @@ Says nothing about what an error means; that is ``outcome.py``.
 from __future__ import annotations
 
 import asyncio
-import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
@@ -51,9 +50,12 @@ __all__ = [
     "Execution",
     "build_delivery",
     "build_message",
+    "call_async",
+    "explain_deadline",
+    "has_plain_call",
+    "key_lost",
+    "make_context",
 ]
-
-T = TypeVar("T")
 
 
 class ContextSource(Protocol):
@@ -145,7 +147,7 @@ class Execution:
         """Do one step of a run of an ``async def`` handler."""
         match step:
             case CallHandler():
-                return explain_cancellation(_call_async(self, step))
+                return explain_cancellation(call_async(self, step))
             case Decode():
                 message = asyncio.to_thread(build_message, self.definition, step.raw, step.facts)
                 return explain_cancellation(message)
@@ -197,16 +199,24 @@ class CallHook:
     facts: MessageFacts
 
 
-async def _call_async(execution: Execution, step: CallHandler) -> None:
+def has_plain_call(execution: Execution) -> bool:
+    """Say whether a handler's call has nothing around it but its deadline, as nearly every one."""
+    return (
+        execution.lifespans is None
+        and execution.batches is None
+        and not execution.definition.middleware
+    )
+
+
+async def call_async(execution: Execution, step: CallHandler) -> None:
+    """Call an ``async def`` handler, or one that takes batches."""
     definition, resource = execution.definition, None
     if execution.batches is not None and not definition.middleware:
         await execution.batches.call(execution, step)
         return
     if execution.lifespans is not None:
         resource = await execution.lifespans.enter(definition)
-    delivery = build_delivery(definition, step.facts, step.deadline, resource)
-    log.use_fields(delivery.log_fields)  # in this run's task, which ends with it
-    ctx = execution.contexts.async_context(delivery)
+    ctx = make_context(execution, step.facts, step.deadline, resource)
     if not definition.middleware:
         await _call_until_deadline(definition, step.message, ctx, step.deadline)
         return
@@ -221,6 +231,15 @@ async def _call_async(execution: Execution, step: CallHandler) -> None:
         raise
 
 
+def make_context(
+    execution: Execution, facts: MessageFacts, deadline: RunDeadline, resource: object = None
+) -> Any:
+    """Return the ``ctx`` of this task's run, whose log lines say from now on which it is."""
+    delivery = build_delivery(execution.definition, facts, deadline, resource)
+    log.use_fields(delivery.log_fields)  # in this run's task, which ends with it
+    return execution.contexts.async_context(delivery)
+
+
 async def _call_batched(
     execution: Execution, batches: BatchCaller, step: CallHandler, ctx: object
 ) -> None:
@@ -233,41 +252,41 @@ async def _call_batched(
 
 
 async def _call_until_deadline(
-    definition: HandlerDefinition, message: WorkerMessage[Any], ctx: object, control: RunDeadline
+    definition: HandlerDefinition, message: WorkerMessage[Any], ctx: object, deadline: RunDeadline
 ) -> None:
-    coroutine = definition.call(message, ctx)
+    deadline.start()
     try:
-        waits_for = coroutine.send(None)
-    except StopIteration as stop:
-        check_returned(stop.value)
-        return  # it never waited, so it was never stopped
-    try:
-        async with asyncio.timeout(0 if control.is_lost else control.time_left) as deadline:
-            control.watch(deadline)
-            check_returned(await _go_on(coroutine, waits_for))
-    except TimeoutError as error:
-        if not deadline.expired():
-            raise  # the handler's own
-        if control.is_lost:
-            raise Deferred("another run has taken its key", 1.0) from error
-        # Chained: the traceback shows where the handler stood.
-        raise AckDeadlineExceeded(definition.queue, control.granted_seconds) from error
+        check_returned(await definition.call(message, ctx))
+    except BaseException as error:
+        explained = explain_deadline(definition, deadline, error)
+        if explained is error:
+            raise
+        raise explained  # noqa: B904 - it has its cause
+    deadline.end()
 
 
-@types.coroutine
-def _go_on(coroutine: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
-    """Wait for what a coroutine that has begun waits for, and then for the coroutine itself."""
-    try:
-        while True:
-            try:
-                value = yield waits_for
-            except BaseException as exc:  # noqa: BLE001 - cancellation goes where the wait is
-                waits_for = coroutine.throw(exc)
-            else:
-                waits_for = coroutine.send(value)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
+def explain_deadline(
+    definition: HandlerDefinition, deadline: RunDeadline, raised: BaseException
+) -> BaseException:
+    """Return what a call has raised: the deadline's error if that stopped it. Ends the deadline."""
+    is_its_own, kind = deadline.end(), type(raised)
+    is_stopped = (is_its_own and issubclass(kind, asyncio.CancelledError)) or (
+        deadline.is_due and issubclass(kind, TimeoutError)
+    )
+    if not is_stopped:
+        return raised
+    error: Exception = (
+        key_lost()
+        if deadline.is_lost
+        else AckDeadlineExceeded(definition.queue, deadline.granted_seconds)
+    )
+    error.__cause__ = raised  # the traceback shows where the handler stood
+    return error
+
+
+def key_lost() -> Deferred:
+    """Return the error of a run whose key another one has: its message is delivered again soon."""
+    return Deferred("another run has taken its key", 1.0)
 
 
 def _call_sync(execution: Execution, step: CallHandler) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -21,7 +21,12 @@ from convotic_celery.runtime.delivery.carriers import mark
 from convotic_celery.runtime.delivery.payload import MessageFacts, task_id_of, unknown_facts
 from convotic_celery.runtime.delivery.settlement import AlreadyFailed
 from convotic_celery.runtime.delivery.steps import drive_async, drive_sync
-from convotic_celery.runtime.execution.attempt import Ended, attempt, run_handler
+from convotic_celery.runtime.execution.attempt import (
+    Ended,
+    attempt,
+    attempt_async,
+    run_handler,
+)
 from convotic_celery.runtime.execution.coroutine import explain_cancellation, run_coroutine
 from convotic_celery.runtime.execution.deadline import RunDeadline, hold_lease
 from convotic_celery.runtime.execution.handler_result import HandlerResult
@@ -135,7 +140,7 @@ class HandlerTask(Task[Any, Any]):
             ended = run_coroutine(self, drive_async(run, self.execution))
         else:
             ended = drive_sync(run, self.execution)
-        self._raise(ended)
+        self.raise_ended(ended)
 
     async def run_on_loop(self, task_id: str, request: Mapping[str, Any], raw: Any) -> None:
         """Do what :meth:`__call__` does, for an ``async def`` handler on the running loop.
@@ -144,22 +149,32 @@ class HandlerTask(Task[Any, Any]):
             InvalidMessage: The message came in Celery's own envelope.
             Exception: What tells Celery how the run ended (``delivery/carriers.py``).
         """
+        self.raise_ended(await self.attempt_on_loop(task_id, request, raw))
+
+    def attempt_on_loop(
+        self, task_id: str, request: Mapping[str, Any], raw: Any
+    ) -> Coroutine[Any, Any, Ended | None]:
+        """Return what :meth:`run_on_loop` awaits, for :meth:`raise_ended`.
+
+        Raises:
+            InvalidMessage: The message came in Celery's own envelope.
+        """
         facts: MessageFacts | None = request.get("convotic")
         if facts is None:
             raise self._not_raw()
-        run = attempt(self.execution, raw, facts, self._start_deadline(task_id))
-        self._raise(await drive_async(run, self.execution))
+        return attempt_async(self.execution, raw, facts, self._start_deadline(task_id))
+
+    def raise_ended(self, ended: Ended | None) -> None:
+        """Raise what tells Celery how the run ended; nothing if the handler returned."""
+        if ended is not None:
+            request: Any = self.request
+            request.settlement = ended.settlement  # for on_failure, which Celery calls next
+            raise ended.error
 
     def _start_deadline(self, task_id: str) -> RunDeadline:
         options = self.definition.options
         hold = partial(hold_lease, task_id)
         return RunDeadline(options.run_limit, hold, bound_seconds=options.max_lease_duration)
-
-    def _raise(self, ended: Ended | None) -> None:
-        if ended is not None:
-            request: Any = self.request
-            request.settlement = ended.settlement  # for on_failure, which Celery calls next
-            raise ended.error
 
     def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Have Celery's record of the failure carry what becomes of the message."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 from typing import TYPE_CHECKING
+
+from convotic_pubsub.outage import Outage
 
 if TYPE_CHECKING:
     from convotic_celery.errors import StoreUnavailable
@@ -25,15 +26,11 @@ class StoreOutage:
     def __init__(self, begun: str, counted: str) -> None:
         self._begun = begun
         self._counted = counted
-        self._lock = threading.Lock()
-        self._missed = 0
+        self._outage = Outage()
 
     def miss(self, error: StoreUnavailable, *, times: int = 1) -> None:
         """Count what could not be done; the first time is logged."""
-        with self._lock:
-            is_first = not self._missed
-            self._missed += times
-        if is_first:
+        if self._outage.miss(times):
             logger.warning(
                 "While the store is unavailable, %s: %s",
                 self._begun,
@@ -43,11 +40,7 @@ class StoreOutage:
 
     def end(self) -> None:
         """Note that the store has answered. Costs nothing but after an outage."""
-        if not self._missed:
-            return
-        with self._lock:
-            missed, self._missed = self._missed, 0
-        if missed:
+        if missed := self._outage.end():
             logger.info(
                 "The store answers again; meanwhile %s",
                 self._counted % missed,

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from convotic_celery.errors import StoreUnavailable
 from convotic_celery.runtime.locks.outage import StoreOutage
+from convotic_pubsub.outage import Outage
+from convotic_pubsub.threads import LazyThread
 
 if TYPE_CHECKING:
     from convotic_celery.context.database import SyncDatabase
@@ -55,24 +57,25 @@ class LockRenewer:
         self._interval = lock_seconds / _RENEWALS_A_LOCK
         self._locks: set[HeldLock] = set()
         self._condition = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._thread = LazyThread(self._work, name="convotic-locks")
         #: The thread waits for a first lock. Else it looks by itself in time: to wake it up for
         #: each message would take the interpreter from the one that runs.
         self._is_idle = False
         self._outage = StoreOutage(
             "locks of running messages are not renewed", "%d renewals of locks failed"
         )
+        #: Locks that the store has lost, all of them when it was restarted without its data.
+        self._lost = Outage()
 
     def keep(self, lock: HeldLock) -> None:
-        """Renew ``lock`` from now on."""
+        """Renew ``lock`` from now on.
+
+        Raises:
+            RuntimeError: The thread can't start now; the run must not go on.
+        """
         with self._condition:
             self._locks.add(lock)
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, name="convotic-locks", daemon=True
-                )
-                self._thread.start()
-            elif self._is_idle:
+            if not self._thread.start() and self._is_idle:
                 self._is_idle = False
                 self._condition.notify()
 
@@ -123,6 +126,8 @@ class LockRenewer:
                 self._outage.miss(error)
             except Exception:
                 logger.exception("The lock of %s could not be renewed", lock.keys[0])
+        if 1 in answers and -1 not in answers and (lost := self._lost.end()):
+            logger.info("%d locks that the store had lost were taken again", lost)
 
     def _take_in(self, lock: HeldLock, answer: Any) -> None:
         """Act on what the store says to a renewal."""
@@ -139,7 +144,11 @@ class LockRenewer:
 
     def _take_again(self, lock: HeldLock) -> None:
         """Retake a lock that the store lost; the next renewal sees whether another was faster."""
-        logger.warning("The store has lost the lock of %s; it is taken again", lock.keys[0])
+        if self._lost.miss():
+            logger.warning(
+                "The store has lost the lock of %s; it is taken again. Further ones are not logged",
+                lock.keys[0],
+            )
         self._database.run(lock.taking, lock.keys, *lock.arguments)
         if not self._keeps(lock):  # the run has ended meanwhile, and has freed it already
             self._database.run(lock.freeing, lock.keys[:1], lock.arguments[0])

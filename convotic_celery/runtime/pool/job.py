@@ -76,7 +76,8 @@ class Job(Run):
         self.correlation_id = correlation_id
         #: The task of its coroutine, while that runs.
         self.task: asyncio.Task[Any] | None = None
-        self._timers: list[asyncio.TimerHandle] = []
+        #: None until it has a limit.
+        self._timers: list[asyncio.TimerHandle] | None = None
         self.started = False
         #: When it was last cancelled, by the monotonic clock.
         self.stopped_at = 0.0
@@ -103,14 +104,20 @@ class Job(Run):
     def begin(self, push: Callable[[], None]) -> None:
         """Note that this task of the running loop is the job's, and set its limits to it."""
         super().begin(push)
-        self.task = asyncio.current_task()
-        loop = asyncio.get_running_loop()
-        if self.soft_limit_seconds:
-            self._timers.append(loop.call_later(self.soft_limit_seconds, self._stop_softly))
-        if self.hard_limit_seconds:
-            self._timers.append(loop.call_later(self.hard_limit_seconds, self._stop_hard))
+        if self.task is None:  # an async handler's job has it already
+            self.task = asyncio.current_task()
+        if self.soft_limit_seconds or self.hard_limit_seconds:
+            self._set_timers()
         if self.stop_reason is not None:
             self.stop()
+
+    def _set_timers(self) -> None:
+        loop, timers = asyncio.get_running_loop(), []
+        if self.soft_limit_seconds:
+            timers.append(loop.call_later(self.soft_limit_seconds, self._stop_softly))
+        if self.hard_limit_seconds:
+            timers.append(loop.call_later(self.hard_limit_seconds, self._stop_hard))
+        self._timers = timers
 
     def end(self, requests: Any) -> None:
         """Forget the task: its context refers to the job.
@@ -118,9 +125,9 @@ class Job(Run):
         A ring of references would keep all of a message's objects until the collector comes.
         """
         super().end(requests)
-        for timer in self._timers:
+        timers, self._timers = self._timers, None
+        for timer in timers or ():
             timer.cancel()
-        self._timers.clear()
         self.task = None
 
     def stop(self) -> bool:

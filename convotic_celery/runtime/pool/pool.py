@@ -28,9 +28,9 @@ from convotic_celery.runtime.celery_internals import run_ready_callbacks
 from convotic_celery.runtime.execution.current_run import CURRENT_RUN
 from convotic_celery.runtime.execution.loop import LoopThread
 from convotic_celery.runtime.pool.job import Job
-from convotic_celery.runtime.pool.threads import WorkerThreads
 from convotic_celery.runtime.pool.tracer import LoopTracer, loop_tracer
 from convotic_celery.runtime.pool.watchdog import LoopWatchdog
+from convotic_pubsub.threads import WorkerThreads
 
 if TYPE_CHECKING:
     from convotic_celery.context.store import Store
@@ -271,12 +271,11 @@ class TaskPool(BasePool):
 
     async def _run_async(self, job: Job, tracer: LoopTracer) -> None:
         """Run one async job. Nothing it raises leaves here: SystemExit would end the loop."""
-        CURRENT_RUN.set(job)
         try:
             job.accept()
             job.check_not_stopped()
-            _, task_id, request, body, *_ = job.args
-            result = await tracer.run(task_id, request, body)
+            args = job.args
+            result = await tracer.run(job, args[1], args[2], args[3])
         except BaseException as exc:  # noqa: BLE001 - a thread's top: told to the worker
             job.fail(_explain(job, exc))
         else:

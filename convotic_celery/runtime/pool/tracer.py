@@ -19,7 +19,9 @@ from billiard.einfo import ExceptionInfo
 from celery import signals, states
 from celery.app import trace
 from celery.app.task import Context
+from celery.backends.base import Backend
 from celery.exceptions import Ignore, Retry
+from celery.loaders.base import BaseLoader
 from celery.utils.nodenames import gethostname
 
 from convotic_celery.runtime.celery_internals import (
@@ -28,7 +30,7 @@ from convotic_celery.runtime.celery_internals import (
     is_celerys_tracer,
     worker_hostname,
 )
-from convotic_celery.runtime.execution.current_run import CURRENT_RUN, key_stacks_by_run
+from convotic_celery.runtime.execution.current_run import Run, key_stacks_by_run
 from convotic_celery.runtime.execution.task import HandlerTask
 
 __all__ = ["LoopTracer", "loop_tracer"]
@@ -74,14 +76,21 @@ class LoopTracer:
         self._hostname = worker_hostname() or gethostname()
         self._requests: Any = task.request_stack
         key_stacks_by_run(self._requests)
-        loader = task.app.loader
-        self._on_task_init = loader.on_task_init
-        self._cleanups = (task.backend.process_cleanup, loader.on_process_cleanup)
+        loader, backend = task.app.loader, task.backend
+        #: Celery calls these for each task, and its own do nothing.
+        self._init = (
+            None if _is(loader.on_task_init, BaseLoader.on_task_init) else loader.on_task_init
+        )
+        cleanups = (
+            (backend.process_cleanup, Backend.process_cleanup),
+            (loader.on_process_cleanup, BaseLoader.on_process_cleanup),
+        )
+        self._cleanups = tuple(own for own, empty in cleanups if not _is(own, empty))
         has_run_lines = getattr(task.app.log, "has_run_lines", False)
         self._logs_success = logger.isEnabledFor(logging.INFO) and not has_run_lines
 
-    async def run(self, task_id: str, request: dict[str, Any], body: Any) -> Traced:
-        """Run the handler on a message; ``body`` is Celery's (args, kwargs, embed).
+    async def run(self, run: Run, task_id: str, request: dict[str, Any], body: Any) -> Traced:
+        """Run the handler on a message as ``run``; ``body`` is Celery's (args, kwargs, embed).
 
         Raises:
             asyncio.CancelledError: The pool stopped the run.
@@ -89,8 +98,6 @@ class LoopTracer:
         task = self._task
         args, kwargs, _ = body
         began = time.monotonic()
-        run = CURRENT_RUN.get()
-        assert run is not None
         run.begin(partial(self._push, request, args, kwargs))
         state, returned = None, None
         try:
@@ -98,9 +105,12 @@ class LoopTracer:
                 signals.task_prerun.send(
                     sender=task, task_id=task_id, task=task, args=args, kwargs=kwargs
                 )
-            self._on_task_init(task_id, task)
+            if self._init is not None:
+                self._init(task_id, task)
             try:
-                await task.run_on_loop(task_id, request, args[0])
+                ended = await task.attempt_on_loop(task_id, request, args[0])
+                if ended is not None:
+                    task.raise_ended(ended)
             except Exception as error:  # noqa: BLE001 - noted for Celery
                 state, returned = _state_of(error), error
                 return True, self._record_end(state, error), None
@@ -121,7 +131,8 @@ class LoopTracer:
                     )
             finally:
                 run.end(self._requests)
-                self._clean_up()
+                if self._cleanups:
+                    self._clean_up()
 
     def _push(self, request: dict[str, Any], args: Any, kwargs: Any) -> None:
         """Make ``current_task`` and ``task.request`` what they should be in this run."""
@@ -172,6 +183,10 @@ class LoopTracer:
                 clean_up()
             except Exception:
                 logger.exception("Process cleanup failed")
+
+
+def _is(method: Any, function: object) -> bool:
+    return getattr(method, "__func__", None) is function
 
 
 def _state_of(error: Exception) -> str:

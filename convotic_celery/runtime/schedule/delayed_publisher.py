@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -20,10 +19,13 @@ from convotic_celery.context.records import new_token
 from convotic_celery.context.scheduled import IDLE_SECONDS, LOCK_SECONDS, MAX_TAKEN_BYTES
 from convotic_celery.errors import PublishRefused, StoreUnavailable, TopicHasNoSubscription
 from convotic_pubsub.errors import MessageTooLarge, TopicNotFound
+from convotic_pubsub.outgoing import failed_answer
+from convotic_pubsub.threads import LazyThread
 
 if TYPE_CHECKING:
     from convotic_celery.context.scheduled import ScheduledMessage
     from convotic_celery.context.services import Services
+    from convotic_pubsub.outgoing import Answer
 
 __all__ = ["DelayedPublisher"]
 
@@ -47,7 +49,7 @@ STOP_SECONDS = 5.0
 _REFUSALS = (PublishRefused, MessageTooLarge, TopicNotFound)
 _NO_TOPIC = (TopicHasNoSubscription, TopicNotFound)
 
-_Answer: TypeAlias = "tuple[ScheduledMessage, Future[str]]"
+_Answer: TypeAlias = "tuple[ScheduledMessage, Answer]"
 
 
 class DelayedPublisher:
@@ -67,7 +69,7 @@ class DelayedPublisher:
         self._token = f"{os.getpid()}-{new_token()}"
         self._lock = threading.Lock()
         self._stopping = False
-        self._thread: threading.Thread | None = None
+        self._thread = LazyThread(self._work, name="convotic-schedule")
         self._under_way: dict[str, ScheduledMessage] = {}
         #: Filled by the publisher's thread; then what has still to be written to the store.
         self._answered: deque[_Answer] = deque()
@@ -87,10 +89,7 @@ class DelayedPublisher:
     def start(self) -> None:
         """Start the thread."""
         with self._lock:
-            if self._thread is None and not self._stopping:
-                self._thread = threading.Thread(
-                    target=self._work, name="convotic-schedule", daemon=True
-                )
+            if not self._stopping:
                 self._thread.start()
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
@@ -99,13 +98,9 @@ class DelayedPublisher:
         What is not confirmed by then is published again, by another worker or at the next start.
         """
         with self._lock:
-            self._stopping = True
-            thread, self._thread = self._thread, None
-        if thread is None:
-            return
+            was_stopping, self._stopping = self._stopping, True
         self._changed.set()
-        thread.join(seconds)
-        if thread.is_alive():
+        if not was_stopping and not self._thread.join(seconds):
             logger.warning("Delayed messages are still being published; they may be sent twice")
 
     def _work(self) -> None:
@@ -153,19 +148,17 @@ class DelayedPublisher:
 
     def _publish(self, message: ScheduledMessage) -> None:
         outgoing = message.message
-        future: Future[str]
+        future: Answer
         if message.is_optional and self._missing.get(outgoing.topic, 0.0) > time.monotonic():
-            future = Future()
-            future.set_exception(TopicHasNoSubscription(outgoing.topic))
+            future = failed_answer(TopicHasNoSubscription(outgoing.topic))
         else:
             try:
                 future = self._services.publisher.publish(outgoing)
             except Exception as error:  # noqa: BLE001 - as if the future had it
-                future = Future()
-                future.set_exception(error)
+                future = failed_answer(error)
         future.add_done_callback(partial(self._record_answer, message))
 
-    def _record_answer(self, message: ScheduledMessage, future: Future[str]) -> None:
+    def _record_answer(self, message: ScheduledMessage, future: Answer) -> None:
         self._answered.append((message, future))
         self._changed.set()
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from celery.worker import state
 
+from convotic_pubsub.threads import LazyThread
+
 __all__ = ["LastRuns", "describe_runs"]
 
 logger = logging.getLogger(__name__)
@@ -26,7 +28,10 @@ class LastRuns:
     def start(self) -> None:
         """Report now if there is something to wait for, and from time to time."""
         if describe_runs(time.time()):
-            threading.Thread(target=self._report, name="convotic-last-runs", daemon=True).start()
+            try:
+                LazyThread(self._report, name="convotic-last-runs").start()
+            except RuntimeError as error:  # it must not keep the worker from stopping
+                logger.warning("What the worker waits for can't be said: %s", error)
 
     def stop(self) -> None:
         """Stop reporting."""

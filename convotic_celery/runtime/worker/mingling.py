@@ -2,13 +2,13 @@
 
 Celery's worker waits a second for their answers before it takes its first message. Ours has read
 from the store by then what was revoked (``revokes.py``). What others know besides is taken in when
-they answer; where the store could not be read, the worker waits as Celery's does.
+they answer; where the store could not be read, or no thread can start, the worker waits as
+Celery's does.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from celery.worker.consumer.mingle import Mingle
 
 from convotic_celery.runtime.celery_internals import is_stopping
 from convotic_pubsub.kombu.integrations import report_unasked_workers
+from convotic_pubsub.threads import LazyThread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,9 +41,11 @@ def _start(step: Any, consumer: Any) -> None:
     if not consumer.app.revokes.are_known:
         Mingle.sync(step, consumer)
         return
-    threading.Thread(
-        target=_ask, args=(step, consumer, list(state.revoked)), name="convotic-mingle", daemon=True
-    ).start()
+    asking = partial(_ask, step, consumer, list(state.revoked))
+    try:
+        LazyThread(asking, name="convotic-mingle").start()
+    except RuntimeError:  # no thread can start
+        Mingle.sync(step, consumer)
 
 
 def _ask(step: Any, consumer: Any, revoked: Sequence[str]) -> None:

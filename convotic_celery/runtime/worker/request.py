@@ -7,7 +7,7 @@ callbacks gets the settlement that came with the run (``delivery/carriers.py``),
 with the event that monitors expect.
 
 ``on_success`` and ``execute_using_pool`` are not overridden: Celery replaces both in a subclass of
-this class (``celery.worker.request.create_request_cls``).
+this class (``celery.worker.request.create_request_cls``). ``request_class.py`` derives from that.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class HandlerRequest(Request):
     #: Until when the lease is kept, by the monotonic clock; unbounded before the run.
     _held_until = math.inf
     _is_terminated = False
-    #: A cold stop ends its run.
+    #: Its run is being ended, by a cold stop or because Celery lost its connection.
     is_cancelled = False
     _observed: ObservedMessage | None = None
 
@@ -135,10 +135,11 @@ class HandlerRequest(Request):
         """Acknowledge: the handler returned. What :meth:`_apply` does, for nearly every message."""
         if not self.acknowledged:
             self.acknowledged = True
-            self._delivery.settle(_ACKNOWLEDGE)
+            self.message.settle(_ACKNOWLEDGE)
             outcomes.count(self.name, _SUCCEEDED)
             if observers.succeeded:
-                self._report_to_observers(_RETURNED)
+                event = MessageSettled(self.observed, _RETURNED, time.time(), self.time_start)
+                observers.report(observers.succeeded, event)
 
     def reject(self, requeue: bool = False) -> None:
         """Dead-letter the message, or return it: Celery rejects a request that it can't run."""
@@ -185,6 +186,11 @@ class HandlerRequest(Request):
         """Stop the run of a revoked task. The run's end may be noticed before Celery says why."""
         self._is_terminated = True
         super().terminate(pool, signal)
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """Stop the run; its end may be noticed before Celery says why. It is delivered again."""
+        self.is_cancelled = True
+        super().cancel(pool, signal, emit_retry)
 
     def info(self, safe: bool = False) -> Any:  # noqa: ARG002 - it is always safe
         """Return what ``inspect active`` shows; the data as (shortened) text, it is bytes."""
@@ -307,8 +313,7 @@ class HandlerRequest(Request):
         if exc_info is not None:
             event.error, event.traceback = error_of(exc_info), safe_str(exc_info.traceback)
         event.dead_letter = dead_letter
-        listeners = observers.succeeded if settlement is _RETURNED else observers.settled
-        observers.report(listeners, event)
+        observers.report(observers.settled, event)
 
     def _report_ack(self, ack: Ack) -> None:
         """Monitors see a message that its handler declined as a success with that result."""
@@ -376,11 +381,7 @@ class HandlerRequest(Request):
         """
         if isinstance(error, Terminated):
             return True
-        cancelled = (
-            self.is_cancelled
-            or getattr(self, "_already_cancelled", False)
-            or bool(state.should_terminate)
-        )
+        cancelled = self.is_cancelled or bool(state.should_terminate)
         return cancelled and isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt)
 
     @property

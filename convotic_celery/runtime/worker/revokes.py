@@ -7,9 +7,9 @@ are restarted, as for a deploy, the ids would be forgotten.
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery.worker import state
@@ -17,6 +17,7 @@ from celery.worker import state
 from convotic_celery.context.database import SyncDatabase
 from convotic_celery.context.scripts import Script
 from convotic_celery.errors import StoreUnavailable
+from convotic_pubsub.threads import LazyThread
 
 if TYPE_CHECKING:
     from convotic_celery.context.store import Store
@@ -53,7 +54,10 @@ class Revokes:
         """Note revoked ids, in a thread of its own: remote control must not wait for the store."""
         noted = sorted(set(ids))
         if noted:
-            threading.Thread(target=self._add, args=(noted,), daemon=True).start()
+            try:
+                LazyThread(partial(self._add, noted), name="convotic-revokes").start()
+            except RuntimeError as error:  # no thread can start
+                _report_loss(noted, error)
 
     def _add(self, ids: list[str]) -> None:
         ttl, most = str(int(state.REVOKE_EXPIRES)), str(state.REVOKES_MAX)
@@ -62,12 +66,7 @@ class Revokes:
                 some = ids[first : first + _CHUNK]
                 self._database.run(_ADD, [self._key], str(int(time.time())), ttl, most, *some)
         except StoreUnavailable as error:
-            logger.warning(
-                "%d revoked tasks are not in the store and are forgotten by a restart: %s",
-                len(ids),
-                error,
-                extra={"action": "revoke_not_stored"},
-            )
+            _report_loss(ids, error)
 
     def recall(self) -> None:
         """Have this worker know what was revoked before it started. Raises nothing.
@@ -81,3 +80,12 @@ class Revokes:
             self.are_known = True
         except StoreUnavailable as error:
             logger.warning("What was revoked can't be read: %s", error)
+
+
+def _report_loss(ids: Sequence[str], error: Exception) -> None:
+    logger.warning(
+        "%d revoked tasks are not in the store and are forgotten by a restart: %s",
+        len(ids),
+        error,
+        extra={"action": "revoke_not_stored"},
+    )

@@ -16,10 +16,9 @@ from celery import signals
 from celery.app import trace
 from celery.worker import state, strategy
 
-from convotic_celery.runtime.celery_internals import make_request_class
 from convotic_celery.runtime.delivery.observing import MessageTaken, observers
-from convotic_celery.runtime.delivery.payload import CONTENT_TYPE, as_task_body
-from convotic_celery.runtime.worker.request import HandlerRequest
+from convotic_celery.runtime.delivery.payload import CONTENT_TYPE
+from convotic_celery.runtime.worker.request_class import request_maker
 
 __all__ = ["Strategy", "handler_strategy"]
 
@@ -37,9 +36,7 @@ def handler_strategy(task: Any, app: Any, consumer: Any) -> Strategy:
         consumer.connection_errors,
         consumer.event_dispatcher,
     )
-    request_class: type[HandlerRequest] = make_request_class(
-        HandlerRequest, task, consumer.pool, hostname, eventer
-    )
+    make_request: Any = request_maker(task, consumer.pool, hostname, eventer, errors)
     sends_events = bool(eventer and eventer.enabled and task.send_events)
     # Our own line about a run comes at its end.
     logs = logger.isEnabledFor(logging.INFO) and not getattr(app.log, "has_run_lines", False)
@@ -57,24 +54,15 @@ def handler_strategy(task: Any, app: Any, consumer: Any) -> Strategy:
         if message.content_type != CONTENT_TYPE:  # it can't be run, and fails as a task does
             strategy.default(task, app, consumer)(message, body, ack, reject, callbacks)
             return
-        request = request_class(
-            message,
-            app=app,
-            hostname=hostname,
-            eventer=eventer,
-            task=task,
-            connection_errors=errors,
-            body=as_task_body(message.body),
-            headers=message.headers,
-            decoded=True,
-        )
+        request = make_request(message)
         if observers.taken:
             observers.report(observers.taken, MessageTaken(request.observed, time.time()))
         if logs:
             _log(request)
         if request.id in revoked and request.revoked():
             return
-        signals.task_received.send(sender=consumer, request=request)
+        if signals.task_received.receivers:
+            signals.task_received.send(sender=consumer, request=request)
         if sends_events:
             _announce(request)
         bucket = consumer.task_buckets[task.name] if limits_rates else None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from convotic_celery.errors import ConvoticError
 from convotic_celery.telemetry.scaling.demand import count_waiting, needed_workers
 from convotic_pubsub.errors import PubsubTransportError
+from convotic_pubsub.outage import Outage
 
 if TYPE_CHECKING:
     from convotic_celery.telemetry.scaling.reports import Known
@@ -133,6 +134,7 @@ class Scaler:
         self._demand = Demand(0, 0)
         self._demand_at = float("-inf")
         self._problem = "nothing is known yet"
+        self._outage = Outage()
 
     def start(self) -> None:
         """Start to look."""
@@ -169,19 +171,26 @@ class Scaler:
             needed = 1
         return Demand(needed, len(known.workers), handlers)
 
+    def look_again(self) -> None:
+        """Look once, and keep what was found; log what prevents it, once."""
+        try:
+            self._demand = self.look()
+        except (ConvoticError, PubsubTransportError, OSError) as error:
+            self._problem = str(error)
+            if self._outage.miss():
+                logger.warning("How many workers are needed is not known: %s", error)
+        except Exception as error:
+            logger.exception("The number of needed workers can't be computed")
+            self._problem = f"{type(error).__name__}: {error}"
+        else:
+            self._demand_at, self._problem = self._clock(), ""
+            if self._outage.end():
+                logger.info("How many workers are needed is known again")
+
     def _work(self) -> None:
         while True:
             began = self._clock()
-            try:
-                self._demand = self.look()
-                self._demand_at, self._problem = self._clock(), ""
-            except (ConvoticError, PubsubTransportError, OSError) as error:
-                if not self._problem:
-                    logger.warning("How many workers are needed is not known: %s", error)
-                self._problem = str(error)
-            except Exception as error:
-                logger.exception("The number of needed workers can't be computed")
-                self._problem = f"{type(error).__name__}: {error}"
+            self.look_again()
             time.sleep(max(0.1, LOOK_SECONDS - (self._clock() - began)))  # noqa: TID251 - its clock
 
     def _decide(self, queue: Queue, known: Known) -> HandlerDemand:

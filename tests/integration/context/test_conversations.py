@@ -92,7 +92,7 @@ async def test_messages_without_key_are_all_sent(ctx: ConvoticContext) -> None:
 
 
 async def test_mapping_form_takes_the_key_too(ctx: ConvoticContext) -> None:
-    """The seed's second argument may carry the idempotency key, in either spelling."""
+    """The second argument may carry the idempotency key, in either spelling."""
     contact = await ctx.contacts.create()
     conversation = await ctx.conversations.create(contact.id)
 

@@ -62,6 +62,34 @@ async def test_amounts_beyond_double_precision_stay_exact(ctx: ConvoticContext) 
     assert totals == {"amount": Decimal("8000000000000.000001")}
 
 
+async def test_sums_are_exact_on_both_sides_of_what_a_double_holds(ctx: ConvoticContext) -> None:
+    """The script adds small ones by itself and leaves large ones to the store: same sums."""
+    contact = await ctx.contacts.create()
+    millionth = Decimal("0.000001")
+    rising = [2**51 - 1, 2, 2**51, 1, 2**52 - 1, -1, 2**61 + 1, 1, 1]
+    steps = [*rising, -(2**61), -(2**53) - 3, 2, -(2**51), 5]
+
+    expected = 0
+    for step in steps:
+        expected += step
+        await ctx.contacts.increment(contact.id, {"amount": step * millionth, "steps": 1})
+        totals = (await ctx.contacts.get(contact.id)).totals
+        assert totals["amount"] == expected * millionth
+
+    assert totals["steps"] == len(steps)
+
+
+async def test_totals_of_any_number_are_added(ctx: ConvoticContext) -> None:
+    """None, and more than Lua unpacks."""
+    contact = await ctx.contacts.create()
+
+    assert await ctx.contacts.increment(contact.id, {})
+    await ctx.contacts.increment(contact.id, {f"t{number}": number for number in range(9_000)})
+
+    totals = (await ctx.contacts.get(contact.id)).totals
+    assert totals == {f"t{number}": number for number in range(9_000)}
+
+
 async def test_overflow_changes_nothing_and_frees_the_key(ctx: ConvoticContext) -> None:
     """All amounts of a refused call are taken back, so that it can be repeated."""
     contact = await ctx.contacts.create()

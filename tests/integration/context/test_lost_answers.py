@@ -40,6 +40,14 @@ async def test_created_contact_is_no_other_contact(contacts: AsyncContacts) -> N
     assert await contacts.count() == 1
 
 
+async def test_found_or_created_contact_is_created_once(contacts: AsyncContacts) -> None:
+    """The second attempt finds what the first has created."""
+    contact = await contacts.find_or_create(external_id="c-1", email="a@example.com")
+
+    assert (await contacts.find_by_external_id("c-1")) == contact
+    assert await contacts.count() == 1
+
+
 @pytest.mark.parametrize("key", ["o-1", None])
 async def test_amounts_are_added_once(contacts: AsyncContacts, key: str | None) -> None:
     """With and without an idempotency key, and the caller hears that they were added."""

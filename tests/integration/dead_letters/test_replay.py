@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from convotic_celery.dead_letters import Match
-from convotic_celery.errors import HandlerNotLoaded, WrongDeadLetterState
+from convotic_celery.errors import HandlerNotLoaded, JobTaken, WrongDeadLetterState
 from tests.integration.dead_letters.conftest import CRM, SHOP, Desk
 
 
@@ -100,6 +100,38 @@ def test_what_fails_after_it_began_is_not_swept_in(desk: Desk) -> None:
 
     assert (done.total, done.done) == (1, 1)
     assert desk.count_dead() == 1
+
+
+def test_a_job_is_reserved_for_who_began_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is offered to resume it while it chooses, nor before its work starts."""
+    desk.fail({"id": 1})
+    journal = desk.dead_letters._journal
+    choose, seen = journal._choose, []
+
+    def look(job: str, match: Match, limit: int | None) -> int:
+        seen.append(journal.read(job))
+        with pytest.raises(JobTaken):
+            desk.dead_letters.resume(job)
+        return choose(job, match, limit)
+
+    monkeypatch.setattr(journal, "_choose", look)
+    job = desk.dead_letters.begin("replay", Match(), by="ada")
+
+    assert [(each.state, each.is_abandoned) for each in seen] == [("choosing", False)]
+    assert not job.is_abandoned
+    assert desk.dead_letters.resume(job.id).state == "done"
+    assert not desk.dead_letters.job(job.id).is_abandoned
+
+
+def test_a_job_that_nobody_works_on_is_cancelled_at_once(desk: Desk) -> None:
+    """Whoever comes for it finds it over."""
+    desk.fail({"id": 1})
+    job = desk.dead_letters.begin("replay", Match(), by="ada")
+
+    assert desk.dead_letters.cancel(job.id, by="bob")
+
+    assert desk.dead_letters.job(job.id).state == "cancelled"
+    assert desk.dead_letters.resume(job.id).done == 0
 
 
 def test_a_cancelled_job_leaves_the_rest(desk: Desk) -> None:

@@ -14,6 +14,8 @@ from tests.support.pubsub import make_spec, pull, unique
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
+    import pytest
+
     from tests.integration.pubsub.conftest import MakeHarness
     from tests.support.pubsub import Harness
 
@@ -146,3 +148,30 @@ def test_messages_that_are_not_due_leave_room_for_those_that_are(
         one.drain_until(lambda: "soon" in got, seconds=10)
 
     assert got == ["now", "soon"]
+
+
+def test_a_message_settled_while_another_is_being_held_lets_that_one_go(
+    broker: str, harness: MakeHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread settles the last one just after there was no room: nothing else would come."""
+    one = harness(broker, make_spec())
+    channel = one.connection.channel()
+    channel.basic_qos(0, 1)
+    names = [unique("ordinary") for _ in range(2)]
+    for name in names:
+        channel.queue_declare(name)
+        consume(one, channel, name)
+    channel.basic_publish(channel.prepare_message("1"), "", names[0])
+    one.drain_until(lambda: len(one.messages) == 1)
+    has_room = channel.qos.can_consume
+
+    def settle_late() -> bool:
+        answer: bool = has_room()
+        if not one.messages[0].acknowledged:
+            one.messages[0].ack()
+        return answer
+
+    monkeypatch.setattr(channel.qos, "can_consume", settle_late)
+    channel.basic_publish(channel.prepare_message("2"), "", names[1])
+
+    one.drain_until(lambda: len(one.messages) == 2)

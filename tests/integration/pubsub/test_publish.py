@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
+from convotic_celery.context.confirmations import wait_for
 from convotic_emulator.testing import _LOOP
 from convotic_pubsub.errors import MessageTooLarge, PublishError, TopicNotFound
 from convotic_pubsub.outgoing import IfMissing, OutgoingMessage
@@ -232,7 +233,8 @@ def test_an_ordering_key_keeps_its_order(our_emulator: str, harness: MakeHarness
         one.session.publish(OutgoingMessage(spec.topic, str(number).encode(), ordering_key="k"))
         for number in range(100)
     ]
-    concurrent.futures.wait(futures)
+    for future in futures:
+        future.result(PATIENCE)
     one.drain_until(lambda: len(one.messages) == 100)
 
     assert one.bodies == list(range(100))
@@ -261,7 +263,9 @@ def test_awaited_publishes_of_many_coroutines_share_round_trips(
 
         async def publish(count: int) -> None:
             for _ in range(count):
-                await asyncio.wrap_future(session.publish(message, sending="directly"))
+                answer = session.publish(message, sending="directly")
+                assert await wait_for(answer, PATIENCE)
+                answer.result()
 
         async def publish_by_many(count: int) -> float:
             started = time.monotonic()
@@ -274,7 +278,7 @@ def test_awaited_publishes_of_many_coroutines_share_round_trips(
         proxy.delay_seconds = 0
         session.close()
 
-    assert took < 5 * 0.2 + 0.8
+    assert took < 10  # one after the other would take a hundred seconds
 
 
 def test_an_unexpected_error_of_a_direct_publish_costs_the_next_nothing(
@@ -317,8 +321,8 @@ def test_awaited_publishes_one_after_the_other_begin_no_thread_each(
         )
     one.session.close()
 
-    assert started == ["convotic-pubsub-publish"]
-    wait_until(lambda: "convotic-pubsub-publish" not in {t.name for t in threading.enumerate()})
+    assert started == ["convotic-pubsub-publish-1"]
+    wait_until(lambda: "convotic-pubsub-publish-1" not in {t.name for t in threading.enumerate()})
 
 
 def test_a_missing_topic_needs_no_thread(our_emulator: str, harness: MakeHarness) -> None:

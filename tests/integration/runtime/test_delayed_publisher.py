@@ -275,19 +275,16 @@ def test_stop_waits_for_what_is_under_way(
     delayed = starter.start()
     services.sync_pubsub().publish(TOPIC, data=1, delay=0)
     wait_until(lambda: publisher.futures)
-    thread = delayed._thread
-    assert thread is not None
     delayed.stop(0)
     services.sync_pubsub().publish(TOPIC, data=2, delay=0)
-    assert thread.is_alive()
+    assert delayed._thread.is_alive
 
     publisher.futures[0].set_result("17")
 
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
+    assert delayed._thread.join(PATIENCE)
     delayed.stop()
     delayed.start()
-    assert delayed._thread is None
+    assert not delayed._thread.is_alive
     DelayedPublisher(services).stop()
     (left,) = services.sync_schedule.take_due("other", limit=9).messages
     assert left.message.data == b"2"

@@ -110,7 +110,7 @@ async def test_what_has_failed_runs_again_at_once(keys: KeyStore) -> None:
     assert second.fencing_token == first.fencing_token + 1
 
 
-async def test_a_busy_key_is_postponed(keys: KeyStore) -> None:
+async def test_a_busy_key_is_deferred(keys: KeyStore) -> None:
     """By its ack deadline: the other run will have ended."""
     guard = make_guard(keys, IMPATIENT, ack_deadline=20)
     await drive_async(guard.acquire(make_message(), make_control()), keys)
@@ -124,7 +124,7 @@ async def test_a_busy_key_is_postponed(keys: KeyStore) -> None:
 async def test_nobody_waits_for_a_key_in_a_worker_that_stops(
     keys: KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On SIGTERM, for which Celery notes the exit code 0, the message is postponed at once."""
+    """On SIGTERM, for which Celery notes the exit code 0, the message is deferred at once."""
     guard = make_guard(keys, WaitLimits(busy=3600))
     await drive_async(guard.acquire(make_message(), make_control()), keys)
     monkeypatch.setattr(state, "should_stop", EX_OK)
@@ -196,7 +196,7 @@ async def test_a_cancelled_wait_frees_what_it_took(keys: KeyStore) -> None:
 async def test_a_concurrency_key_has_so_many_places(
     keys: KeyStore, keys_of_another_worker: KeyStore
 ) -> None:
-    """Two run, one on each worker, the third is postponed; one that ends makes room."""
+    """Two run, one on each worker, the third is deferred; one that ends makes room."""
     here, there = keys, keys_of_another_worker
     guards = {
         each: make_guard(
@@ -230,7 +230,7 @@ async def test_a_late_run_can_t_record_over_another_s(keys: KeyStore) -> None:
     guard, control = make_guard(keys), make_control()
     late = await drive_async(guard.acquire(make_message(), control), keys)
     client = keys.asynchronous._store.async_client()
-    await client.delete(f"{keys.prefix}dedup:orders.new.shop:7")  # as if its lease had ended
+    await client.delete(f"{keys.prefix}dedup:orders.new.shop:7")  # as if it had expired
     await drive_async(guard.acquire(make_message(), make_control()), keys)
     token = await client.hget(f"{keys.prefix}dedup:orders.new.shop:7", "token")
 
@@ -254,7 +254,7 @@ async def test_a_success_is_forgotten_after_the_window(keys: KeyStore) -> None:
     assert 3590 < left <= 3600
 
 
-def make_lease(keys: KeyStore, token: str, lost: list[bool]) -> HeldLock:
+def make_lock(keys: KeyStore, token: str, lost: list[bool]) -> HeldLock:
     return HeldLock(
         keys=(f"{keys.prefix}k", f"{keys.prefix}fence"),
         arguments=(token, "300"),
@@ -266,53 +266,64 @@ def make_lease(keys: KeyStore, token: str, lost: list[bool]) -> HeldLock:
 
 
 def claim_as(keys: KeyStore, token: str, *, milliseconds: int = 300) -> str:
-    """Take the key of :func:`make_lease`; say what the store answers."""
+    """Take the key of :func:`make_lock`; say what the store answers."""
     names = [f"{keys.prefix}k", f"{keys.prefix}fence"]
     return str(keys.synchronous.run(CLAIM, names, token, str(milliseconds))[0])
 
 
-def test_a_lease_is_renewed_until_it_is_dropped(keys: KeyStore) -> None:
+def test_a_lock_is_renewed_until_it_is_dropped(keys: KeyStore) -> None:
     """Far beyond its time to live."""
     keeper = LockRenewer(keys.synchronous, lock_seconds=0.3)
     claim_as(keys, "mine")
-    lease = make_lease(keys, "mine", [])
-    keeper.keep(lease)
-    begun = lease.renewed_at
-    wait_until(lambda: lease.renewed_at > begun + 0.5)
+    lock = make_lock(keys, "mine", [])
+    keeper.keep(lock)
+    begun = lock.renewed_at
+    wait_until(lambda: lock.renewed_at > begun + 0.5)
     assert claim_as(keys, "other") == "busy"
 
-    keeper.drop(lease)
+    keeper.drop(lock)
 
     wait_until(lambda: claim_as(keys, "other") == "claimed")
 
 
-def test_who_lost_a_lease_is_told(keys: KeyStore) -> None:
+def test_a_run_that_lost_its_lock_is_notified(keys: KeyStore) -> None:
     """Once; the run is stopped then."""
     lost: list[bool] = []
     claim_as(keys, "other", milliseconds=60_000)
 
-    LockRenewer(keys.synchronous, lock_seconds=0.15).keep(make_lease(keys, "mine", lost))
+    LockRenewer(keys.synchronous, lock_seconds=0.15).keep(make_lock(keys, "mine", lost))
 
     wait_until(lambda: lost)
     assert lost == [True]
 
 
-def test_a_lease_that_the_store_has_lost_is_taken_again(keys: KeyStore) -> None:
-    """After an outage that was longer than the lease, say."""
+def test_locks_that_the_store_has_lost_are_taken_again(
+    keys: KeyStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After an outage that was longer than their lives, say; with one line for all of them."""
+    caplog.set_level("INFO", "convotic_celery.runtime.locks.renewer")
     lost: list[bool] = []
     keeper = LockRenewer(keys.synchronous, lock_seconds=0.3)
-    lease = make_lease(keys, "mine", lost)
+    lock = make_lock(keys, "mine", lost)
+    others = [replace(lock, keys=(f"{keys.prefix}{n}", lock.keys[1])) for n in range(2)]
     client = keys.synchronous._store.sync_client()
 
-    keeper.keep(lease)
+    with keeper._condition:  # so that they are due at once
+        for each in (lock, *others):
+            keeper.keep(each)
 
-    wait_until(lambda: client.hget(lease.keys[0], "token") == "mine")
+    wait_until(lambda: len(caplog.messages) > 1)
+    for each in (lock, *others):
+        assert client.hget(each.keys[0], "token") == "mine"
     assert claim_as(keys, "other") == "busy"
-    keeper.drop(lease)
+    keeper.drop_all()
     assert lost == []
+    begun, over = caplog.messages
+    assert begun.startswith("The store has lost the lock of test-")
+    assert over == "3 locks that the store had lost were taken again"
 
 
-def test_many_leases_are_renewed_although_the_store_is_far_away(server: ValkeyOnSocket) -> None:
+def test_many_locks_are_renewed_although_the_store_is_far_away(server: ValkeyOnSocket) -> None:
     """A hundred share a round trip of 30 ms: one by one they would take three of their lives."""
     with run_proxy(server.url.removeprefix("unix://").split("?")[0]) as proxy:
         store = Store(f"redis://{proxy.address}/0")
@@ -320,18 +331,18 @@ def test_many_leases_are_renewed_although_the_store_is_far_away(server: ValkeyOn
         lost: list[bool] = []
         names = [f"{keys.prefix}{number}" for number in range(100)]
         keeper = LockRenewer(keys.synchronous, lock_seconds=1.0)
-        leases = [
-            replace(make_lease(keys, "mine", lost), keys=(name, "f"), arguments=("mine", "1000"))
+        locks = [
+            replace(make_lock(keys, "mine", lost), keys=(name, "f"), arguments=("mine", "1000"))
             for name in names
         ]
-        keys.synchronous.run_all([(CLAIM, lease.keys, lease.arguments) for lease in leases])
-        begun = [lease.renewed_at for lease in leases]
+        keys.synchronous.run_all([(CLAIM, lock.keys, lock.arguments) for lock in locks])
+        begun = [lock.renewed_at for lock in locks]
         proxy.delay_seconds = 0.015
 
-        for lease in leases:
-            keeper.keep(lease)
+        for lock in locks:
+            keeper.keep(lock)
 
-        wait_until(lambda: min(lease.renewed_at for lease in leases) > max(begun) + 1.1)
+        wait_until(lambda: min(lock.renewed_at for lock in locks) > max(begun) + 1.1)
         assert keys.synchronous._store.sync_client().exists(*names) == 100
         assert not lost
         keeper.drop_all()
@@ -347,7 +358,7 @@ def away() -> KeyStore:
 
 
 def test_while_the_store_is_unavailable_a_message_is_not_run(away: KeyStore) -> None:
-    """It waits, with its lease held, and is postponed in the end."""
+    """It waits, with its lease held, and is deferred in the end."""
     held: list[float] = []
 
     def hold(seconds: float) -> bool:
@@ -386,13 +397,13 @@ def test_an_outage_is_said_once_and_counted(
             drive_sync(guard.acquire(make_message({"id": number}), make_control()), keys)
             for number in range(3)
         ]
-        keeper.keep(make_lease(keys, claim_as(keys, "mine"), []))
+        keeper.keep(make_lock(keys, claim_as(keys, "mine"), []))
 
         proxy.refuse()
         for claim in held:
             drive_sync(guard.acquire(make_message(), make_control()), keys)
             drive_sync(guard.release(claim), keys)
-        wait_until(lambda: keeper._outage._missed >= 2)
+        wait_until(lambda: keeper._outage._outage._missed >= 2)
         proxy.resume()
         drive_sync(
             guard.release(drive_sync(guard.acquire(make_message(), make_control()), keys)), keys

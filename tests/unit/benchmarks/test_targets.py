@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.figures import Sample
-from benchmarks.targets import find_worse
+from benchmarks.targets import TARGETS, find_worse
 
 BASELINE = Path(__file__).parents[3] / "benchmarks" / "baseline.json"
 _RUN = {
@@ -56,6 +56,17 @@ def test_a_little_worse_is_noise(guard: Path) -> None:
     assert find_worse(samples(**{"throughput/convotic": 0.8}), guard) == []
 
 
+def test_neighbours_are_compared() -> None:
+    """A machine that was fast in one turn and slow in the next says nothing of the ratio."""
+    turns = {
+        "orders/convotic": Sample((2000.0, 1000.0, 2100.0)),
+        "orders/celery rabbitmq": Sample((1000.0, 500.0, 700.0)),
+    }
+    (target,) = (t for t in TARGETS if t.figure == "orders/convotic" and t.base in turns)
+
+    assert target.quotient(turns) == 2.0
+
+
 def test_what_a_run_lacks_is_not_compared(guard: Path) -> None:
     """A peer that could not run says nothing about us."""
     found = samples(**{"throughput/convotic": 0.1})
@@ -65,12 +76,13 @@ def test_what_a_run_lacks_is_not_compared(guard: Path) -> None:
 
 
 def test_baseline_is_a_run() -> None:
-    """What the guard compares with: all peers are there."""
+    """What the guard compares with: every figure is there, all peers' too."""
     kept = json.loads(BASELINE.read_text())
     found = {name: Sample(tuple(values)) for name, values in kept["figures"].items()}
 
     assert find_worse(found, BASELINE) == []
-    assert kept["missing"] == {}
+    needed = {t.figure for t in TARGETS} | {t.base for t in TARGETS if isinstance(t.base, str)}
+    assert {name for name in needed - found.keys() if not name.startswith("backlog/")} == set()
     slower = found | {"throughput/convotic": Sample((1.0,))}
     assert len(find_worse(slower, BASELINE)) > 3
 

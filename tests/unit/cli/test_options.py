@@ -31,7 +31,7 @@ WITHOUT_JSON = {
 def read_commands(
     command: click.Command = cli, name: str = "convotic"
 ) -> Iterator[tuple[str, click.Command]]:
-    """Yield each command that does something, by its name; examples may be its group's."""
+    """Yield each command that does something, by its name."""
     if not isinstance(command, click.Group) or command.invoke_without_command:
         yield name, command
     if isinstance(command, click.Group):
@@ -39,7 +39,6 @@ def read_commands(
         for each in command.list_commands(context):
             found = command.get_command(context, each)
             assert found is not None
-            found.epilog = found.epilog or command.epilog
             yield from read_commands(found, f"{name} {each}")
 
 
@@ -128,6 +127,8 @@ def test_the_shell_completes_commands_topics_and_handlers(
         (["publish", "custom.orders", "{}", "--lines"], "--lines needs @FILE"),
         (["publish", "custom.orders", "@not-there.json"], "not-there.json can't be read"),
         (["publish", "custom.orders", "{}", "--delay", "soon"], "is not a duration"),
+        (["publish", "custom.orders", "{}", "--delay", "nan"], "is not a duration"),
+        (["dlq", "list", "--older-than=-5"], "is not a duration"),
         (["scheduled", "cancel", "17"], "'17' is not a schedule id"),
         (["scheduled", "lst"], "Did you mean list?"),
         (["workflows", "list", "--status", "done"], "'done' is not one of"),

@@ -90,3 +90,20 @@ def test_each_number_of_seconds_or_bytes_has_its_unit() -> None:
 
     assert {name for name in counts if "timeout" in name or "bytes" in name} == set()
     assert {Settings.model_fields[name].annotation for name in counts} == {int}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["timeoot"], "There is no setting whose name contains 'timeoot'; `convotic settings"),
+        (["timeout", "--changed"], "The environment sets none whose name contains 'timeout'."),
+        (["--changed"], "The environment sets none."),
+    ],
+)
+def test_nothing_found_says_of_what(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A misspelt name is not the same as a setting that the environment leaves alone."""
+    assert main(["settings", *arguments]) == 0
+
+    assert capsys.readouterr().err.startswith(said)

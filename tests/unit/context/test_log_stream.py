@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TextIO
 
 import pytest
@@ -62,6 +63,20 @@ def test_a_reader_that_does_not_read_blocks_nobody(pipe: tuple[int, TextIO]) -> 
     assert "log lines were dropped: whatever reads them is too slow" in text
 
 
+def test_a_pipe_that_others_made_non_blocking_loses_nothing(pipe: tuple[int, TextIO]) -> None:
+    """A parent in Node shares its own end of the pipe so: a long line needs several writes."""
+    reading, stream = pipe
+    os.set_blocking(stream.fileno(), False)
+    line = "x" * 200_000
+
+    UnblockedHandler(stream).handle(record(line))
+
+    text = ""
+    while len(text) <= len(line):
+        text += os.read(reading, 1 << 20).decode()
+    assert text == f"{line}\n"
+
+
 def test_a_text_that_the_stream_can_t_hold_is_spelt_out() -> None:
     """A terminal of the C locale loses no line for a sign."""
     reading, writing = os.pipe()
@@ -70,3 +85,20 @@ def test_a_text_that_the_stream_can_t_hold_is_spelt_out() -> None:
 
         assert os.read(reading, 100) == b"\\u2713 \\udce4\n"
     os.close(reading)
+
+
+def test_a_line_that_cant_be_written_raises_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Even while an error is handled that raises when it is looked at."""
+
+    class Hostile(Exception):
+        def __getattribute__(self, name: str) -> object:
+            raise RuntimeError(name)
+
+    with Path(os.devnull).open("w") as stream:
+        handler = UnblockedHandler(stream)
+    try:
+        raise Hostile  # noqa: TRY301 - it has to be under way
+    except Hostile:
+        handler.handle(record("lost"))
+
+    assert "Logging error" in capsys.readouterr().err

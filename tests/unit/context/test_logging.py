@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import structlog
 
-from convotic_celery.context.logger import HandlerLogger, build_logger
+from convotic_celery.context.logger import HandlerLogger, build_logger, build_run_logger
 from convotic_celery.log import (
     FIELDS_ATTRIBUTE,
     LINE_ATTRIBUTE,
@@ -49,6 +49,29 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
+def test_a_runs_fields_are_made_for_its_first_line(stream: io.StringIO) -> None:
+    """A line below the level costs none, and what is bound to the logger has them too."""
+    asked: list[int] = []
+
+    def log_fields() -> dict[str, Any]:
+        asked.append(1)
+        return {"topic": "custom.a"}
+
+    logger = build_run_logger(log_fields)
+    logging.getLogger().setLevel(logging.INFO)
+    logger.debug("Nothing")
+    assert not asked
+    logger.bind(step=1).info("One")
+    logger.info("Two", order_id=7)
+
+    assert len(asked) == 1
+    first, second = lines(stream)
+    assert (first["topic"], first["step"]) == ("custom.a", 1)
+    assert (second["topic"], second["order_id"]) == ("custom.a", 7)
+    with pytest.raises(AttributeError, match="no attribute 'inform'"):
+        logger.inform  # type: ignore[attr-defined]  # noqa: B018
+
+
 def test_fields_of_message_and_call_are_in_the_line(
     stream: io.StringIO, logger: HandlerLogger
 ) -> None:
@@ -70,7 +93,7 @@ def test_fields_of_message_and_call_are_in_the_line(
 
 
 def test_fields_may_be_a_mapping(stream: io.StringIO, logger: HandlerLogger) -> None:
-    """The seed's second argument."""
+    """As a second argument, the form of Convotic's TypeScript SDK."""
     logger.error("Failed to process order", {"orderId": 1, "error": "no"})  # noqa: PLE1205
 
     (line,) = lines(stream)

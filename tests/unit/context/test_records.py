@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
+import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from convotic_celery.context.fields import contact_changes, contact_fields, message_content
 from convotic_celery.context.paging import Paging
-from convotic_celery.context.records import flatten, new_id, parse_contact
+from convotic_celery.context.records import flatten, new_id, new_token, parse_contact
 from convotic_celery.errors import InvalidField
 
 TEXTS = st.text(min_size=1, max_size=20)
@@ -27,6 +29,26 @@ def test_ids_sort_by_age() -> None:
     assert len(set(ids)) == len(ids)
     assert {uuid.UUID(one).version for one in ids} == {7}
     assert {uuid.UUID(one).variant for one in ids} == {uuid.RFC_4122}
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_forked_children_do_not_repeat_random_bytes() -> None:
+    """They are taken from the kernel in blocks, and a block is one process's own."""
+    new_id()  # a block is there
+    reader, writer = os.pipe()
+
+    for _ in range(2):
+        pid = os.fork()
+        if pid == 0:
+            os.write(writer, f"{new_token()} {new_id()[-12:]} ".encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        made = [*pipe.read().split(), new_token(), new_id()[-12:]]
+
+    assert len(made) == 6
+    assert len({text[:12] for text in made}) == 6
 
 
 @given(
@@ -52,6 +74,16 @@ def test_contact_survives_its_hash(given_fields: dict[str, Any]) -> None:
     assert contact.email == given_fields.get("email")
     assert contact.tags == given_fields.get("tags", frozenset())
     assert contact.attributes == given_fields.get("attributes", {})
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, collections.deque, dict.fromkeys, iter])
+def test_tags_are_any_sequence_or_set(kind: Callable[[list[str]], Any]) -> None:
+    """Whatever is typed as one, as a dictionary's keys are; of a generator each is taken once."""
+    tags = kind(["a", "b"])
+    if isinstance(tags, dict):
+        tags = tags.keys()
+
+    assert contact_fields({"tags": tags}) == {"tag:a": "", "tag:b": ""}
 
 
 def test_changes_are_what_was_given() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,9 +60,11 @@ class FakeTimer:
 
     def watch(self, delivery: Delivery, when: float) -> None:
         self.due[delivery] = when
+        delivery.timer_slot = 1
 
     def forget(self, delivery: Delivery) -> None:
         self.due.pop(delivery, None)
+        delivery.timer_slot = 0
 
 
 class Bench:
@@ -94,14 +95,11 @@ class Bench:
         self.subscription = Subscription(self.spec, ports, self.dispatched.append)
         self.source = PullStream(limit=self.subscription.limit)
 
-    def _publish(self, message: OutgoingMessage) -> Future[str]:
-        future: Future[str] = Future()
+    async def _publish(self, message: OutgoingMessage) -> str:
         self.published.append(message)
         if self.publish_errors:
-            future.set_exception(self.publish_errors.pop())
-        else:
-            future.set_result("id")
-        return future
+            raise self.publish_errors.pop()
+        return "id"
 
     def settle(self, delivery: Delivery, settlement: Settlement) -> None:
         """Settle, as a consumer does."""
@@ -113,7 +111,7 @@ class Bench:
         while due := [(w, d) for d, w in self.timer.due.items() if w <= end]:
             when, delivery = min(due, key=lambda pair: pair[0])
             self.now = max(self.now, when)
-            del self.timer.due[delivery]
+            self.timer.forget(delivery)
             self.subscription.lease_due(delivery, self.now)
         self.now = end
 
@@ -235,6 +233,23 @@ async def test_a_short_run_costs_no_renewal() -> None:
     bench.advance(60)
 
     assert bench.acker.deadlines == []
+
+
+async def test_a_run_that_ended_before_its_start_is_noted_has_no_timer() -> None:
+    """Its settlement is on its way; what the timer had is forgotten with it."""
+    bench = Bench()
+    bench.deliver("1")
+    delivery = bench.dispatched[-1]
+    before = dict(bench.timer.due)
+    assert delivery.check_out()
+    assert delivery.take_settlement()
+
+    bench.subscription.start(delivery, 100.0)
+
+    assert bench.timer.due == before
+    bench.subscription._apply(delivery, Acknowledge())
+    bench.acker.confirm()
+    assert bench.timer.due == {}
 
 
 @pytest.mark.parametrize(("ack_deadline", "until"), [(30.0, 40.0), (5.0, 15.0), (1200.0, 1210.0)])

@@ -12,16 +12,16 @@ from types import SimpleNamespace
 from typing import Any
 
 from convotic_celery.app import ConvoticApp
-from convotic_celery.runtime.celery_internals import make_request_class
-from convotic_celery.runtime.delivery.payload import PayloadBuilder, as_task_body
+from convotic_celery.runtime.delivery.payload import PayloadBuilder
 from convotic_celery.runtime.worker.consumer import HandlerConsumer
-from convotic_celery.runtime.worker.request import HandlerRequest
+from convotic_celery.runtime.worker.request_class import request_maker
 from convotic_celery.sdk.handler import HandlerDefinition, define_handler
 from convotic_celery.sdk.options import WorkerOptions
 from convotic_celery.settings import Settings
 from convotic_pubsub import queue
 from convotic_pubsub.queue import Received
 
+NO_STORE = {"redis_url": "redis://127.0.0.1:1/0", "store_timeout": 0.001}
 PUBLISHED_AT = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)
 
 
@@ -48,15 +48,10 @@ def define(
 
 
 def make_settings(**values: Any) -> Settings:
-    """Return settings that name servers that don't run: a test that connects fails."""
-    return Settings(
-        **{
-            "broker_url": "pubsub://unit",
-            "redis_url": "redis://127.0.0.1:1/0",
-            "modules": [],
-            **values,
-        }
-    )
+    """Return settings that name servers that don't run: a test that connects fails, at once."""
+    # Without the timeout each call would be tried for three seconds.
+    nowhere = {} if "redis_url" in values else NO_STORE
+    return Settings(**{"broker_url": "pubsub://unit", "modules": [], **nowhere, **values})
 
 
 def make_app(*definitions: HandlerDefinition) -> ConvoticApp:
@@ -66,7 +61,7 @@ def make_app(*definitions: HandlerDefinition) -> ConvoticApp:
     app.finalize()
     for definition in definitions:
         task: Any = app.tasks[definition.queue]
-        task.execution = replace(task.execution, attempts=None)  # there is no store
+        task.execution = replace(task.execution, attempts=None, replays=None)  # there is no store
     return app
 
 
@@ -171,18 +166,8 @@ def request_of(
 ) -> tuple[Any, RecordingMessage, RecordingEventer]:
     """Return Celery's request for a payload, with its message and events."""
     message, eventer = RecordingMessage(payload), RecordingEventer()
-    task = app.tasks[definition.queue]
-    request_class = make_request_class(HandlerRequest, task, pool, "unit", eventer)
-    request = request_class(
-        message,
-        app=app,
-        task=task,
-        hostname="unit",
-        eventer=eventer,
-        body=as_task_body(message.body),
-        headers=message.headers,
-        decoded=True,
-    )
+    task: Any = app.tasks[definition.queue]
+    request: Any = request_maker(task, pool, "unit", eventer)(message)
     return request, message, eventer
 
 

@@ -15,6 +15,9 @@ from celery.worker import state
 
 from convotic_celery import BatchFailed, BatchOptions, Drop, Retry
 from convotic_celery.errors import HandlerSignatureError, ModuleError
+from convotic_celery.runtime.delivery.settlement import Deferred
+from convotic_celery.runtime.execution.deadline import RunDeadline
+from convotic_celery.runtime.execution.invoke import explain_deadline
 from convotic_celery.runtime.pool.pool import TaskPool
 from convotic_celery.sdk.message import WorkerMessage
 from convotic_celery.sdk.middleware import WorkerMiddleware
@@ -308,3 +311,29 @@ def test_batch_failed_checks_what_it_is_given() -> None:
         BatchFailed({})
     with pytest.raises(TypeError, match="each with its exception, not str with str"):
         BatchFailed({"m-1": "bad"})  # type: ignore[arg-type]  # the mistake
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+async def test_a_lost_key_of_one_message_stops_the_batch(*, is_early: bool) -> None:
+    """Before the batch begins or while it runs; its messages are deferred, not failed."""
+    shared, one, other = (RunDeadline(60, lambda _: True) for _ in range(3))
+
+    async def call() -> None:
+        shared.start()
+        try:
+            for each in (one, other):
+                each.follow(shared)
+            await forever()
+        except asyncio.CancelledError as error:
+            raise explain_deadline(define(), shared, error) from None
+
+    if is_early:
+        one.lose()
+    running = asyncio.create_task(call())
+    await asyncio.sleep(0)
+    if not is_early:
+        one.lose()
+
+    with pytest.raises(Deferred, match="another run has taken its key"):
+        await running
+    assert not other.is_lost

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+import traceback
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from convotic_celery.runtime.delivery.payload import PayloadBuilder
 from convotic_celery.runtime.delivery.settlement import Deferred
 from convotic_celery.runtime.delivery.steps import drive_async
 from convotic_celery.runtime.execution.attempt import run_handler
+from convotic_celery.runtime.execution.current_run import CURRENT_RUN, Run
 from convotic_celery.runtime.execution.deadline import RunDeadline, hold_lease
 from convotic_celery.runtime.execution.invoke import Execution, build_message
 from tests.unit.runtime.support import define, forever, make_app, receive
@@ -82,13 +85,17 @@ def test_the_lease_of_an_unknown_task_is_not_held() -> None:
 
 
 def run(handler: Any, control: RunDeadline, **options: Any) -> None:
+    asyncio.run(run_async(handler, control, **options))
+
+
+async def run_async(handler: Any, control: RunDeadline, **options: Any) -> None:
     definition = define(handler, **options)
     app = make_app(definition)
     builder = PayloadBuilder.for_queue(definition.queue, definition.subscription)
     facts = builder.build(receive(), attempt=1)["headers"]["convotic"]
     message = build_message(definition, b"1", facts)
     execution = Execution(definition, app.services, app.keys)
-    asyncio.run(drive_async(run_handler(execution, message, facts, control), execution))
+    await drive_async(run_handler(execution, message, facts, control), execution)
 
 
 def test_an_extended_run_is_not_stopped_at_its_first_deadline() -> None:
@@ -116,6 +123,121 @@ def test_a_run_is_stopped_at_its_deadline() -> None:
     control, _ = make_control(0.05)
 
     with pytest.raises(AckDeadlineExceeded, match=r"0\.05 seconds"):
+        run(handler, control)
+
+
+def test_each_run_is_stopped_at_its_own_deadline() -> None:
+    """Not before it, whichever others began earlier or later, were extended or have ended."""
+    stopped: list[str] = []
+
+    async def one(
+        name: str, control: RunDeadline, *, extend: float = 0, waits: float | None = None
+    ) -> None:
+        async def handler(message: Any, ctx: Any) -> None:
+            if extend:
+                ctx.extend_ack_deadline(extend)
+            await (asyncio.sleep(waits) if waits is not None else forever())
+
+        try:
+            await run_async(handler, control)
+        except AckDeadlineExceeded:
+            assert time.monotonic() >= control.ends_at
+            stopped.append(name)
+
+    async def several() -> None:
+        older, _ = make_control(0.3)
+        await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            await asyncio.gather(
+                one("ended", make_control(0.3)[0], waits=0),
+                one("next", make_control(0.3)[0]),
+                one("extended", make_control(0.3)[0], extend=0.5),
+                one("before its turn", older),
+                one("shorter", make_control(0.1)[0]),
+                one("longer", make_control(0.4)[0]),
+            )
+
+    asyncio.run(several())
+
+    assert sorted(stopped) == ["before its turn", "extended", "longer", "next", "shorter"]
+
+
+def test_the_error_shows_where_the_handler_stood() -> None:
+    """The line on which it waited is in the printed traceback."""
+
+    async def wait_here() -> None:
+        await forever()
+
+    async def handler(message: Any, ctx: Any) -> None:
+        async with asyncio.timeout(60):  # one of its own does not take the deadline for its own
+            await wait_here()
+
+    control, _ = make_control(0.05)
+
+    with pytest.raises(AckDeadlineExceeded) as stopped:
+        run(handler, control)
+    assert "wait_here" in "".join(traceback.format_exception(stopped.value))
+
+
+def test_what_a_stopped_handler_makes_of_it_counts() -> None:
+    """One that returns has succeeded, one that raises has failed with that; both can still wait."""
+
+    async def cleans_up(message: Any, ctx: Any) -> None:
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+
+    async def explains(message: Any, ctx: Any) -> None:
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            raise LookupError("no answer") from None
+
+    async def both() -> None:
+        await run_async(cleans_up, make_control(0.05)[0])
+        with pytest.raises(LookupError, match="no answer"):
+            await run_async(explains, make_control(0.05)[0])
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling()
+        await asyncio.sleep(0)
+
+    asyncio.run(both())
+
+
+def test_who_cancels_a_run_while_its_deadline_stops_it_is_not_taken_for_the_deadline() -> None:
+    """The pool stops it: that is no failure of the handler."""
+
+    async def handler(message: Any, ctx: Any) -> None:
+        try:
+            await forever()
+        finally:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()  # as the pool does
+            await forever()
+
+    async def stopped() -> None:
+        pools = Run()
+        pools.stop_reason = "terminated"
+        CURRENT_RUN.set(pools)
+        task = asyncio.create_task(run_async(handler, make_control(0.05)[0]))
+        await asyncio.wait([task], timeout=10)
+        assert task.cancelled()
+
+    asyncio.run(stopped())
+
+
+def test_a_run_that_loses_its_key_while_it_waits_is_stopped() -> None:
+    """Its keeper notices on another thread."""
+    control, _ = make_control(30.0)
+
+    async def handler(message: Any, ctx: Any) -> None:
+        await asyncio.to_thread(control.lose)
+        await forever()
+
+    with pytest.raises(Deferred):
         run(handler, control)
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from kombu import Connection
+from kombu.serialization import loads
 
 from convotic_celery.runtime.worker import events
 from convotic_celery.runtime.worker.events import BatchingDispatcher
 from tests.support.waiting import wait_until
 from tests.unit.runtime.support import make_app
+
+_ACCEPTED = {"application/json", "application/x-python-serialize"}
 
 
 class Recorder:
@@ -21,9 +27,11 @@ class Recorder:
         self.published: list[tuple[str, Any]] = []
         self.error: Exception | None = None
 
-    def publish(self, body: Any, *, routing_key: str, **_: Any) -> None:
+    def publish(self, body: Any, *, routing_key: str, **options: Any) -> None:
         if self.error is not None:
             raise self.error
+        if kind := options.get("content_type"):
+            body = loads(body, kind, options["content_encoding"], accept=_ACCEPTED)
         self.published.append((routing_key, body))
 
 
@@ -50,6 +58,29 @@ def test_events_of_a_moment_travel_together(dispatcher: BatchingDispatcher) -> N
     assert [event["uuid"] for event in batch] == ["0", "1", "2"]
     assert batch[0].keys() >= {"type", "timestamp", "hostname", "utcoffset", "pid", "clock"}
     assert batch[0]["clock"] < batch[1]["clock"] < batch[2]["clock"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("task-succeeded", {"result": "'é \u2028 \U0001f600'", "runtime": 0.1 + 0.2, "big": 2**70}),
+        ("task-received", {"args": "['\ud800']", "kwargs": "{}", "eta": None, "retries": 3}),
+        ("task-progress", {"at": datetime(2026, 11, 28, tzinfo=UTC), "share": Decimal("0.5")}),
+    ],
+)
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+def test_fields_arrive_as_they_were(
+    dispatcher: BatchingDispatcher, kind: str, fields: dict[str, Any], serializer: str
+) -> None:
+    """Whatever writes them: also half of a surrogate pair, and an application's own event."""
+    dispatcher.serializer = serializer
+
+    dispatcher.send(kind, uuid="1", **fields)
+    dispatcher.flush()
+
+    ((_, (event,)),) = dispatcher.producer.published
+    assert event["type"] == kind
+    assert {name: event[name] for name in fields} == fields
 
 
 def test_other_events_are_sent_at_once(dispatcher: BatchingDispatcher) -> None:
@@ -98,6 +129,24 @@ def test_a_broker_that_refuses_costs_nothing(dispatcher: BatchingDispatcher) -> 
     dispatcher.flush()
 
     assert [event["uuid"] for _, batch in recorder.published for event in batch] == ["2"]
+
+
+def test_at_the_systems_limit_of_threads_events_wait(
+    dispatcher: BatchingDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message's run goes on, and the next event tries again: no later one was ever sent."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        dispatcher.send("task-received", uuid="1")
+    dispatcher.send("task-received", uuid="2")
+
+    wait_until(lambda: dispatcher.producer.published)
+    (batch,) = [batch for _, batch in dispatcher.producer.published]
+    assert [event["uuid"] for event in batch] == ["1", "2"]
 
 
 def test_a_new_connection_gets_what_the_old_one_had(dispatcher: BatchingDispatcher) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import logging
 import threading
 from typing import Any
@@ -78,6 +79,21 @@ def test_a_hostile_error_is_settled(any_pool: Any, kind: type[Exception], attemp
     if settlement[0] == "dead_letter":
         assert settlement[1]["convotic-dead-letter-reason"]
         assert "Hostile" in str(settlement[1])
+
+
+def test_a_log_that_cant_be_written_costs_no_message(any_pool: Any) -> None:
+    """Logging then shows the error that is being handled, which raises when it is looked at."""
+    closed = io.StringIO()
+    closed.close()
+    root = logging.getLogger()
+    handler = logging.StreamHandler(closed)
+    root.addHandler(handler)
+    try:
+        settlement = run(any_pool, HOSTILE["has no attributes"](), attempt=1)
+    finally:
+        root.removeHandler(handler)
+
+    assert settlement[0] == "lapse"
 
 
 def test_a_hook_that_exits_does_not_keep_a_message_from_its_dead_letter(any_pool: Any) -> None:

@@ -49,7 +49,7 @@ class Consumer(SimpleNamespace):
 def describe(request: Any) -> Any:
     assert isinstance(request, HandlerRequest)
     shown = {**request.info(), "time_start": None}
-    return type(request).__mro__[1], shown, request.request_dict, request._payload  # type: ignore[attr-defined]
+    return shown, request.request_dict, request._payload  # type: ignore[attr-defined]
 
 
 def take(

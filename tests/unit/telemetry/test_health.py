@@ -7,6 +7,8 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -185,6 +187,28 @@ def test_several_workers_have_one_answer(tmp_path: Path) -> None:
     assert json.loads(live.body)["findings"] == [{"worker": 1, "name": "hub-stuck"}]
     assert [each["worker"] for each in json.loads(ready.body)["findings"]] == [2]
     assert not one.exists()
+
+
+def test_a_worker_that_ends_while_it_answers_does_not_run(tmp_path: Path) -> None:
+    """Half an answer of one worker costs nobody the answers of the others."""
+    path = tmp_path / "1.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def answer_half() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+
+        half = threading.Thread(target=answer_half)
+        half.start()
+        answer = FleetSource([path]).answer("/readyz", "")
+        half.join()
+
+    assert answer is not None
+    assert [each["name"] for each in json.loads(answer.body)["findings"]] == ["starting"]
 
 
 def test_metrics_of_several_workers_have_each_family_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -192,6 +193,27 @@ def test_a_delayed_message_needs_a_worker_that_publishes_it() -> None:
 
     world.due = datetime.now(UTC) + timedelta(seconds=5)
     assert world.scaler().look().needed == 1
+
+
+def test_what_prevents_a_look_is_logged_once_from_the_first_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And when it is over."""
+    caplog.set_level(logging.INFO)
+    world = World(is_down=True)
+    scaler = world.scaler()
+    scaler.look_again()
+    scaler.look_again()
+    assert (scaler.demand, scaler.problem) == (None, "The store does not answer")
+
+    world.is_down = False
+    scaler.look_again()
+
+    assert scaler.demand is not None
+    assert [each.getMessage() for each in caplog.records] == [
+        "How many workers are needed is not known: The store does not answer",
+        "How many workers are needed is known again",
+    ]
 
 
 # -- answers ---------------------------------------------------------------------------------------

@@ -6,16 +6,22 @@ when the caller commits. One event loop owns it.
 
 from __future__ import annotations
 
+import os
+from functools import cached_property
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from convotic_emulator.engine.clock import SECOND_US, Clock
 from convotic_emulator.engine.lease import Timers
 from convotic_emulator.engine.names import project_of, short_name
+from convotic_emulator.engine.plain import MIN_PACKED
 from convotic_emulator.engine.registry import Registry, Snapshot, Subscription, Topic
 from convotic_emulator.engine.rules import Proto, duration_us, rules_of
 from convotic_emulator.engine.state import SubscriptionState
 from convotic_emulator.storage.message import Message
+from convotic_emulator.storage.packs import Pack
 from convotic_emulator.storage.seeks import Seek
+from convotic_emulator.storage.wire import SEED_BYTES, completion, message_ids, publish_time
 from convotic_protos import pubsub
 
 if TYPE_CHECKING:
@@ -26,6 +32,45 @@ if TYPE_CHECKING:
 __all__ = ["Broker"]
 
 _MESSAGE = pubsub.PubsubMessage
+
+
+class _Published:
+    """What one request publishes, in the forms that backlogs take it in."""
+
+    def __init__(
+        self,
+        first_seq: int,
+        time_us: int,
+        messages: Sequence[Proto],
+        plain: Sequence[bytes] | None,
+    ) -> None:
+        seed = os.urandom(SEED_BYTES)
+        self.messages = messages
+        self.ids = message_ids(seed, first_seq, len(messages))
+        self._first_seq = first_seq
+        self._time_us = time_us
+        self._seed = seed
+        self._bodies = plain or [message.SerializeToString() for message in messages]
+        self._keys = [] if plain else [message.ordering_key or None for message in messages]
+
+    @cached_property
+    def entries(self) -> list[tuple[int, int, str | None, bytes]]:
+        """A row for each message."""
+        time = publish_time(self._time_us)
+        return [
+            (seq, self._time_us, key, body + completion(message_id, time))
+            for seq, (key, body, message_id) in enumerate(
+                zip(self._keys or repeat(None), self._bodies, self.ids, strict=False),
+                self._first_seq,
+            )
+        ]
+
+    @cached_property
+    def pack(self) -> Pack | None:
+        """All together; None where they are few, or have ordering keys."""
+        if len(self._bodies) < MIN_PACKED or any(self._keys):
+            return None
+        return Pack.of(self._first_seq, self._time_us, self._seed, self._bodies)
 
 
 class Broker:
@@ -65,47 +110,41 @@ class Broker:
         """Let leases lapse and back-offs end that are due."""
         self.timers.fire_due(self.clock.now_us())
 
-    def publish(self, topic: Topic, messages: Sequence[Proto]) -> list[str]:
+    def publish(
+        self, topic: Topic, messages: Sequence[Proto], plain: Sequence[bytes] | None = None
+    ) -> list[str]:
         """Store checked messages for every subscription that wants them; return their ids.
 
-        The messages are completed in place with id and publish time.
+        ``plain`` is what :func:`~convotic_emulator.engine.plain.plain_bodies` says of them.
         """
         first_seq = self.store.numbers.take_seqs(len(messages))
-        ids = self.store.numbers.message_ids(first_seq, len(messages))
         now_us = self._last_published_us = max(self.clock.now_us(), self._last_published_us)
-        seconds, micros = divmod(now_us, SECOND_US)
-        entries: list[tuple[int, int, str | None, bytes]] = []
-        for seq, message in enumerate(messages, first_seq):
-            message.message_id = ids[seq - first_seq]
-            time = message.publish_time
-            time.seconds = seconds
-            time.nanos = micros * 1000
-            entries.append((seq, now_us, message.ordering_key or None, message.SerializeToString()))
+        published = _Published(first_seq, now_us, messages, plain)
         for subscription in list(topic.subscriptions.values()):
-            self._deliver(subscription, messages, entries)
+            self._deliver(subscription, published)
         for snapshot in topic.snapshots.values():
-            self.store.backlogs.append(snapshot.row.number, entries)
+            self.store.backlogs.append(snapshot.row.number, published.entries)
         if topic.retains:
-            self.store.backlogs.append(topic.row.number, entries)
-        return ids
+            self.store.backlogs.append(topic.row.number, published.entries)
+        return published.ids
 
-    def _deliver(
-        self,
-        subscription: Subscription,
-        messages: Sequence[Proto],
-        entries: list[tuple[int, int, str | None, bytes]],
-    ) -> None:
-        matches = subscription.matches
+    def _deliver(self, subscription: Subscription, published: _Published) -> None:
+        state, number, matches = subscription.state, subscription.row.number, subscription.matches
+        is_plain = matches is None and self.take_delay_us is None
+        if is_plain and not state.rules.retain_acknowledged and published.pack is not None:
+            self.store.backlogs.append_pack(number, published.pack)
+            state.add_unread()
+            return
+        entries = published.entries
         if matches is not None:
             entries = [
                 entry
-                for message, entry in zip(messages, entries, strict=True)
+                for message, entry in zip(published.messages, entries, strict=True)
                 if matches(message.attributes)
             ]
             if not entries:
                 return
-        self.store.backlogs.append(subscription.row.number, entries)
-        state = subscription.state
+        self.store.backlogs.append(number, entries)
         fresh: list[Message] = []
         if state.backlog.caught_up or self.take_delay_us is not None:
             fresh = [Message(*e[:3], len(e[3]), e[3]) for e in entries]

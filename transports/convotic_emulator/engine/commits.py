@@ -68,6 +68,8 @@ class Commits:
         self.failed: asyncio.Future[None] = self._loop.create_future()
         #: While the file can't be written: what every request is answered.
         self._trouble: Unavailable | None = None
+        #: What the file failed with.
+        self._error: sqlite3.Error | None = None
         #: The connections that have published since the last commit.
         self.publishers: set[object] = set()
         self._next: _Commit | None = None
@@ -112,7 +114,7 @@ class Commits:
         self.publishers.clear()
         try:
             if not self.is_usable:
-                raise sqlite3.OperationalError("it has failed before")
+                raise self._error or sqlite3.OperationalError("it has failed before")
             self._store.commit()
         except sqlite3.Error as error:
             self.fail(error)
@@ -128,6 +130,7 @@ class Commits:
         """Refuse every request. Temporary errors like a full disk are retried; others are fatal."""
         if not self.is_usable:
             return
+        self._error = error
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING:
             logger.error("The data file can't be written (%s); trying again.", error)
             self._trouble = Unavailable(f"The data file can't be written: {error}.")

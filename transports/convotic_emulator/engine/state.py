@@ -88,6 +88,11 @@ class SubscriptionState:
         self.backlog.add(messages)
         self._wake(self)
 
+    def add_unread(self) -> None:
+        """Note that something was just published which is read when its turn comes."""
+        self.backlog.caught_up = False
+        self._wake(self)
+
     def hold(self) -> None:
         """Deliver nothing until :meth:`reload`: the rows are about to change."""
         self.backlog.is_held = True

@@ -53,19 +53,7 @@ async def read_request(
     if len(parts) != 3 or not parts[2].startswith("HTTP/1."):  # noqa: PLR2004  # verb, URL, version
         raise BadRequest(HTTPStatus.BAD_REQUEST, "This port speaks gRPC, and HTTP/1.1 with JSON.")
     verb, target, version = parts
-    headers: dict[str, str] = {}
-    size = 0
-    while line := await _line(reader):
-        name, colon, value = line.partition(":")
-        size += len(line)
-        if (
-            not colon
-            or name != name.strip()
-            or size > _MAX_HEAD_BYTES
-            or len(headers) > _MAX_HEADERS
-        ):
-            raise BadRequest(HTTPStatus.BAD_REQUEST, "The headers are malformed or too large.")
-        headers[name.lower()] = value.strip()
+    headers = await _headers(reader)
     if headers.get("expect", "").lower() == "100-continue":
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     connection = headers.get("connection", "").lower()
@@ -91,6 +79,23 @@ def response(
         f"{'' if is_persistent else 'Connection: close' + chr(13) + chr(10)}\r\n"
     )
     return head.encode() + body
+
+
+async def _headers(reader: asyncio.StreamReader) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    size = 0
+    while line := await _line(reader):
+        name, colon, value = line.partition(":")
+        size += len(line)
+        if (
+            not colon
+            or name != name.strip()
+            or size > _MAX_HEAD_BYTES
+            or len(headers) > _MAX_HEADERS
+        ):
+            raise BadRequest(HTTPStatus.BAD_REQUEST, "The headers are malformed or too large.")
+        headers[name.lower()] = value.strip()
+    return headers
 
 
 async def _line(reader: asyncio.StreamReader) -> str:

@@ -129,12 +129,17 @@ def check_pullable(subscription: Proto) -> None:
         raise FailedPrecondition("This method is not supported for this subscription type: push.")
 
 
-def check_messages(messages: Sequence[Proto]) -> None:
-    """Refuse a publish request that breaks a limit; the whole request is refused."""
+def check_messages(messages: Sequence[Proto], plain: Sequence[bytes] | None = None) -> None:
+    """Refuse a publish request that breaks a limit; the whole request is refused.
+
+    ``plain`` is what :func:`~convotic_emulator.engine.plain.plain_bodies` says of them.
+    """
     if not 0 < len(messages) <= MAX_MESSAGES:
         raise InvalidArgument(
             f"The value for message_count is {len(messages)}: a request has 1 to {MAX_MESSAGES}."
         )
+    if plain is not None and sum(map(len, plain)) <= MAX_REQUEST_BYTES:
+        return
     total = 0
     for message in messages:
         attributes = message.attributes

@@ -164,7 +164,8 @@ def _data(data: bytes) -> str:
 def _age(seconds: float | None) -> str:
     if seconds is None:
         return ""
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
+    for unit, size, most in (("s", 1, 60), ("min", 60, 60), ("h", 3_600, 24)):
+        shown = f"{seconds / size:.1f}"
+        if float(shown) < most:  # what is shown: 59.97 min are an hour
+            return f"{shown} {unit}"
+    return f"{seconds / 86_400:.1f} d"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import empty_pb2
 
 from convotic_emulator.engine.names import check_name, check_project
+from convotic_emulator.engine.plain import plain_bodies
 from convotic_emulator.engine.registry import in_project
 from convotic_emulator.services.changes import TOPIC_FIELDS, changed_copy
 from convotic_emulator.services.checks import check_messages, complete_topic
@@ -54,11 +55,13 @@ class PublisherService:
         """Store messages for all subscriptions of the topic."""
         check_name(request.topic, "topics")
         topic = self._engine.registry.topic(request.topic)
-        check_messages(request.messages)
+        plain = plain_bodies(request)
+        check_messages(request.messages, plain)
         self._engine.commits.check_room()
         if topic.has_schema:
             apply_schema(self._engine, topic, request.messages)
-        ids = self._engine.broker.publish(topic, request.messages)
+            plain = None  # they have attributes now
+        ids = self._engine.broker.publish(topic, request.messages, plain)
         self._engine.commits.publishers.add(call.peer)
         return _PUBLISHED(message_ids=ids)
 

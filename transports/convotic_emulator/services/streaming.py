@@ -14,6 +14,7 @@ ends. A half-close means that the client will send no more requests: the stream 
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ from convotic_emulator.services.rpc import EagerCoroutine, call_error
 from convotic_protos import pubsub
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from convotic_emulator.engine.engine import Engine
     from convotic_emulator.engine.registry import Subscription
     from convotic_emulator.engine.rules import Proto
@@ -45,6 +48,10 @@ _RESPONSE = pubsub.StreamingPullResponse
 _KEEPALIVE_VERSION = 1
 #: The service ends a stream whose client was silent for so long; such clients write every 30 s.
 _SILENT_CLIENT_SECONDS = 60.0
+#: The reader of what was sent is often woken on the writer's processor, since writers mostly wait
+#: next: there it would wait until this thread does, with another processor idle. Some systems have
+#: no such call.
+_let_woken_run: Callable[[], object] = getattr(os, "sched_yield", bool)
 
 
 class StreamingPull:
@@ -172,6 +179,8 @@ class _Stream(Waiter):
                 await asyncio.sleep(0)  # the answer is written in this turn of the loop
                 await self._call.have_read()
             await self._call.write(response)
+            if may_leave:
+                _let_woken_run()  # the commit and its answer can wait for the reader
         except Exception as error:  # noqa: BLE001  # as above
             self.refuse(error)
         finally:

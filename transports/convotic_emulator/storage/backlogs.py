@@ -1,9 +1,10 @@
 """Backlogs as rows: the messages of subscriptions, snapshots and retaining topics.
 
 All are in one table whose key is ``number << 40 | seq``: one B-tree, in which a backlog is a range
-in publish order, so that the next page and a run of acknowledged rows are neighbours. A body is
-stored once for each subscription: that costs disk for a fan-out, and saves every join, reference
-count and sweep.
+in publish order, so that the next page and a run of acknowledged rows are neighbours. Requests of
+many messages are packs in another table (:mod:`convotic_emulator.storage.packs`) until something
+concerns one of their messages. A body is stored once for each subscription: that costs disk for a
+fan-out, and saves every join, reference count and sweep.
 """
 
 from __future__ import annotations
@@ -13,18 +14,16 @@ from typing import TYPE_CHECKING
 
 from convotic_emulator.storage.datafile import checksum
 from convotic_emulator.storage.message import Message
+from convotic_emulator.storage.packs import SEQ_BITS, SEQ_MASK, Packs, key_range
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from convotic_emulator.storage.counts import Counts
     from convotic_emulator.storage.database import Database
+    from convotic_emulator.storage.packs import Pack
 
-__all__ = ["SEQ_BITS", "Backlogs"]
-
-#: Bits of a message number within a row key: 10^12 messages, 8 million backlogs.
-SEQ_BITS = 40
-_SEQ_MASK = (1 << SEQ_BITS) - 1
+__all__ = ["Backlogs"]
 
 #: Some milliseconds of work: what is done to many rows is done to so many at a time.
 _SLICE_MESSAGES = 1000
@@ -68,6 +67,11 @@ class Backlogs:
     def __init__(self, database: Database, counts: Counts) -> None:
         self._database = database
         self._counts = counts
+        self.packs = Packs(database)
+
+    def append_pack(self, number: int, pack: Pack) -> None:
+        """Add what a request has published to a backlog."""
+        self._counts.add(number, self.packs.append(number, pack))
 
     def append(self, number: int, entries: Iterable[tuple[int, int, str | None, bytes]]) -> None:
         """Add messages to a backlog: ``(seq, published_us, key, body)``."""
@@ -81,8 +85,21 @@ class Backlogs:
     def read_page(
         self, number: int, after_seq: int, max_messages: int, max_bytes: int
     ) -> tuple[list[Message], bool]:
-        """Return the next rows with their data, and whether there may be more after them."""
-        rows = self._database.read(_PAGE, (*_range(number, after_seq + 1), max_messages))
+        """Return the next messages with their data, and whether there may be more after them."""
+        while True:
+            low, high = key_range(number, after_seq + 1)
+            pack = self.packs.next_key(number, after_seq)
+            page, more = self._read_rows((low, pack or high, max_messages), max_bytes)
+            if page or pack is None:
+                return page, more or pack is not None
+            page, after_seq = self.packs.read_page(pack, after_seq, max_messages, max_bytes)
+            if page:
+                return page, self.has_after(number, page[-1].seq)
+
+    def _read_rows(
+        self, parameters: tuple[int, int, int], max_bytes: int
+    ) -> tuple[list[Message], bool]:
+        rows = self._database.read(_PAGE, parameters)
         page: list[Message] = []
         size = 0
         for row in rows:
@@ -91,18 +108,24 @@ class Backlogs:
             if size >= max_bytes:
                 rows.close()
                 return page, True
-        return page, len(page) == max_messages
+        return page, len(page) == parameters[2]
+
+    def has_after(self, number: int, seq: int) -> bool:
+        """Return whether a backlog has a message, or a pack that had one, behind another."""
+        rows = self._database.read(_SEARCH["backlog"], key_range(number, seq + 1))
+        return rows.fetchone() is not None or self.packs.next_key(number, seq) is not None
 
     def read_key(
         self, number: int, key: str, after_seq: int, to_seq: int, limit: int
     ) -> list[Message]:
         """Return rows of one ordering key without their data, in order."""
-        low, _ = _range(number, after_seq + 1)
+        low, _ = key_range(number, after_seq + 1)
         rows = self._database.read(_PAGE_OF_KEY, (key, low, number << SEQ_BITS | to_seq, limit))
         return [_message(row) for row in rows]
 
     def read_bodies(self, number: int, seqs: Sequence[int]) -> dict[int, bytes]:
         """Return the data of those that exist."""
+        self.packs.unpack(number, seqs)
         bodies: dict[int, bytes] = {}
         for seq in seqs:
             row = self._database.read(
@@ -114,15 +137,25 @@ class Backlogs:
 
     def find(self, number: int, seq: int) -> Message | None:
         """Return one row without its data."""
-        row = self._database.read(_FIND, (number << SEQ_BITS | seq & _SEQ_MASK,)).fetchone()
+        seq &= SEQ_MASK
+        row = self._database.read(_FIND, (number << SEQ_BITS | seq,)).fetchone()
+        if row is None and self.packs.unpack(number, [seq]):
+            return self.find(number, seq)
         return None if row is None else _message(row)
 
     def existing(self, number: int, seqs: Iterable[int]) -> set[int]:
         """Return those of ``seqs`` that are in the backlog."""
-        return {seq for seq in seqs if self.find(number, seq) is not None}
+        wanted = set(seqs)
+        found = {seq for here in self.packs.unsettled(number, wanted).values() for seq in here}
+        return found | {s for s in wanted - found if self.find(number, s) is not None}
 
     def remove(self, number: int, seqs: Sequence[int], *, retain: bool) -> None:
-        """Take rows out of a backlog; ``retain`` keeps them for a later seek."""
+        """Take messages out of a backlog; ``retain`` keeps them for a later seek."""
+        if retain:
+            self.packs.unpack(number, seqs)
+        else:
+            seqs, settled = self.packs.settle(number, seqs)
+            self._counts.add(number, -settled)
         runs = list(_runs(number << SEQ_BITS, seqs))
         if retain:
             self._database.write_many(_RETAIN, runs)
@@ -131,16 +164,17 @@ class Backlogs:
     def record_redelivery(self, number: int, messages: Sequence[Message]) -> None:
         """Write down attempts, generation and due time."""
         if messages:
+            self.packs.unpack(number, [message.seq for message in messages])
             base = number << SEQ_BITS
             self._database.write_many(
                 _UPDATE, [(m.attempts, m.generation, m.due_us, base | m.seq) for m in messages]
             )
 
     def drop_slice(self, number: int) -> int:
-        """Delete some messages of a dropped backlog; return how many."""
-        dropped = 0
+        """Delete some messages of a dropped backlog; return how much."""
+        dropped = self.packs.drop_next(number)
         for table, statement in (("backlog", _DELETE), ("acknowledged", _FORGET)):
-            bounds = self.slice(table, *_range(number, 0))
+            bounds = self.slice(table, *key_range(number))
             if bounds is not None:
                 dropped += self._database.write(statement, bounds)
         return dropped
@@ -150,7 +184,11 @@ class Backlogs:
 
         Returns whether there may be more.
         """
-        low, _ = _range(number, 0)
+        low, _ = key_range(number)
+        leased = set(leased)
+        if trimmed := self.packs.trim_next(number, before_us, leased):
+            self._counts.add(number, -trimmed)
+            return True
         end = (number << SEQ_BITS) + self.last_before(number, before_us, "acknowledged")
         bounds = self.slice("acknowledged", low, end)
         more = bounds is not None and self._database.write(_FORGET, bounds) > 0
@@ -165,17 +203,23 @@ class Backlogs:
 
     def oldest_us(self, number: int) -> int | None:
         """Return when the oldest message of a backlog was published."""
-        row = self._database.read(_SEARCH["backlog"], _range(number, 0)).fetchone()
-        return None if row is None else int(row[1])
+        row = self._database.read(_SEARCH["backlog"], key_range(number)).fetchone()
+        packed_us = self.packs.oldest_us(number)
+        if row is None or (packed_us is not None and packed_us < row[1]):
+            return packed_us
+        return int(row[1])
 
     def newest_us(self, number: int) -> int:
         """Return when the newest message of a backlog was published; 0 for none."""
-        row = self._database.read(_NEWEST, _range(number, 0)).fetchone()
-        return 0 if row is None else int(row[0])
+        row = self._database.read(_NEWEST, key_range(number)).fetchone()
+        return max(0 if row is None else int(row[0]), self.packs.newest_us(number))
 
     def last_before(self, number: int, time_us: int, table: str = "backlog") -> int:
         """Return a seq up to which all rows were published before a time."""
-        return (self._first_since(number, time_us, table) & _SEQ_MASK) - 1
+        since = self._first_since(number, time_us, table)
+        if table == "backlog":
+            since = self.packs.first_since(number, time_us, since)
+        return (since & SEQ_MASK) - 1
 
     def slice(self, table: str, low: int, high: int) -> tuple[int, int] | None:
         """Return the first and last key of some neighbouring rows, few enough for one go."""
@@ -194,7 +238,7 @@ class Backlogs:
 
         Publish times never go down within a backlog, so no index on them is needed.
         """
-        low, high = _range(number, 0)
+        low, high = key_range(number)
         row = self._database.read(_SEARCH[table], (low, high)).fetchone()
         if row is None or row[1] >= time_us:
             return low  # the usual case when only the past is looked for
@@ -214,7 +258,7 @@ def _message(row: tuple[int, int, int, int, int, str | None, bytes | int, int]) 
     identifier, published_us, attempts, generation, due_us, key, body, expected = row
     data = None if isinstance(body, int) else _checked(identifier, body, expected)
     size = body if isinstance(body, int) else len(body)
-    message = Message(identifier & _SEQ_MASK, published_us, key, size, data)
+    message = Message(identifier & SEQ_MASK, published_us, key, size, data)
     message.attempts = attempts
     message.generation = generation
     message.due_us = due_us
@@ -226,10 +270,6 @@ def _checked(row: int, body: bytes, expected: int) -> bytes:
     if checksum(row, body) != expected:
         raise sqlite3.DatabaseError(f"the message in row {row} is damaged")
     return body
-
-
-def _range(number: int, first_seq: int) -> tuple[int, int]:
-    return number << SEQ_BITS | first_seq, number << SEQ_BITS | _SEQ_MASK
 
 
 def _runs(base: int, seqs: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -44,7 +44,7 @@ class Database:
     memory may be ahead of it: :meth:`rollback`, and read everything again.
 
     Raises:
-        StoreError: the file is damaged, foreign or of a newer version; it was not changed.
+        StoreError: the file is damaged, foreign or of another version; it was not changed.
     """
 
     def __init__(self, path: Path | str, *, fsync: bool) -> None:

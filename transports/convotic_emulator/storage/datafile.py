@@ -1,4 +1,4 @@
-"""Opening the data file with care: a damaged, newer or foreign one is refused as it is."""
+"""Opening the data file: a damaged one, and one of another version, is refused as it is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MEMORY = ":memory:"
 
 #: "CVPS": tells our files from any other SQLite database.
 APPLICATION_ID = 0x43565053
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 #: Files up to this size are checked completely when opened (about 1 s for each GB).
 _CHECKED_BYTES = 256 * 1024 * 1024
@@ -52,16 +52,24 @@ CREATE TABLE backlog_count (
 );
 CREATE TABLE policy (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE pack (
+    id INTEGER PRIMARY KEY, last INTEGER NOT NULL, published_us INTEGER NOT NULL,
+    seed BLOB NOT NULL, checksum INTEGER NOT NULL, sizes BLOB NOT NULL, body BLOB NOT NULL
+);
+CREATE TABLE settled (id INTEGER PRIMARY KEY, bits BLOB NOT NULL);
 """
 
 
-def checksum(row: int, body: bytes) -> int:
-    """Return what tells a message from a damaged one; the same in each backlog that has it."""
-    return zlib.crc32(body, row & 0xFFFFFFFF)
+def checksum(row: int, body: bytes, sizes: bytes = b"") -> int:
+    """Return what tells a message from a damaged one; the same in each backlog that has it.
+
+    ``sizes`` are those of a pack's messages.
+    """
+    return zlib.crc32(sizes, zlib.crc32(body, row & 0xFFFFFFFF))
 
 
 def open_file(path: Path | str) -> sqlite3.Connection:
-    """Open or create a data file; a damaged, newer or foreign one is refused as it is."""
+    """Open or create a data file; a damaged, foreign or other version's is refused as it is."""
     if str(path) != MEMORY:
         file = Path(path)
         if not file.exists():
@@ -125,15 +133,12 @@ def _check_content(connection: sqlite3.Connection, file: Path) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     if application != APPLICATION_ID:
         raise StoreError(f"{file} is not a data file of convotic_emulator; it was not changed.")
-    if version < SCHEMA_VERSION:
+    if version != SCHEMA_VERSION:
+        written_by = "a newer" if version > SCHEMA_VERSION else "an older"
         raise StoreError(
-            f"{file} was written by a development version before 0.1.0 (schema {version}); it was"
-            " not changed. Remove the folder, or use another one."
-        )
-    if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"{file} was written by a newer version (schema {version}, this one knows"
-            f" {SCHEMA_VERSION}); it was not changed. Use that version, or another data folder."
+            f"{file} was written by {written_by} version (schema {version}, this one reads"
+            f" {SCHEMA_VERSION}); it was not changed. Use that version or another data folder, or"
+            f" delete {file.name}* with all its messages."
         )
     log = _log_of(file)
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
@@ -157,6 +162,11 @@ def _check_messages(connection: sqlite3.Connection) -> str:
     ):
         if checksum(row, body) != expected:
             return f"the message in row {row}"
+    for row, sizes, body, expected in connection.execute(
+        "SELECT id, sizes, body, checksum FROM pack"
+    ):
+        if checksum(row, body, sizes) != expected:
+            return f"the messages in pack {row}"
     return "ok"
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-from array import array
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,8 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Numbers"]
 
-#: Twelve random digits of a message id stand behind those that make it unique.
-_RANDOM_NUMBERS = 10**12
 #: Message numbers are reserved in blocks, so that none is used twice after a crash.
 _SEQ_BLOCK = 100_000
 
@@ -50,16 +46,6 @@ class Numbers:
             self._reserved_seq = self._next_seq + _SEQ_BLOCK
             self._database.write_meta("next_seq", self._reserved_seq)
         return first
-
-    def message_ids(self, first_seq: int, count: int) -> list[str]:
-        """Return ids for messages from a number on: unique, numeric, and not to be guessed ahead.
-
-        The service does not promise the last, but handlers deduplicate by these ids.
-        """
-        random = array("Q", os.urandom(8 * count))
-        return [
-            f"{seq}{number % _RANDOM_NUMBERS:012}" for seq, number in enumerate(random, first_seq)
-        ]
 
     def take_number(self) -> int:
         """Return a number that no backlog has had."""

@@ -11,8 +11,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from convotic_emulator.storage.backlogs import SEQ_BITS
 from convotic_emulator.storage.datafile import checksum
+from convotic_emulator.storage.packs import SEQ_BITS, SEQ_MASK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from convotic_emulator.storage.database import Database
 
 __all__ = ["Seek", "Seeks"]
-
-_MASK = (1 << SEQ_BITS) - 1
 
 _PAGE_MESSAGES = 1000
 _PAGE_BYTES = 4 * 1024 * 1024
@@ -96,6 +94,8 @@ class Seeks:
 
     def run(self, seek: Seek, is_wanted: Callable[[bytes], bool]) -> Iterator[None]:
         """Acknowledge what the seek leaves behind, then bring back what it wants."""
+        while self._backlogs.packs.unpack_next(seek.number, seek.last_seq):
+            yield
         since_us = 0 if seek.time_us is None else seek.time_us
         if seek.time_us is None:
             yield from self._acknowledge_others(seek)
@@ -107,6 +107,8 @@ class Seeks:
 
     def copy(self, source: int, target: int, last_seq: int) -> Iterator[None]:
         """Copy a backlog's messages (for a snapshot)."""
+        while self._backlogs.packs.unpack_next(source, last_seq):
+            yield
         base, end = source << SEQ_BITS, source << SEQ_BITS | last_seq
         while (bounds := self._backlogs.slice("backlog", base, end)) is not None:
             shift = (target - source) << SEQ_BITS
@@ -176,5 +178,5 @@ class Seeks:
             if rows:
                 self._counts.add(seek.number, self._database.write_many(_INSERT_MISSING, rows))
                 self._database.write(_FORGET_RESTORED, (rows[0][0], rows[-1][0]))
-            after = page[-1].seq if page else _MASK
+            after = page[-1].seq if page else SEQ_MASK
             yield

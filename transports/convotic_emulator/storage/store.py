@@ -28,7 +28,7 @@ class Store:
         fsync: survive power loss too, at the cost of a sync for each commit.
 
     Raises:
-        StoreError: the file is damaged, foreign or of a newer version; it was not changed.
+        StoreError: the file is damaged, foreign or of another version; it was not changed.
     """
 
     def __init__(self, path: Path | str, *, fsync: bool = False) -> None:
@@ -62,6 +62,7 @@ class Store:
         """Forget all that was written since the last commit."""
         self.database.rollback()
         self.counts.read()
+        self.backlogs.packs.read()
         self.numbers.record_rollback()
 
     def close(self) -> None:

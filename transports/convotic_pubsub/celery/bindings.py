@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +20,7 @@ from convotic_pubsub.celery.envelope import EnvelopePolicy
 from convotic_pubsub.celery.routing import Binding, binding_id, exchange_id, read_binding
 from convotic_pubsub.errors import PublishError, PubsubTransportError, TopicNotFound
 from convotic_pubsub.limits import MAX_RETENTION_SECONDS, MIN_RETENTION_SECONDS
+from convotic_pubsub.outage import Outage
 from convotic_pubsub.queue import QueueSpec
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ class _Exchange:
     stored: frozenset[Binding] = frozenset()
     read_at: float | None = None
     reading: Future[list[str]] | None = None
-    #: The last attempt to read failed, and that was logged.
-    is_said: bool = False
+    #: The last attempts to read failed.
+    outage: Outage = field(default_factory=Outage)
 
 
 class Bindings:
@@ -151,8 +152,7 @@ class Bindings:
                     f"the bindings of exchange {name!r} can't be read, so nobody knows which "
                     f"queues get the message: {error or 'no answer'}"
                 ) from error
-            if not known.is_said:
-                known.is_said = True
+            if known.outage.miss():
                 logger.warning(
                     "The bindings of exchange %s can't be read; those that were read before are "
                     "used: %s",
@@ -174,7 +174,7 @@ class Bindings:
         if error is None or isinstance(error, TopicNotFound):
             read = map(read_binding, () if error else reading.result())
             known.stored = frozenset(each for each in read if each and each.exchange == name)
-            known.is_said = False
+            known.outage.end()
         known.read_at = self._clock()
 
     def _spec(self, binding: Binding) -> QueueSpec:

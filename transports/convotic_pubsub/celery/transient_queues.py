@@ -31,12 +31,10 @@ from convotic_pubsub.errors import TopicNotFound
 from convotic_pubsub.outgoing import OutgoingMessage
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from convotic_pubsub.celery.routing import Binding
     from convotic_pubsub.client.resources import Resources
     from convotic_pubsub.options import TransportOptions
-    from convotic_pubsub.outgoing import IfMissing
+    from convotic_pubsub.outgoing import Answer, IfMissing
     from convotic_pubsub.queue import PayloadDict, Received
 
 __all__ = ["EVENTS", "MAX_UNCONFIRMED_EVENTS", "Publish", "TransientQueues"]
@@ -57,7 +55,7 @@ _MAX_HELD = 10_000
 class Publish(Protocol):
     """How the session publishes; see :meth:`.Session.publish_confirmed`."""
 
-    def publish(self, message: OutgoingMessage, *, retry: bool = True) -> Future[str]:
+    def publish(self, message: OutgoingMessage, *, retry: bool = True) -> Answer:
         """Publish and return at once."""
         ...
 

@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from convotic_pubsub.names import subscription_path
+from convotic_pubsub.outage import Outage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -56,7 +57,7 @@ class BacklogSizes:
     def __init__(self, broker: Broker, options: TransportOptions) -> None:
         self._broker = broker
         self._options = options
-        self._are_unknown = False
+        self._outage = Outage()
 
     async def read(self, subscriptions: Iterable[str]) -> dict[str, BacklogSize]:
         """Return what is known of subscriptions, by their names as given (I/O thread).
@@ -67,16 +68,14 @@ class BacklogSizes:
         try:
             found = await self._ask(list(paths))
         except Exception as error:  # noqa: BLE001  figures for people: whatever it is, they are unknown
-            if not self._are_unknown and not _is_unimplemented(error):
-                self._are_unknown = True
+            if not _is_unimplemented(error) and self._outage.miss():
                 logger.warning(
                     "Queue lengths are not known: %s",
                     error.details() if isinstance(error, grpc.aio.AioRpcError) else error,
                     extra={"action": "backlog_unknown"},
                 )
             return {}
-        if self._are_unknown:
-            self._are_unknown = False
+        if self._outage.end():
             logger.info("Queue lengths are known again", extra={"action": "backlog_known"})
         return {paths[path]: size for path, size in found.items() if path in paths}
 

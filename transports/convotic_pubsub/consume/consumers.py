@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from convotic_pubsub.consume.acks import AckBatcher
 from convotic_pubsub.consume.delivery import Outstanding
 from convotic_pubsub.consume.lease_timer import LeaseTimer
-from convotic_pubsub.consume.outage import Outage
+from convotic_pubsub.consume.outage import PullOutage
 from convotic_pubsub.consume.ports import Ports
 from convotic_pubsub.consume.streams import Puller
 from convotic_pubsub.consume.subscription import Subscription
@@ -68,7 +68,7 @@ class Consumers:
         self._clock = clock
         self._publish = publish
         self._client_id = str(uuid.uuid4())
-        self._outage = Outage()
+        self._outage = PullOutage()
         self._timer = LeaseTimer(clock, _lease_due, io.run_posted)
         self._ackers: dict[str, AckBatcher] = {}
         self._pulling: dict[Subscription, tuple[Puller, asyncio.Task[None]]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -65,7 +64,7 @@ async def publish_again(publish: PublishCopy, spec: QueueSpec, received: Receive
     """
     message = OutgoingMessage(spec.topic, received.data, received.attributes, received.ordering_key)
     try:
-        await asyncio.wrap_future(publish(message))
+        await publish(message)
     except Exception as error:  # noqa: BLE001  whatever it is, the message must not be acknowledged
         logger.warning(
             "Message %s of queue %s, delivered %d times and not run, can't be published once more; "
@@ -89,10 +88,10 @@ async def _publish(
     """
     message = OutgoingMessage(spec.dead_letter_topic, received.data, attributes)
     try:
-        return await asyncio.wrap_future(publish(message)), attributes
+        return await publish(message), attributes
     except MessageTooLarge:
         bare = replace(message, attributes=received.attributes)
-        return await asyncio.wrap_future(publish(bare)), received.attributes
+        return await publish(bare), received.attributes
 
 
 def _tell(

@@ -18,6 +18,8 @@ __all__ = ["LeaseSchedule"]
 _MAX_STEP_SECONDS = 60
 #: A lease is renewed when this share of a step is left, and never later than 3 s before its end.
 _RENEW_SHARE, _RENEW_MIN_SECONDS = 0.25, 3.0
+#: Each message asks for these; see ``subscription.py``.
+_WAITING, _DEAD_LETTERING = State.WAITING, State.DEAD_LETTERING
 
 
 class LeaseSchedule:
@@ -33,7 +35,7 @@ class LeaseSchedule:
 
     def look(self, delivery: Delivery, now: float) -> Signal:
         """Return what its timer is to say of a delivery now."""
-        if delivery.state is State.WAITING:
+        if delivery.state is _WAITING:
             return Signal.LONGER_WAIT_DUE if self._waits_on(delivery, now) else Signal.LEASE_ENDED
         if self._is_due_to_others(delivery, now):
             return Signal.NOT_TAKEN
@@ -47,7 +49,7 @@ class LeaseSchedule:
 
     def _bound(self, delivery: Delivery) -> float:
         """Return until when a delivery may be held."""
-        if delivery.state is State.DEAD_LETTERING:
+        if delivery.state is _DEAD_LETTERING:
             return math.inf
         if self._max_seconds is not None:
             return delivery.received_at + self._max_seconds
@@ -55,10 +57,10 @@ class LeaseSchedule:
 
     def next_look(self, delivery: Delivery) -> float:
         """Return when the next thing must be done about its lease."""
-        bound = self._bound(delivery)
-        if delivery.state is not State.WAITING and bound > delivery.lease_until:
+        bound, is_waiting = self._bound(delivery), delivery.state is _WAITING
+        if not is_waiting and bound > delivery.lease_until:
             return delivery.lease_until - self._renew_before
-        if delivery.state is State.WAITING:
+        if is_waiting:
             is_longer = delivery.hold_until > delivery.lease_until + 1.0
             return delivery.lease_until - (self._renew_before if is_longer else 0.0)
         return delivery.lease_until if delivery.hold_until else bound

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    import concurrent.futures
-
     from convotic_pubsub.consume.delivery import Delivery, Outstanding
     from convotic_pubsub.outgoing import OutgoingMessage
 
@@ -20,8 +18,8 @@ Clock: TypeAlias = Callable[[], float]
 Post: TypeAlias = Callable[..., object]
 #: Hands a delivery to its consumer, on the I/O thread. Must not block.
 Dispatch: TypeAlias = "Callable[[Delivery], object]"
-#: Publishes a message; the future is done once the server has confirmed it.
-PublishCopy: TypeAlias = "Callable[[OutgoingMessage], concurrent.futures.Future[str]]"
+#: Publishes a message; its id can be awaited, which the server has confirmed then.
+PublishCopy: TypeAlias = "Callable[[OutgoingMessage], Awaitable[str]]"
 
 
 class Acks(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from convotic_pubsub.client.broker import Broker
     from convotic_pubsub.client.provisioning import Provisioner
-    from convotic_pubsub.consume.outage import Outage
+    from convotic_pubsub.consume.outage import PullOutage
     from convotic_pubsub.consume.ports import Clock
     from convotic_pubsub.consume.subscription import Subscription
 
@@ -36,6 +37,10 @@ __all__ = ["Puller"]
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
 
 logger = logging.getLogger(__name__)
+
+#: The thread that a message wakes is often put on this one's processor, and needs the interpreter's
+#: lock: it would have both only when this thread waits. Some systems have no such call.
+_let_woken_run: Callable[[], object] = getattr(os, "sched_yield", bool)
 
 #: The service closes a stream without client traffic after 60 s, and answers each heartbeat of a
 #: client with this protocol version with an empty response at least. Google's clients write every
@@ -73,7 +78,7 @@ class Puller:
         clock: Clock,
         project: str,
         client_id: str,
-        outage: Outage,
+        outage: PullOutage,
     ) -> None:
         self._subscription = subscription
         self._outage = outage
@@ -327,10 +332,13 @@ class Puller:
         """Hand on what the stream brings, until its end."""
         while (response := await call.read()) is not _EOF:
             self._record_life()
-            for message in response.received_messages:
+            messages = response.received_messages
+            for message in messages:
                 self._subscription.receive(message, stream)
+            if len(messages) == 1:  # of many, the first ones run while the others are handed on
+                _let_woken_run()
             if stream.asked_at:
-                self._record_answer(stream, is_empty=not response.received_messages)
+                self._record_answer(stream, is_empty=not messages)
 
     def _record_answer(self, stream: PullStream, *, is_empty: bool) -> None:
         """Take what came after a heartbeat as its answer; an empty one can be nothing else."""

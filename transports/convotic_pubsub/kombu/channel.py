@@ -174,6 +174,7 @@ class Channel(DeclaringChannel):
         no_ack, callback = entry
         if not no_ack and not self._unsettled.can_consume():
             self._held.append(queued)
+            self._resume()  # another thread may have settled a message before this one was held
             return False
         delivery = queued.delivery
         if delivery is not None and not delivery.check_out():
@@ -298,7 +299,8 @@ class Channel(DeclaringChannel):
     def forget(self, message: Message) -> None:
         """Stop counting a settled message."""
         self._unsettled.remove(str(message.delivery_tag))
-        self._resume()
+        if self._held:
+            self._resume()
 
     def basic_recover(self, requeue: bool = False) -> None:
         """Return all unsettled messages for delivery now."""

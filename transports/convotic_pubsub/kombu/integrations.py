@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 
+from convotic_pubsub.age import show_age
 from convotic_pubsub.errors import PubsubTransportError
 from convotic_pubsub.kombu.monitors import check_events, contain_events, explain_refusals
 from convotic_pubsub.registry import session_for
@@ -227,7 +228,8 @@ def _row(name: str, depth: BacklogSize | None) -> dict[str, Any]:
     if depth is None:
         return row
     row["messages"] = depth.messages
-    row["oldest"] = _show_age(depth.oldest_age_seconds)
+    if depth.oldest_age_seconds is not None:
+        row["oldest"] = show_age(depth.oldest_age_seconds)
     if depth.leased is not None:
         row["messages_unacknowledged"] = depth.leased
         row["messages_ready"] = depth.messages - depth.leased
@@ -235,15 +237,6 @@ def _row(name: str, depth: BacklogSize | None) -> dict[str, Any]:
         minutes = max(1, round(depth.figures_age_seconds / 60))
         row["messages"] = f"{depth.messages} ({minutes} min ago)"
     return row
-
-
-def _show_age(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 _PATCHES: dict[tuple[str, str], Callable[[Any, Any], Callable[[], None]]] = {

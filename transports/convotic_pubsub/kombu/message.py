@@ -10,7 +10,7 @@ from kombu.transport import virtual
 from convotic_pubsub.celery.compressed import expand
 from convotic_pubsub.celery.task_headers import check_body
 from convotic_pubsub.names import snippet
-from convotic_pubsub.queue import Acknowledge, DeadLetter, Return
+from convotic_pubsub.queue import RAW_CONTENT_TYPE, Acknowledge, DeadLetter, Return
 
 if TYPE_CHECKING:
     from convotic_pubsub.consume.delivery import Delivery
@@ -30,11 +30,29 @@ class Message(virtual.Message):
     def __init__(
         self, payload: PayloadDict, channel: Any = None, delivery: Delivery | None = None
     ) -> None:
-        super().__init__(self._expand(payload), channel=channel)
-        self.headers = payload.get("headers") or {}
+        if payload.get("content-type") == RAW_CONTENT_TYPE:
+            self._take_raw(payload, channel)
+        else:
+            super().__init__(self._expand(payload), channel=channel)
+            self.headers = payload.get("headers") or {}
         self.payload_dict = payload
         self._delivery = delivery
         self._undecodable: Exception | None = None
+
+    def _take_raw(self, payload: PayloadDict, channel: Any) -> None:
+        """Do what kombu's constructors do for data as it is: of no encoding, in bytes."""
+        self._raw = payload
+        self.errors = []
+        self.channel = channel
+        self.properties = properties = payload["properties"]
+        self.delivery_tag = properties["delivery_tag"]
+        self.delivery_info = properties.get("delivery_info") or {}
+        self.content_type = RAW_CONTENT_TYPE
+        self.content_encoding = payload.get("content-encoding")
+        self.headers = payload.get("headers") or {}
+        self.body = payload.get("body")
+        self._decoded_cache = self.accept = None
+        self._state = "RECEIVED"
 
     def _expand(self, payload: PayloadDict) -> PayloadDict:
         """Return the payload with its body decompressed, which kombu would do without bounds."""

@@ -22,6 +22,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 from convotic_pubsub.errors import BrokerUnavailable, PubsubTransportError
+from convotic_pubsub.threads import LazyThread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -44,7 +45,7 @@ class Relay:
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._waiting: dict[int, concurrent.futures.Future[Any]] = {}
-        self._reader: threading.Thread | None = None
+        self._reader = LazyThread(self._read_answers, name="convotic-relay")
 
     def ask(self, method: str, *args: object) -> concurrent.futures.Future[Any]:
         """Ask the parent; the future has its answer, or the error that it met."""
@@ -54,14 +55,10 @@ class Relay:
             future.set_exception(PubsubTransportError(_FORKED_TWICE))
             return future
         request = pickle.dumps((method, args))  # before anything waits: it may fail
+        self._reader.start()
         with self._lock:
             number = next(self._numbers)
             self._waiting[number] = future
-            if self._reader is None:
-                self._reader = threading.Thread(
-                    target=self._read_answers, args=(sock,), name="convotic-relay", daemon=True
-                )
-                self._reader.start()
             try:
                 sock.sendall(_frame((number, request)))
             except OSError:
@@ -69,7 +66,9 @@ class Relay:
                     future.set_exception(_parent_is_gone())
         return future
 
-    def _read_answers(self, sock: socket.socket) -> None:
+    def _read_answers(self) -> None:
+        sock = self._socket
+        assert sock is not None
         with contextlib.suppress(OSError, EOFError), sock.makefile("rb") as stream:
             while True:
                 (length,) = _LENGTH.unpack(_read_exactly(stream, _LENGTH.size))

@@ -5,7 +5,6 @@ Pure but for the futures that it resolves.
 
 from __future__ import annotations
 
-import concurrent.futures
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,9 +18,9 @@ if TYPE_CHECKING:
     import grpc
 
     from convotic_pubsub.outgoing import IfMissing
+    from convotic_pubsub.publish.confirmation import Confirmation
 
 __all__ = [
-    "Future",
     "Lane",
     "Waiting",
     "confirm",
@@ -35,8 +34,6 @@ __all__ = [
 #: The service takes 10 MB a request; the margin is for framing.
 _MAX_REQUEST_BYTES = 9_000_000
 
-Future = concurrent.futures.Future[str]
-
 
 @dataclass(slots=True, eq=False)
 class Waiting:
@@ -47,7 +44,7 @@ class Waiting:
     if_missing: IfMissing
     #: A transient error after this is final; 0: every one is.
     retry_until: float
-    future: Future = field(default_factory=concurrent.futures.Future)
+    future: Confirmation
 
 
 @dataclass(slots=True, eq=False)

@@ -62,10 +62,10 @@ async def test_a_full_disk_is_waited_for(tmp_path: Path, clock: ManualClock) -> 
         fill_disk(server)
 
         with pytest.raises(grpc.aio.AioRpcError, match="full") as refused:
-            await client.publish(*[b"x" * 1000] * 500)
+            await client.publish(b"x" * 500_000)
         assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
         refused_but_delivered = await stream.read()
-        assert len(refused_but_delivered.received_messages) == 500
+        assert len(refused_but_delivered.received_messages) == 1
         assert await stream.code() == grpc.StatusCode.UNAVAILABLE
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await client.acknowledge(received[1:2])

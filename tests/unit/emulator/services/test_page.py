@@ -12,6 +12,7 @@ from google.pubsub_v1.types import pubsub as t
 
 from convotic_emulator.server import EmulatorServer
 from convotic_emulator.services.page import Page
+from convotic_emulator.services.page_html import _age
 from tests.unit.emulator.client import SUBSCRIPTION, TOPIC, Client, bodies
 
 
@@ -184,3 +185,19 @@ async def test_a_running_dashboard_is_linked(server: EmulatorServer) -> None:
 
     assert 'href="http://127.0.0.1:8100/&quot;&gt;&lt;script&gt;">Dashboard</a>' in with_link
     assert "Dashboard" not in without
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, ""),
+        (0, "0.0 s"),
+        (59.94, "59.9 s"),
+        (59.97, "1.0 min"),
+        (3_599, "1.0 h"),
+        (9e4, "1.0 d"),
+    ],
+)
+def test_an_age_is_never_sixty_of_a_unit(seconds: float | None, shown: str) -> None:
+    """What rounds up to the next unit is shown in that."""
+    assert _age(seconds) == shown

@@ -15,20 +15,25 @@ from convotic_emulator.server import EmulatorServer
 from convotic_emulator.storage.datafile import SCHEMA_VERSION
 from convotic_emulator.storage.message import Message
 from convotic_emulator.storage.store import MEMORY, Store
+from convotic_emulator.storage.wire import SEED_BYTES, message_ids
 from tests.unit.emulator.client import Client
 
 
-def test_a_newer_file_is_refused(tmp_path: Path) -> None:
-    """With both versions in the text; nothing is written."""
+@pytest.mark.parametrize("version", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1])
+def test_a_file_of_another_version_is_refused(tmp_path: Path, version: int) -> None:
+    """With file and both versions in the text, and what to do; nothing is written."""
     path = tmp_path / "data"
     Store(path).close()
     with sqlite3.connect(path) as connection:
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
     before = path.read_bytes()
 
-    with pytest.raises(StoreError, match=f"schema {SCHEMA_VERSION + 1}"):
+    with pytest.raises(StoreError, match=f"schema {version}, this one reads {SCHEMA_VERSION}") as e:
         Store(path)
+
+    assert f"{path} was written by" in str(e.value)
+    assert "another data folder, or delete data* with" in str(e.value)
 
     assert path.read_bytes() == before
 
@@ -192,17 +197,13 @@ def test_message_numbers_are_never_used_twice(tmp_path: Path) -> None:
 
 def test_message_ids_cannot_be_guessed() -> None:
     """Handlers deduplicate by them: each is unique, and known numbers and ids tell no other."""
-    stores = [Store(MEMORY) for _ in range(2)]
-
-    [ids, others] = [store.numbers.message_ids(1, 1000) for store in stores]
+    [ids, others] = [message_ids(os.urandom(SEED_BYTES), 1, 1000) for _ in range(2)]
 
     assert len({*ids, *others}) == 2000
     assert all(identifier.isdecimal() for identifier in ids)
     assert [int(identifier) // 10**12 for identifier in ids] == list(range(1, 1001))
     differences = {int(b) - int(a) for a, b in itertools.pairwise(ids)}
     assert len(differences) == 999
-    for store in stores:
-        store.close()
 
 
 def test_removing_a_run_keeps_its_neighbours() -> None:

@@ -1,4 +1,4 @@
-"""Daemon threads that can be taken work back from."""
+"""Daemon threads that start when there is work, and can be taken work back from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from queue import SimpleQueue
 
 import pytest
 
-from convotic_celery.runtime.pool.threads import WorkerThreads
+from convotic_pubsub.threads import LazyThread, WorkerThreads
 from tests.support.waiting import PATIENCE, never, wait_until
 
 
@@ -85,17 +85,23 @@ def test_an_error_ends_no_thread(caplog: pytest.LogCaptureFixture) -> None:
         threads.submit(1)
         wait_until(lambda: done)
 
-    assert "bookkeeping failed" in caplog.text
+    assert "unit: a job raised" in caplog.text
     threads.stop()
 
 
-def test_nothing_is_taken_on_after_stop() -> None:
+def test_what_was_taken_on_runs_and_nothing_after_stop() -> None:
     """The caller gets an error, so that nothing is lost."""
-    threads: WorkerThreads[int] = WorkerThreads(Gate(), limit=1, name="unit")
+    gate = Gate()
+    threads = WorkerThreads(gate, limit=1, name="unit")
+    threads.submit(1)
+    threads.submit(2)
     threads.stop()
 
     with pytest.raises(RuntimeError, match="stopped"):
-        threads.submit(1)
+        threads.submit(3)
+    gate.open.set()
+    wait_until(lambda: threads.count == 0)
+    assert gate.begun.qsize() == 2
 
 
 def test_the_systems_limit_of_threads_loses_nothing(
@@ -119,8 +125,67 @@ def test_the_systems_limit_of_threads_loses_nothing(
             nothing.submit(3)
     assert nothing.take_back() == []
     assert caplog.text.count("unit: can't start new thread; 1 threads go on") == 1
+    nothing.submit(4)  # tries again
+    wait_until(lambda: gate.begun.qsize() == 2)
 
     gate.open.set()
-    wait_until(lambda: gate.begun.qsize() == 3)
+    wait_until(lambda: gate.begun.qsize() == 4)
     assert threads.count == 1
+    nothing.stop()
     threads.stop()
+
+
+def test_a_thread_that_could_not_be_started_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At the system's limit of threads: no later lock was renewed, no dead letter indexed."""
+    runs, end = SimpleQueue[int](), threading.Event()
+
+    def work() -> None:
+        runs.put(1)
+        end.wait(PATIENCE)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    thread = LazyThread(work, name="unit")
+    assert thread.join(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            thread.start()
+    assert not thread.is_alive
+
+    assert [thread.start(), thread.start()] == [True, False]
+
+    wait_until(lambda: runs.qsize() == 1)
+    assert not thread.join(0)
+    end.set()
+    assert thread.join(PATIENCE)
+
+
+def test_a_thread_outlives_an_error_that_cant_be_logged() -> None:
+    """Its slot would be lost for good: whatever logs may raise, too."""
+
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError(record.getMessage())
+
+    done: SimpleQueue[int] = SimpleQueue()
+
+    def work(number: int) -> None:
+        if number == 0:
+            raise ValueError(number)
+        done.put(number)
+
+    logger = logging.getLogger("convotic_pubsub.threads")
+    handler = Broken()
+    logger.addHandler(handler)
+    threads = WorkerThreads(work, limit=1, name="unit")
+    try:
+        threads.submit(0)
+        threads.submit(1)
+        assert done.get(timeout=PATIENCE) == 1
+    finally:
+        logger.removeHandler(handler)
+        threads.stop()
