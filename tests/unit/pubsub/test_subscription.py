@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -82,10 +84,11 @@ class Bench:
         self.acker = FakeAcker()
         self.timer = FakeTimer()
         self.outstanding = Outstanding()
+        self._posted: list[tuple[Callable[..., object], tuple[object, ...]]] = []
         ports = Ports(
             clock=lambda: self.now,
-            post=lambda function, *args: function(*args),
-            post_lazily=lambda function, *args: function(*args),
+            post=self._post,
+            post_lazily=lambda function, *args: self._posted.append((function, args)),
             acks=self.acker,
             timer=self.timer,
             outstanding=self.outstanding,
@@ -94,6 +97,16 @@ class Bench:
         )
         self.subscription = Subscription(self.spec, ports, self.dispatched.append)
         self.source = PullStream(limit=self.subscription.limit)
+
+    def _post(self, function: Callable[..., object], *args: object) -> None:
+        self._posted.append((function, args))
+        self.run_posted()
+
+    def run_posted(self) -> None:
+        """Run what was posted lazily, as the I/O thread does before a post and a look at leases."""
+        posted, self._posted = self._posted, []
+        for function, args in posted:
+            function(*args)
 
     async def _publish(self, message: OutgoingMessage) -> str:
         self.published.append(message)
@@ -111,25 +124,16 @@ class Bench:
         while due := [(w, d) for d, w in self.timer.due.items() if w <= end]:
             when, delivery = min(due, key=lambda pair: pair[0])
             self.now = max(self.now, when)
-            self.timer.forget(delivery)
-            self.subscription.lease_due(delivery, self.now)
+            self.run_posted()
+            if self.timer.due.get(delivery, math.inf) <= self.now:
+                self.timer.forget(delivery)
+                self.subscription.lease_due(delivery, self.now)
         self.now = end
 
     def deliver(
         self, message_id: str = "1", attempt: int = 1, ack_id: str = "", key: str = ""
     ) -> None:
-        message = SimpleNamespace(
-            message_id=message_id,
-            data=b"1",
-            attributes={},
-            ordering_key=key,
-            publish_time=SimpleNamespace(seconds=0, nanos=0),
-        )
-        raw = SimpleNamespace(
-            message=message,
-            delivery_attempt=attempt,
-            ack_id=ack_id or f"ack-{message_id}-{attempt}",
-        )
+        raw = make_raw(message_id, attempt, ack_id, key)
         self.subscription.receive(raw, self.source)
 
     def run(self) -> Delivery:
@@ -138,6 +142,22 @@ class Bench:
         assert delivery.check_out()
         self.subscription.start(delivery, self.spec.ack_deadline_seconds + GRACE_SECONDS)
         return delivery
+
+
+def make_raw(message_id: str, attempt: int = 1, ack_id: str = "", key: str = "") -> Any:
+    """Return a ``ReceivedMessage`` of one byte."""
+    message = SimpleNamespace(
+        message_id=message_id,
+        data=b"1",
+        attributes={},
+        ordering_key=key,
+        publish_time=SimpleNamespace(seconds=0, nanos=0),
+    )
+    return SimpleNamespace(
+        message=message,
+        delivery_attempt=attempt,
+        ack_id=ack_id or f"ack-{message_id}-{attempt}",
+    )
 
 
 async def turn() -> None:
@@ -245,6 +265,7 @@ async def test_a_run_that_ended_before_its_start_is_noted_has_no_timer() -> None
     assert delivery.take_settlement()
 
     bench.subscription.start(delivery, 100.0)
+    bench.run_posted()
 
     assert bench.timer.due == before
     bench.subscription._apply(delivery, Acknowledge())

@@ -18,6 +18,9 @@ __all__ = ["LeaseSchedule"]
 _MAX_STEP_SECONDS = 60
 #: A lease is renewed when this share of a step is left, and never later than 3 s before its end.
 _RENEW_SHARE, _RENEW_MIN_SECONDS = 0.25, 3.0
+#: A handler's message that waits for a slot goes back this long before its lease's end: if a slot
+#: were free later, its run would begin before the lease can be renewed, and another might begin.
+_LAST_START_SECONDS = 1.0
 #: Each message asks for these; see ``subscription.py``.
 _WAITING, _DEAD_LETTERING = State.WAITING, State.DEAD_LETTERING
 
@@ -53,17 +56,25 @@ class LeaseSchedule:
             return math.inf
         if self._max_seconds is not None:
             return delivery.received_at + self._max_seconds
-        return delivery.hold_until or delivery.received_at + self._wait_seconds
+        if delivery.hold_until:
+            return delivery.hold_until
+        bound = delivery.received_at + self._wait_seconds
+        if delivery.lease_until < bound:
+            return bound  # renewed before
+        return min(bound, delivery.lease_until - _LAST_START_SECONDS)
 
-    def next_look(self, delivery: Delivery) -> float:
+    def next_look(self, delivery: Delivery, now: float) -> float:
         """Return when the next thing must be done about its lease."""
-        bound, is_waiting = self._bound(delivery), delivery.state is _WAITING
-        if not is_waiting and bound > delivery.lease_until:
-            return delivery.lease_until - self._renew_before
-        if is_waiting:
+        if delivery.state is _WAITING:
             is_longer = delivery.hold_until > delivery.lease_until + 1.0
             return delivery.lease_until - (self._renew_before if is_longer else 0.0)
-        return delivery.lease_until if delivery.hold_until else bound
+        bound, renewed_at = self._bound(delivery), delivery.lease_until - self._renew_before
+        if bound > delivery.lease_until:
+            return renewed_at
+        if delivery.hold_until:
+            return delivery.lease_until
+        # That its run has begun may be noted only when its lease is looked at (``post_lazily``).
+        return renewed_at if now < renewed_at < bound else bound
 
     def _waits_on(self, delivery: Delivery, now: float) -> bool:
         """Say whether a waiting message must be kept from the server longer."""
@@ -77,12 +88,14 @@ class LeaseSchedule:
         """Say whether a message that was not taken here for an ack deadline should go to others."""
         if delivery.hold_until:
             return False
+        if self._max_seconds is None:
+            return now >= self._bound(delivery)
         # An ordinary message may just now be taken, and must then be renewed in time.
-        margin = 0.0 if self._max_seconds is None else self._renew_before
-        return now >= delivery.received_at + self._wait_seconds - margin
+        return now >= delivery.received_at + self._wait_seconds - self._renew_before
 
     def renewal(self, delivery: Delivery, now: float) -> int:
-        """Return for how many seconds the lease is to be renewed now; 0: it need not be yet."""
-        if now < delivery.lease_until - self._renew_before:
+        """Return for how many seconds the lease is to be renewed now; 0: it need not be."""
+        bound = self._bound(delivery)
+        if now < delivery.lease_until - self._renew_before or bound <= delivery.lease_until:
             return 0
-        return min(self._step, math.ceil(self._bound(delivery) - now))
+        return min(self._step, math.ceil(bound - now))

@@ -33,14 +33,15 @@ class Leases:
 
     def watch(self, delivery: Delivery, _event: Event | None = None) -> None:
         """Look after the delivery when its schedule says so."""
-        self._ports.timer.watch(delivery, self.schedule.next_look(delivery))
+        when = self.schedule.next_look(delivery, self._ports.clock())
+        self._ports.timer.watch(delivery, when)
 
     def watch_lease_end(self, delivery: Delivery, _event: Event) -> None:
         """Look after the delivery when its lease has ended."""
         self._ports.timer.watch(delivery, delivery.lease_until)
 
     def renew(self, delivery: Delivery, _event: Event) -> None:
-        """Renew the lease, unless its end is near anyway."""
+        """Renew the lease, unless it lasts for as long as the delivery may be held."""
         now = self._ports.clock()
         seconds = self.schedule.renewal(delivery, now)
         if seconds:

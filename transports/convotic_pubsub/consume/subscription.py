@@ -120,8 +120,12 @@ class Subscription:
         return True
 
     def start(self, delivery: Delivery, hold_seconds: float) -> None:
-        """A run begins: keep the lease for at most ``hold_seconds`` from now."""
-        self._ports.post_lazily(self._started, delivery, self._ports.clock() + hold_seconds)
+        """A run begins, or gets more time: keep the lease for at most ``hold_seconds`` from now.
+
+        That it begins may be noted when its lease is looked at; for more time that is too late.
+        """
+        post = self._ports.post if delivery.hold_until else self._ports.post_lazily
+        post(self._started, delivery, self._ports.clock() + hold_seconds)
 
     def resume(self) -> None:
         """Pull again: the consumer has reached what was taken from it."""
