@@ -9,8 +9,8 @@ import grpc
 import pytest
 from google.pubsub_v1.types import pubsub as t
 
-from tests.conformance.broker import Broker, bodies
-from tests.support.waiting import never, wait_until
+from tests.conformance.broker import LONG_LEASE_SECONDS, Broker, bodies
+from tests.support.waiting import PATIENCE, never, wait_until
 
 
 def test_a_message_arrives_as_it_was_published(
@@ -54,41 +54,40 @@ def test_each_subscription_gets_its_own_copy(broker: Broker, topic: str) -> None
     assert not broker.pull_now(late)
 
 
-def test_a_lease_ends_when_its_deadline_says(broker: Broker, topic: str, subscription: str) -> None:
-    """A deadline of one second: the message is leased for one second, not less, not much more."""
+def test_a_lease_ends_when_its_deadline_says(broker: Broker, topic: str) -> None:
+    """A deadline of one second counts, not the subscription's ten minutes."""
+    subscription = broker.subscription(topic, ack_deadline_seconds=LONG_LEASE_SECONDS)
     broker.publish(topic, b"x")
     received = broker.pull(subscription)
 
-    broker.modify(subscription, received, 1)
     start = time.monotonic()
+    broker.modify(subscription, received, 1)
     wait_until(lambda: broker.pull_now(subscription))
 
-    # Not the subscription's ten.
-    assert 0.95 < time.monotonic() - start < 9
+    assert time.monotonic() - start > 0.95
 
 
 def test_an_extended_lease_holds(broker: Broker, topic: str, subscription: str) -> None:
     """The last deadline counts, be it later or earlier than the one before."""
     broker.publish(topic, b"x")
     received = broker.pull(subscription)
-    broker.modify(subscription, received, 1)
+    broker.modify(subscription, received, 4)
 
-    broker.modify(subscription, received, 30)
+    broker.modify(subscription, received, 60)
 
-    never(lambda: broker.pull_now(subscription), for_=1.4)
+    never(lambda: broker.pull_now(subscription), for_=4.4)
     broker.modify(subscription, received, 1)
     wait_until(lambda: broker.pull_now(subscription))
 
 
-def test_a_nacked_message_comes_back_at_once(broker: Broker, topic: str, subscription: str) -> None:
-    """A deadline of 0 makes the message available."""
+def test_a_nacked_message_comes_back_at_once(broker: Broker, topic: str) -> None:
+    """A deadline of 0 makes the message available, long before its lease would have ended."""
+    subscription = broker.subscription(topic, ack_deadline_seconds=LONG_LEASE_SECONDS)
     broker.publish(topic, b"x")
 
     broker.modify(subscription, broker.pull(subscription), 0)
 
-    start = time.monotonic()
     assert bodies(broker.pull(subscription)) == [b"x"]
-    assert time.monotonic() - start < 5  # not when its lease would have ended
 
 
 def test_a_late_acknowledgement_counts_until_redelivery(
@@ -151,19 +150,27 @@ def test_a_pull_waits_for_a_message(broker: Broker, topic: str, subscription: st
         request_serializer=request.SerializeToString,
         response_deserializer=response.FromString,
     )
-    pending = pull.future(request(subscription=subscription, max_messages=10), timeout=20)
+    pending = pull.future(request(subscription=subscription, max_messages=10), timeout=600)
     never(pending.done, for_=0.2)
 
     broker.publish(topic, b"x")
 
-    start = time.monotonic()
-    assert bodies(pending.result().received_messages) == [b"x"]
-    assert time.monotonic() - start < 15  # of 20
+    assert bodies(pending.result(PATIENCE).received_messages) == [b"x"]
 
 
 def test_a_pull_answers_before_its_deadline(broker: Broker, subscription: str) -> None:
     """Nothing to deliver is an empty answer, not DEADLINE_EXCEEDED."""
-    assert broker.pull(subscription, wait=2.0) == []
+
+    def is_answered() -> bool:
+        try:
+            assert broker.pull(subscription, wait=2.0) == []
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise
+            return False  # a slow machine: the answer was on its way when the time was over
+        return True
+
+    wait_until(is_answered)
 
 
 def test_a_pull_returns_at_most_what_it_asked_for(
@@ -189,18 +196,22 @@ def test_messages_come_in_the_order_of_publishing(
 def test_retry_policy_delays_redelivery(broker: Broker, topic: str) -> None:
     """A nacked message comes back after the back-off; others are not delayed."""
     policy = t.RetryPolicy.pb()()
-    policy.minimum_backoff.seconds = policy.maximum_backoff.seconds = 1
+    policy.minimum_backoff.seconds = policy.maximum_backoff.seconds = 6
     subscription = broker.subscription(topic, retry_policy=policy)
     broker.publish(topic, b"x")
     if not broker.features.backoff_of_first:
         broker.modify(subscription, broker.pull(subscription), 0)
 
-    broker.modify(subscription, broker.pull(subscription), 0)
+    received = broker.pull(subscription)
+    start = time.monotonic()
+    broker.modify(subscription, received, 0)
 
     broker.publish(topic, b"y")
-    assert bodies(broker.pull(subscription)) == [b"y"]
-    never(lambda: broker.pull_now(subscription), for_=0.6)
-    assert bodies(broker.pull(subscription, wait=8)) == [b"x"]
+    received = broker.pull(subscription)
+    broker.acknowledge(subscription, received)
+    assert bodies(received) == [b"y"]
+    assert bodies(wait_until(lambda: broker.pull_now(subscription))) == [b"x"]
+    assert time.monotonic() - start > 5.5
 
 
 def test_exactly_once_names_the_ack_ids_it_refuses(broker: Broker, topic: str) -> None:

@@ -77,6 +77,9 @@ class Load:
         self.tried: set[bytes] = set()
         #: The newest few.
         self.snapshots: list[Snapshot] = []
+        self._snapshots_taken = 0
+        self._has_nacked = False
+        self._before = (0, 0)
         self.stopping = threading.Event()
         self._requests = itertools.count()
         self._unanswered: list[Sequence[Any]] = []
@@ -84,6 +87,7 @@ class Load:
     def run(self, address: str) -> list[threading.Thread]:
         """Start all on a server."""
         self.stopping.clear()
+        self._before = len(self.published), self._snapshots_taken
         threads = [
             threading.Thread(target=self._until_killed, args=(address, work))
             for work in (self._publish, self.consume, self._take_snapshot)
@@ -92,10 +96,26 @@ class Load:
             thread.start()
         return threads
 
+    def is_under_way(self) -> bool:
+        """Say whether on this server something of each kind was confirmed."""
+        published, taken = self._before
+        return (
+            self._has_nacked
+            and len(self.published) > published + 50
+            and self._snapshots_taken > taken
+        )
+
     def missing(self) -> set[bytes]:
-        """Return what was confirmed and is neither acknowledged nor possibly so."""
-        doubtful = set[bytes]().union(*(sent - back for sent, back in self.doubtful_acks))
-        return self.published - self.acknowledged - doubtful
+        """Return what was confirmed and is neither acknowledged nor possibly so.
+
+        Of a doubtful request of which a part has come, the rest is owed, too: the answer to the
+        pull that brought it may have been lost by a kill.
+        """
+        owed = self.published.union(
+            *(sent for sent in self.doubtful_publishes if sent & self.received)
+        )
+        doubtful = set[bytes]().union(*(sent for sent, back in self.doubtful_acks if not back))
+        return owed - self.acknowledged - doubtful
 
     def torn(self) -> list[set[bytes]]:
         """Return requests that took effect in part."""
@@ -124,6 +144,7 @@ class Load:
             broker.modify(self.subscription, failed, 0)
             for message in failed:  # confirmed, so it counts
                 self.least_attempt[message.message.data] += 1
+            self._has_nacked = True
         if done:
             self._acknowledge(broker, done)
         return len(messages)
@@ -166,6 +187,7 @@ class Load:
         published, acknowledged = set(self.published), set(self.acknowledged)
         broker.call("CreateSnapshot", name=name, subscription=self.subscription)
         self.snapshots.append(Snapshot(name, published - self.tried, acknowledged))
+        self._snapshots_taken += 1
         while len(self.snapshots) > SNAPSHOTS:
             broker.call("DeleteSnapshot", snapshot=self.snapshots.pop(0).name)
         self.stopping.wait(0.1)
@@ -195,7 +217,8 @@ def test_nothing_confirmed_is_lost_by_kill_9(folder: Path) -> None:
 
     for _ in range(ITERATIONS):
         threads = load.run(address)
-        threading.Event().wait(random.uniform(0.1, 0.6))
+        wait_until(load.is_under_way, what="some of each")  # a slow machine needs its time
+        threading.Event().wait(random.uniform(0.0, 0.5))
         info = daemon.status(folder)
         assert info is not None
         os.kill(info["pid"], signal.SIGKILL)
@@ -229,7 +252,7 @@ def test_nothing_confirmed_is_lost_by_kill_9(folder: Path) -> None:
 def content_of(broker: Broker, topic: str, snapshot: Snapshot) -> set[bytes]:
     """Return what a new subscription gets from a snapshot."""
     subscription = broker.subscription(topic)
-    broker.call("Seek", subscription=subscription, snapshot=snapshot.name, timeout=60)
+    broker.call("Seek", subscription=subscription, snapshot=snapshot.name, timeout=PATIENCE)
     content: set[bytes] = set()
     while messages := broker.pull_now(subscription, limit=1000):
         content |= {m.message.data for m in messages}
@@ -243,13 +266,21 @@ def test_a_seek_is_not_torn_by_kill_9(folder: Path) -> None:
     broker = Broker(OURS, grpc.insecure_channel(address), "p")
     topic = broker.topic()
     subscription = broker.subscription(topic)
-    for _ in range(50):
-        broker.publish(topic, *[b"x"] * 1000)
     target = timestamp_pb2.Timestamp(seconds=4_000_000_000)
-    asker = threading.Thread(target=_seek, args=(address, subscription, target))
-    asker.start()
 
-    wait_until(lambda: 0 < count(broker, subscription) < 50_000)
+    def is_in_the_middle() -> threading.Thread | None:
+        for _ in range(50):
+            broker.publish(topic, *[b"x"] * 1000)
+        asker = threading.Thread(target=_seek, args=(address, subscription, target))
+        asker.start()
+        left = wait_until(lambda: 50_000 - count(broker, subscription))
+        if left < 50_000:
+            return asker
+        asker.join()  # it was faster than we have looked
+        return None
+
+    asker = wait_until(is_in_the_middle)
+    assert asker is not None
     info = daemon.status(folder)
     assert info is not None
     os.kill(info["pid"], signal.SIGKILL)
@@ -281,5 +312,5 @@ def count(broker: Broker, subscription: str) -> float:
     )
     request = struct_pb2.ListValue()
     request.append(subscription)
-    answer: Any = call(request, timeout=10)
+    answer: Any = call(request, timeout=PATIENCE)
     return float(answer[subscription]["messages"])

@@ -22,6 +22,7 @@ import pytest
 
 from convotic_emulator import daemon
 from tests.conformance.broker import OURS, Broker, bodies
+from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, never, wait_until
 
 
@@ -70,13 +71,17 @@ def test_the_folder_is_the_owners_alone(folder: Path) -> None:
 
 def test_a_killed_server_comes_back_on_its_port(folder: Path) -> None:
     """With its data."""
-    address = daemon.ensure_running(folder)
-    broker = Broker(OURS, grpc.insecure_channel(address), "p")
-    topic = broker.topic()
-    subscription = broker.subscription(topic)
-    broker.publish(topic, b"x")
-    broker.close()
-    kill(folder)
+    command = [sys.executable, "-m", "convotic_emulator", "--data-dir", str(folder)]
+    # A port that the system gives to nobody else meanwhile.
+    with subprocess.Popen([*command, "--port", str(free_port())], stdout=subprocess.DEVNULL):
+        wait_until(lambda: daemon.status(folder))
+        address = daemon.ensure_running(folder)
+        broker = Broker(OURS, grpc.insecure_channel(address), "p")
+        topic = broker.topic()
+        subscription = broker.subscription(topic)
+        broker.publish(topic, b"x")
+        broker.close()
+        kill(folder)
 
     assert daemon.ensure_running(folder) == address
 
@@ -125,7 +130,7 @@ def test_a_second_server_is_refused(folder: Path) -> None:
     address = daemon.ensure_running(folder)
     command = [sys.executable, "-m", "convotic_emulator", "--data-dir", str(folder)]
 
-    second = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
     assert second.returncode == 1
     assert second.stderr.count("Another server runs") == 1
@@ -137,7 +142,7 @@ def test_another_host_is_a_warning_on_the_terminal(folder: Path) -> None:
     command = [sys.executable, "-m", "convotic_emulator", "--data-dir", str(folder)]
     command += ["--host", "0.0.0.0", "--idle-seconds", "0.2"]
 
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
 
     assert "no authentication" in ended.stderr
     assert "0.0.0.0" in ended.stdout
@@ -145,9 +150,18 @@ def test_another_host_is_a_warning_on_the_terminal(folder: Path) -> None:
 
 def test_it_ends_after_its_last_client(folder: Path) -> None:
     """An open connection keeps it, however quiet; without one it ends."""
-    address = daemon.ensure_running(folder, idle_seconds=0.5)
-    channel = grpc.insecure_channel(address)
-    grpc.channel_ready_future(channel).result(timeout=PATIENCE)
+
+    def connect() -> grpc.Channel | None:
+        channel = grpc.insecure_channel(daemon.ensure_running(folder, idle_seconds=0.5))
+        try:
+            grpc.channel_ready_future(channel).result(timeout=5)
+        except grpc.FutureTimeoutError:  # on a slow machine it has ended before
+            channel.close()
+            return None
+        return channel
+
+    channel = wait_until(connect)
+    assert channel is not None
     never(lambda: daemon.status(folder) is None, for_=1.2)
 
     channel.close()

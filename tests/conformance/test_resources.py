@@ -12,7 +12,7 @@ from google.protobuf import duration_pb2, field_mask_pb2, timestamp_pb2
 from google.pubsub_v1.types import pubsub as t
 
 from tests.conformance.broker import OURS, Broker, bodies, unique
-from tests.support.waiting import never
+from tests.support.waiting import PATIENCE, never
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -389,7 +389,7 @@ def test_an_unknown_method_says_so(broker: Broker) -> None:
         response_deserializer=None,
     )
     with pytest.raises(grpc.RpcError) as missing:
-        unknown(b"", timeout=5)
+        unknown(b"", timeout=PATIENCE)
     assert missing.value.code() == grpc.StatusCode.UNIMPLEMENTED
     assert "Imaginary" in (missing.value.details() or "")
 
@@ -438,5 +438,5 @@ def test_every_answer_names_our_server(broker: Broker, topic: str) -> None:
     )
 
     for name in (topic, f"{topic}-missing"):
-        call = get.future(t.GetTopicRequest.pb()(topic=name), timeout=5)
+        call = get.future(t.GetTopicRequest.pb()(topic=name), timeout=PATIENCE)
         assert "convotic-emulator" in dict(call.initial_metadata())

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.conformance.broker import unique
+from tests.support.waiting import PATIENCE
 
 
 class Api:
@@ -23,7 +24,7 @@ class Api:
 
     def __call__(self, verb: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Return status and JSON; ``path`` is below the project."""
-        connection = http.client.HTTPConnection(self._address, timeout=10)
+        connection = http.client.HTTPConnection(self._address, timeout=PATIENCE)
         text = None if body is None else json.dumps(body).replace("PROJECT", self.project)
         headers = {"Content-Type": "application/json"}
         connection.request(verb, f"/v1/{self.project}{path}", text, headers)

@@ -28,6 +28,7 @@ class FaultyServer(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
         #: Methods that are passed on once their event is set.
         self.held: dict[str, threading.Event] = {}
         self.calls: Counter[str] = Counter()
+        self._lock = threading.Lock()
 
     def service(self, handler_call_details: Any) -> Any:
         """Return the handler of any method."""
@@ -35,11 +36,13 @@ class FaultyServer(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic
         name = method.rsplit("/", 1)[1]
 
         def call(request: bytes, context: Any) -> bytes:
-            self.calls[name] += 1
-            if name in self.faults:
-                context.abort(*self.faults[name])
-            if name in self.held:
-                self.held[name].wait(PATIENCE)
+            with self._lock:
+                self.calls[name] += 1
+            # A test may take either away at any moment.
+            if fault := self.faults.get(name):
+                context.abort(*fault)
+            if held := self.held.get(name):
+                held.wait(PATIENCE)
             try:
                 answer: bytes = self._channel.unary_unary(method)(
                     request, timeout=max(0.1, min(context.time_remaining() or 30, 30))

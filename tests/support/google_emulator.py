@@ -15,7 +15,6 @@ import functools
 import hashlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import urllib.error
@@ -26,13 +25,13 @@ from typing import NoReturn
 
 import pytest
 
-from tests.support.waiting import wait_until
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, wait_until
 
 __all__ = ["google_emulator", "reset_google_emulator", "start_google_emulator"]
 
 PACKAGE = "google-cloud-cli-pubsub-emulator"
 MAIN_CLASS = "com.google.cloud.pubsub.testing.v1.Main"
-START_SECONDS = 30.0
 
 #: For tests: it starts with less work, and compiles little of what it runs but a few times.
 LIGHT = "-Xmx512m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
@@ -65,7 +64,7 @@ def start_google_emulator(options: str = "-Xmx512m") -> Iterator[str]:
     if java is None:
         _give_up("java is not installed")
     classes = _compile_shim(jar)
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [
@@ -86,7 +85,6 @@ def start_google_emulator(options: str = "-Xmx512m") -> Iterator[str]:
             address = f"127.0.0.1:{port}"
             wait_until(
                 lambda: _answers(address) or process.poll() is not None,
-                timeout=START_SECONDS,
                 what=f"Google's emulator on {address}",
             )
             if process.poll() is not None:
@@ -114,7 +112,7 @@ def google_emulator() -> Iterator[str]:
 def reset_google_emulator(address: str) -> None:
     """Drop all topics and subscriptions; open streams are aborted."""
     request = urllib.request.Request(f"http://{address}/reset", method="POST")
-    with urllib.request.urlopen(request, timeout=5):
+    with urllib.request.urlopen(request, timeout=PATIENCE):
         pass
 
 
@@ -161,12 +159,6 @@ def _answers(address: str) -> bool:
             return bool(answer.status == 200)
     except (OSError, urllib.error.URLError):
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _give_up(reason: str) -> NoReturn:

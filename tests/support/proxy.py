@@ -21,10 +21,12 @@ class _Link:
     """One connection through the proxy, in both directions."""
 
     def __init__(self, *writers: asyncio.StreamWriter) -> None:
-        self.writers = writers
+        self.writers = [*writers]
         self.is_silent = False
+        self.is_aborted = False
 
     def abort(self) -> None:
+        self.is_aborted = True
         for writer in self.writers:
             writer.transport.abort()
 
@@ -110,35 +112,39 @@ class Proxy:
         self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def _stop(self) -> None:
+        self._refuses = True
         if self._server is not None:
             self._server.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._abort_all()  # a task that had not begun has not done it
+        for _ in range(5):  # what was just accepted is refused, and all sockets are closed
+            await asyncio.sleep(0)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refuses:
             writer.transport.abort()
             return
         self.connections += 1
-        task = self._loop.create_task(self._serve(reader, writer))
+        link = _Link(writer)
+        self._links.add(link)  # before it is whole: what is reset now is reset with the others
+        task = self._loop.create_task(self._serve(reader, link))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, link: _Link) -> None:
+        (writer,) = link.writers
         try:
             there_reader, there_writer = await self._connect()
-        except OSError:
-            writer.transport.abort()
-            return
-        link = _Link(writer, there_writer)
-        self._links.add(link)
-        try:
+            link.writers.append(there_writer)
+            if link.is_aborted:
+                return
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, there_writer, link))
                 group.create_task(self._pump(there_reader, writer, link))
         except* OSError:
-            pass  # one side has reset it: so do we
+            pass  # nobody is there, or one side has reset it: so do we
         finally:
             self._links.discard(link)
             link.abort()

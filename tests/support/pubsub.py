@@ -163,7 +163,7 @@ def pull(session: Session, subscription: str) -> Iterator[Any]:
     request = pb.PullRequest(subscription=path, max_messages=100, return_immediately=True)
 
     async def call() -> Any:
-        return await session.broker.rpc.pull(request, timeout=5)
+        return await session.broker.rpc.pull(request, timeout=PATIENCE)
 
     return iter(session.call(call()).received_messages)
 

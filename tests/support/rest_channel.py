@@ -12,6 +12,7 @@ import grpc
 from google.protobuf import json_format
 
 from convotic_emulator.rest.routes import Route, routes_of
+from tests.support.waiting import PATIENCE
 
 __all__ = ["RestChannel", "RestError"]
 
@@ -47,7 +48,7 @@ class RestChannel:
         del request_serializer
         answer_type = response_deserializer.__self__
 
-        def make(request: Any, timeout: float = 10.0) -> Any:
+        def make(request: Any, timeout: float = PATIENCE) -> Any:
             content = json_format.MessageToDict(request)
             route, resource = _route(method, content)
             return json_format.ParseDict(

@@ -18,6 +18,7 @@ from convotic_celery.cli.demo.child import Child
 from convotic_pubsub import session_for
 from convotic_pubsub.celery.codec import decode_envelope
 from convotic_pubsub.session import Session
+from tests.support.ports import free_port
 from tests.support.pubsub import pull, unique
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -71,10 +72,10 @@ async def handle(message: WorkerMessage, ctx: ConvoticContext) -> None:
 """
 
 SERVERS = {
-    "gunicorn": ("gunicorn --workers 2 --bind 127.0.0.1:{port} web:wsgi", {}),
+    "gunicorn": ("gunicorn --workers 2 --timeout 300 --bind 127.0.0.1:{port} web:wsgi", {}),
     # Both have published before the fork: what gRPC does not survive.
     "gunicorn preloaded": (
-        "gunicorn --workers 2 --preload --bind 127.0.0.1:{port} web:wsgi",
+        "gunicorn --workers 2 --timeout 300 --preload --bind 127.0.0.1:{port} web:wsgi",
         {"PUBLISH_FIRST": "1"},
     ),
     "uvicorn": ("uvicorn --workers 2 --lifespan off --port {port} web:asgi", {}),
@@ -96,7 +97,7 @@ def test_each_process_of_a_web_server_publishes(
         "CONVOTIC_BROKER_URL": f"pubsub://{project}",
         "PUBSUB_EMULATOR_HOST": our_emulator,
     }
-    port = find_port()
+    port = free_port()
     session = session_for(f"pubsub://{project}", {"emulator_host": our_emulator})
     with Child(
         command.format(port=port).split(),
@@ -122,12 +123,6 @@ def test_each_process_of_a_web_server_publishes(
     assert "Task was destroyed" not in child.last_lines(1000)
 
 
-def find_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def visit_both_processes(url: str, child: Child) -> list[str]:
     """Send requests, some at a time, until two processes have answered; return their paths."""
     paths: list[str] = []
@@ -151,7 +146,10 @@ def visit_both_processes(url: str, child: Child) -> list[str]:
 
     wait_until(answers, what="the server answers")
     one_request_each = httpx.Limits(max_keepalive_connections=0)
-    with httpx.Client(limits=one_request_each, timeout=20) as client, ThreadPoolExecutor(4) as pool:
+    with (
+        httpx.Client(limits=one_request_each, timeout=PATIENCE) as client,
+        ThreadPoolExecutor(4) as pool,
+    ):
         wait_until(are_both_seen, what="an answer of a second process")
     return paths
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,22 +19,16 @@ from selenium.webdriver.common.by import By
 from convotic_emulator import daemon
 from tests.support.browser import SCREENS, open_browser, page_text, take_screen
 from tests.support.orphans import end_emulator
+from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, wait_until
 
 SUBSCRIPTION = "projects/convotic-local/subscriptions/custom.orders.new.order-processor"
 
 
-def find_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def server(data_dir: Path) -> Iterator[str]:
     """The address of a server that the command line started."""
-    port = find_port()
+    port = free_port()
     environment = {
         **os.environ,
         "CONVOTIC_DATA_DIR": str(data_dir),
@@ -73,7 +66,7 @@ def test_order_is_published_before_it_is_answered(server: str, data_dir: Path) -
     """No worker has run yet: the order waits in the handler's subscription."""
     order = {"id": 1, "customer_id": "c-1", "total": 29.33}
 
-    response = httpx.post(f"{server}/orders", json=order, timeout=30)
+    response = httpx.post(f"{server}/orders", json=order, timeout=PATIENCE)
 
     assert response.status_code == 202, response.text
     channel = insecure_channel(daemon.ensure_running(data_dir))
@@ -89,8 +82,8 @@ def test_order_is_published_before_it_is_answered(server: str, data_dir: Path) -
 
 def test_wrong_order_is_told_by_the_server(server: str) -> None:
     """Problem details through a real server, and HEAD without a body."""
-    response = httpx.post(f"{server}/orders", json={"id": 1})
-    head = httpx.head(f"{server}/docs")
+    response = httpx.post(f"{server}/orders", json={"id": 1}, timeout=PATIENCE)
+    head = httpx.head(f"{server}/docs", timeout=PATIENCE)
 
     assert response.status_code == 422
     assert response.json()["errors"] == [{"pointer": "#/customer_id", "detail": "Field required"}]

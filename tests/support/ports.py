@@ -1,0 +1,38 @@
+"""Ports for servers that are told theirs: free now, and free until they listen."""
+
+from __future__ import annotations
+
+import atexit
+import random
+import socket
+
+__all__ = ["free_port"]
+
+#: Below those that the system gives to connections and to servers that name no port (from 32,768
+#: on). So nothing takes one between the look and the server's start, or while a server restarts.
+_PORTS = range(10_000, 32_768)
+
+#: UDP sockets of the same numbers: they reserve them from tests of other processes.
+_reserved: list[socket.socket] = []
+
+
+def free_port() -> int:
+    """Return a TCP port that nobody listens on, and that no other test is given."""
+    for port in random.sample(_PORTS, 200):
+        reservation = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            reservation.bind(("127.0.0.1", port))
+            with socket.socket() as probe:
+                probe.bind(("0.0.0.0", port))
+        except OSError:
+            reservation.close()
+            continue
+        _reserved.append(reservation)
+        return port
+    raise AssertionError("no port is free")
+
+
+@atexit.register
+def _release() -> None:
+    for each in _reserved:
+        each.close()
