@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from concurrent.futures import Future
 
+import pytest
+
 from convotic_celery.context.confirmations import wait_for, wait_for_all
+
+
+async def waits(answer: Future[str], seconds: float) -> bool:
+    return await wait_for(answer, seconds)
 
 
 def test_many_that_are_confirmed_together_wake_the_loop_once() -> None:
@@ -25,7 +32,7 @@ def test_many_that_are_confirmed_together_wake_the_loop_once() -> None:
 
         loop.call_soon_threadsafe = count  # type: ignore[assignment]
         futures: list[Future[str]] = [Future() for _ in range(100)]
-        waiting = [asyncio.ensure_future(wait_for(each, 30)) for each in futures]
+        waiting = [asyncio.ensure_future(waits(each, 30)) for each in futures]
         await asyncio.sleep(0)
 
         def confirm() -> None:
@@ -47,13 +54,11 @@ def test_each_waits_as_long_as_it_was_asked_to() -> None:
     async def main() -> list[str]:
         ended: list[str] = []
 
-        async def wait(name: str, future: Future[str], seconds: float) -> None:
-            ended.append(f"{name} {await wait_for(future, seconds)}")
+        async def wait(name: str, seconds: float) -> None:
+            never: Future[str] = Future()
+            ended.append(f"{name} {await wait_for(never, seconds)}")
 
-        never: Future[str] = Future()
-        await asyncio.gather(
-            wait("long", never, 0.2), wait("short", never, 0.01), wait("middle", never, 0.1)
-        )
+        await asyncio.gather(wait("long", 0.2), wait("short", 0.01), wait("middle", 0.1))
         return ended
 
     assert asyncio.run(main()) == ["short False", "middle False", "long False"]
@@ -64,8 +69,8 @@ def test_one_that_is_cancelled_leaves_nothing_behind() -> None:
 
     async def main() -> tuple[bool, bool]:
         first, second = Future[str](), Future[str]()
-        cancelled = asyncio.ensure_future(wait_for(first, 30))
-        other = asyncio.ensure_future(wait_for(second, 30))
+        cancelled = asyncio.ensure_future(waits(first, 30))
+        other = asyncio.ensure_future(waits(second, 30))
         await asyncio.sleep(0)
         cancelled.cancel()
         await asyncio.sleep(0)
@@ -74,6 +79,39 @@ def test_one_that_is_cancelled_leaves_nothing_behind() -> None:
         return cancelled.cancelled(), await other
 
     assert asyncio.run(main()) == (True, True)
+
+
+def test_one_that_is_cancelled_is_forgotten_when_its_time_is_over() -> None:
+    """An answer that never comes is not kept for as long as the loop runs."""
+
+    async def main() -> weakref.ref[Future[str]]:
+        never = Future[str]()
+        cancelled = asyncio.ensure_future(waits(never, 0.01))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await waits(Future(), 0.02)
+        return weakref.ref(never)
+
+    assert asyncio.run(main())() is None
+
+
+def test_an_answer_is_waited_for_by_one_at_a_time() -> None:
+    """A second one would take the first one's place; after the first has given up it may."""
+
+    async def main() -> bool:
+        answer = Future[str]()
+        first = asyncio.ensure_future(waits(answer, 30))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="another coroutine"):
+            await waits(answer, 30)
+        first.cancel()
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(waits(answer, 30))
+        await asyncio.sleep(0)
+        answer.set_result("1")
+        return await second
+
+    assert asyncio.run(main())
 
 
 def test_none_to_wait_for_is_done_at_once() -> None:
@@ -94,4 +132,4 @@ def test_a_second_loop_of_a_thread_has_its_own() -> None:
         future: Future[str] = Future()
         threading.Timer(0.01, future.set_result, ["1"]).start()
 
-        assert asyncio.run(wait_for(future, 30))
+        assert asyncio.run(waits(future, 30))
