@@ -10,8 +10,8 @@ import contextlib
 import logging
 import math
 import threading
-from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -93,6 +93,9 @@ class Publisher:
         self._declare = declare
         #: Topics of which this process has seen that the queues exist to which they lead.
         self._complete: set[str] = set()
+        #: On their way to the I/O thread, which is told once of all that came until it looks.
+        self._handed: deque[Waiting] = deque()
+        self._is_told = False
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         #: From a publish to its confirmation, and how many were not confirmed.
@@ -140,29 +143,33 @@ class Publisher:
             raw.attributes.update(message.attributes)
         if message.ordering_key:
             raw.ordering_key = message.ordering_key
-        waiting = Waiting(
-            raw,
-            size,
-            if_missing,
-            self._clock() + self._timeout_seconds if retry else 0.0,
-            Confirmation(),
-        )
-        waiting.future.add_done_callback(partial(self._count, self._clock()))
+        began = self._clock()
+        retry_until = began + self._timeout_seconds if retry else 0.0
+        future = Confirmation()
+        waiting = Waiting(path, raw, size, if_missing, began, retry_until, future)
         if (
             sending == "batched"
             or message.ordering_key
             or (if_missing.declare and path not in self._complete)
-            or not self._send_directly(path, waiting, waits=sending == "blocking")
+            or not self._send_directly(waiting, waits=sending == "blocking")
         ):
-            self._send_soon(path, waiting)
-        return waiting.future
+            self._send_soon(waiting)
+        return future
 
-    def _count(self, began: float, future: Confirmation) -> None:
-        """Count an answer, on the thread that brought it: now and then two at once count as one."""
-        if future.exception() is not None:
-            self.failures += 1
-        else:
-            self.latencies.add(self._clock() - began)
+    # -- answers, on the thread that brings them: now and then two at once count as one -----------
+
+    def _confirm(self, batch: Collection[Waiting], message_ids: Iterable[str]) -> None:
+        """Count messages as confirmed, and then resolve their futures."""
+        now = self._clock()
+        for each in batch:
+            self.latencies.add(now - each.began)
+        for each, message_id in zip(batch, message_ids, strict=True):
+            confirm(each, message_id)
+
+    def _fail(self, batch: Collection[Waiting], error: Exception, *, missing: bool = False) -> None:
+        """Count messages as failed, and then resolve their futures; as :func:`fail`."""
+        self.failures += sum(not each.future.done() for each in batch)
+        fail(batch, error, missing=missing)
 
     async def finish(self) -> None:
         """As :meth:`flush`, for a session that ends: what is refused is not retried for long."""
@@ -182,42 +189,53 @@ class Publisher:
 
     # -- the caller's thread ----------------------------------------------------------------------
 
-    def _send_soon(self, path: str, waiting: Waiting) -> None:
+    def _send_soon(self, waiting: Waiting) -> None:
         """Have the I/O thread send a message."""
-        if not self._post(self._enqueue, path, waiting):
-            fail([waiting], PublishError(f"{path}: the session is closed"))
+        self._handed.append(waiting)
+        if self._is_told and not self._is_ending.is_set():
+            return
+        self._is_told = True
+        if not self._post(self._enqueue_handed):
+            for each in self._take_handed():
+                self._fail([each], PublishError(f"{each.path}: the session is closed"))
 
-    def _send_directly(self, path: str, waiting: Waiting, *, waits: bool) -> bool:
+    def _take_handed(self) -> Iterator[Waiting]:
+        with contextlib.suppress(IndexError):  # another thread takes them, too
+            while self._handed:
+                yield self._handed.popleft()
+
+    def _send_directly(self, waiting: Waiting, *, waits: bool) -> bool:
         """Send one message past the I/O thread; False where that has to.
 
         One at a time: many that publish at once share requests.
         """
-        lane = self._lanes.get((path, ""))
-        if (lane is not None and lane.queue) or not self._directly.acquire(blocking=False):
+        lane = self._lanes.get((waiting.path, ""))
+        if self._handed or (lane is not None and lane.queue):
+            return False
+        if not self._directly.acquire(blocking=False):
             return False
         self._sent_directly = waiting.future
         if waits:
-            return self._send_here(path, waiting)
+            return self._send_here(waiting)
         try:
-            self._sender.submit((path, waiting))
+            self._sender.submit(waiting)
         except RuntimeError:  # the session ends, or the system's limit of threads
             self._directly.release()
             return False
         return True
 
-    def _send_alone(self, message: tuple[str, Waiting]) -> None:
+    def _send_alone(self, waiting: Waiting) -> None:
         """Send one message from the sender's thread."""
-        path, waiting = message
-        if not self._send_here(path, waiting):
-            self._send_soon(path, waiting)
+        if not self._send_here(waiting):
+            self._send_soon(waiting)
 
-    def _send_here(self, path: str, waiting: Waiting) -> bool:
+    def _send_here(self, waiting: Waiting) -> bool:
         """Send one message from this thread and resolve its future by the server's answer.
 
         Returns False if the I/O thread has to go on.
         """
         try:
-            message_id = self._request_here(path, waiting).message_ids[0]
+            message_id = self._request_here(waiting).message_ids[0]
         except ValueError:
             return False  # the channel was closed: the server is elsewhere now, or nowhere
         except grpc.RpcError as error:
@@ -229,18 +247,19 @@ class Publisher:
                 self._post(self._reconnect_soon)
             elif is_missing(error) and waiting.if_missing.declare:
                 return False
-            fail([waiting], publish_error(error, path), missing=is_missing(error))
+            problem = publish_error(error, waiting.path)
+            self._fail([waiting], problem, missing=is_missing(error))
         except Exception as error:  # noqa: BLE001  whatever it is, somebody waits for the future
-            fail([waiting], error)
+            self._fail([waiting], error)
         else:
-            confirm(waiting, message_id)
+            self._confirm([waiting], [message_id])
         return True
 
-    def _request_here(self, path: str, waiting: Waiting) -> Any:
+    def _request_here(self, waiting: Waiting) -> Any:
         """Ask the server and wait; the way past the I/O thread is free before the future is."""
         try:
             return self._broker.channels.publish_blocking(
-                pb.PublishRequest(topic=path, messages=[waiting.message]),
+                pb.PublishRequest(topic=waiting.path, messages=[waiting.message]),
                 _REQUEST_SECONDS if waiting.retry_until else ONE_ATTEMPT_SECONDS,
             )
         finally:
@@ -251,8 +270,13 @@ class Publisher:
     def _reconnect_soon(self) -> None:
         self._spawn(self._broker.look_again())
 
-    def _enqueue(self, path: str, waiting: Waiting) -> None:
-        key = waiting.message.ordering_key
+    def _enqueue_handed(self) -> None:
+        self._is_told = False
+        for waiting in self._take_handed():
+            self._enqueue(waiting)
+
+    def _enqueue(self, waiting: Waiting) -> None:
+        path, key = waiting.path, waiting.message.ordering_key
         lane = self._lanes.get((path, key))
         if lane is None:
             lane = self._lanes[path, key] = Lane(path, key)
@@ -282,7 +306,7 @@ class Publisher:
             while lane.queue:
                 await self._send(lane.path, take_batch(lane.queue))
         except BaseException:
-            fail(lane.queue, session_closed(lane.path))
+            self._fail(lane.queue, session_closed(lane.path))
             raise
         finally:
             lane.requests -= 1
@@ -301,14 +325,13 @@ class Publisher:
                 batch = await self._left_after(error, path, batch, pause)
                 pause = min(2 * pause, _LAST_PAUSE_SECONDS)
             except Exception as error:  # noqa: BLE001  as above
-                fail(batch, PublishError(f"{path}: {type(error).__name__}: {error}"))
+                self._fail(batch, PublishError(f"{path}: {type(error).__name__}: {error}"))
                 return
             except BaseException:
-                fail(batch, session_closed(path))
+                self._fail(batch, session_closed(path))
                 raise
             else:
-                for each, message_id in zip(batch, response.message_ids, strict=True):
-                    confirm(each, message_id)
+                self._confirm(batch, response.message_ids)
                 return
 
     async def _complete_topic(self, path: str, batch: list[Waiting]) -> None:
@@ -350,7 +373,7 @@ class Publisher:
             overdue = [each for each, until in zip(batch, latest, strict=True) if until <= next_try]
             if pause > _QUIET_PAUSE_SECONDS:
                 self._report(error, path)
-            fail(overdue, publish_error(error, path))
+            self._fail(overdue, publish_error(error, path))
             await self._broker.look_again()
             left = [each for each, until in zip(batch, latest, strict=True) if until > next_try]
             await self._pause(pause if left else 0)
@@ -361,7 +384,7 @@ class Publisher:
             for each in batch:  # one bad message must not fail the others
                 await self._send(path, [each])
             return []
-        fail(batch, publish_error(error, path))
+        self._fail(batch, publish_error(error, path))
         return []
 
     async def _pause(self, seconds: float) -> None:
@@ -391,7 +414,7 @@ class Publisher:
         """Create the topic for the messages that know how; return these, fail the others."""
         not_found = publish_error(error, path)
         known = [each for each in batch if each.if_missing.declare]
-        fail([each for each in batch if not each.if_missing.declare], not_found, missing=True)
+        self._fail([each for each in batch if not each.if_missing.declare], not_found, missing=True)
         if not known:
             return []
         self._complete.discard(path)
@@ -400,7 +423,7 @@ class Publisher:
                 {queue for each in known for queue in each.if_missing.declare}, True
             )
         except Exception as problem:  # noqa: BLE001  it is their callers' error
-            fail(known, problem)
+            self._fail(known, problem)
             return []
         self._complete.add(path)
         for each in known:

@@ -39,9 +39,12 @@ _MAX_REQUEST_BYTES = 9_000_000
 class Waiting:
     """A message on its way, and its caller's future."""
 
+    path: str
     message: Any
     size: int
     if_missing: IfMissing
+    #: When it was published.
+    began: float
     #: A transient error after this is final; 0: every one is.
     retry_until: float
     future: Confirmation
