@@ -77,7 +77,7 @@ def read_priority(self):
 
 @app.task
 def hang():
-    time.sleep(60)  # noqa: TID251
+    time.sleep(600)  # noqa: TID251
 
 
 @app.task
@@ -93,9 +93,13 @@ def die_once(self):
 
 
 @app.task
-def note_and_wait(text, seconds):
+def note_and_hang_once(text):
+    with open(os.environ["RECORD"], "a+") as record:
+        record.seek(0)
+        is_first = text not in record.read()
     note(text)
-    time.sleep(seconds)  # noqa: TID251
+    if is_first:
+        time.sleep(600)  # noqa: TID251
 
 
 @app.task

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from kombu import Connection, Queue
 from kombu.common import Broadcast
@@ -25,6 +28,7 @@ from tests.support.waiting import PATIENCE, wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from convotic_celery.cli.demo.child import Child
     from tests.integration.celery.conftest import Plain
 
 
@@ -35,8 +39,9 @@ def control_subscriptions(plain: Plain) -> set[str]:
 
 
 def inspect_ping(plain: Plain, count: int) -> None:
-    """Run ``celery inspect ping`` so many times, four at a time."""
-    command = [sys.executable, "-m", "celery", "-A", "plain", "inspect", "ping", "-t", "5"]
+    """Run ``celery inspect ping`` so many times, four at a time, and have the one worker answer."""
+    command = [sys.executable, "-m", "celery", "-A", "plain", "inspect"]
+    command += ["-d", f"shared@{socket.gethostname()}", "-t", str(PATIENCE), "ping"]
     environment = os.environ | plain.environment
     left = count
     while left:
@@ -48,7 +53,7 @@ def inspect_ping(plain: Plain, count: int) -> None:
         ]
         left -= len(batch)
         for process in batch:
-            output = process.communicate(timeout=60)[0]
+            output = process.communicate(timeout=2 * PATIENCE)[0]
             assert "pong" in output, output
 
 
@@ -59,38 +64,63 @@ def test_pings_leave_no_subscription_behind(plain: Plain, worker: object) -> Non
     """
     del worker
     commands, count = (20, 1000) if plain.emulator == "ours" else (4, 100)
-    plain.app.control.ping(timeout=5, limit=1)
+    plain.app.control.ping(timeout=PATIENCE, limit=1)
     before = control_subscriptions(plain)
 
     inspect_ping(plain, commands)
     with plain.app.connection_for_write() as connection:
         for _ in range(count):
-            (reply,) = plain.app.control.ping(timeout=5, limit=1, connection=connection)
+            (reply,) = plain.app.control.ping(timeout=PATIENCE, limit=1, connection=connection)
             assert next(iter(reply.values())) == {"ok": "pong"}
 
     assert control_subscriptions(plain) <= before
 
 
+def find_server(address: str) -> int:
+    """Return the id of our emulator's process that listens there."""
+    port = int(address.rpartition(":")[2])
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if "convotic_emulator" in process.cmdline() and any(
+                each.laddr.port == port and each.status == psutil.CONN_LISTEN
+                for each in process.net_connections()
+            ):
+                return process.pid
+    raise AssertionError(f"nobody listens on {address}")
+
+
+def seconds_without_processor(pids: list[int]) -> float:
+    """Return for how long the threads of processes could have run, and had no processor."""
+    nanoseconds = 0
+    for pid in pids:
+        for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            with suppress(OSError):  # it has ended
+                nanoseconds += int(file.read_text().split()[1])
+    return nanoseconds / 1e9
+
+
 # Google's emulator answers a Pull that follows another some 50 ms late.
 @pytest.mark.parametrize("plain", ["ours"], indirect=True)
-def test_each_workers_answer_comes_within_200_ms(plain: Plain, worker: object) -> None:
+def test_each_workers_answer_comes_within_200_ms(plain: Plain, worker: Child) -> None:
     """The later one of two workers' answers, to each question of a page of Flower: the median.
 
-    Once the machine is free enough.
+    Less the time for which those who take part wait for a processor, which others have.
     """
-    del worker
     clock = plain.session.clock
-    with plain.worker("second"):
+    with plain.worker("second") as second:
         wait_until(lambda: len(plain.app.control.ping(timeout=2)) == 2)
+        server = find_server(plain.environment["PUBSUB_EMULATOR_HOST"])
+        pids = [os.getpid(), server, worker.pid, second.pid]
         for question in ("ping", "stats", "active_queues", "registered", "scheduled", "conf"):
-            ask = getattr(plain.app.control.inspect(timeout=10, limit=2), question)
+            ask = getattr(plain.app.control.inspect(timeout=PATIENCE, limit=2), question)
 
             def is_soon(ask: Callable[[], Any] = ask) -> bool:
                 seconds: list[float] = []
                 for _ in range(9):
-                    start = clock()
+                    start, waited = clock(), seconds_without_processor(pids)
                     answers = ask()
-                    seconds.append(clock() - start)
+                    waited = seconds_without_processor(pids) - waited
+                    seconds.append(clock() - start - waited)
                     assert len(answers) == 2
                 return sorted(seconds)[4] < 0.2
 
@@ -100,12 +130,14 @@ def test_each_workers_answer_comes_within_200_ms(plain: Plain, worker: object) -
 def test_two_workers_find_each_other(plain: Plain, worker: object) -> None:
     """Mingle: a worker that starts hears of those that run."""
     del worker
-    with plain.worker("second"):
-        log = (plain.folder / "second.log").read_text()
 
-        assert "mingle: sync with 1 nodes" in log
-        replies = wait_until(lambda: len(plain.app.control.ping(timeout=2)) == 2)
-        assert replies
+    def has_heard() -> bool:
+        with plain.worker("second"):
+            log = (plain.folder / "second.log").read_text()
+            wait_until(lambda: len(plain.app.control.ping(timeout=2)) == 2)
+        return "mingle: sync with 1 nodes" in log
+
+    wait_until(has_heard)  # Celery's worker waits for a second, which a busy machine may take
 
 
 def test_a_broadcast_reaches_every_worker(plain: Plain, worker: object) -> None:
@@ -123,16 +155,14 @@ def test_a_broadcast_reaches_every_worker(plain: Plain, worker: object) -> None:
 def test_a_queue_is_paused_and_resumed(plain: Plain, worker: object) -> None:
     """``cancel_consumer`` and ``add_consumer`` on a running worker; nothing is lost meanwhile."""
     del worker
-    plain.app.control.cancel_consumer("celery", reply=True, timeout=5)
+    answer: Any = {"reply": True, "timeout": PATIENCE, "limit": 1}
+    assert plain.app.control.cancel_consumer("celery", **answer)
     waiting = plain.send("add", 20, 22)
-    assert not any(
-        queue["name"] == "celery"
-        for queues in (plain.app.control.inspect(timeout=3).active_queues() or {}).values()
-        for queue in queues
-    )
+    (queues,) = plain.app.control.inspect(timeout=PATIENCE, limit=1).active_queues().values()
+    assert "celery" not in [queue["name"] for queue in queues]
     assert waiting.state == "PENDING"
 
-    plain.app.control.add_consumer("celery", reply=True, timeout=5)
+    assert plain.app.control.add_consumer("celery", **answer)
 
     assert waiting.get(timeout=PATIENCE) == 42
 
@@ -204,7 +234,7 @@ def test_a_host_has_one_name_in_all_its_processes() -> None:
     """The name is that of the folder with the locks, so that two who share it share slots."""
     script = "from convotic_pubsub.celery.process_slots import host_name; print(host_name())"
     output = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=PATIENCE
     ).stdout
 
     assert output.strip() == host_name()
@@ -274,7 +304,7 @@ def test_a_worker_outlives_malformed_events_and_orders(plain: Plain) -> None:
         log = plain.folder / "tough.log"
         wait_until(lambda: "'no_such_order'" in log.read_text())
         assert app.send("add", 2, 3).get(timeout=PATIENCE) == 5
-        assert app.app.control.ping(timeout=10, limit=1)
+        assert app.app.control.ping(timeout=PATIENCE, limit=1)
 
     assert "Unrecoverable" not in log.read_text()
     assert "Connection to broker lost" not in log.read_text()
@@ -288,7 +318,7 @@ def test_an_order_that_comes_by_the_events_topic_is_not_obeyed(plain: Plain) -> 
         send_raw(app, "events", "", order, "deaf.celery.pidbox")
 
         assert app.send("add", 2, 3).get(timeout=PATIENCE) == 5
-        assert app.app.control.ping(timeout=10, limit=1)
+        assert app.app.control.ping(timeout=PATIENCE, limit=1)
         assert "Got shutdown from remote" not in (plain.folder / "deaf.log").read_text()
 
 

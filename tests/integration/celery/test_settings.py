@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from tests.integration.celery.conftest import Plain
 
-SECONDS = 20
-
 
 @pytest.fixture(scope="module", params=["prefork", "threads", "solo"])
 def early(plain: Plain, request: pytest.FixtureRequest) -> Iterator[Plain]:
@@ -48,15 +46,17 @@ def test_without_late_acks_each_outcome_ends_the_message(early: Plain) -> None:
     )
     retried = early.send("retry")
 
-    assert done.get(timeout=SECONDS) == 3
-    assert str(failed.get(timeout=SECONDS, propagate=False)) == "as asked"
-    assert retried.get(timeout=SECONDS) == 2
-    early.send("add", 0, 0).get(timeout=SECONDS)
-    early.send("add", 0, 0).get(timeout=SECONDS)
+    assert done.get(timeout=PATIENCE) == 3
+    assert str(failed.get(timeout=PATIENCE, propagate=False)) == "as asked"
+    assert retried.get(timeout=PATIENCE) == 2
+    wait_until(lambda: rejected.state == "FAILURE")  # another child may have run the later ones
+    early.send("add", 0, 0).get(timeout=PATIENCE)
+    early.send("add", 0, 0).get(timeout=PATIENCE)
     states = [each.state for each in (ignored, rejected, requeued)]
     assert states == ["PENDING", "FAILURE", "PENDING"]
     assert not waiting(early)
-    assert not waiting(early, "celery.dead-letter")
+    letters = str(waiting(early, "celery.dead-letter"))
+    assert not [each for each in (failed, rejected, requeued) if each.id in letters]
 
 
 def test_without_late_acks_what_was_never_run_is_kept_or_revoked(early: Plain) -> None:
@@ -71,9 +71,9 @@ def test_without_late_acks_what_was_never_run_is_kept_or_revoked(early: Plain) -
         return any(unknown.id.encode() in each for each in letters) and b"foreign" in letters
 
     with pytest.raises(TaskRevokedError):
-        expired.get(timeout=SECONDS)
-    wait_until(are_both_there, timeout=SECONDS)
-    assert early.send("add", 2, 2).get(timeout=SECONDS) == 4
+        expired.get(timeout=PATIENCE)
+    wait_until(are_both_there, timeout=PATIENCE)
+    assert early.send("add", 2, 2).get(timeout=PATIENCE) == 4
     assert not waiting(early)
 
 
@@ -83,8 +83,8 @@ def test_a_failure_is_a_dead_letter_if_acks_on_failure_are_off(plain: Plain) -> 
     with second_app(plain, MORE=settings) as app, app.worker("keeping"):
         failed = app.send("fail")
 
-        assert str(failed.get(timeout=SECONDS, propagate=False)) == "as asked"
-        (letter,) = wait_until(lambda: waiting(app, "celery.dead-letter"), timeout=SECONDS)
+        assert str(failed.get(timeout=PATIENCE, propagate=False)) == "as asked"
+        (letter,) = wait_until(lambda: waiting(app, "celery.dead-letter"), timeout=PATIENCE)
 
     assert letter.message.attributes["convotic-dead-letter-reason"] == "rejected"
     assert failed.id in str(letter.message.data)
@@ -95,9 +95,9 @@ def test_a_lost_child_runs_again_if_asked(plain: Plain) -> None:
     """``task_reject_on_worker_lost``: delivered again at once."""
     settings = json.dumps({"task_reject_on_worker_lost": True})
     with second_app(plain, MORE=settings) as app, app.worker("again"):
-        assert app.send("die_once").get(timeout=SECONDS) == "again"
+        assert app.send("die_once").get(timeout=PATIENCE) == "again"
 
-        wait_until(lambda: not waiting(app), timeout=SECONDS)
+        wait_until(lambda: not waiting(app), timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
@@ -108,8 +108,8 @@ def test_a_killed_workers_task_runs_on_another(plain: Plain, pool: str) -> None:
         more = {"broker_transport_options": options | {"prefix": app.prefix}}
         app.environment["MORE"] = json.dumps(more)
         with app.worker("doomed", "-P", pool, "-c", "1") as doomed:
-            app.send("note_and_wait", "slow", 60 if pool == "threads" else 0.5)
-            wait_until(app.read_notes, timeout=SECONDS)
+            app.send("note_and_hang_once", "slow")
+            wait_until(app.read_notes, timeout=PATIENCE)
             app.send("note", "waiting")
             doomed.kill()
         with app.worker("next", "-P", "threads"):
@@ -122,11 +122,11 @@ def test_prefork_by_spawn_runs_publishes_and_replaces_its_children(plain: Plain)
     """Each child has a connection of its own; those that are killed or used up have successors."""
     settings = json.dumps({"worker_pool_start_method": "spawn", "worker_proc_alive_timeout": 60})
     with second_app(plain, MORE=settings) as app, app.worker("spawned"):
-        assert [app.send("retry").get(timeout=2 * SECONDS) for _ in range(4)] == [2] * 4
+        assert [app.send("retry").get(timeout=PATIENCE) for _ in range(4)] == [2] * 4
         hung = app.send("hang", time_limit=1)
         dead = app.send("die")
 
-        assert "TimeLimitExceeded" in repr(hung.get(timeout=2 * SECONDS, propagate=False))
-        assert "WorkerLostError" in repr(dead.get(timeout=2 * SECONDS, propagate=False))
-        assert app.send("retry").get(timeout=2 * SECONDS) == 2
-        wait_until(lambda: not waiting(app), timeout=SECONDS)
+        assert "TimeLimitExceeded" in repr(hung.get(timeout=PATIENCE, propagate=False))
+        assert "WorkerLostError" in repr(dead.get(timeout=PATIENCE, propagate=False))
+        assert app.send("retry").get(timeout=PATIENCE) == 2
+        wait_until(lambda: not waiting(app), timeout=PATIENCE)

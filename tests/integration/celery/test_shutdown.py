@@ -18,7 +18,7 @@ def test_what_waits_for_its_eta_goes_back_at_once(plain: Plain, pool: str) -> No
     """Celery holds what is due soon; its lease would keep that from others for a minute."""
     with plain.worker("leaving", "-P", pool) as worker:
         result = plain.send("add", 1, 2, countdown=9)
-        inspect = plain.app.control.inspect(timeout=1)
+        inspect = plain.app.control.inspect(timeout=PATIENCE, limit=1)
         wait_until(lambda: "add" in str(inspect.scheduled()))
         worker.terminate()
         assert worker.wait(PATIENCE) == 0

@@ -20,7 +20,7 @@ def test_results_come_back_by_rpc(plain: Plain) -> None:
         failed = app.send("fail")
 
         assert [result.get(timeout=PATIENCE) for result in results] == list(range(1, 11))
-        assert str(failed.get(timeout=20, propagate=False)) == "as asked"
+        assert str(failed.get(timeout=PATIENCE, propagate=False)) == "as asked"
 
 
 def test_gossip_tells_of_a_worker_that_joins_and_leaves(plain: Plain) -> None:
@@ -28,9 +28,7 @@ def test_gossip_tells_of_a_worker_that_joins_and_leaves(plain: Plain) -> None:
     with second_app(plain) as app, app.worker("host", "--loglevel", "DEBUG"):
         log = plain.folder / "host.log"
         with app.worker("guest"):
-            wait_until(
-                lambda: re.search(r"guest@\S+ joined the party", log.read_text()), timeout=30
-            )
+            wait_until(lambda: re.search(r"guest@\S+ joined the party", log.read_text()))
             assert not re.search(r"guest@\S+ left", log.read_text())
 
         wait_until(lambda: re.search(r"guest@\S+ left", log.read_text()))
@@ -50,8 +48,8 @@ def test_two_prefixes_part_tasks_control_and_events(plain: Plain, worker: object
             plain.send("note", "ours").get(timeout=PATIENCE)
             second.send("note", "theirs").get(timeout=PATIENCE)
             wait_until(lambda: drain(events, seen, "task-succeeded"))
-            ours = plain.app.control.ping(timeout=2)
-            theirs = second.app.control.ping(timeout=2)
+            ours = wait_until(lambda: plain.app.control.ping(timeout=2))
+            theirs = wait_until(lambda: second.app.control.ping(timeout=2))
 
     assert [line.split()[1] for line in second.read_notes()] == ["theirs"]
     assert "theirs" not in [line.split()[1] for line in plain.read_notes()]
@@ -88,7 +86,7 @@ def test_a_message_that_celery_fails_on_is_a_dead_letter_and_leased_no_more(
         letters = pull(session, f"{plain.prefix}celery.dead-letter")
         return [each.message for each in letters if identity in str(each.message)]
 
-    (letter, *_) = wait_until(find, timeout=75)
+    (letter, *_) = wait_until(find)
     assert letter.data == data
     assert plain.send("add", 2, 3).get(timeout=PATIENCE) == 5
     assert not list(pull(session, f"{plain.prefix}celery"))
