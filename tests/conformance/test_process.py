@@ -22,7 +22,7 @@ import pytest
 
 from convotic_emulator import daemon
 from tests.conformance.broker import OURS, Broker, bodies
-from tests.support.ports import free_port
+from tests.support.ports import emulator_on_own_port
 from tests.support.waiting import PATIENCE, never, wait_until
 
 
@@ -71,10 +71,7 @@ def test_the_folder_is_the_owners_alone(folder: Path) -> None:
 
 def test_a_killed_server_comes_back_on_its_port(folder: Path) -> None:
     """With its data."""
-    command = [sys.executable, "-m", "convotic_emulator", "--data-dir", str(folder)]
-    # A port that the system gives to nobody else meanwhile.
-    with subprocess.Popen([*command, "--port", str(free_port())], stdout=subprocess.DEVNULL):
-        wait_until(lambda: daemon.status(folder))
+    with emulator_on_own_port(folder):
         address = daemon.ensure_running(folder)
         broker = Broker(OURS, grpc.insecure_channel(address), "p")
         topic = broker.topic()

@@ -5,8 +5,16 @@ from __future__ import annotations
 import atexit
 import random
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ["free_port"]
+from convotic_emulator import daemon
+from tests.support.waiting import wait_until
+
+__all__ = ["emulator_on_own_port", "free_port"]
 
 #: Below those that the system gives to connections and to servers that name no port (from 32,768
 #: on). So nothing takes one between the look and the server's start, or while a server restarts.
@@ -30,6 +38,16 @@ def free_port() -> int:
         _reserved.append(reservation)
         return port
     raise AssertionError("no port is free")
+
+
+@contextmanager
+def emulator_on_own_port(folder: Path) -> Iterator[int]:
+    """Run a folder's emulator for the block, which kills it; nobody else gets its port then."""
+    command = [sys.executable, "-m", "convotic_emulator", "--data-dir", str(folder)]
+    port = free_port()
+    with subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.DEVNULL):
+        wait_until(lambda: daemon.status(folder), what="the emulator")
+        yield port
 
 
 @atexit.register

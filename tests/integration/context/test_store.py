@@ -66,7 +66,7 @@ async def test_restarted_server_is_found_again(tmp_path: Path) -> None:
             server.start()
         return f"unix://{socket}"
 
-    store = Store(provide, timeout_seconds=2)
+    store = Store(provide, timeout_seconds=10)
     services = Services(store, NoPublisher())
     ctx = services.async_context(DELIVERY)
     try:
@@ -82,7 +82,7 @@ async def test_restarted_server_is_found_again(tmp_path: Path) -> None:
 async def test_server_that_is_gone_is_reported() -> None:
     """With a fixed address the error says that the store does not answer."""
     with run_valkey() as server:
-        store = Store(server.url, timeout_seconds=1)
+        store = Store(server.url, timeout_seconds=10)
         services = Services(store, NoPublisher())
         await services.async_contacts.count()
 
@@ -126,7 +126,7 @@ def frozen(server: ValkeyOnSocket) -> Iterator[None]:
 async def test_server_that_stands_still_is_reported_soon() -> None:
     """After the time of one answer, not of repeats of repeats; then it is used again."""
     with run_valkey() as server:
-        store = Store(server.url, timeout_seconds=0.3)
+        store = Store(server.url, timeout_seconds=2)
         services = Services(store, NoPublisher())
         await services.async_contacts.count()
         services.sync_contacts.count()
@@ -142,7 +142,7 @@ async def test_server_that_stands_still_is_reported_soon() -> None:
         assert await services.async_contacts.count() == services.sync_contacts.count() == 0
         await store.aclose()
         store.close()
-    assert took < 10
+    assert took < 60  # two answers' time is 4 s
 
 
 async def test_lost_connections_are_replaced(store_url: str) -> None:

@@ -95,7 +95,7 @@ def test_a_dead_letter_is_read_and_replayed_as_shown(pubsub_emulator: EmulatorTh
         scope["replay"]("p", handler, dead)
 
         (found,) = subscriber.pull(
-            subscription=subscriptions[0], max_messages=1, timeout=10
+            subscription=subscriptions[0], max_messages=1, timeout=PATIENCE
         ).received_messages
     assert found.message.data == b"{}"
     assert found.message.attributes == {

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.faulty import FaultyServer
+from tests.support.waiting import PATIENCE
 
 #: In a process of its own: gRPC reads the root certificates once a process.
 SCRIPT = """
@@ -46,22 +47,22 @@ class Keep(logging.Handler):
 said = []
 logging.basicConfig(handlers=[Keep()], level="INFO")
 credentials = Changing()
-one = Harness(None, make_spec(), endpoint=sys.argv[1], credentials=credentials, pull_mode="unary",
-              publish_timeout_seconds=0.5)
+one = Harness(None, make_spec(), endpoint=sys.argv[1], credentials=credentials, pull_mode="unary")
 one.on_message = lambda message: message.ack()
 one.publish(1)
+one.session.publisher._timeout_seconds = 0.5  # of what is refused, not of the connection's start
 
 credentials.token_now = json.loads(sys.argv[2])
 asked = credentials.asked
 one.consume()
-one.drain_until(lambda: credentials.asked >= asked + 4, seconds=15)
+one.drain_until(lambda: credentials.asked >= asked + 4)
 try:
     one.publish(0)
 except PublishError as error:
     refused = str(error)
 
 credentials.token_now = "good"
-one.drain_until(lambda: one.bodies == [1], seconds=15)
+one.drain_until(lambda: one.bodies == [1])
 one.close()
 print(json.dumps({"said": said, "refused": refused}))
 """
@@ -144,7 +145,7 @@ def test_expired_credentials_are_said_once_and_over_when_renewed(
         env=os.environ | {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(service.root)},
         stdout=subprocess.PIPE,
         text=True,
-        timeout=90,
+        timeout=3 * PATIENCE,
         check=True,
     )
     outcome = json.loads(done.stdout)

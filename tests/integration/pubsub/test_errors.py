@@ -93,7 +93,11 @@ def test_a_quota_and_an_unavailable_service_are_waited_for(
     one.drain_until(lambda: one.bodies == [1], seconds=15)
 
     assert len(said(caplog, "pull_failed")) <= 1
-    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert not [
+        record
+        for record in caplog.records
+        if record.levelno >= logging.ERROR and record.name.startswith("convotic_pubsub")
+    ]
 
 
 def test_a_refused_acknowledgement_is_said_and_delivered_again(
@@ -106,7 +110,7 @@ def test_a_refused_acknowledgement_is_said_and_delivered_again(
     one.consume()
     for number in range(1, 4):
         one.publish(number)
-        one.drain_until(lambda number=number: len(one.messages) == number)  # type: ignore[misc]
+        one.drain_until(lambda number=number: number in one.bodies)  # type: ignore[misc]
         one.session.flush()
 
     assert not one.session.outstanding
@@ -116,11 +120,11 @@ def test_a_refused_acknowledgement_is_said_and_delivered_again(
 
     faulty.faults.clear()
     one.publish(4)
-    one.drain_until(lambda: len(one.messages) == 4)
+    one.drain_until(lambda: 4 in one.bodies)
     one.session.flush()
     faulty.faults["Acknowledge"] = DENIED
     one.publish(5)
-    one.drain_until(lambda: len(one.messages) == 5)
+    one.drain_until(lambda: 5 in one.bodies)
     one.session.flush()
     assert len(said(caplog, "ack_failed")) == 2  # it was over, and began again
 

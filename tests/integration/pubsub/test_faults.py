@@ -10,6 +10,7 @@ from convotic_pubsub.names import subscription_path
 from convotic_pubsub.outgoing import OutgoingMessage
 from convotic_pubsub.queue import DeadLetter
 from tests.support.pubsub import Harness, PlainPolicy, make_spec
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from convotic_emulator.testing import EmulatorThread
@@ -76,7 +77,7 @@ def test_one_that_is_sent_directly_outlives_them_too(
 
     pubsub_emulator.faults.unavailable(3, method="Publish")
     assert one.session.publish(OutgoingMessage(one.spec.topic, b'"later"'), sending=sending).result(
-        10
+        PATIENCE
     )
 
     one.drain_until(lambda: one.bodies == ["first", "later"])

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 
+from tests.support.waiting import PATIENCE
+
 PREAMBLE = """
 import os, sys, uuid
 from convotic_pubsub import session_for
@@ -29,7 +31,11 @@ def run(address: str, script: str) -> str:
     """Run a script; fail when it hangs or breaks."""
     text = PREAMBLE.format(address=address) + textwrap.dedent(script)
     return subprocess.run(
-        [sys.executable, "-c", text], stdout=subprocess.PIPE, text=True, timeout=40, check=True
+        [sys.executable, "-c", text],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=3 * PATIENCE,
+        check=True,
     ).stdout
 
 

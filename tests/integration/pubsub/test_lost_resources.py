@@ -128,7 +128,7 @@ def test_all_queues_follow_an_emulator_that_moves(harness: MakeHarness) -> None:
         for each in all_of_them:
             wait_until(partial(session.resources.exists, each.spec))
             each.publish(2)
-            each.drain_until(partial(has_both, each), seconds=10)
+            each.drain_until(partial(has_both, each))
 
         wait_until(lambda: [channel.users for channel in session.broker.channels._pulls] == [3])
         session.flush()  # while there is somebody to confirm

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,9 @@ from kombu.exceptions import OperationalError
 
 from convotic_emulator import daemon
 from convotic_pubsub.outgoing import OutgoingMessage
+from tests.support.ports import emulator_on_own_port
 from tests.support.pubsub import make_spec, pull, unique
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from convotic_emulator.testing import EmulatorThread
@@ -68,23 +70,32 @@ def test_a_silent_server_on_the_old_port_is_left_alone(
     data_dir: Path, harness: MakeHarness
 ) -> None:
     """It takes connections and answers nothing: it costs one attempt, publishing and consuming."""
-    one = harness(lambda: daemon.ensure_running(data_dir), make_spec())
-    one.on_message = lambda message: message.ack()
-    one.consume()
-    one.publish(0)
-    one.drain_until(lambda: one.bodies == [0])
-    status = daemon.status(data_dir)
-    assert status is not None
-
-    os.kill(status["pid"], signal.SIGKILL)
-    wait_until(lambda: daemon.status(data_dir) is None)
-    with socket.create_server(("127.0.0.1", status["port"])):
-        started = one.session.clock()
+    with emulator_on_own_port(data_dir) as port:
+        one = harness(lambda: daemon.ensure_running(data_dir), make_spec())
+        one.on_message = lambda message: message.ack()
+        one.consume()
+        one.publish(0)
+        one.drain_until(lambda: one.bodies == [0])
+        status = daemon.status(data_dir)
+        assert status is not None
+        os.kill(status["pid"], signal.SIGKILL)
+    with socket.create_server(("127.0.0.1", port), backlog=100) as silent:
         one.publish(1)
         one.drain_until(lambda: one.bodies == [0, 1])
-        took = one.session.clock() - started
+        connections = count_connections(silent)
 
-    assert took < 15  # an attempt to connect takes 4 s; it was 20 s
+    assert connections <= 15  # six channels, of which a slow machine tries some twice
+
+
+def count_connections(server: socket.socket) -> int:
+    """Return how many clients have connected; nobody has been served."""
+    server.setblocking(False)
+    count = 0
+    with suppress(BlockingIOError):
+        while True:
+            server.accept()[0].close()
+            count += 1
+    return count
 
 
 def test_a_deleted_subscription_is_made_again_and_others_go_on(
@@ -128,7 +139,7 @@ def test_an_outage_is_one_line_for_all_queues(
     assert status is not None
 
     os.kill(status["pid"], signal.SIGKILL)
-    wait_until(lambda: said(caplog, "pull_failed"), timeout=20)
+    wait_until(lambda: said(caplog, "pull_failed"))
     for each in consumers:
         each.publish("after")
         each.drain_until(lambda: "after" in each.bodies, seconds=20)  # noqa: B023 - as above
@@ -146,10 +157,10 @@ def test_a_publish_that_takes_long_says_why(
     one.publish("before")
     pubsub_emulator.faults.unavailable(1000, method="Publish")
     futures = [one.session.publish(OutgoingMessage(one.spec.topic, b"1", {})) for _ in range(20)]
-    wait_until(lambda: said(caplog, "publish_retried"), timeout=20)
+    wait_until(lambda: said(caplog, "publish_retried"))
     pubsub_emulator.faults.clear()
 
-    assert all(future.result(20) for future in futures)
+    assert all(future.result(PATIENCE) for future in futures)
     (line,) = said(caplog, "publish_retried")
     assert line.endswith("; publishing is tried again for up to 60 s")
 
@@ -179,7 +190,7 @@ def test_a_publish_without_retry_is_one_attempt(
         if fault is signal.SIGSTOP:
             os.kill(status["pid"], signal.SIGCONT)
 
-    assert took < 25  # one attempt of 5 s; it was 56 s
+    assert took < 45  # one attempt of 5 s; it was 56 s
 
 
 def test_a_publish_with_retry_outlasts_an_outage(data_dir: Path, harness: MakeHarness) -> None:
@@ -192,6 +203,7 @@ def test_a_publish_with_retry_outlasts_an_outage(data_dir: Path, harness: MakeHa
     assert status is not None
 
     os.kill(status["pid"], signal.SIGKILL)
+    wait_until(lambda: daemon.status(data_dir) is None)  # else it may keep one more copy
     producer.publish({"n": 1}, routing_key="jobs", retry=True)
 
     assert address

@@ -44,7 +44,7 @@ def test_ordinary_queues_hold_the_prefetch_count_and_no_more(
 
     for name in names:
         consume(one, channel, name)
-    one.drain_until(lambda: len(one.session.outstanding) == 12)
+    one.drain_until(lambda: len(one.messages) == 4 and len(one.session.outstanding) == 12)
     one.drain_for(0.3)
 
     assert len(one.messages) == 4
@@ -56,7 +56,7 @@ def test_what_waits_for_another_queues_messages_is_given_back(
     broker: str, harness: MakeHarness
 ) -> None:
     """A full worker does not keep a message from others; it pulls again once there is room."""
-    busy, patient = make_spec(), make_spec(ack_deadline_seconds=1)
+    busy, patient = make_spec(), make_spec(ack_deadline_seconds=6)
     one = harness(broker, busy, queues={each.queue: each for each in (busy, patient)})
     one.session.resources.ensure(patient)
     channel = one.connection.channel()
@@ -141,11 +141,11 @@ def test_messages_that_are_not_due_leave_room_for_those_that_are(
         for number in range(200):
             eta = (now + timedelta(hours=1)).isoformat()
             producer.publish(number, routing_key="later", headers={"eta": eta})
-        soon = (now + timedelta(seconds=13)).isoformat()
+        soon = (datetime.now(UTC) + timedelta(seconds=20)).isoformat()
         producer.publish("soon", routing_key="later", headers={"eta": soon})
         producer.publish("now", routing_key="later")
-        one.drain_until(lambda: "now" in got, seconds=10)
-        one.drain_until(lambda: "soon" in got, seconds=10)
+        one.drain_until(lambda: "now" in got)
+        one.drain_until(lambda: "soon" in got)
 
     assert got == ["now", "soon"]
 

@@ -86,9 +86,9 @@ def test_a_publish_into_the_void_is_repeated_on_another_connection(
         one.session.publish(message, sending=sending).result(PATIENCE)
 
         proxy.silence()
-        one.session.publish(message, sending=sending).result(20)
+        one.session.publish(message, sending=sending).result(PATIENCE)
         # And what comes after it finds a connection that works.
-        one.session.publish(message, sending=sending).result(20)
+        one.session.publish(message, sending=sending).result(PATIENCE)
 
 
 def test_an_idle_stream_is_not_replaced(

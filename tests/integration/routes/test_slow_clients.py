@@ -13,6 +13,7 @@ from convotic_celery.app import ConvoticApp
 from convotic_celery.routes import body, create_asgi_app, server
 from convotic_celery.sdk import ConvoticModule, RouteRequest
 from convotic_celery.settings import Settings
+from tests.support.waiting import PATIENCE
 
 POST = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n"
 
@@ -20,8 +21,8 @@ POST = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconten
 @pytest.fixture
 async def address(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, int]]:
     """A server with limits that a test can wait for."""
-    monkeypatch.setattr(server, "HEAD_SECONDS", 0.2)
-    monkeypatch.setattr(body, "_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(server, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(body, "_GRACE_SECONDS", 1.0)
     module = ConvoticModule(name="shop", version="1")
 
     @module.route("POST", "/x")
@@ -55,7 +56,7 @@ async def test_unfinished_requests_end(address: tuple[str, int], sent: bytes) ->
     reader, writer = await asyncio.open_connection(*address)
     writer.write(sent)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         answer = await reader.read()
 
     assert (b"408" in answer) == (sent == POST + b"1")

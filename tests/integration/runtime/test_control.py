@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,9 @@ import pytest
 from tests.acceptance.stage import Stage, Worker
 from tests.support.waiting import PATIENCE, never, wait_until
 
+#: Arguments of a command that waits for the one worker's answer, however busy the machine is.
+ANSWERED = ("-d", f"celery@{socket.gethostname()}", "-t", str(PATIENCE))
+
 
 def celery(stage: Stage, *arguments: str) -> str:
     """Run a `celery -A convotic_celery …` command and return what it prints."""
@@ -25,7 +29,7 @@ def celery(stage: Stage, *arguments: str) -> str:
         env=os.environ | stage.environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -34,7 +38,7 @@ def celery(stage: Stage, *arguments: str) -> str:
 
 def inspect(stage: Stage, what: str) -> Any:
     """Return the only worker's reply."""
-    replies = json.loads(celery(stage, "inspect", what, "--json", "-t", "5"))
+    replies = json.loads(celery(stage, "inspect", *ANSWERED, "--json", what))
     (reply,) = replies.values()
     return reply
 
@@ -42,17 +46,17 @@ def inspect(stage: Stage, what: str) -> Any:
 def test_revoking_a_running_handler_cancels_it(stage: Stage) -> None:
     """terminate ends the coroutine; its message is acknowledged and not delivered again."""
     with stage.worker():
-        stage.publish_json(60, topic="probe.slow")
+        stage.publish_json(600, topic="probe.slow")
         wait_until(lambda: stage.read_runs("slow"))
         (active,) = inspect(stage, "active")
-        celery(stage, "control", "terminate", "SIGTERM", active["id"])
+        celery(stage, "control", *ANSWERED, "terminate", "SIGTERM", active["id"])
         wait_until(lambda: stage.read_runs("cancelled"))
         stage.publish_json(1, topic="probe.async")
         wait_until(lambda: stage.read_runs("async"))
         stats = inspect(stage, "stats")
         conf = inspect(stage, "conf")
 
-    assert active["args"] == "60"
+    assert active["args"] == "600"
     assert "probe.slow.probe" in stats["broker"]["transport_options"]["queues"]
     assert conf["worker_pool_start_method"] == "spawn"
     assert stats["pool"]["running"] == 0
@@ -166,9 +170,9 @@ def test_the_pool_takes_async_handlers_messages(stage: Stage) -> None:
         assert take(stage, worker, "plain") == "MainThread"
         assert take(stage, worker, "limited") == "MainThread"
 
-        celery(stage, "control", "rate_limit", "taken.async.taken", "100/s")
+        celery(stage, "control", *ANSWERED, "rate_limit", "taken.async.taken", "100/s")
         assert take(stage, worker, "async") == "MainThread"
-        celery(stage, "control", "rate_limit", "taken.async.taken", "0")
+        celery(stage, "control", *ANSWERED, "rate_limit", "taken.async.taken", "0")
         assert take(stage, worker, "async") == "convotic-pool"
 
 

@@ -254,10 +254,14 @@ async def test_a_success_is_forgotten_after_the_window(keys: KeyStore) -> None:
     assert 3590 < left <= 3600
 
 
+#: Of locks that are renewed in a test: a busy machine may be late by a second.
+LOCK_SECONDS = 3.0
+
+
 def make_lock(keys: KeyStore, token: str, lost: list[bool]) -> HeldLock:
     return HeldLock(
         keys=(f"{keys.prefix}k", f"{keys.prefix}fence"),
-        arguments=(token, "300"),
+        arguments=(token, str(int(LOCK_SECONDS * 1000))),
         renewal=RENEW,
         taking=CLAIM,
         freeing=RELEASE,
@@ -265,7 +269,7 @@ def make_lock(keys: KeyStore, token: str, lost: list[bool]) -> HeldLock:
     )
 
 
-def claim_as(keys: KeyStore, token: str, *, milliseconds: int = 300) -> str:
+def claim_as(keys: KeyStore, token: str, *, milliseconds: int = 3_000) -> str:
     """Take the key of :func:`make_lock`; say what the store answers."""
     names = [f"{keys.prefix}k", f"{keys.prefix}fence"]
     return str(keys.synchronous.run(CLAIM, names, token, str(milliseconds))[0])
@@ -273,12 +277,12 @@ def claim_as(keys: KeyStore, token: str, *, milliseconds: int = 300) -> str:
 
 def test_a_lock_is_renewed_until_it_is_dropped(keys: KeyStore) -> None:
     """Far beyond its time to live."""
-    keeper = LockRenewer(keys.synchronous, lock_seconds=0.3)
+    keeper = LockRenewer(keys.synchronous, lock_seconds=LOCK_SECONDS)
     claim_as(keys, "mine")
     lock = make_lock(keys, "mine", [])
     keeper.keep(lock)
     begun = lock.renewed_at
-    wait_until(lambda: lock.renewed_at > begun + 0.5)
+    wait_until(lambda: lock.renewed_at > begun + LOCK_SECONDS + 0.5)
     assert claim_as(keys, "other") == "busy"
 
     keeper.drop(lock)
@@ -303,7 +307,7 @@ def test_locks_that_the_store_has_lost_are_taken_again(
     """After an outage that was longer than their lives, say; with one line for all of them."""
     caplog.set_level("INFO", "convotic_celery.runtime.locks.renewer")
     lost: list[bool] = []
-    keeper = LockRenewer(keys.synchronous, lock_seconds=0.3)
+    keeper = LockRenewer(keys.synchronous, lock_seconds=LOCK_SECONDS)
     lock = make_lock(keys, "mine", lost)
     others = [replace(lock, keys=(f"{keys.prefix}{n}", lock.keys[1])) for n in range(2)]
     client = keys.synchronous._store.sync_client()
@@ -312,37 +316,37 @@ def test_locks_that_the_store_has_lost_are_taken_again(
         for each in (lock, *others):
             keeper.keep(each)
 
-    wait_until(lambda: len(caplog.messages) > 1)
+    def said() -> list[str]:
+        return [each.getMessage() for each in caplog.records if each.name.endswith(".renewer")]
+
+    wait_until(lambda: len(said()) > 1)
     for each in (lock, *others):
         assert client.hget(each.keys[0], "token") == "mine"
     assert claim_as(keys, "other") == "busy"
     keeper.drop_all()
     assert lost == []
-    begun, over = caplog.messages
+    begun, over = said()
     assert begun.startswith("The store has lost the lock of test-")
     assert over == "3 locks that the store had lost were taken again"
 
 
 def test_many_locks_are_renewed_although_the_store_is_far_away(server: ValkeyOnSocket) -> None:
-    """A hundred share a round trip of 30 ms: one by one they would take three of their lives."""
+    """A hundred share a round trip of 90 ms: one by one they would take three of their lives."""
     with run_proxy(server.url.removeprefix("unix://").split("?")[0]) as proxy:
         store = Store(f"redis://{proxy.address}/0")
         keys = KeyStore(store, key_prefix=f"test-{uuid.uuid4().hex[:8]}:")
         lost: list[bool] = []
         names = [f"{keys.prefix}{number}" for number in range(100)]
-        keeper = LockRenewer(keys.synchronous, lock_seconds=1.0)
-        locks = [
-            replace(make_lock(keys, "mine", lost), keys=(name, "f"), arguments=("mine", "1000"))
-            for name in names
-        ]
+        keeper = LockRenewer(keys.synchronous, lock_seconds=LOCK_SECONDS)
+        locks = [replace(make_lock(keys, "mine", lost), keys=(name, "f")) for name in names]
         keys.synchronous.run_all([(CLAIM, lock.keys, lock.arguments) for lock in locks])
         begun = [lock.renewed_at for lock in locks]
-        proxy.delay_seconds = 0.015
+        proxy.delay_seconds = 0.045
 
         for lock in locks:
             keeper.keep(lock)
 
-        wait_until(lambda: min(lock.renewed_at for lock in locks) > max(begun) + 1.1)
+        wait_until(lambda: min(lock.renewed_at for lock in locks) > max(begun) + LOCK_SECONDS + 0.1)
         assert keys.synchronous._store.sync_client().exists(*names) == 100
         assert not lost
         keeper.drop_all()
@@ -389,7 +393,7 @@ def test_an_outage_is_said_once_and_counted(
     """Each message without protection, each key not freed and each renewal had a line."""
     caplog.set_level("INFO", "convotic_celery.runtime.locks.outage")
     with run_proxy(server.url.removeprefix("unix://").split("?")[0]) as proxy:
-        store = Store(f"redis://{proxy.address}/0", timeout_seconds=0.2)
+        store = Store(f"redis://{proxy.address}/0", timeout_seconds=5)
         keys = KeyStore(store, key_prefix=f"test-{uuid.uuid4().hex[:8]}:")
         keeper = LockRenewer(keys.synchronous, lock_seconds=0.3)
         guard = make_guard(keys, on_store_loss="run")

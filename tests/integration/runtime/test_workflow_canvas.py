@@ -55,7 +55,7 @@ def is_first(what: str) -> bool:
 def slow(order):
     record("slow")
     if is_first("slow"):
-        time.sleep(60)
+        time.sleep(600)
     return f"slow {order}"
 
 

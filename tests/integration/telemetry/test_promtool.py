@@ -10,6 +10,7 @@ import pytest
 
 from convotic_celery.runtime.delivery.settlement import Ack, Fail
 from convotic_celery.telemetry.run_figures import RunFigures
+from tests.support.waiting import PATIENCE
 from tests.unit.telemetry.test_metrics import make_metrics, observe
 
 ALERTS = Path(__file__).parents[3] / "deploy" / "grafana" / "alerts.yaml"
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("promtool"), reason="promtool i
 def promtool(*arguments: str, text: bytes = b"") -> list[str]:
     """Run it; return the lines that it says."""
     done = subprocess.run(
-        ["promtool", *arguments], input=text, capture_output=True, timeout=60, check=False
+        ["promtool", *arguments], input=text, capture_output=True, timeout=PATIENCE, check=False
     )
     return (done.stdout + done.stderr).decode().split("\n")
 

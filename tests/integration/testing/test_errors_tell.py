@@ -36,7 +36,11 @@ async def test_a_handler_s_traceback_is_in_the_log(caplog: pytest.LogCaptureFixt
         with caplog.at_level(logging.WARNING, "convotic_celery.testing"):
             await app.drain()
 
-    first, last = caplog.messages
+    first, last = [
+        each.getMessage()
+        for each in caplog.records
+        if each.name.startswith("convotic_celery.testing")
+    ]
     assert first.startswith(f"custom.orders.new.shop {message_id} run 1 failed\nTraceback")
     assert f'File "{__file__}"' in first.splitlines()[2]
     assert first.endswith("RuntimeError: card of order 7 was declined")

@@ -15,6 +15,7 @@ from convotic_pubsub.client.rpc import pb
 from convotic_pubsub.outgoing import OutgoingMessage
 from convotic_pubsub.session import Session
 from convotic_pubsub.topology import SubscriptionSettings, TopicSettings
+from tests.support.waiting import PATIENCE
 
 #: As many things as a replacement says that it does.
 SAID = 7
@@ -59,7 +60,7 @@ class Shop:
             request = pb.PullRequest(
                 subscription=self.name, max_messages=count, return_immediately=True
             )
-            answer = await rpc.pull(request, timeout=10)
+            answer = await rpc.pull(request, timeout=PATIENCE)
             if acknowledge and answer.received_messages:
                 await rpc.acknowledge(self.name, [m.ack_id for m in answer.received_messages])
             return answer
