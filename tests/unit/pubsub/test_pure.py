@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from convotic_pubsub.celery.codec import decode_envelope, encode_envelope
 from convotic_pubsub.celery.routing import topic_matches
 from convotic_pubsub.client.rpc import pb
+from convotic_pubsub.consume import acks
 from convotic_pubsub.consume.acks import AckBatcher
 from convotic_pubsub.errors import OptionError
 from convotic_pubsub.limits import cut_utf8, fit_attributes, message_bytes
@@ -209,6 +210,41 @@ async def test_acks_gather_while_a_request_is_under_way_and_split_at_the_limit()
     assert sizes == [1, 1000, 1000, 500]
     assert confirmed == [True] * 2501
     assert batcher.idle
+
+
+async def test_acks_of_a_busy_queue_gather_until_the_server_may_be_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An answer sends no small batch: it leaves with enough, in time, or when it is asked for."""
+    sizes: list[int] = []
+
+    class Rpc:
+        async def acknowledge(self, _path: str, ids: list[str]) -> None:
+            sizes.append(len(ids))
+
+    batcher = AckBatcher(Rpc, "projects/p/subscriptions/s")  # type: ignore[arg-type]
+    confirmed: list[bool] = []
+    batcher.ack("first", confirmed.append, 50)
+    await wait_until_async(lambda: len(confirmed) == 1)
+
+    monkeypatch.setattr(acks, "_GATHER_SECONDS", 3600.0)
+    for number in range(50):
+        assert sizes == [1]
+        batcher.ack(str(number), confirmed.append, 50)
+        await asyncio.sleep(0)
+    await wait_until_async(lambda: len(confirmed) == 51)
+    for number in range(49):
+        batcher.ack(f"more-{number}", confirmed.append, 50)
+        await asyncio.sleep(0)
+    assert sizes == [1, 50]
+    await batcher.wait_idle()
+
+    assert sizes == [1, 50, 49]
+    assert confirmed == [True] * 100
+    monkeypatch.undo()
+    for number in range(2):
+        batcher.ack(f"last-{number}", confirmed.append, 50)
+    await wait_until_async(lambda: len(confirmed) == 102)
 
 
 async def test_acknowledgements_cover_the_distance() -> None:

@@ -35,10 +35,12 @@ class FakeAcker:
         self.acks: list[str] = []
         self.deadlines: list[tuple[str, int]] = []
         self.answers: list[Any] = []
+        self.enough = 0
         self.idle = True
 
-    def ack(self, ack_id: str, done: Any) -> None:
+    def ack(self, ack_id: str, done: Any, enough: int) -> None:
         self.acks.append(ack_id)
+        self.enough = enough
         self.answers.append(done)
 
     def modify(self, ack_id: str, seconds: int, done: Any) -> None:
@@ -178,6 +180,25 @@ async def test_offers_up_to_concurrency_and_keeps_the_rest_ready() -> None:
 
     assert [each.received.message_id for each in bench.dispatched] == ["1", "2"]
     assert bench.subscription.free() == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "enough"),
+    [
+        pytest.param({"concurrency": 1, "buffer_messages": 0}, 1, id="one at a time"),
+        pytest.param({"concurrency": 10, "buffer_messages": 10}, 10, id="half of what may be here"),
+        pytest.param({"concurrency": 10, "enable_message_ordering": True}, 1, id="ordered"),
+    ],
+)
+async def test_no_acknowledgement_that_the_server_may_wait_for_is_kept_for_a_batch(
+    spec: dict[str, Any], enough: int
+) -> None:
+    """It sends no more than the limit, and of an ordering key nothing behind an unsettled one."""
+    bench = Bench(**spec)
+    bench.deliver("1")
+    bench.settle(bench.run(), Acknowledge())
+
+    assert bench.acker.enough == enough
 
 
 async def test_state_is_kept_until_the_server_has_confirmed_the_ack() -> None:

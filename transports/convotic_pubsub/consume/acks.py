@@ -23,8 +23,9 @@ _FRAMING_BYTES = 4
 #: confirmed by then has long been delivered again.
 _RETRY_SECONDS = 600.0
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.1, 5.0
-#: Acknowledge requests under way at a time, and how long each gathers while others are.
-_MAX_REQUESTS, _GATHER_SECONDS = 16, 0.005
+#: Acknowledge requests under way at a time, and how long after one the next leaves; as Google's
+#: clients. A request costs as much as the rest of six messages.
+_MAX_REQUESTS, _GATHER_SECONDS = 16, 0.01
 
 #: Called with whether the server has confirmed.
 Done: TypeAlias = Callable[[bool], None]
@@ -35,12 +36,12 @@ Batch: TypeAlias = dict[str, Done]
 class AckBatcher:
     """Sends acknowledgements and deadline changes of one subscription.
 
-    An idle queue's ack leaves at once. While a request is under way the next batch gathers, until
-    the answer comes or for 5 ms: so batches grow with the load, and a server that is far away is
-    kept supplied by several requests under way. Deadline changes go one request at a time, since a
-    later one must not be overtaken. Transient errors are retried for ten minutes (a lease lost for
-    that long is redelivered anyway). An id that the server refuses is found by halving the batch,
-    or named by exactly-once delivery, which has done what the others ask for.
+    An idle queue's ack leaves at once. The next ones gather, until 10 ms after it or until there
+    are enough for the server to be waiting for them: so batches grow with the load, and a server
+    that is far away is kept supplied by several requests under way. Deadline changes go one request
+    at a time, since a later one must not be overtaken. Transient errors are retried for ten minutes
+    (a lease lost for that long is redelivered anyway). An id that the server refuses is found by
+    halving the batch, or named by exactly-once delivery, which has done what the others ask for.
     """
 
     def __init__(
@@ -52,6 +53,10 @@ class AckBatcher:
         self._acks: Batch = {}
         self._requests: set[asyncio.Task[None]] = set()
         self._gathering: asyncio.Handle | None = None
+        #: When a request left last, by the loop's clock.
+        self._sent_at = 0.0
+        #: How many don't wait for that time, as the last caller said.
+        self._enough = 1
         self._deadlines: dict[int, Batch] = {}
         self._deadline_task: asyncio.Task[None] | None = None
         self._reported = ""
@@ -70,23 +75,35 @@ class AckBatcher:
         return not self._acks and not self._requests and self._deadline_task is None
 
     async def wait_idle(self) -> None:
-        """Return when everything asked for so far has been sent and answered."""
+        """Send what has gathered; return when everything so far has been sent and answered."""
         while not self.idle:
+            self._send_acks()
             under_way = self._requests | {*filter(None, [self._deadline_task])}
-            await (asyncio.wait(under_way) if under_way else asyncio.sleep(0))
+            await asyncio.wait(under_way)
 
-    def ack(self, ack_id: str, done: Done) -> None:
-        """Acknowledge; ``done(confirmed)`` is called when the server has answered for good."""
+    def ack(self, ack_id: str, done: Done, enough: int = 1) -> None:
+        """Acknowledge; ``done(confirmed)`` is called when the server has answered for good.
+
+        While no request is under way, ``enough`` leave at once.
+        """
         loop = asyncio.get_running_loop()
         if not self._acks and not self._requests:
             self._unconfirmed_since = loop.time()
         self._acks[ack_id] = done
-        if len(self._acks) >= MAX_ACK_IDS:
+        self._enough = enough
+        count = len(self._acks)
+        if count >= MAX_ACK_IDS:
             self._send_acks()
-        elif self._gathering is None and self._requests:
-            self._gathering = loop.call_later(_GATHER_SECONDS, self._send_acks)
+        elif count == enough and not self._requests:
+            self._send_soon(loop)
         elif self._gathering is None:
-            self._gathering = loop.call_soon(self._send_acks)  # with others of this turn
+            self._gathering = loop.call_at(self._sent_at + _GATHER_SECONDS, self._send_acks)
+
+    def _send_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Send with others of this turn."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+        self._gathering = loop.call_soon(self._send_acks)
 
     def modify(self, ack_id: str, seconds: int, done: Done) -> None:
         """Let the lease end in ``seconds`` (0..600)."""
@@ -99,8 +116,9 @@ class AckBatcher:
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
-        if len(self._requests) >= _MAX_REQUESTS:
+        if not self._acks or len(self._requests) >= _MAX_REQUESTS:
             return
+        self._sent_at = asyncio.get_running_loop().time()
         acks, self._acks = self._acks, {}
         for part in _parts(acks):
             task = asyncio.get_running_loop().create_task(self._send(part, self._acknowledge))
@@ -111,7 +129,9 @@ class AckBatcher:
         self._requests.discard(task)
         if not task.cancelled():
             self._unconfirmed_since = task.get_loop().time()
-        if self._acks and not task.cancelled():
+        if task.cancelled() or not self._acks:
+            return
+        if self._gathering is None or len(self._acks) >= self._enough:
             self._send_acks()
 
     async def _acknowledge(self, ids: list[str]) -> None:

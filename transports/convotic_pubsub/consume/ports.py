@@ -30,8 +30,8 @@ class Acks(Protocol):
         """Whether everything has been sent and answered."""
         ...
 
-    def ack(self, ack_id: str, done: Callable[[bool], None]) -> None:
-        """Acknowledge."""
+    def ack(self, ack_id: str, done: Callable[[bool], None], enough: int = 1) -> None:
+        """Acknowledge; with ``enough`` the server may be waiting for them."""
         ...
 
     def modify(self, ack_id: str, seconds: int, done: Callable[[bool], None]) -> None:

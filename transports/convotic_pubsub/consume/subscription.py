@@ -360,7 +360,9 @@ class Subscription:
                 self.confirmations.add(seconds)
             self._apply(delivery, _CONFIRMED if confirmed else Signal.REFUSED)
 
-        self._ports.acks.ack(delivery.ack_id, answered)
+        # The server sends no more than the limit, and of an ordering key what follows this one.
+        enough = 1 if self._is_ordered else max(1, self.limit // 2)
+        self._ports.acks.ack(delivery.ack_id, answered, enough)
 
     def _start_wait(self, delivery: Delivery, event: Event) -> None:
         assert isinstance(event, Lapse | Defer)
