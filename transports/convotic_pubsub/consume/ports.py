@@ -30,7 +30,7 @@ class Acks(Protocol):
         """Whether everything has been sent and answered."""
         ...
 
-    def ack(self, ack_id: str, done: Callable[[bool], None], enough: int = 1) -> None:
+    def ack(self, ack_id: str, done: Callable[[bool], None], enough: int) -> None:
         """Acknowledge; with ``enough`` the server may be waiting for them."""
         ...
 
