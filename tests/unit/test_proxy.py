@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.proxy import Proxy, run_proxy
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def proxy() -> Iterator[Proxy]:
 
 def connect(proxy: Proxy) -> socket.socket:
     host, port = proxy.address.split(":")
-    return socket.create_connection((host, int(port)), timeout=5)
+    return socket.create_connection((host, int(port)), timeout=PATIENCE)
 
 
 def ask(peer: socket.socket, text: bytes = b"hello") -> bytes:
@@ -66,7 +67,7 @@ def test_a_delay_counts_both_ways(proxy: Proxy) -> None:
 
         assert ask(peer) == b"hello"
 
-        assert 0.2 <= time.monotonic() - began < 10
+        assert time.monotonic() - began >= 0.2
 
 
 def test_silence_is_of_open_connections(proxy: Proxy) -> None:
@@ -91,7 +92,7 @@ def test_a_pause_holds_back_and_loses_nothing(proxy: Proxy) -> None:
         peer.settimeout(0.2)
         with pytest.raises(TimeoutError):
             ask(peer, b"later")
-        peer.settimeout(5)
+        peer.settimeout(PATIENCE)
 
         proxy.resume()
 

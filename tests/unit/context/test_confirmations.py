@@ -10,6 +10,7 @@ from concurrent.futures import Future
 import pytest
 
 from convotic_celery.context.confirmations import wait_for, wait_for_all
+from tests.support.waiting import PATIENCE
 
 
 async def waits(answer: Future[str], seconds: float) -> bool:
@@ -32,7 +33,7 @@ def test_many_that_are_confirmed_together_wake_the_loop_once() -> None:
 
         loop.call_soon_threadsafe = count  # type: ignore[assignment]
         futures: list[Future[str]] = [Future() for _ in range(100)]
-        waiting = [asyncio.ensure_future(waits(each, 30)) for each in futures]
+        waiting = [asyncio.ensure_future(waits(each, PATIENCE)) for each in futures]
         await asyncio.sleep(0)
 
         def confirm() -> None:
@@ -58,7 +59,7 @@ def test_each_waits_as_long_as_it_was_asked_to() -> None:
             never: Future[str] = Future()
             ended.append(f"{name} {await wait_for(never, seconds)}")
 
-        await asyncio.gather(wait("long", 0.2), wait("short", 0.01), wait("middle", 0.1))
+        await asyncio.gather(wait("long", 1), wait("short", 0.01), wait("middle", 0.5))
         return ended
 
     assert asyncio.run(main()) == ["short False", "middle False", "long False"]
@@ -69,8 +70,8 @@ def test_one_that_is_cancelled_leaves_nothing_behind() -> None:
 
     async def main() -> tuple[bool, bool]:
         first, second = Future[str](), Future[str]()
-        cancelled = asyncio.ensure_future(waits(first, 30))
-        other = asyncio.ensure_future(waits(second, 30))
+        cancelled = asyncio.ensure_future(waits(first, PATIENCE))
+        other = asyncio.ensure_future(waits(second, PATIENCE))
         await asyncio.sleep(0)
         cancelled.cancel()
         await asyncio.sleep(0)
@@ -100,13 +101,13 @@ def test_an_answer_is_waited_for_by_one_at_a_time() -> None:
 
     async def main() -> bool:
         answer = Future[str]()
-        first = asyncio.ensure_future(waits(answer, 30))
+        first = asyncio.ensure_future(waits(answer, PATIENCE))
         await asyncio.sleep(0)
         with pytest.raises(RuntimeError, match="another coroutine"):
-            await waits(answer, 30)
+            await waits(answer, PATIENCE)
         first.cancel()
         await asyncio.sleep(0)
-        second = asyncio.ensure_future(waits(answer, 30))
+        second = asyncio.ensure_future(waits(answer, PATIENCE))
         await asyncio.sleep(0)
         answer.set_result("1")
         return await second
@@ -120,8 +121,8 @@ def test_none_to_wait_for_is_done_at_once() -> None:
     async def main() -> None:
         done = Future[str]()
         done.set_exception(ValueError("its own"))
-        await wait_for_all([], 30)
-        await wait_for_all([done, done], 30)
+        await wait_for_all([], PATIENCE)
+        await wait_for_all([done, done], PATIENCE)
 
     asyncio.run(main())
 
@@ -132,4 +133,4 @@ def test_a_second_loop_of_a_thread_has_its_own() -> None:
         future: Future[str] = Future()
         threading.Timer(0.01, future.set_result, ["1"]).start()
 
-        assert asyncio.run(waits(future, 30))
+        assert asyncio.run(waits(future, PATIENCE))

@@ -10,6 +10,7 @@ from google.protobuf import empty_pb2
 from google.pubsub_v1.types import pubsub as t
 
 from convotic_emulator.server import EmulatorServer
+from tests.support.waiting import PATIENCE
 
 TOPIC = "projects/p/topics/orders"
 SUBSCRIPTION = "projects/p/subscriptions/orders.sub"
@@ -35,7 +36,7 @@ class Client:
             request_serializer=type(request).SerializeToString,
             response_deserializer=response.FromString,
         )
-        return await function(request, timeout=5)
+        return await function(request, timeout=PATIENCE)
 
     async def create(self, **fields: Any) -> None:
         """Create the topic and a subscription."""

@@ -17,6 +17,7 @@ from convotic_emulator.process import LoopErrors, serve
 @pytest.fixture
 def _restored_collector() -> Iterator[None]:
     before = gc.get_threshold()
+    gc.unfreeze()  # what others have frozen, and what is counted less when it is freed
     yield
     gc.unfreeze()
     gc.set_threshold(*before)

@@ -10,6 +10,7 @@ import pytest
 
 from convotic_pubsub.outgoing import OutgoingMessage
 from convotic_pubsub.publish.confirmation import Confirmation
+from tests.support.waiting import PATIENCE
 
 
 def test_each_callback_is_called_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -39,7 +40,7 @@ def test_a_thread_may_wait_for_the_answer() -> None:
     answering.start()
 
     with pytest.raises(ValueError, match="refused"):
-        confirmation.result(10)
+        confirmation.result(PATIENCE)
 
     assert isinstance(confirmation.exception(), ValueError)
     answering.join()

@@ -11,7 +11,7 @@ from convotic_pubsub.consume.delivery import State
 from convotic_pubsub.consume.lease_timer import LeaseTimer
 from convotic_pubsub.errors import MessageTooLarge
 from convotic_pubsub.queue import Acknowledge, DeadLetter, Lapse, Return, Settlement
-from tests.support.waiting import wait_until_async
+from tests.support.waiting import PATIENCE, wait_until_async
 from tests.unit.pubsub.test_subscription import Bench, turn
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ async def test_an_error_over_one_lease_costs_the_others_nothing(
     for delivery, after in zip(bench.dispatched, (0.0, 0.0, 0.2), strict=True):
         timer.watch(delivery, clock() + after)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await all_seen.wait()
 
     assert sorted(seen) == ["1", "2", "3"]
@@ -159,7 +159,7 @@ async def test_what_another_lease_took_along_is_not_looked_at() -> None:
     for delivery in bench.dispatched:
         timer.watch(delivery, clock())
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await was_called.wait()
     await turn()
 

@@ -13,6 +13,7 @@ import pytest
 from convotic_celery.app import ConvoticApp, create_app
 from convotic_celery.errors import ConfigurationError
 from convotic_celery.settings import Settings
+from tests.support.waiting import PATIENCE
 from tests.unit.runtime.support import define, make_app, make_settings
 
 MODULE = """
@@ -168,7 +169,7 @@ def test_a_broken_module_is_one_line_and_an_exit_code(tmp_path: Path, broken: st
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from convotic_celery.telemetry import fleet
 from convotic_celery.telemetry.fleet import FleetSource, merge_metrics
 from convotic_celery.telemetry.health import STALLS, UNREADY, Finding, Findings, Monitor
 from convotic_celery.telemetry.server import Answer, TelemetryServer, json_answer
+from tests.support.waiting import PATIENCE
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "health.md"
 
@@ -128,7 +130,7 @@ def server() -> Iterator[TelemetryServer]:
 
 def get(server: TelemetryServer, path: str, method: str = "GET") -> tuple[int, bytes]:
     """Ask, on a connection of its own, as probes do."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
     connection.request(method, path)
     response = connection.getresponse()
     try:
@@ -159,7 +161,7 @@ def test_an_answer_costs_less_than_a_millisecond(server: TelemetryServer) -> Non
 
 def test_a_client_that_says_nothing_keeps_nobody_waiting(server: TelemetryServer) -> None:
     """Each connection has a thread of its own."""
-    silent = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    silent = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
     silent.connect()
     try:
         assert get(server, "/livez")[0] == 200
@@ -170,14 +172,21 @@ def test_a_client_that_says_nothing_keeps_nobody_waiting(server: TelemetryServer
 # -- several workers ----------------------------------------------------------------------
 
 
+@pytest.fixture
+def patient_fleet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker may take its time: what is asked here is what its answer becomes."""
+    monkeypatch.setattr(fleet, "_ANSWER_SECONDS", PATIENCE)
+
+
+@pytest.mark.usefixtures("patient_fleet")
 def test_several_workers_have_one_answer(tmp_path: Path) -> None:
     """Each finding says whose it is; one that does not run is starting."""
     one, two = tmp_path / "1.sock", tmp_path / "2.sock"
     server = TelemetryServer(Fixed({"/livez": STALLED, "/readyz": LIVE}), path=one)
     server.start()
     try:
-        fleet = FleetSource([one, two])
-        live, ready = fleet.answer("/livez", ""), fleet.answer("/readyz", "")
+        both = FleetSource([one, two])
+        live, ready = both.answer("/livez", ""), both.answer("/readyz", "")
     finally:
         server.stop()
 
@@ -189,6 +198,7 @@ def test_several_workers_have_one_answer(tmp_path: Path) -> None:
     assert not one.exists()
 
 
+@pytest.mark.usefixtures("patient_fleet")
 def test_a_worker_that_ends_while_it_answers_does_not_run(tmp_path: Path) -> None:
     """Half an answer of one worker costs nobody the answers of the others."""
     path = tmp_path / "1.sock"

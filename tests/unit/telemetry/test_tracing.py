@@ -12,6 +12,7 @@ from opentelemetry.trace import ProxyTracerProvider
 from convotic_celery.errors import ConfigurationError
 from convotic_celery.telemetry.tracing import PublishTracing, set_up_tracing
 from convotic_pubsub.outgoing import OutgoingMessage
+from tests.support.waiting import PATIENCE
 
 
 def test_nothing_is_loaded_where_tracing_is_off() -> None:
@@ -22,7 +23,7 @@ def test_nothing_is_loaded_where_tracing_is_off() -> None:
         "print('convotic_celery.telemetry.tracing' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert done.stdout.strip() == "False"
 

@@ -13,7 +13,7 @@ from google.pubsub_v1.types import pubsub as t
 from convotic_emulator.engine.clock import ManualClock
 from convotic_emulator.server import EmulatorServer
 from convotic_emulator.storage import database
-from tests.support.waiting import wait_until_async
+from tests.support.waiting import PATIENCE, wait_until_async
 from tests.unit.emulator.client import SUBSCRIPTION, TOPIC, Client, bodies
 
 
@@ -164,6 +164,6 @@ async def test_a_cancelled_request_cancels_no_other() -> None:
         await asyncio.sleep(0)  # both wait now
         given_up.cancel()
 
-        assert await asyncio.wait_for(other, 5) == "committed"
+        assert await asyncio.wait_for(other, PATIENCE) == "committed"
         with pytest.raises(asyncio.CancelledError):
             await given_up

@@ -22,10 +22,9 @@ from h2.events import (
 from convotic_emulator.grpc.call import Call, Method
 from convotic_emulator.grpc.server import GrpcServer
 from convotic_emulator.grpc.status import CallError, Status
+from tests.support.waiting import PATIENCE
 
 __all__ = ["Answer", "Echo", "Peer", "Text", "framed", "request_headers"]
-
-WAIT_SECONDS = 10.0
 
 
 class Text:
@@ -222,7 +221,7 @@ class Peer:
 
     async def receive(self) -> None:
         """Read once."""
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             data = await self._reader.read(65_536)
         if not data:
             self.is_closed = True

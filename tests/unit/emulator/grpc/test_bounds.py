@@ -33,7 +33,7 @@ from convotic_emulator.grpc.frames import (
 from convotic_emulator.grpc.server import GrpcServer
 from convotic_emulator.grpc.status import CallError, Status
 from convotic_emulator.server import EmulatorServer
-from tests.support.waiting import wait_until_async
+from tests.support.waiting import PATIENCE, wait_until_async
 from tests.unit.emulator.client import SUBSCRIPTION, Client
 from tests.unit.emulator.grpc.peer import Echo, Peer, framed
 from tests.unit.emulator.grpc.wire import BEGIN, WHOLE, block, call
@@ -147,7 +147,7 @@ async def test_a_client_that_reads_again_is_served_on(server: Any) -> None:
     await stuck(server)
 
     received = 0
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while received < count * len(PING):
             received += len(await reader.read(1 << 20))
 

@@ -11,6 +11,7 @@ from google.pubsub_v1.types import pubsub as t
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # no stubs
 
 from convotic_emulator.server import EmulatorServer
+from tests.support.waiting import PATIENCE
 from tests.unit.emulator.client import SUBSCRIPTION, TOPIC, Client
 
 #: What Google's clients of Pub/Sub set, for these very errors.
@@ -30,7 +31,7 @@ def method(channel: Any, name: str, response: Any) -> Any:
 async def test_a_thousand_repeated_ids(options: list[tuple[str, int]]) -> None:
     """Each is named in the error's details, or none where the client can't take so much."""
     async with EmulatorServer() as server, Client(server) as client:
-        await client.create(enable_exactly_once_delivery=True)
+        await client.create(enable_exactly_once_delivery=True, ack_deadline_seconds=600)
         await client.publish(*[b"x"] * 1000)
         received = await client.pull()
         await client.acknowledge(received)
@@ -40,7 +41,7 @@ async def test_a_thousand_repeated_ids(options: list[tuple[str, int]]) -> None:
             acknowledge = method(channel, "Acknowledge", empty_pb2.Empty)
             request = t.AcknowledgeRequest.pb()(subscription=SUBSCRIPTION, ack_ids=ids)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await acknowledge(request, timeout=10)
+                await acknowledge(request, timeout=PATIENCE)
 
             assert len(ids) == 1000
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -55,7 +56,7 @@ async def test_a_thousand_repeated_ids(options: list[tuple[str, int]]) -> None:
                 assert "grpc-status-details-bin" not in trailers
             get = method(channel, "GetSubscription", t.Subscription.pb())
             wanted = t.GetSubscriptionRequest.pb()(subscription=SUBSCRIPTION)
-            assert (await get(wanted, timeout=5)).topic == TOPIC
+            assert (await get(wanted, timeout=PATIENCE)).topic == TOPIC
 
 
 async def test_an_error_that_quotes_a_long_name() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from convotic_emulator.grpc.frames import END_STREAM, Kind, frame, window_update
 from convotic_emulator.grpc.server import GrpcServer
+from tests.support.waiting import PATIENCE
 from tests.unit.emulator.grpc.peer import Echo, Peer, framed, started
 from tests.unit.emulator.grpc.wire import BEGIN, WHOLE, call
 
@@ -34,7 +35,7 @@ async def test_a_call_after_the_goodbye_is_refused(server: Any) -> None:
         await peer.send_raw(call(3, WHOLE))
         received = b""
         while b"\x03\x00\x00\x00\x00\x03\x00\x00\x00\x07" not in received:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 received += await reader.read(1000)
 
 
@@ -46,7 +47,7 @@ async def test_another_protocol_is_refused_in_readable_form(server: Any, data: b
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(data)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         answer = await reader.read()
 
     assert answer.startswith(b"HTTP/1.1 505 ")

@@ -15,6 +15,7 @@ from convotic_emulator.grpc.frames import (
     frame,
     settings_frame,
 )
+from tests.support.waiting import PATIENCE
 from tests.unit.emulator.grpc.peer import request_headers
 
 __all__ = ["BEGIN", "WHOLE", "Frame", "block", "call", "exchange", "frames_in", "raw_block"]
@@ -54,7 +55,7 @@ async def exchange(port: int, data: bytes) -> bytes:
     writer.write(data + frame(Kind.PING, 0, 0, _END))
     received = b""
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while _END not in received and (part := await reader.read(65_536)):
                 received += part
     except ConnectionError:

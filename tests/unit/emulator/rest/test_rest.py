@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from convotic_emulator.server import EmulatorServer
-from tests.support.waiting import wait_until_async
+from tests.support.waiting import PATIENCE, wait_until_async
 from tests.unit.emulator.client import Client
 
 TOPIC = b'"name": "projects/p/topics/orders"'
@@ -28,7 +28,7 @@ async def exchange(server: EmulatorServer, data: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(data)
     writer.write_eof()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         received = await reader.read()
     writer.close()
     return received
@@ -47,7 +47,7 @@ async def test_curl(server: EmulatorServer) -> None:
 
     async def curl(*arguments: str) -> Any:
         process = await asyncio.create_subprocess_exec(
-            "curl", "-s", "--max-time", "10", *arguments, stdout=asyncio.subprocess.PIPE
+            "curl", "-s", "--max-time", f"{PATIENCE:g}", *arguments, stdout=asyncio.subprocess.PIPE
         )
         out, _ = await process.communicate()
         return json.loads(out)
