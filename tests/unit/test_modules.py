@@ -20,6 +20,7 @@ from convotic_celery.errors import (
 )
 from convotic_celery.modules import load_modules
 from convotic_celery.settings import Settings
+from tests.support.imports import forget_imports
 
 HANDLER = """
 from convotic_celery import ConvoticModule
@@ -37,10 +38,8 @@ def own_imports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
     """Run in a folder of the test's own, and forget what it imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    before = set(sys.modules)
     yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    forget_imports(tmp_path)
 
 
 def write(path: str, text: str) -> Path:
