@@ -102,7 +102,7 @@ class RecordingMessage:
         self.settlements: list[tuple[Any, ...]] = []
         self.settled = threading.Event()
         #: Of the monotonic clock.
-        self.settled_at = 0.0
+        self.made_at, self.settled_at = time.monotonic(), 0.0
 
     def started(self, hold_seconds: float) -> None:
         self.held_seconds = hold_seconds
@@ -124,6 +124,11 @@ class RecordingMessage:
         self.settlements.append(settlement)
         self.settled_at = time.monotonic()
         self.settled.set()
+
+    def least_delay(self, seconds: float) -> float:
+        """Return what is left of so many seconds, of which its run has taken a part."""
+        rounding = 0.01  # of two clocks
+        return seconds - (self.settled_at - self.made_at) - rounding
 
     @property
     def settlement(self) -> tuple[Any, ...]:

@@ -40,16 +40,22 @@ def test_a_coroutine_runs_elsewhere_in_the_callers_context(thread: LoopThread) -
 
 def test_a_timeout_cancels_the_coroutine(thread: LoopThread) -> None:
     """Nothing goes on behind a caller who gave up."""
-    cancelled = threading.Event()
+    begun, cancelled = threading.Event(), threading.Event()
 
     async def wait() -> None:
         try:
+            begun.set()
             await asyncio.Event().wait()
         finally:
             cancelled.set()
 
-    with pytest.raises(TimeoutError):
-        thread.run(wait(), seconds=0.01)
+    def give_up() -> bool:
+        """Say whether it had begun by then."""
+        with pytest.raises(TimeoutError):
+            thread.run(wait(), seconds=0.01)
+        return begun.is_set()
+
+    wait_until(give_up)
     wait_until(cancelled.is_set)
 
 

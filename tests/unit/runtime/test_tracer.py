@@ -22,6 +22,7 @@ from celery.exceptions import Reject
 from convotic_celery.runtime.celery_internals import key_by_thread
 from convotic_celery.runtime.pool.pool import TaskPool
 from convotic_celery.runtime.pool.tracer import LoopTracer, loop_tracer
+from convotic_celery.sdk.backoff import ConstantBackoff
 from convotic_celery.sdk.outcomes import DeadLetter, Drop, Retry
 from tests.support.waiting import wait_until
 from tests.unit.runtime.support import define, do_nothing, forever, make_app, make_request
@@ -115,7 +116,8 @@ def observe(
     caplog.clear()
     try:
         with listening(seen), caplog.at_level(logging.INFO, trace.logger.name):
-            task, request, message, eventer = make(pool, handler, ack_deadline=1)
+            backoff = ConstantBackoff(delay=3)  # the same however long a run takes
+            task, request, message, eventer = make(pool, handler, backoff=backoff)
             if with_celerys:
                 task.__trace__ = celerys(task.__trace__)
             request.execute_using_pool(pool)
@@ -182,7 +184,7 @@ def test_a_cancelled_run_is_told_too(pool: TaskPool) -> None:
         task.name,
         "postrun",
     ]
-    assert stacks_of(task) == ({}, {})
+    wait_until(lambda: stacks_of(task) == ({}, {}))
 
 
 def stacks_of(task: Any) -> tuple[dict[Any, Any], dict[Any, Any]]:
@@ -253,7 +255,7 @@ def test_an_async_task_beside_it_keeps_its_own() -> None:
         pool.stop()
 
     assert seen[:2] == ["other", ("other", "other")]
-    assert dict(stack._local) == {}
+    wait_until(lambda: dict(stack._local) == {})
 
 
 def test_a_task_that_is_called_inside_has_its_own_request(pool: TaskPool) -> None:

@@ -15,6 +15,7 @@ from convotic_celery.errors import InvalidMessage
 from convotic_celery.sdk.compression import decompress
 from convotic_celery.sdk.message import decode_json, validate_json
 from convotic_celery.sdk.payload_type import PayloadType
+from tests.support.waiting import wait_until
 
 _GZIP = {"content-encoding": "gzip"}
 
@@ -48,10 +49,10 @@ class Defaults(BaseModel):
 def test_gzip_of_many_empty_members_is_refused() -> None:
     """It took 52 s to find the one that is not empty."""
     raw = gzip.compress(b"") * 495_000 + gzip.compress(b'{"id":1}')
-    began = time.monotonic()
+    began = time.thread_time()
     with pytest.raises(InvalidMessage, match="10,000 members"):
         decompress(raw, _GZIP)
-    assert time.monotonic() - began < 20
+    assert time.thread_time() - began < 10
 
 
 def test_gzip_of_several_members_is_read() -> None:
@@ -144,19 +145,23 @@ def test_other_threads_run_while_large_data_is_validated() -> None:
     """Pydantic kept the GIL for 2 s, in which the event loop and all renewals stood still."""
     payload = PayloadType(Batch)
     data = b'{"items":[' + b'{"id":1,"tags":["a"]},' * 100_000 + b'{"id":2,"tags":[]}]}'
-    begin, end, turns = threading.Event(), threading.Event(), 0
+    end, turns = threading.Event(), 0
 
     def take_turns() -> None:
         nonlocal turns
-        begin.set()
         while not end.wait(0.001):
             turns += 1
 
+    def turns_meanwhile() -> int:
+        before = turns
+        assert len(payload.validate_json(data).items) == 100_001
+        return turns - before
+
     thread = threading.Thread(target=take_turns)
     thread.start()
-    begin.wait()
-    value = payload.validate_json(data)
-    end.set()
-    thread.join()
-    assert len(value.items) == 100_001
-    assert turns >= 5
+    try:
+        # On a busy machine others may have the processor meanwhile: then it is tried again.
+        wait_until(lambda: turns_meanwhile() >= 5)
+    finally:
+        end.set()
+        thread.join()
