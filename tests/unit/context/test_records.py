@@ -16,6 +16,7 @@ from convotic_celery.context.fields import contact_changes, contact_fields, mess
 from convotic_celery.context.paging import Paging
 from convotic_celery.context.records import flatten, new_id, new_token, parse_contact
 from convotic_celery.errors import InvalidField
+from tests.support.generated import patient
 
 TEXTS = st.text(min_size=1, max_size=20)
 TIMES = {"created_at": "2026-01-02T03:04:05+00:00", "updated_at": "2026-01-02T03:04:05+00:00"}
@@ -51,6 +52,7 @@ def test_forked_children_do_not_repeat_random_bytes() -> None:
     assert len({text[:12] for text in made}) == 6
 
 
+@patient
 @given(
     st.fixed_dictionaries(
         {},

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from convotic_celery.context.totals import scale_totals, unscale
 from convotic_celery.errors import InvalidField
+from tests.support.generated import patient
 
 AMOUNTS = st.decimals(-(10**12), 10**12, places=6) | st.integers(-(10**12), 10**12)
 
 
+@patient
 @given(AMOUNTS)
 def test_amount_survives_scaling(amount: Decimal | int) -> None:
     """To the last of six places."""
@@ -22,6 +24,7 @@ def test_amount_survives_scaling(amount: Decimal | int) -> None:
     assert unscale(scaled) == amount
 
 
+@patient
 @given(st.lists(AMOUNTS, max_size=50))
 def test_integer_sums_are_decimal_sums(amounts: list[Decimal | int]) -> None:
     """What the store adds up is what decimal arithmetic adds up."""

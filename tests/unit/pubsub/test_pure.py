@@ -19,9 +19,11 @@ from convotic_pubsub.errors import OptionError
 from convotic_pubsub.limits import cut_utf8, fit_attributes, message_bytes
 from convotic_pubsub.names import check_resource_id, resource_id
 from convotic_pubsub.options import parse_options
+from tests.support.generated import patient
 from tests.support.waiting import wait_until_async
 
 
+@patient
 @given(st.one_of(st.text(), st.binary()), st.integers(0, 9))
 def test_an_envelope_survives_the_wire(body: str | bytes, priority: int) -> None:
     """Text and binary bodies come back as what they were."""
@@ -45,6 +47,7 @@ def test_what_is_no_envelope_is_a_value_error(data: bytes) -> None:
         decode_envelope(data)
 
 
+@patient
 @given(st.text(), st.integers(0, 50))
 def test_cutting_never_splits_a_character(text: str, limit: int) -> None:
     """What is cut is a prefix within the limit."""
@@ -86,6 +89,7 @@ def test_an_attribute_that_replaces_another_counts_what_it_adds(data_bytes: int,
     assert message_bytes(data, fitted) <= 10_000_000
 
 
+@patient
 @given(st.text(min_size=1, max_size=60))
 def test_every_queue_name_has_a_resource_of_its_own(queue: str) -> None:
     """Any kombu queue name maps to a valid id, and different names to different ids."""

@@ -396,8 +396,7 @@ async def test_a_policy_that_raises_costs_no_worker_and_no_silent_loss() -> None
 
     bench = Bench(Policy())
     bench.deliver("1")
-    await turn()
-    await asyncio.sleep(0.01)
+    await bench.subscription.decided()
 
     assert bench.dead_lettered == [bench.spec.queue]
     assert bench.acker.acks == ["ack-1-1"]
@@ -410,8 +409,7 @@ async def test_a_dead_letter_that_is_not_confirmed_is_not_acknowledged() -> None
     bench.deliver("1")
 
     bench.settle(bench.run(), DeadLetter({"convotic-dead-letter-reason": "rejected"}))
-    await turn()
-    await asyncio.sleep(0.01)
+    await bench.subscription.decided()
 
     assert bench.acker.acks == []
     assert bench.subscription.waiting == 1

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from convotic_celery.errors import InvalidMessage
 from convotic_celery.sdk import ConvoticModule, HandlerDefinition, WorkerMessage
 from convotic_celery.sdk.message import decode_json
+from tests.support.generated import patient
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(),
@@ -49,6 +50,7 @@ async def optional(message: WorkerMessage[Order | None], ctx: Any) -> None: ...
 async def untyped(message: WorkerMessage, ctx: Any) -> None: ...
 
 
+@patient
 @given(JSON)
 def test_any_json_is_decoded(value: object) -> None:
     """What a producer's JSON library writes is what the handler gets."""
@@ -108,6 +110,7 @@ def test_what_only_looks_like_such_a_number_is_read() -> None:
     assert decode_json(b"9" * 300) == int("9" * 300)
 
 
+@patient
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_float_is_read(value: float) -> None:
     """However it is written."""

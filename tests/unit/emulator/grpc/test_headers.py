@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from hpack import Decoder, Encoder, HeaderTuple, NeverIndexedHeaderTuple
 from hpack.exceptions import HPACKError
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from convotic_emulator.grpc.headers import HeaderDecoder, literals
+from tests.support.generated import patient
 from tests.unit.emulator.grpc.peer import request_headers
 
 _PATHS = st.sampled_from(["/a.B/C", "/a.B/D", "/e.F/" + "g" * 300])
@@ -23,7 +24,7 @@ _REQUESTS = st.lists(
 )
 
 
-@settings(deadline=None)
+@patient
 @given(requests=_REQUESTS)
 def test_a_remembered_block_means_what_it_says(
     requests: list[tuple[str, dict[str, str], bool, int | None]],

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from convotic_emulator.grpc.frames import END_STREAM, Kind, frame, window_update
 from convotic_emulator.grpc.server import GrpcServer
+from tests.support.generated import patient
 from tests.support.waiting import PATIENCE
 from tests.unit.emulator.grpc.peer import Echo, Peer, framed, started
 from tests.unit.emulator.grpc.wire import BEGIN, WHOLE, call
@@ -79,7 +80,7 @@ CHANGES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(patient, max_examples=60)
 @given(changes=CHANGES, tail=st.binary(max_size=64))
 def test_whatever_comes_the_server_serves_on(
     changes: list[tuple[int, bytes, int]], tail: bytes
