@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
+
+from tests.support.imports import forget_imports
 
 #: Threads of the process that tests share: its event loops, and the threads of loops.
 SHARED = ("convotic-handlers", "convotic-emulator", "asyncio_")
@@ -28,3 +31,12 @@ def hear_no_other_test(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     caplog.handler.addFilter(is_heard)
     yield
     caplog.handler.removeFilter(is_heard)
+
+
+@pytest.fixture(autouse=True)
+def forget_own_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Forget the modules that a test has written and loaded: another one's may have their names."""
+    before, path = set(sys.modules), sys.path[:]
+    yield
+    sys.path[:] = path
+    forget_imports(set(sys.modules) - before, tmp_path_factory.getbasetemp())

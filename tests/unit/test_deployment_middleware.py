@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,6 @@ import pytest
 from convotic_celery.errors import ConfigurationError, ModuleError
 from convotic_celery.modules import load_modules
 from convotic_celery.settings import Settings
-from tests.support.imports import forget_imports
 
 MIDDLEWARE = """
 from convotic_celery import RouteMiddleware, WorkerMiddleware
@@ -52,17 +49,14 @@ async def show(request, ctx): ...
 
 
 @pytest.fixture(autouse=True)
-def project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """A project with two modules; what it imported is forgotten."""
+def project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A project with two modules."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
     Path("acme_middleware.py").write_text(MIDDLEWARE)
     Path("modules").mkdir()
     for name, kind in {"acme_one": "async def", "acme_two": "def"}.items():
         source = MODULE.format(name=name, kind=kind)
         Path(f"modules/{name}.py").write_text(source)
-    yield
-    forget_imports(tmp_path)
 
 
 def test_it_stands_outside_the_modules_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from convotic_celery.errors import (
 )
 from convotic_celery.modules import load_modules
 from convotic_celery.settings import Settings
-from tests.support.imports import forget_imports
 
 HANDLER = """
 from convotic_celery import ConvoticModule
@@ -34,12 +32,9 @@ async def handle(message, ctx):
 
 
 @pytest.fixture(autouse=True)
-def own_imports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Run in a folder of the test's own, and forget what it imported."""
+def own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Run in a folder of the test's own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield
-    forget_imports(tmp_path)
 
 
 def write(path: str, text: str) -> Path:
