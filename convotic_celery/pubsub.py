@@ -47,6 +47,8 @@ _lock = threading.RLock()
 _app: ConvoticApp | None = None
 #: The app and the process that have connected, so that async code need not wait in a thread again.
 _connected: tuple[int, int] | None = None
+#: What the coroutines of a loop wait for together, while one of them connects.
+_connecting: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
 
 
 def publish(
@@ -201,15 +203,29 @@ def _find_celery_app() -> ConvoticApp | None:
 
 async def _connect() -> ConvoticApp:
     """Return the app, connected: what blocks on the way is done in a thread, once."""
+    while True:
+        app = _app
+        if app is not None and _connected == (id(app), os.getpid()):
+            return app
+        # Whoever is cancelled leaves the others their connection.
+        await asyncio.shield(_find_connecting())
+
+
+def _find_connecting() -> asyncio.Task[None]:
+    """Return what connects for all coroutines of the running loop."""
+    loop = asyncio.get_running_loop()
+    connecting = _connecting.get(loop)
+    if connecting is None:
+        _connecting[loop] = connecting = loop.create_task(_connect_in_thread())
+        connecting.add_done_callback(lambda _: _connecting.pop(loop))
+    return connecting
+
+
+async def _connect_in_thread() -> None:
     global _connected  # noqa: PLW0603 - as above
-    app = _app
-    if app is None:
-        app = await asyncio.to_thread(_find_app)
-    now = (id(app), os.getpid())
-    if _connected != now:
-        await asyncio.to_thread(app.connect_publisher)
-        _connected = now
-    return app
+    app = await asyncio.to_thread(_find_app)
+    await asyncio.to_thread(app.connect_publisher)
+    _connected = (id(app), os.getpid())
 
 
 def _pubsub() -> SyncPubsub:
