@@ -19,6 +19,7 @@ from convotic_celery.cli.demo.child import Child
 from convotic_celery.cli.demo.producer import close_publisher, make_publisher, make_subscriber
 from convotic_celery.embedded import broker_address
 from convotic_celery.settings import Settings
+from tests.support.lines import read_lines
 from tests.support.waiting import PATIENCE, wait_until
 
 __all__ = ["Stage", "Worker", "make_stage"]
@@ -28,8 +29,13 @@ QUEUE = f"{TOPIC}.shop"
 
 #: What the tests' handlers write of each run: one JSON object a line.
 MODULE = '''
-"""Handlers of the acceptance tests. Each run is one line of JSON in a file."""
+"""Handlers of the acceptance tests. Each run is one line of JSON in a file.
 
+One of ``{"slow": 2}`` takes two seconds, one of ``{"until": "go"}`` until there is a file of that
+name in the stage's folder.
+"""
+
+import asyncio
 import json
 import os
 import time
@@ -58,9 +64,9 @@ async def process_order(message: WorkerMessage, ctx: ConvoticContext) -> None:
     if message.data.get("fail"):
         raise RuntimeError("this order always fails")
     if message.data.get("slow"):
-        import asyncio
-
         await asyncio.sleep(message.data["slow"])
+    while "until" in message.data and not RECORD.with_name(message.data["until"]).exists():
+        await asyncio.sleep(0.05)
     record(message, "end")
 
 
@@ -149,33 +155,32 @@ class Stage:
 
     def read_runs(self, what: str = "start") -> list[dict[str, Any]]:
         """Return what the handlers have recorded, in order."""
-        try:
-            lines = (self.folder / "record.jsonl").read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        return [run for run in map(json.loads, lines) if run["what"] == what]
+        runs = map(json.loads, read_lines(self.folder / "record.jsonl"))
+        return [run for run in runs if run["what"] == what]
 
-    def pull_dead_letter(self, *, queue: str = QUEUE, timeout: float = 15.0) -> PubsubMessage:
+    def pull_dead_letter(self, *, queue: str = QUEUE) -> PubsubMessage:
         """Wait for one dead letter of the queue, acknowledge it and return it."""
-        with make_subscriber(self.address) as subscriber:
-            received = wait_until(
-                lambda: self._pull(subscriber, f"{queue}.dead-letter"),
-                timeout=timeout,
-                what=f"a dead letter of {queue}",
-            )
-            assert received is not None
-            message: PubsubMessage = received.message
-            return message
+        message: PubsubMessage = self.pull(f"{queue}.dead-letter").message
+        return message
 
     def pull(self, name: str) -> Any:
         """Wait for one message of a subscription, acknowledge it and return it."""
         with make_subscriber(self.address) as subscriber:
-            return wait_until(lambda: self._pull(subscriber, name), what=f"a message of {name}")
+            # One call that waits, not many short ones: a message given to a call that has just
+            # ended comes again when its lease is over, which is too late.
+            return wait_until(
+                lambda: self._pull(subscriber, name, PATIENCE), what=f"a message of {name}"
+            )
 
-    def _pull(self, subscriber: Any, name: str) -> Any:
+    def has_message(self, name: str) -> bool:
+        """Say whether a subscription has a message now; it is acknowledged."""
+        with make_subscriber(self.address) as subscriber:
+            return self._pull(subscriber, name, 2.0) is not None
+
+    def _pull(self, subscriber: Any, name: str, timeout: float) -> Any:
         path = f"projects/{self.project}/subscriptions/{name}"
         try:
-            answer = subscriber.pull(subscription=path, max_messages=1, timeout=2)
+            answer = subscriber.pull(subscription=path, max_messages=1, timeout=timeout)
         except GoogleAPICallError:  # DEADLINE_EXCEEDED is how an empty subscription answers
             return None
         for received in answer.received_messages:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,7 +13,8 @@ import pytest
 
 from convotic_celery.cli.demo.child import Child
 from tests.acceptance.stage import Stage
-from tests.support.waiting import wait_until
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, wait_until
 
 MODULE = """
 from typing import Any
@@ -80,9 +80,7 @@ def plug_in(services):
 @contextmanager
 def routes(stage: Stage) -> Iterator[httpx.Client]:
     """Run ``convotic routes`` for the block, and give a client of it."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     log = stage.folder / "routes.log"
     child = Child(
         ["convotic_celery.cli", "routes", "--port", str(port)],
@@ -90,7 +88,7 @@ def routes(stage: Stage) -> Iterator[httpx.Client]:
         log=log,
         cwd=stage.folder,
     )
-    with child, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+    with child, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
 
         def answers() -> bool:
             assert child.is_running, log.read_text()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 from typing import TYPE_CHECKING
 
 from convotic_celery.cli.new.templates import LAUNCH
 from tests.acceptance.commands import convotic
 from tests.acceptance.dev import Dev
 from tests.support.dap import Debugger
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from tests.acceptance.stage import Stage
@@ -27,13 +27,6 @@ async def process_order(message: WorkerMessage, ctx: ConvoticContext) -> None:
     print("finished", number, flush=True)
 """
 LAST_LINE = MODULE.splitlines().index('    print("finished", number, flush=True)') + 1
-
-
-def free_port() -> int:
-    """Return a port that nobody has."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def test_breakpoints_stop_where_somebody_looks(embedded_stage: Stage) -> None:

@@ -1,4 +1,7 @@
-"""`/livez` and `/readyz` of real workers: each stall, injected into one, is noticed in 10 s."""
+"""`/livez` and `/readyz` of real workers: each stall, injected into one, is noticed.
+
+Within ten seconds where the worker has its time: tests/unit/telemetry adds up what that takes.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,17 @@ import psutil
 import pytest
 
 from convotic_celery.cli.demo.child import Child
+from tests.acceptance.stage import TOPIC
+from tests.support.ports import free_port
 from tests.support.proxy import Proxy, run_proxy
-from tests.support.waiting import never, wait_until
+from tests.support.waiting import PATIENCE, never, wait_until
 
 if TYPE_CHECKING:
     from tests.acceptance.stage import Stage, Worker
 
 pytestmark = pytest.mark.long
 
-#: Every stall is noticed within 10 s; more on a machine that has no time for the worker.
-NOTICED_SECONDS = 10.0
-BUSY_SECONDS = 5.0
-
-#: Handlers of the stalls' tests. `break` gets what to break in its worker.
+#: Handlers of the stalls' tests. What stands still does so for longer than anybody looks.
 SABOTAGE = """
 import asyncio
 import json
@@ -53,11 +54,11 @@ async def here(message: WorkerMessage, ctx: ConvoticContext) -> None:
     what = message.data
     session = open_sessions()[0]
     if what == "handlers-loop-blocked":
-        time.sleep(30)
+        time.sleep(300)
     elif what == "consumer-thread-dead":
         session._io.stop()
     elif what == "consumer-thread-stuck":
-        session.post(time.sleep, 30)
+        session.post(time.sleep, 300)
     elif what == "stream-dead":
         def end():
             for _, task in session.consumers._pulling.values():
@@ -68,12 +69,12 @@ async def here(message: WorkerMessage, ctx: ConvoticContext) -> None:
             await asyncio.Event().wait()
         session.broker.acks.acknowledge = never
     elif what == "hub-stuck":
-        get_event_loop().call_soon(time.sleep, 30)
+        get_event_loop().call_soon(time.sleep, 300)
 
 
 @module.worker("sabotage.plain", max_retries=0, ack_deadline=1, deadline_grace=1, concurrency=2)
 def plain(message: WorkerMessage, ctx: SyncConvoticContext) -> None:
-    time.sleep(20)
+    time.sleep(300)
 
 
 @module.worker("sabotage.leased", max_retries=0, ack_deadline=10)
@@ -115,19 +116,17 @@ class Port:
     """A worker's port, as a kubelet sees it."""
 
     def __init__(self) -> None:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.number = sock.getsockname()[1]
+        self.number = free_port()
 
     def get(self, path: str, *, accept: str = "*/*") -> str:
         request = urllib.request.Request(self._url(path), headers={"Accept": accept})
-        with urllib.request.urlopen(request, timeout=5) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
             return str(response.read().decode())
 
     def ask(self, path: str) -> Said:
         Event().wait(0.05)  # the machine has other things to do, too
         try:
-            with urllib.request.urlopen(self._url(path), timeout=5) as response:
+            with urllib.request.urlopen(self._url(path), timeout=PATIENCE) as response:
                 return Said(response.status, json.load(response))
         except urllib.error.HTTPError as error:
             return Said(error.code, json.load(error))
@@ -146,7 +145,7 @@ def healthy_worker(
     environment["CONVOTIC_HEALTH_PORT"] = str(port.number)
     stage.environment |= environment
     with stage.worker(*arguments) as worker:
-        wait_until(lambda: port.ask("/readyz").status == 200, timeout=30, what="readiness")
+        wait_until(lambda: port.ask("/readyz").status == 200, what="readiness")
         assert port.ask("/livez") == Said(200, {"status": "live", "findings": []})
         yield worker, port
 
@@ -163,19 +162,19 @@ def worker_behind_proxy(stage: Stage) -> Iterator[tuple[Proxy, Worker, Port]]:
             yield proxy, worker, port
 
 
-def expect_stall(port: Port, name: str, *, after: float = 0.0) -> None:
-    """Wait until the stall is named; it must be in time. It begins ``after`` so many seconds."""
-    began = time.monotonic()
-    wait_until(
-        lambda: name in port.ask("/livez").names,
-        what=f"stall {name}",
-    )
-    took = time.monotonic() - began
-    answer = port.ask("/livez")
-    assert answer.status == 503
-    assert answer.found["status"] == "stalled"
-    assert port.ask("/readyz").status == 503
-    assert took < after + NOTICED_SECONDS + BUSY_SECONDS, f"noticed after {took:.1f} s"
+def expect_stall(port: Port, name: str) -> None:
+    """Wait until the stall is named; the worker is not ready then."""
+
+    def look() -> tuple[Said, Said] | None:
+        live, ready = port.ask("/livez"), port.ask("/readyz")
+        # Some are over after a while: both answers must be of one that lasts.
+        return (live, ready) if name in live.names & port.ask("/livez").names else None
+
+    found = wait_until(look, what=f"stall {name}")
+    assert found is not None
+    live, ready = found
+    assert live.status == ready.status == 503
+    assert live.found["status"] == "stalled"
 
 
 @pytest.mark.parametrize(
@@ -190,29 +189,31 @@ def expect_stall(port: Port, name: str, *, after: float = 0.0) -> None:
     ],
 )
 def test_a_stall_is_noticed(embedded_stage: Stage, order: str, name: str) -> None:
-    """Within ten seconds, and named in the answer."""
-    with healthy_worker(embedded_stage) as (_, port):
+    """It is named in the answer."""
+    with healthy_worker(embedded_stage) as (worker, port):
         embedded_stage.publish_json(order, topic="sabotage.here")
 
         expect_stall(port, name)
+        worker.child.kill()  # it would not end by itself
 
 
 def test_slots_held_by_overdue_runs_are_noticed(embedded_stage: Stage) -> None:
     """Two plain runs past their deadline hold both slots of their handler."""
-    with healthy_worker(embedded_stage) as (_, port):
+    with healthy_worker(embedded_stage) as (worker, port):
         embedded_stage.publish_json(1, 2, topic="sabotage.plain")
 
-        expect_stall(port, "slots-overdue", after=2)
+        expect_stall(port, "slots-overdue")
 
         assert "sabotage.plain.sabotage, 2" in str(port.ask("/livez").found)
+        worker.child.kill()  # it would wait for them
 
 
 def test_leases_that_are_not_renewed_are_noticed(embedded_stage: Stage) -> None:
-    """The first renewal is due seven seconds after the message came."""
+    """The first renewal is due some seconds after the message came."""
     with healthy_worker(embedded_stage) as (_, port):
         embedded_stage.publish_json(1, topic="sabotage.leased")
 
-        expect_stall(port, "leases-behind", after=7)
+        expect_stall(port, "leases-behind")
 
 
 def test_a_child_that_is_not_replaced_is_noticed(embedded_stage: Stage) -> None:
@@ -247,7 +248,7 @@ def test_a_silent_stream_is_noticed_and_then_replaced(embedded_stage: Stage) -> 
 
         expect_stall(port, "stream-silent")
 
-        wait_until(lambda: port.ask("/livez").status == 200, timeout=40, what="replacement")
+        wait_until(lambda: port.ask("/livez").status == 200, what="replacement")
 
 
 def test_a_black_hole_asks_for_no_restart(embedded_stage: Stage) -> None:
@@ -281,23 +282,24 @@ def test_an_unavailable_store_asks_for_no_restart(embedded_stage: Stage) -> None
     }
     with stage.worker():
         wait_until(
-            lambda: port.ask("/readyz").names == {"store-unavailable"},
-            timeout=30,
-            what="store-unavailable",
+            lambda: port.ask("/readyz").names == {"store-unavailable"}, what="store-unavailable"
         )
         assert port.ask("/livez").status == 200
 
 
 def test_a_worker_that_shuts_down_is_live_and_not_ready(embedded_stage: Stage) -> None:
     """It answers until it has ended."""
-    with healthy_worker(embedded_stage) as (worker, port):
-        embedded_stage.publish_json({"id": 1, "slow": 6})
-        wait_until(embedded_stage.read_runs, timeout=15)
+    stage = embedded_stage
+    stage.environment["CONVOTIC_HANDLER_OPTIONS"] = json.dumps({TOPIC: {"ack_deadline": 600}})
+    with healthy_worker(stage) as (worker, port):
+        stage.publish_json({"id": 1, "until": "seen"})
+        wait_until(stage.read_runs)
         worker.child.terminate()
 
-        wait_until(lambda: "stopping" in port.ask("/readyz").names, timeout=10)
+        wait_until(lambda: "stopping" in port.ask("/readyz").names)
         assert port.ask("/livez").status == 200
-        assert worker.child.wait(30) == 0
+        (stage.folder / "seen").touch()
+        assert worker.child.wait(PATIENCE) == 0
 
 
 def test_one_port_answers_for_all_processes(embedded_stage: Stage) -> None:
@@ -309,11 +311,10 @@ def test_one_port_answers_for_all_processes(embedded_stage: Stage) -> None:
         log=stage.folder / "fleet.log",
         cwd=stage.folder,
     ) as fleet:
-        wait_until(lambda: is_open(port), timeout=20)
-        assert "starting" in port.ask("/readyz").names
-        wait_until(lambda: port.ask("/readyz").status == 200, timeout=40, what="readiness")
+        assert "starting" in wait_for_answer(port).names
+        wait_until(lambda: port.ask("/readyz").status == 200, what="readiness")
         stage.publish_json(*({"id": number} for number in range(4)))
-        wait_until(lambda: len(stage.read_runs("end")) == 4, timeout=20)
+        wait_until(lambda: {r["data"]["id"] for r in stage.read_runs("end")} == {*range(4)})
         text = port.get("/metrics")
         assert 'celery_worker_up{hostname="celery1@' in text
         assert 'celery_worker_up{hostname="celery2@' in text
@@ -324,7 +325,7 @@ def test_one_port_answers_for_all_processes(embedded_stage: Stage) -> None:
             expect_stall(port, "worker-unresponsive")
         finally:
             os.kill(workers[0].pid, signal.SIGCONT)
-        wait_until(lambda: port.ask("/livez").status == 200, timeout=20)
+        wait_until(lambda: port.ask("/livez").status == 200)
 
 
 def test_a_taken_port_ends_the_worker_with_one_line(embedded_stage: Stage) -> None:
@@ -334,19 +335,24 @@ def test_a_taken_port_ends_the_worker_with_one_line(embedded_stage: Stage) -> No
         sock.listen()
         number = sock.getsockname()[1]
         with embedded_stage.worker(ready=False, CONVOTIC_HEALTH_PORT=str(number)) as worker:
-            assert worker.child.wait(30) == 1
+            assert worker.child.wait(PATIENCE) == 1
             log = worker.read_log()
     assert f"can't listen on 0.0.0.0:{number}" in log
     assert "Traceback" not in log
 
 
-def is_open(port: Port) -> bool:
-    """Say whether something answers."""
-    try:
-        port.ask("/livez")
-    except OSError:
-        return False
-    return True
+def wait_for_answer(port: Port) -> Said:
+    """Return the first answer that there is."""
+
+    def ask() -> Said | None:
+        try:
+            return port.ask("/readyz")
+        except OSError:
+            return None
+
+    said = wait_until(ask, what="an answer")
+    assert said is not None
+    return said
 
 
 def read_pids(stage: Stage) -> list[int]:

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import redis
 
 from convotic_celery.cli.demo.producer import make_subscriber
 from tests.acceptance.stage import Stage, make_stage
 from tests.support.valkey import ValkeyOnSocket, run_valkey
-from tests.support.waiting import never, wait_until
+from tests.support.waiting import PATIENCE, never, wait_until
 
 MODULE = """
 import asyncio
@@ -54,7 +55,8 @@ async def hoard(message: WorkerMessage, ctx) -> None:
             files.append(open(os.devnull))
     except OSError:
         pass
-    await asyncio.sleep(message.data)
+    while not RECORD.with_name("enough").exists():
+        await asyncio.sleep(0.1)
     for file in files:
         file.close()
 
@@ -93,11 +95,6 @@ def stage(tmp_path: Path, data_dir: Path, server: ValkeyOnSocket) -> Stage:
     return made
 
 
-def has_dead_letter(stage: Stage, queue: str) -> bool:
-    with make_subscriber(stage.address) as subscriber:
-        return stage._pull(subscriber, f"{queue}.dead-letter") is not None
-
-
 @pytest.mark.parametrize("how", ["READONLY", "OOM"])
 def test_handlers_with_a_key_wait_for_a_store_that_answers_with_errors(
     stage: Stage, admin: Any, how: str
@@ -115,7 +112,7 @@ def test_handlers_with_a_key_wait_for_a_store_that_answers_with_errors(
         wait_until(lambda: len(stage.read_runs("keyed")) >= 10)
 
         assert sorted(run["data"] for run in stage.read_runs("keyed")) == list(range(10))
-        assert not has_dead_letter(stage, "probe.keyed.probe")
+        assert not stage.has_message("probe.keyed.probe.dead-letter")
 
 
 @pytest.mark.crash(
@@ -128,7 +125,7 @@ def test_failures_of_an_outage_are_failures_and_no_losses(stage: Stage, admin: A
         stage.publish_json(7, topic="probe.failing")
         wait_until(lambda: len(stage.read_runs("failing")) >= 2)
         admin.replicaof("NO", "ONE")
-        dead = stage.pull_dead_letter(queue="probe.failing.probe", timeout=40)
+        dead = stage.pull_dead_letter(queue="probe.failing.probe")
 
     assert dead.attributes["convotic-dead-letter-reason"] == "max-retries-exceeded"
     assert dead.attributes["convotic-dead-letter-attempts"] == "4"
@@ -143,26 +140,42 @@ def test_deliveries_that_nobody_ran_are_no_losses(stage: Stage) -> None:
     path = f"projects/{stage.project}/subscriptions/probe.calm.probe"
     with make_subscriber(stage.address) as subscriber:
         for _ in range(8):
-            answer = subscriber.pull(subscription=path, max_messages=1, timeout=10)
+            answer = subscriber.pull(subscription=path, max_messages=1, timeout=PATIENCE)
             (received,) = answer.received_messages
             subscriber.modify_ack_deadline(
                 subscription=path, ack_ids=[received.ack_id], ack_deadline_seconds=0
             )
     with stage.worker():
         wait_until(lambda: stage.read_runs("calm"))
-        assert not has_dead_letter(stage, "probe.calm.probe")
+        assert not stage.has_message("probe.calm.probe.dead-letter")
 
     assert [run["attempt"] for run in stage.read_runs("calm")] == [1]
+
+
+def test_a_worker_that_never_had_a_descriptor_left_gives_nothing_up(stage: Stage) -> None:
+    """None from its start on: what it needs for its first message is there."""
+    with stage.worker() as worker:
+        process = psutil.Process(worker.child.pid)
+        limits = process.rlimit(psutil.RLIMIT_NOFILE)
+        process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds(), limits[1]))
+        stage.publish_json(*range(6), topic="probe.opening")
+        wait_until(lambda: "stands still" in worker.read_log())
+        never(lambda: stage.read_runs("opening"), for_=3)
+        process.rlimit(psutil.RLIMIT_NOFILE, limits)
+        wait_until(lambda: {run["data"] for run in stage.read_runs("opening")} == set(range(6)))
+        assert not stage.has_message("probe.opening.probe.dead-letter")
 
 
 def test_a_worker_without_descriptors_fails_no_message(stage: Stage) -> None:
     """With max_retries=0: its handlers stand still until there are some, and say so once."""
     with stage.worker() as worker:
-        stage.publish_json(12, topic="probe.hoarding")
+        stage.publish_json(0, topic="probe.hoarding")
         wait_until(lambda: stage.read_runs("hoarding"))
         stage.publish_json(*range(6), topic="probe.opening")
+        wait_until(lambda: "stands still" in worker.read_log())
         never(lambda: stage.read_runs("opening"), for_=6)
-        wait_until(lambda: len(stage.read_runs("opening")) == 6)
-        assert not has_dead_letter(stage, "probe.opening.probe")
+        (stage.folder / "enough").touch()
+        wait_until(lambda: {run["data"] for run in stage.read_runs("opening")} == set(range(6)))
+        assert not stage.has_message("probe.opening.probe.dead-letter")
 
     assert worker.read_log().count("stands still") == 1

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.acceptance.stage import QUEUE
-from tests.support.waiting import wait_until
+from tests.support.lines import read_lines
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from tests.acceptance.stage import Stage
@@ -61,17 +62,13 @@ def test_each_run_is_reported_by_the_workers_process(embedded_stage: Stage, pool
     (stage.folder / "modules" / "watcher.py").write_text(WATCHER)
 
     def events() -> list[dict[str, Any]]:
-        try:
-            lines = (stage.folder / "events.jsonl").read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in read_lines(stage.folder / "events.jsonl")]
 
     arguments = [] if pool == "asyncio" else ["-P", pool, "-c", "2"]
     with stage.worker(*arguments) as worker:
         done = stage.publish_json({"id": 1})
         failed = stage.publish(b"no JSON")
-        wait_until(lambda: len(events()) >= 6, timeout=20, what="six events")
+        wait_until(lambda: len(events()) >= 6, what="six events")
         pid = worker.child._process.pid
         found = {message: [e for e in events() if e["id"] == message] for message in (done, failed)}
 
@@ -79,7 +76,7 @@ def test_each_run_is_reported_by_the_workers_process(embedded_stage: Stage, pool
     assert [event["what"] for event in found[failed]] == ["taken", "began", "Fail"]
     assert {event["pid"] for event in events()} == {pid}
     assert {event["handler"] for event in events()} == {QUEUE}
-    assert 0 <= found[done][1]["queue_seconds"] < 20
-    assert 0 <= found[done][2]["seconds"] < 20
+    assert 0 <= found[done][1]["queue_seconds"] < PATIENCE
+    assert 0 <= found[done][2]["seconds"] < PATIENCE
     assert "InvalidMessage" in found[failed][2]["traceback"]
     assert found[failed][2]["dead_letter"]["convotic-dead-letter-reason"] == "invalid"

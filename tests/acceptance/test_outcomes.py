@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from tests.acceptance.stage import Stage
-from tests.support.waiting import never, wait_until
+from tests.support.waiting import PATIENCE, never, wait_until
 
 
 def test_a_message_of_googles_client_is_processed(stage: Stage) -> None:
@@ -45,15 +45,16 @@ def test_a_failing_message_runs_three_times_and_delays_nobody(stage: Stage) -> N
         wait_until(stage.read_runs)
         for number in range(20):
             stage.publish_json({"id": number})
-        wait_until(lambda: len(stage.read_runs("end")) == 20)
+        wait_until(lambda: {run["data"]["id"] for run in stage.read_runs("end")} == {*range(20)})
 
-        dead_letter = stage.pull_dead_letter(timeout=40)
+        dead_letter = stage.pull_dead_letter()
         never(lambda: len(failing_starts(stage)) > 3, for_=1)
 
     starts = failing_starts(stage)
     assert len(starts) == 3
     gaps = [later - earlier for earlier, later in itertools.pairwise(starts)]
-    assert all(9.5 <= gap < 19 for gap in gaps), gaps
+    # A run may take its time to write its line.
+    assert all(6 < gap < PATIENCE for gap in gaps), gaps
     assert dead_letter.data == b'{"id": "bad", "fail": true}'
     assert dead_letter.attributes["source"] == "api"
     assert dead_letter.attributes["convotic-dead-letter-reason"] == "max-retries-exceeded"
@@ -74,15 +75,17 @@ def failing_starts(stage: Stage) -> list[float]:
     repeated="what the handler had done so far",
 )
 def test_a_killed_workers_message_is_delivered_again(stage: Stage) -> None:
-    """kill -9 in the middle of a run loses nothing: the next worker runs the message.
+    """kill -9 in the middle of a run loses nothing: the next worker runs it, and what waited.
 
-    And what waited behind it: not at the very end of its own lease, when it might run twice.
+    Its second run is short: what waits behind a long one may run at the very end of its own lease,
+    and twice.
     """
     with stage.worker() as first:
-        stage.publish_json({"id": "slow", "slow": 7})
+        stage.publish_json({"id": "slow", "until": "killed"})
         wait_until(stage.read_runs)
         stage.publish_json({"id": "waiting"})
         first.child.kill()
+    (stage.folder / "killed").touch()
 
     with stage.worker():
         wait_until(lambda: len(stage.read_runs()) >= 3)

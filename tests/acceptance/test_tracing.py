@@ -15,6 +15,7 @@ from convotic_celery.embedded import store_url
 from convotic_celery.settings import Settings
 from tests.acceptance.commands import convotic
 from tests.acceptance.test_authoring import routes
+from tests.support.lines import read_lines
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -62,12 +63,12 @@ trace.set_tracer_provider(provider)
 
 #: Fails once, then publishes with a delay.
 LATER = '''
-from convotic_celery import ConvoticModule
+from convotic_celery import ConstantBackoff, ConvoticModule
 
 module = ConvoticModule(name="later", version="1.0.0")
 
 
-@module.worker("traced.first", ack_deadline=2, max_retries=2)
+@module.worker("traced.first", backoff=ConstantBackoff(delay=1), max_retries=2)
 async def first(message, ctx):
     if message.attempt == 1:
         raise RuntimeError("not yet")
@@ -141,11 +142,7 @@ def traced_stage(embedded_stage: Stage) -> Stage:
 
 def read_spans(stage: Stage) -> list[dict[str, Any]]:
     """Return the spans that have ended, in order."""
-    try:
-        lines = (stage.folder / "spans.jsonl").read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines]
+    return [json.loads(line) for line in read_lines(stage.folder / "spans.jsonl")]
 
 
 def find(stage: Stage, name: str, count: int = 1) -> list[dict[str, Any]]:
@@ -229,7 +226,7 @@ def test_replays_and_workflows_stay_in_the_trace(traced_stage: Stage, pool: str)
         (done,) = find(stage, "process traced.done")
         steps = find(stage, "process workflow.traced-flow", 2)
         (task,) = find(stage, "process traced.double")
-        spans = {span["id"]: span for span in read_spans(stage)}
+    spans = {span["id"]: span for span in read_spans(stage)}
 
     assert {s["trace"] for s in (failed, replayed, done, task, *steps)} == {int(context[3:35], 16)}
     assert (failed["error"], replayed["error"]) == ("RuntimeError", "")

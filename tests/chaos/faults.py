@@ -84,7 +84,9 @@ def _frozen(process: psutil.Process) -> Iterator[None]:
 
 @fault
 def worker_out_of_descriptors(world: World) -> Iterator[None]:
-    process = world.worker_process(random.randrange(len(world.workers)))
+    number = random.randrange(len(world.workers))
+    world.wait_until_ready(number)  # one that still imports what it needs would end
+    process = world.worker_process(number)
     limits = process.rlimit(psutil.RLIMIT_NOFILE)
     process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds(), limits[1]))
     try:
@@ -182,9 +184,10 @@ def store_busy(world: World) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(redis.RedisError):
-            world.redis.execute_command("SCRIPT", "KILL")
-        thread.join(10)
+        while thread.is_alive():  # on a busy machine it may only begin now
+            with suppress(redis.RedisError):
+                world.redis.execute_command("SCRIPT", "KILL")
+            thread.join(0.2)
 
 
 @fault

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.support.lines import read_lines
+
 __all__ = ["DeadLetter", "Ledger", "Verdict"]
 
 
@@ -79,10 +81,9 @@ class Ledger:
     def read(self) -> tuple[Counter[str], Counter[str]]:
         """Return how often each message was begun and finished."""
         counts: dict[str, Counter[str]] = {"start": Counter(), "end": Counter()}
-        if self._path.exists():
-            for line in self._path.read_text().splitlines():
-                what, number, _ = line.split()
-                counts[what][number] += 1
+        for line in read_lines(self._path):
+            what, number, _ = line.split()
+            counts[what][number] += 1
         return counts["start"], counts["end"]
 
     def settled(self) -> bool:

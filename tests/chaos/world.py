@@ -21,8 +21,9 @@ from convotic_celery.embedded.store import find_binary
 from convotic_celery.settings import Settings
 from tests.chaos.ledger import Ledger
 from tests.chaos.module import CONTACT
+from tests.support.ports import free_port
 from tests.support.proxy import Proxy
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 __all__ = ["PROJECT", "World"]
 
@@ -39,7 +40,7 @@ class World:
         self.workers_that_ended = 0
         #: False once the store's data was taken away: its totals mean nothing then.
         self.store_is_whole = True
-        self._ports = [_free_port() for _ in range(2)]
+        self._ports = [free_port() for _ in range(2)]
         self.broker = self._start_broker()
         self.store = self._start_store()
         self.broker_proxy = Proxy(f"127.0.0.1:{self._ports[0]}")
@@ -54,13 +55,15 @@ class World:
             "CONVOTIC_MODULES": "tests.chaos.module",
             "CONVOTIC_TEST_LEDGER": str(folder / "ledger.txt"),
         }
+        #: Where in its log each worker begins.
+        self._log_starts: dict[int, int] = {}
         self.workers = [self._start_worker(number) for number in range(workers)]
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         """Wait until the workers are ready."""
         for number in range(len(self.workers)):
-            wait_until(lambda n=number: "ready." in self.read_log(n), what="a worker")  # type: ignore[misc]  # mypy does not infer a lambda with a default
+            self.wait_until_ready(number)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -103,19 +106,27 @@ class World:
         return process
 
     def _start_worker(self, number: int) -> Child:
+        log = self.folder / f"worker-{number}.log"
+        self._log_starts[number] = log.stat().st_size if log.exists() else 0
         return Child(
             [
                 *("celery", "-A", "convotic_celery", "worker", "--loglevel", "INFO"),
                 *("-n", f"chaos-{number}-{os.getpid()}@%h"),
             ],
             environment=os.environ | self._environment,
-            log=self.folder / f"worker-{number}.log",
+            log=log,
             cwd=Path(__file__).parents[2],
         )
 
-    def read_log(self, number: int) -> str:
-        """Return what a worker has printed."""
-        return (self.folder / f"worker-{number}.log").read_text(errors="replace")
+    def wait_until_ready(self, number: int) -> None:
+        """Wait until a worker is, not only the one before it; or until it has ended."""
+        log = self.folder / f"worker-{number}.log"
+
+        def is_ready() -> bool:
+            said = log.read_bytes()[self._log_starts[number] :]
+            return b"ready." in said or not self.workers[number].is_running
+
+        wait_until(is_ready, what=f"worker {number}")
 
     # -- what faults do ---------------------------------------------------------------------------
 
@@ -143,7 +154,7 @@ class World:
                 worker.kill()
             else:
                 worker.terminate()
-                worker.wait(60)
+                worker.wait(PATIENCE)
             self.workers[number] = self._start_worker(number)
 
     def revive(self) -> None:
@@ -183,12 +194,6 @@ class World:
             return None
         contact = context.contacts.find_by_external_id(CONTACT)
         return int(contact.totals.get("messages", 0))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _listens(port: int) -> bool:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import JavascriptException
 
 __all__ = ["SCREENS", "open_browser", "page_text", "take_screen"]
 
@@ -34,7 +35,11 @@ def open_browser() -> Iterator[webdriver.Chrome]:
 
 def page_text(browser: webdriver.Chrome) -> str:
     """Return what the page shows, whether or not it is just being replaced."""
-    return str(browser.execute_script("return document.body ? document.body.innerText : ''"))
+    try:
+        text = browser.execute_script("return document.body ? document.body.innerText : ''")
+    except JavascriptException:  # it was replaced just then
+        return ""
+    return str(text)
 
 
 def take_screen(browser: webdriver.Chrome, width: int, scheme: str) -> None:

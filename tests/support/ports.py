@@ -20,13 +20,16 @@ __all__ = ["emulator_on_own_port", "free_port"]
 #: on). So nothing takes one between the look and the server's start, or while a server restarts.
 _PORTS = range(10_000, 32_768)
 
+#: Not the module's: pytest-randomly gives each test of each process the same numbers, and so the same
+#: two hundred ports to choose from.
+_random = random.SystemRandom()
 #: UDP sockets of the same numbers: they reserve them from tests of other processes.
 _reserved: list[socket.socket] = []
 
 
 def free_port() -> int:
     """Return a TCP port that nobody listens on, and that no other test is given."""
-    for port in random.sample(_PORTS, 200):
+    for port in _random.sample(_PORTS, 200):
         reservation = socket.socket(type=socket.SOCK_DGRAM)
         try:
             reservation.bind(("127.0.0.1", port))

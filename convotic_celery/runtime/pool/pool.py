@@ -105,6 +105,14 @@ class TaskPool(BasePool):
         if self._lifespans is not None:
             self._lifespans.use_loop(self._loop_thread.loop)
 
+    def prepare(self, name: str) -> None:
+        """Make what runs a task's jobs, before the first of them.
+
+        Celery's result backend reads a file when it is made, and a process may have no descriptor
+        left by then: its messages would be handed back at once, again and again.
+        """
+        self._find_runner((name, None, None, None, None))
+
     def on_apply(  # type: ignore[override]  # noqa: PLR0917 - Celery's; it keeps the result
         self,
         target: Callable[..., Any],
@@ -120,6 +128,7 @@ class TaskPool(BasePool):
         **_: Any,
     ) -> Job:
         """Begin a job; never blocks. Its callbacks report the end, on another thread."""
+        runner = self._find_runner(args)
         job = Job(
             target,
             args,
@@ -134,7 +143,6 @@ class TaskPool(BasePool):
         )
         self._jobs[job.number] = job
         try:
-            runner = self._find_runner(args)
             if isinstance(runner, LoopTracer):
                 self._submit(job, runner)
             else:

@@ -88,10 +88,15 @@ class HandlerConsumer(Consumer):
 
         Celery's loop would only be one more thread to wake up.
         """
+        pool = self.pool if isinstance(self.pool, TaskPool) else None
+        tasks = [t for t in self.app.tasks.values() if isinstance(t, HandlerTask)]
+        if pool is not None:
+            for task in tasks:
+                pool.prepare(task.name)
         super().on_ready()
-        if isinstance(self.pool, TaskPool):
-            for task in self.app.tasks.values():
-                if isinstance(task, HandlerTask) and task.runs_on_loop:
+        if pool is not None:
+            for task in tasks:
+                if task.runs_on_loop:
                     self.task_consumer.channel.redirect(task.name, partial(self._pass, task.name))
 
     def _pass(self, name: str, queued: QueuedMessage) -> bool:

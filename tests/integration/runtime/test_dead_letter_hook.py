@@ -84,8 +84,8 @@ def test_prefork_tells_it_in_another_child(stage: Stage) -> None:
     with stage.worker("-P", "prefork", "-c", "2"):
         stage.publish_json(7, topic="probe.killing")
         stage.publish_json(8, topic="probe.stubborn")
-        killed = stage.pull_dead_letter(queue="probe.killing.probe", timeout=40)
-        stopped = stage.pull_dead_letter(queue="probe.stubborn.probe", timeout=40)
+        killed = stage.pull_dead_letter(queue="probe.killing.probe")
+        stopped = stage.pull_dead_letter(queue="probe.stubborn.probe")
 
     told = {run["data"]: run["reason"] for run in stage.read_runs("told")}
     assert told == {"7": "worker-lost", "8": "ack-deadline-exceeded"}
@@ -105,7 +105,7 @@ def test_the_next_worker_tells_it_for_a_killed_one(stage: Stage) -> None:
     with stage.worker(ready=False) as second:
         assert second.child.wait(PATIENCE) == 9
     with stage.worker():
-        dead_letter = stage.pull_dead_letter(queue="workflow.falling.probe", timeout=40)
+        dead_letter = stage.pull_dead_letter(queue="workflow.falling.probe")
         stage.publish_json({}, topic="probe.look")
         (looked,) = wait_until(lambda: stage.read_runs("looked"))
 

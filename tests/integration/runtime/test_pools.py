@@ -40,8 +40,8 @@ def test_every_outcome_in_every_pool(stage: Stage, pool: str) -> None:
         wait_until(lambda: len(stage.read_runs("async")) == 5)
         wait_until(lambda: len(stage.read_runs("plain")) == 5)
         invalid = stage.pull_dead_letter(queue="probe.async.probe")
-        failed = stage.pull_dead_letter(queue="probe.failing.probe", timeout=20)
-        stuck = stage.pull_dead_letter(queue="probe.endless.probe", timeout=20)
+        failed = stage.pull_dead_letter(queue="probe.failing.probe")
+        stuck = stage.pull_dead_letter(queue="probe.endless.probe")
 
     log = worker.read_log()
     assert invalid.attributes[REASON] == "invalid"
@@ -85,7 +85,7 @@ def test_prefork_stops_a_blocking_handler(stage: Stage) -> None:
     """A plain handler past its ack deadline is interrupted in its child, with a clean outcome."""
     with stage.worker(*POOLS["prefork"]):
         stage.publish_json(1, topic="probe.blocking")
-        dead_letter = stage.pull_dead_letter(queue="probe.blocking.probe", timeout=20)
+        dead_letter = stage.pull_dead_letter(queue="probe.blocking.probe")
         stage.publish_json(2, topic="probe.plain")
         wait_until(lambda: stage.read_runs("plain"))
 
@@ -102,7 +102,7 @@ def test_a_child_that_dies_is_a_loss(stage: Stage) -> None:
     """It ends after max_worker_losses, not after max_retries; the worker goes on."""
     with stage.worker(*POOLS["prefork"]):
         stage.publish_json(1, topic="probe.dying")
-        dead_letter = stage.pull_dead_letter(queue="probe.dying.probe", timeout=40)
+        dead_letter = stage.pull_dead_letter(queue="probe.dying.probe")
         stage.publish_json(2, topic="probe.plain")
         wait_until(lambda: stage.read_runs("plain"))
 

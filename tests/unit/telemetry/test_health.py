@@ -16,9 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from convotic_celery.telemetry import fleet
+from convotic_celery.telemetry import fleet, probes
 from convotic_celery.telemetry.fleet import FleetSource, merge_metrics
-from convotic_celery.telemetry.health import STALLS, UNREADY, Finding, Findings, Monitor
+from convotic_celery.telemetry.health import (
+    LOOK_SECONDS,
+    STALLS,
+    UNREADY,
+    Finding,
+    Findings,
+    Monitor,
+)
 from convotic_celery.telemetry.server import Answer, TelemetryServer, json_answer
 from tests.support.waiting import PATIENCE
 
@@ -92,6 +99,14 @@ def test_a_monitor_that_stands_still_is_a_stall_itself() -> None:
     scene.now = 9.0
 
     assert not monitor.health.is_live
+
+
+def test_every_stall_is_noticed_within_ten_seconds() -> None:
+    """How long each lasts before it counts, and the two looks around that."""
+    limits = {name: value for name, value in vars(probes).items() if name.endswith("_SECONDS")}
+
+    assert len(limits) > 5
+    assert {name for name, value in limits.items() if value + 2 * LOOK_SECONDS > 10} == set()
 
 
 def test_the_document_names_every_stall_and_reason() -> None:
