@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.expected_conditions import alert_is_present
 from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.wait import WebDriverWait
 
 from convotic_celery.app import ConvoticApp
 from convotic_celery.dead_letters import Match, State
@@ -119,7 +120,7 @@ def use_flower(stage: Stage, browser: webdriver.Chrome, url: str, desk: Desk) ->
 
     show(2)
     click(browser, "#purge")
-    browser.switch_to.alert.accept()
+    WebDriverWait(browser, PATIENCE).until(alert_is_present()).accept()
     desk.wait_for("purged", 2)
 
     browser.get(f"{letters}?handler={BILLING}&error=KeyError")
@@ -156,19 +157,6 @@ def use_flower(stage: Stage, browser: webdriver.Chrome, url: str, desk: Desk) ->
     assert done == {"archive", "restore", "redirect", "purge", "sync", "resume", "cancel", "edit"}
 
 
-def press(person: Person, selector: str, text: str) -> None:
-    """Press what has this text; the page may draw itself again in between."""
-
-    def try_it() -> bool:
-        try:
-            person.find(selector, text).click()
-        except StaleElementReferenceException:
-            return False
-        return True
-
-    wait_until(try_it, what=f"{text!r} pressed")
-
-
 def use_dashboard(stage: Stage, person: Person, desk: Desk) -> None:
     """Press the buttons of the dashboard."""
     person.read_errors()  # Flower's 404 of the unknown task
@@ -177,44 +165,43 @@ def use_dashboard(stage: Stage, person: Person, desk: Desk) -> None:
         person.go(f"dead-letters/{desk.entries[order]}")
 
     show(0)
-    press(person, "button", "Archive it")
+    person.press("button", "Archive it")
     desk.wait_for("archived", 0)
-    press(person, "button", "Restore it")
+    person.press("button", "Restore it")
     desk.wait_for("open", 0)
 
     show(3)  # not 1, of which stock has processed the same message
-    press(person, "button", "Redirect")
+    person.press("button", "Redirect")
     Select(person.find(".bar select")).select_by_visible_text(STOCK)
-    press(person, ".bar button", "Redirect")
+    person.press(".bar button", "Redirect")
     desk.wait_for("replayed", 3)
     wait_until(lambda: [run["data"]["id"] for run in stage.read_runs("stock")] == [1, 3])
 
     show(2)
-    press(person, "button", "Delete it")
-    press(person, "button", "Delete it for good?")
+    person.press("button", "Delete it", sure="Delete it for good?")
     desk.wait_for("purged", 2)
 
     group = desk.app.dead_letters.show(desk.entries[5]).group
     person.go(f"dead-letters/group/{group}")
-    press(person, "button", "Archive all 2")
+    person.press("button", "Archive all 2")
     desk.wait_for("archived", 1, 5)
-    press(person, ".chip", "archived")
-    press(person, "button", "Restore all 2")
+    person.press(".chip", "archived")
+    person.press("button", "Restore all 2")
     desk.wait_for("open", 1, 5)
 
     desk.lose(4)
     person.go("dead-letters")
-    press(person, "button", "Sync")
+    person.press("button", "Sync")
     person.see("1 missing")
     desk.wait_for("missing", 4)
 
     desk.abandon(0)
     person.go("dead-letters")
     save(person.browser, "dashboard-interrupted")
-    press(person, "button", "Cancel")
+    person.press("button", "Cancel")
     wait_until(lambda: desk.app.dead_letters.jobs()[0].state == "cancelled")
     desk.abandon(5)
     person.go("dead-letters")
-    press(person, "button", "Resume")
+    person.press("button", "Resume")
     desk.wait_for("replayed", 5)
     assert person.read_errors() == []

@@ -66,8 +66,9 @@ function update(element, node) {
   for (const name of Object.keys(before)) {
     if (!(name in node.props)) setProperty(element, name, null);
   }
-  // Children first: a select has its value once it has its options.
-  patch(element, node.children);
+  // Children first: a select has its value once it has its options. What a button asks stays until
+  // it is answered.
+  if (!element.$armed) patch(element, node.children);
   for (const [name, value] of Object.entries(node.props)) {
     if (before[name] !== value || name === "value" || name === "checked") {
       setProperty(element, name, value);
