@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,20 +12,18 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.common.by import By
 
 from convotic_celery.cli.demo.child import Child
-from tests.acceptance.stage import QUEUE, Stage
+from tests.acceptance.stage import QUEUE, TOPIC, Stage
 from tests.support.browser import open_browser, page_text
-from tests.support.waiting import wait_until
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, wait_until
 
 
 @contextmanager
 def run_flower(stage: Stage, **environment: str) -> Iterator[str]:
     """Run ``celery flower`` as the README says; yield its address once it answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = stage.folder / "flower.log"
     child = Child(
         ["celery", "-A", "convotic_celery", "flower", f"--port={port}", "--address=127.0.0.1"],
@@ -60,7 +57,7 @@ def answers(url: str) -> bool:
 
 def read_json(url: str) -> Any:
     """Return what Flower's API answers."""
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
         return json.load(answer)
 
 
@@ -79,8 +76,10 @@ class Pages:
         self._url = url
 
     def read(self, path: str) -> str:
-        """Open a page and return the text that is on it."""
+        """Open a page and return the text that is on it, also what it asks for by itself."""
         self._browser.get(self._url + path)
+        idle = "return !window.jQuery || !jQuery.active"
+        wait_until(lambda: self._browser.execute_script(idle), what=f"all of {path}")
         return page_text(self._browser)
 
     def wait_for(self, path: str, *texts: str) -> str:
@@ -102,9 +101,12 @@ class Pages:
     def read_queues(self) -> dict[str, list[str]]:
         """Return the rows of the Broker page: queue to the cells behind it."""
         self.read("/broker")
-        rows = self._browser.find_elements(By.CSS_SELECTOR, "#queue-table tbody tr")
-        cells = [[cell.text for cell in row.find_elements(By.TAG_NAME, "td")] for row in rows]
-        return {row[0]: row[1:] for row in cells if len(row) > 1}
+        script = """
+            const rows = [...document.querySelectorAll("#queue-table tbody tr")];
+            return rows.map((row) => [...row.querySelectorAll("td")].map((cell) => cell.innerText));
+        """
+        rows = self._browser.execute_script(script)
+        return {row[0]: row[1:] for row in rows if len(row) > 1}
 
 
 def test_flower_shows_workers_tasks_retries_and_queues(
@@ -112,6 +114,8 @@ def test_flower_shows_workers_tasks_retries_and_queues(
 ) -> None:
     """Worker online, task with args and state, RETRY with its exception, depths of all queues."""
     stage = embedded_stage
+    # It waits for its retry as long as anybody looks.
+    stage.environment["CONVOTIC_HANDLER_OPTIONS"] = json.dumps({TOPIC: {"ack_deadline": 600}})
     with stage.worker() as worker, run_flower(stage) as url:
         pages = Pages(browser, url)
         pages.wait_for("/workers", "celery@", "Online")
@@ -130,7 +134,6 @@ def test_flower_shows_workers_tasks_retries_and_queues(
         stage.publish(b"not json")
         wait_until(
             lambda: pages.read_queues().get(f"{QUEUE}.dead-letter", [""])[0] == "1",
-            timeout=20,
             what="one dead letter on the Broker page",
         )
         queues = pages.read_queues()
@@ -207,7 +210,7 @@ def post(url: str, body: Any) -> tuple[int, str]:
     """Post JSON; return the status and the text of the answer."""
     request = urllib.request.Request(url, json.dumps(body).encode())
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

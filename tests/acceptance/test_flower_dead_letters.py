@@ -79,8 +79,8 @@ def test_dead_letters_are_found_and_replayed_in_flower(
         assert stage.read_runs("mail") == []
         assert {line["by"] for line in app.dead_letters.log()} == {"Flower"}
 
-        tasks = read_json(f"{url}/api/tasks?taskname={MAIL}&state=FAILURE")
-        task_id = min(tasks)
+        failed = f"{url}/api/tasks?taskname={MAIL}&state=FAILURE"
+        task_id = min(wait_until(lambda: read_json(failed), what="a failed task"))
         pages.wait_for(f"/task/{task_id}", "FAILURE", "Replay")
         assert "convotic_celery" not in browser.find_element(By.CSS_SELECTOR, "#task-page").text
         save(browser, "task")
@@ -151,7 +151,7 @@ def ask(
     if cookie:
         request.add_header("Cookie", cookie)
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             found = (answer.headers.get("Set-Cookie") or "").partition(";")[0]
             return Answer(answer.status, answer.url, answer.read().decode(), found)
     except urllib.error.HTTPError as error:

@@ -14,18 +14,18 @@ from convotic_celery.topology.rights import CONTROL_PERMISSIONS
 from convotic_emulator.testing import EmulatorThread
 from tests.acceptance.commands import convotic
 from tests.acceptance.stage import Stage, make_stage
-from tests.support.waiting import never, wait_until
+from tests.support.waiting import PATIENCE, never, wait_until
 
 MODULE = """
 import os
 from pathlib import Path
 
-from convotic_celery import ConvoticContext, ConvoticModule, WorkerMessage
+from convotic_celery import ConstantBackoff, ConvoticContext, ConvoticModule, WorkerMessage
 
 module = ConvoticModule(name="shop", version="1.0.0")
 
 
-@module.worker("orders", max_retries=1, ack_deadline=1)
+@module.worker("orders", max_retries=1, backoff=ConstantBackoff(delay=1))
 async def process(message: WorkerMessage, ctx: ConvoticContext) -> None:
     with Path(os.environ["CONVOTIC_TEST_RECORD"]).open("a") as file:
         file.write(message.data["do"] + "\\n")
@@ -115,7 +115,7 @@ def run_to_its_end(site: Site, *arguments: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 1
     return done.stdout + done.stderr
@@ -138,7 +138,7 @@ def test_the_listed_roles_suffice(site: Site, kind: str) -> None:
     with site.stage.worker(*arguments) as worker:
         for what in ("fail", "publish"):
             site.publish(what)
-        wait_until(lambda: site.emulator.count(KEPT) == 1, timeout=30, what="the dead letter")
+        wait_until(lambda: site.emulator.count(KEPT) == 1, what="the dead letter")
         wait_until(lambda: site.emulator.count(SUBSCRIPTION) == 0, what="all to be acknowledged")
         log = worker.read_log()
 
@@ -162,7 +162,7 @@ def test_subscriber_is_needed_on_the_subscription(site: Site) -> None:
         )
         never(site.read_runs, for_=1)
         site.faults.allow(SUBSCRIPTION)
-        wait_until(lambda: site.read_runs() == ["work"], timeout=60, what="the run")
+        wait_until(lambda: site.read_runs() == ["work"], what="the run")
 
 
 def test_publisher_is_needed_on_the_dead_letter_topic(site: Site) -> None:
@@ -175,12 +175,11 @@ def test_publisher_is_needed_on_the_dead_letter_topic(site: Site) -> None:
         site.publish("fail")
         wait_until(
             lambda: f"{DEAD_LETTERS}: User not authorized" in worker.read_log(),
-            timeout=30,
             what="the error",
         )
         assert site.emulator.count(SUBSCRIPTION) == 1
         site.faults.allow(DEAD_LETTERS)
-        wait_until(lambda: site.emulator.count(KEPT) == 1, timeout=60, what="the dead letter")
+        wait_until(lambda: site.emulator.count(KEPT) == 1, what="the dead letter")
 
 
 def test_publisher_is_needed_on_what_handlers_publish_to(site: Site) -> None:
@@ -191,7 +190,7 @@ def test_publisher_is_needed_on_what_handlers_publish_to(site: Site) -> None:
 
     with site.stage.worker(*ALONE):
         site.publish("publish")
-        wait_until(lambda: site.emulator.count(KEPT) == 1, timeout=60, what="the dead letter")
+        wait_until(lambda: site.emulator.count(KEPT) == 1, what="the dead letter")
 
     assert site.read_runs() == ["publish", "publish"]
 
