@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.acceptance.commands import convotic
+from tests.acceptance.commands import convotic, wait_for_answers
 from tests.acceptance.stage import QUEUE, TOPIC, Stage
 from tests.support.waiting import never, wait_until
 
@@ -19,26 +19,19 @@ def read_topics(stage: Stage) -> list[object]:
 def test_a_paused_handler_gets_nothing_until_it_is_resumed(stage: Stage) -> None:
     """Two workers stop pulling one handler; the other goes on; what waited runs on resume, once."""
     with stage.worker("-n", "one@%h"), stage.worker("-n", "two@%h"):
-        paused = convotic(stage, "pause", QUEUE, "--json")
+        paused = wait_for_answers(stage, "pause", QUEUE, workers={"one", "two"})
         for number in range(3):
             stage.publish_json({"of": "paused", "id": number})
         stage.publish_json({"of": "other"}, topic=OTHER)
         wait_until(lambda: "other" in read_topics(stage))
         never(lambda: "paused" in read_topics(stage), for_=1.5)
-        resumed = convotic(stage, "resume", TOPIC)
+        resumed = wait_for_answers(stage, "resume", TOPIC, workers={"one", "two"})
 
         wait_until(lambda: read_topics(stage).count("paused") == 3)
         never(lambda: len(read_topics(stage)) > 4, for_=0.5)
 
-    assert paused.returncode == 0, paused.stderr
-    answer = json.loads(paused.stdout)
-    assert (answer["handler"], answer["paused"]) == (QUEUE, True)
-    assert {node.split("@")[0]: text for node, text in answer["workers"].items()} == {
-        "one": "paused",
-        "two": "paused",
-    }
-    assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout.count("resumed") == 2
+    assert paused == {"one": "paused", "two": "paused"}
+    assert resumed == {"one": "resumed", "two": "resumed"}
 
 
 def test_a_worker_that_starts_later_keeps_to_the_pause(embedded_stage: Stage) -> None:
@@ -65,7 +58,7 @@ def test_resume_adds_no_queue_to_a_worker_that_does_not_serve_it(embedded_stage:
     """What `-Q` has left out stays out; with no other worker the exit code is 1."""
     stage = embedded_stage
     with stage.worker("-Q", f"{OTHER}.shop"):
-        resumed = convotic(stage, "resume", QUEUE)
+        resumed = convotic(stage, "resume", QUEUE, "--timeout", "15")
         stage.publish_json({"of": "other"}, topic=OTHER)
         wait_until(lambda: read_topics(stage) == ["other"])
 

@@ -9,7 +9,7 @@ import sys
 from convotic_celery.app import ConvoticApp
 from convotic_celery.runtime.delivery.payload import task_id_of
 from convotic_celery.settings import Settings
-from tests.acceptance.commands import convotic
+from tests.acceptance.commands import convotic, wait_for_answers
 from tests.acceptance.stage import QUEUE, Stage
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -22,9 +22,10 @@ def test_a_revoke_survives_the_restart_of_all_workers(embedded_stage: Stage) -> 
     stage = embedded_stage
     app = ConvoticApp(Settings(data_dir=stage.data_dir, modules=[]), [], set_as_current=False)
     with stage.worker():
-        assert convotic(stage, "pause", QUEUE).returncode == 0
+        wait_for_answers(stage, "pause", QUEUE, workers={"celery"})
         message_id = stage.publish_json({"id": "revoked"})
         task_id = task_id_of(QUEUE, message_id)
+        # It needs no answer: what it does is looked for.
         celery(stage, "control", "revoke", task_id)
         revoked = f"{app.settings.store_prefix}revoked"
         client = app.store.sync_client()
@@ -46,7 +47,7 @@ def test_a_revoke_survives_the_restart_of_all_workers(embedded_stage: Stage) -> 
 
 
 def celery(stage: Stage, *arguments: str) -> str:
-    """Run a command of Celery's; return what it prints."""
+    """Run a command of Celery's; return what it prints, also if nobody has answered in time."""
     done = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "convotic_celery", *arguments],
         cwd=stage.folder,
@@ -55,5 +56,5 @@ def celery(stage: Stage, *arguments: str) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in {0, 69}, done.stderr
     return done.stdout
