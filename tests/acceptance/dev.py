@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import pty
 import re
@@ -14,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 __all__ = ["Dev"]
 
@@ -58,7 +59,7 @@ class Dev:
         with suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGINT)
         try:
-            self.process.wait(40)
+            self.process.wait(PATIENCE)
         finally:
             self.process.kill()
             self._reader.join(5)
@@ -91,6 +92,7 @@ class Dev:
         os.write(self._terminal, f"{text}\n".encode())
 
     def _read(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         with suppress(OSError):  # how Linux says that the other end is closed
             while chunk := os.read(self._terminal, 65536):
-                self._text += chunk.decode(errors="replace")
+                self._text += decoder.decode(chunk)

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from tests.acceptance.commands import convotic
 from tests.acceptance.stage import Stage
 from tests.support.waiting import wait_until
 
@@ -40,7 +41,7 @@ def record(what: str, messages: list[WorkerMessage[int]]) -> None:
 
 @module.worker(
     "custom.numbers.new",
-    batch=BatchOptions(max_size=50, max_wait=0.5),
+    batch=BatchOptions(max_size=50, max_wait=3),
     max_retries=0,
     ack_deadline=10,
 )
@@ -70,14 +71,15 @@ def test_a_backlog_is_called_in_batches_and_named_failures_are_dead_lettered(
     numbers: Stage,
 ) -> None:
     """200 messages in few calls; the one that failed is a dead letter, and no other."""
+    assert convotic(numbers, "topology", "apply", "--yes").returncode == 0
+    # All are there before the worker is: none waits for a publisher.
+    numbers.publish_json(*range(100), -1, *range(100, 199), topic=TOPIC)
     with numbers.worker("-Q", QUEUE):
-        numbers.publish_json(*range(100), -1, *range(100, 199), topic=TOPIC)
-        wait_until(lambda: len(stored(numbers)) == 199)
+        wait_until(lambda: set(stored(numbers)) == set(range(199)))
         dead = numbers.pull_dead_letter(queue=QUEUE)
 
     assert dead.data == b"-1"
     assert dead.attributes["convotic-dead-letter-error-message"] == "negative"
-    assert stored(numbers) == list(range(199))
     sizes = [len(run["numbers"]) for run in numbers.read_runs()]
     assert max(sizes) == 50
     assert len(sizes) <= 12
@@ -87,12 +89,12 @@ def test_a_batch_of_a_killed_worker_is_run_again(numbers: Stage) -> None:
     """Nothing of it was acknowledged: another worker gets all of its messages."""
     (numbers.folder / "hold").touch()
     with numbers.worker("-Q", QUEUE):
-        numbers.publish_json(*range(20), topic=TOPIC)
+        numbers.publish_json(*range(50), topic=TOPIC)
         runs = wait_until(numbers.read_runs)
         os.kill(runs[0]["pid"], signal.SIGKILL)
     (numbers.folder / "hold").unlink()
     with numbers.worker("-Q", QUEUE):
-        wait_until(lambda: set(stored(numbers)) == set(range(20)))
+        wait_until(lambda: set(stored(numbers)) == set(range(50)))
 
 
 def test_a_pool_of_one_message_a_process_is_refused(numbers: Stage) -> None:
