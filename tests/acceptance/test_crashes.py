@@ -62,7 +62,8 @@ async def work(message: WorkerMessage, ctx: ConvoticContext) -> None:
     LAST.update(message.data)
     record(message, "start")
     die_at("middle", message.data)
-    await asyncio.sleep(message.data.get("slow", 0))
+    while "until" in message.data and not RECORD.with_name(message.data["until"]).exists():
+        await asyncio.sleep(0.05)
     record(message, "end")
 
 
@@ -106,6 +107,12 @@ class World:
         """Wait until Pub/Sub has nothing more of the handler's."""
         path = f"projects/{self.stage.project}/subscriptions/{topic}.crashes"
         wait_until(lambda: not self.emulator.count(path), what="nothing is left")
+
+    def is_delivered_again(self, topic: str) -> bool:
+        """Say whether somebody has a message of the handler's for the second time."""
+        path = f"projects/{self.stage.project}/subscriptions/{topic}.crashes"
+        state = self.emulator.server.engine.registry.subscriptions[path].state
+        return any(message.attempts for message in list(state.outstanding.values()))
 
     def kill(self, topic: str, point: str) -> int:
         """Kill the worker at that point of a run; return how often it has run in the end."""
@@ -160,9 +167,13 @@ def repeated_publish(world: World, topic: str) -> int:
 
 def two_at_once(world: World, topic: str) -> int:
     with world.worker(), world.worker():
-        world.publish(topic, slow=6)
+        world.publish(topic, until="both have it")
         wait_until(world.starts)
         world.emulator.advance(60)  # as if its lease were over: the other worker gets it, too
+        wait_until(lambda: world.is_delivered_again(topic))
+        if topic == "crash.plain":
+            wait_until(lambda: len(world.starts()) == 2)
+        (world.stage.folder / "both have it").touch()
         world.wait_until_settled(topic)
         wait_until(lambda: len(world.stage.read_runs("end")) == len(world.starts()))
     assert len({run["worker"] for run in world.starts()}) == len(world.starts())

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from convotic_emulator.testing import EmulatorThread
-from tests.support.waiting import never, wait_until
+from tests.support.waiting import PATIENCE, never, wait_until
 
 SOURCE = Path(__file__).parent / "node"
 #: StreamingPulls that a subscriber opens by default.
@@ -27,7 +27,7 @@ def run(script: str, node_folder: Path, emulator: EmulatorThread) -> Any:
         env=node_environment(node_folder, emulator),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -63,11 +63,10 @@ def test_an_idle_node_client_keeps_its_streams(
         streams = open_streams(pubsub_emulator)
 
         never(lambda: open_streams(pubsub_emulator) != streams, for_=100)
-        out, _ = process.communicate("go on\n", timeout=30)
+        ended = publish_one(process)
 
-    result = json.loads(out)
-    assert result["ended"] == []
-    assert result["milliseconds"] < 2_000  # a new stream takes longer; busy machines need some
+        assert open_streams(pubsub_emulator) == streams
+    assert ended == []
 
 
 @pytest.mark.long
@@ -88,11 +87,8 @@ def test_node_replaces_streams_without_keepalive(
             lambda: (
                 len(streams := open_streams(pubsub_emulator)) == NODE_STREAMS and not streams & old
             ),
-            timeout=60,
         )
-        out, _ = process.communicate("go on\n", timeout=30)
-
-    assert json.loads(out)["milliseconds"] < 10_000
+        publish_one(process)
 
 
 @contextmanager
@@ -112,6 +108,16 @@ def idle_client(folder: Path, emulator: EmulatorThread) -> Iterator[subprocess.P
             yield process
         finally:
             process.kill()  # does nothing to one that has ended
+
+
+def publish_one(process: subprocess.Popen[str]) -> list[str]:
+    """Have the client publish a message and get it; return what it says of streams that ended."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("go on\n")
+    process.stdin.flush()
+    ended: list[str] = json.loads(process.stdout.readline())["ended"]
+    return ended
 
 
 def node_environment(folder: Path, emulator: EmulatorThread) -> dict[str, str]:

@@ -55,9 +55,11 @@ async function main() {
   console.log(
     JSON.stringify({
       nacked,
-      fromBatches: received.filter(m => known.has(m.id)).length,
+      fromBatches: new Set(received.map(m => m.id).filter(id => known.has(id))).size,
       ordered: received.filter(m => m.orderingKey).map(m => m.data.toString()),
-      numbers: received.filter(m => !m.orderingKey).map(m => JSON.parse(m.data).n),
+      numbers: [
+        ...new Set(received.filter(m => !m.orderingKey).map(m => JSON.parse(m.data).n)),
+      ],
       exists,
       filter: metadata.filter,
     })
