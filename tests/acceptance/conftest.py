@@ -43,7 +43,7 @@ def node_folder() -> Path:
         if not (folder / "installed").exists():
             for name in ("package.json", "package-lock.json"):
                 shutil.copy(NODE_SOURCE / name, folder)
-            npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=8"]
             done = subprocess.run(
                 npm, cwd=folder, capture_output=True, text=True, timeout=240, check=False
             )

@@ -76,6 +76,7 @@ def _install(folder: Path, name: str, dist: Path) -> None:
     venv.create(folder, with_pip=True, clear=True)
     command = [
         *(str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"),
+        *("--retries", "10", "--timeout", "30"),
         *("--constraint", str(ROOT / "constraints.txt"), "--find-links", str(dist), name),
     ]
     installed = subprocess.run(command, capture_output=True, text=True, check=False)

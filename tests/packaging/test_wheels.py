@@ -19,6 +19,7 @@ import pytest
 
 from convotic_emulator.testing import EmulatorThread
 from tests.packaging.support import DISTRIBUTIONS, run
+from tests.support.waiting import PATIENCE
 
 #: What a fresh environment has before anything is installed.
 TOOLS = {"pip", "setuptools"}
@@ -124,7 +125,7 @@ def emulator(environment: Path, folder: Path) -> Iterator[tuple[psutil.Process, 
         yield psutil.Process(process.pid), line.partition("=")[2].strip()
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
 
 
@@ -132,7 +133,7 @@ def test_the_emulator_serves_alone(environment_of: Callable[[str], Path], tmp_pa
     """`convotic-emulator` starts in the folder where it is called, and answers a client."""
     with emulator(environment_of("convotic-emulator"), tmp_path) as (_, address):
         url = f"http://{address}/v1/projects/p/topics/orders"
-        with urlopen(Request(url, method="PUT", data=b"{}"), timeout=10) as answer:
+        with urlopen(Request(url, method="PUT", data=b"{}"), timeout=PATIENCE) as answer:
             created = json.load(answer)
 
     assert created["name"] == "projects/p/topics/orders"
@@ -175,7 +176,7 @@ from kombu import Connection
 with Connection("pubsub://demo") as connection:
     queue = connection.SimpleQueue("orders")
     queue.put({"id": 1})
-    message = queue.get(timeout=20)
+    message = queue.get(timeout=90)
     message.ack()
     print(message.payload, connection.get_transport_cls().driver_type)
     queue.close()
