@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 from convotic_celery import ConvoticContext, ConvoticModule, WorkerMessage
 from convotic_celery.documents.asyncapi import build_asyncapi
 from convotic_order_processor import module as order_processor
+from tests.support.waiting import PATIENCE
 
 SCRIPT = Path(__file__).parent / "node" / "asyncapi.js"
 
@@ -59,7 +60,7 @@ def find_errors(node_folder: Path, document: object) -> list[Any]:
         input=json.dumps(document),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

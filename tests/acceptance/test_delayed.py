@@ -60,14 +60,15 @@ def test_delayed_message_arrives_when_it_is_due(embedded_stage: Stage, app: Conv
     with embedded_stage.worker() as worker:
         before = time.time()
         pubsub.publish(TOPIC, data={"id": "due"}, delay=2)
-        later = pubsub.publish(TOPIC, data={"id": "last"}, delay=2.5)
-        cancelled = pubsub.publish(TOPIC, data={"id": "cancelled"}, delay=2.2)
+        later = pubsub.publish(TOPIC, data={"id": "last"}, delay=9)
+        cancelled = pubsub.publish(TOPIC, data={"id": "cancelled"}, delay=8)
         assert pubsub.cancel(cancelled)
         conversation = ctx.conversations.create(ctx.contacts.create().id)
         ctx.messages.send(conversation.id, text="Hello", idempotency_key="k")
         ctx.messages.send(conversation.id, text="Hello", idempotency_key="k")
 
         wait_until(lambda: len(embedded_stage.read_runs("end")) == 2)
+        wait_until(lambda: embedded_stage.read_runs("sent"))
 
         assert not pubsub.cancel(later)
         assert published_ids(embedded_stage) == ["due", "last"]

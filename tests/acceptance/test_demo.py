@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.conftest import end_servers
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 #: The first 1,000 orders; counted by hand from the data set, not by the code under test.
 FIRST_THOUSAND = {"published": 1000, "processed": 1000, "contacts": 325, "units": 2236}
@@ -91,20 +91,22 @@ def processes_using(folder: Path, word: str = "") -> list[psutil.Process]:
     return found
 
 
+def wait_until_nothing_uses(folder: Path) -> None:
+    """Wait for the last lines of what had just begun, or had given its lock back."""
+    wait_until(lambda: not processes_using(folder), what=f"the end of {processes_using(folder)}")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C or SIGTERM ends worker, servers and folder with the demo."""
     with start_demo(tmp_path, "--chaos") as demo:
         wait_until(lambda: list(tmp_path.glob("convotic-demo-*/worker.log")))
         demo.send_signal(number)
-        demo.communicate(timeout=60)
+        demo.communicate(timeout=PATIENCE)
 
     assert demo.returncode == 128 + number
     assert list(tmp_path.glob("convotic-demo-*")) == []
-    # What a worker that had just begun had forked may be on its last lines.
-    wait_until(
-        lambda: not processes_using(tmp_path), what=f"the end of {processes_using(tmp_path)}"
-    )
+    wait_until_nothing_uses(tmp_path)
 
 
 def test_a_killed_demo_takes_its_worker_along(tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_a_killed_demo_takes_its_worker_along(tmp_path: Path) -> None:
     with start_demo(tmp_path, "--chaos") as demo:
         wait_until(lambda: list(tmp_path.glob("convotic-demo-*/worker.log")))
         demo.kill()
-        demo.communicate(timeout=60)
+        demo.communicate(timeout=PATIENCE)
 
     wait_until(lambda: not processes_using(tmp_path, "worker"))
 
@@ -130,13 +132,13 @@ def test_flower_answers_while_the_demo_stays(tmp_path: Path) -> None:
         for line in demo.stderr:
             if line.startswith("Flower keeps running"):
                 break
-        with urllib.request.urlopen(f"{address}/api/workers", timeout=10) as answer:
+        with urllib.request.urlopen(f"{address}/api/workers", timeout=PATIENCE) as answer:
             assert answer.status == 200
         demo.send_signal(signal.SIGINT)
-        demo.communicate(timeout=60)
+        demo.communicate(timeout=PATIENCE)
 
     assert demo.returncode == 0
-    assert processes_using(tmp_path) == []
+    wait_until_nothing_uses(tmp_path)
 
 
 def test_the_dashboard_shows_the_demo_that_has_run(tmp_path: Path) -> None:
@@ -149,12 +151,12 @@ def test_the_dashboard_shows_the_demo_that_has_run(tmp_path: Path) -> None:
         for line in demo.stderr:
             if line.startswith("Dashboard keeps running"):
                 break
-        with urllib.request.urlopen(f"{address}api/handlers", timeout=30) as answer:
+        with urllib.request.urlopen(f"{address}api/handlers", timeout=PATIENCE) as answer:
             [row] = json.load(answer)["handlers"]
         assert row["outcomes"]["succeeded"] == 50
         assert (row["messages"], row["dead_letters"]) == (0, 0)
         demo.send_signal(signal.SIGINT)
-        demo.communicate(timeout=60)
+        demo.communicate(timeout=PATIENCE)
 
     assert demo.returncode == 0
-    assert processes_using(tmp_path) == []
+    wait_until_nothing_uses(tmp_path)

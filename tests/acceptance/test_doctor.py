@@ -14,6 +14,7 @@ from convotic_pubsub.options import TransportOptions
 from convotic_pubsub.session import Session
 from tests.acceptance.commands import convotic
 from tests.acceptance.stage import Stage, make_stage
+from tests.support.waiting import PATIENCE
 
 PROJECT = "projects/convotic-local"
 SUBSCRIPTION = f"{PROJECT}/subscriptions/custom.orders.new.shop"
@@ -61,7 +62,7 @@ def chosen(findings: list[dict[str, Any]], check: str) -> list[dict[str, Any]]:
 
 def test_a_sound_deployment(ward: Ward) -> None:
     """Exit code 0, each check says so, and a message went through dead-lettering and replay."""
-    findings = ward.examine(code=0)
+    findings = ward.examine("--timeout", str(PATIENCE), code=0)
 
     assert {each["check"] for each in findings} == {
         "versions",

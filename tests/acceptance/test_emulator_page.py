@@ -24,7 +24,8 @@ def test_a_person_publishes_and_reads_a_message(data_dir: Path) -> None:
     """Counts of a subscription, its messages, a form that publishes; markup in data is text."""
     broker = Broker(OURS, grpc.insecure_channel(daemon.ensure_running(data_dir)), "p")
     topic = broker.topic("orders")
-    subscription = broker.subscription(topic, "orders.sub")
+    # It stays outstanding, however long the browser takes to start.
+    subscription = broker.subscription(topic, "orders.sub", ack_deadline_seconds=600)
     broker.publish(topic, b"first", b"second")
     broker.pull(subscription, limit=1)
     info = daemon.status(data_dir)

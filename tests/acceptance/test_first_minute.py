@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 from tests.acceptance.dev import Dev
+from tests.support.waiting import PATIENCE
 
 
 def run(folder: Path, *arguments: str, **environment: str) -> str:
@@ -26,12 +28,18 @@ def run(folder: Path, *arguments: str, **environment: str) -> str:
     return done.stdout
 
 
+def processor_seconds() -> float:
+    """Return what this process's children have used of the processor, once they have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_a_minute_from_an_empty_folder_to_a_handler_that_ran(
     tmp_path: Path, data_dir: Path
 ) -> None:
     """Five commands, none of which needs an edit."""
     environment = {"CONVOTIC_DATA_DIR": str(data_dir)}
-    began = time.monotonic()
+    began, before = time.monotonic(), processor_seconds()
     run(tmp_path, "convotic_celery.cli", "new", "shop")
     assert "2 passed" in run(tmp_path, "pytest", "-q", "-p", "no:randomly", **environment)
     run(tmp_path, "convotic_celery.cli", "check", **environment)
@@ -41,10 +49,10 @@ def test_a_minute_from_an_empty_folder_to_a_handler_that_ran(
         run(tmp_path, "convotic_celery.cli", "publish", "custom.shop.new", item, **environment)
         dev.wait_for("Processing item")
         (page,) = (line.split()[1] for line in dev.lines if line.startswith("dashboard "))
-        with urllib.request.urlopen(f"{page}api/handlers", timeout=30) as answer:
+        with urllib.request.urlopen(f"{page}api/handlers", timeout=PATIENCE) as answer:
             assert "custom.shop.new.shop" in answer.read().decode()
         took = time.monotonic() - began
 
     print(f"{took:.1f} s from an empty folder to a handler that ran")  # noqa: T201 - for people
-    if os.getloadavg()[0] < (os.cpu_count() or 1):  # else it says how busy the machine is
-        assert took < 60
+    # On a machine that has nothing else to do; on another the commands took as much of it.
+    assert processor_seconds() - before < 60

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from tests.support.mounts import start_worker_with_mounts
@@ -14,8 +13,8 @@ mount -t tmpfs -o size=10m,mode=700 tmpfs "$CONVOTIC_DATA_DIR" && exec "$@"
 """
 
 
-def test_a_worker_without_room_says_so_and_ends_at_once(tmp_path: Path) -> None:
-    """It is ready all the same; SIGTERM does not wait for what can't be published."""
+def test_a_worker_without_room_says_so_and_ends(tmp_path: Path) -> None:
+    """It is ready all the same; SIGTERM ends it, although nothing can be published."""
     log, data_dir = tmp_path / "worker.log", tmp_path / "data"
     data_dir.mkdir()
     environment = {
@@ -30,14 +29,11 @@ def test_a_worker_without_room_says_so_and_ends_at_once(tmp_path: Path) -> None:
         why = "Other workers can't be asked for revoked tasks"
         wait_until(lambda: why in log.read_text(), what=why)
     finally:
-        began = time.monotonic()
         worker.terminate()
         worker.wait(PATIENCE)
-    took = time.monotonic() - began
 
     text = log.read_text()
     assert worker.returncode == 0
-    assert took < 20  # a second, on an idle machine
     assert "The disk has less than 16 MiB free" in text
     assert "Traceback" not in text
     assert "can't be started" not in text

@@ -14,6 +14,7 @@ from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient
 
 from convotic_celery.cli.demo.producer import close_publisher, make_publisher, make_subscriber
 from tests.acceptance.stage import QUEUE, TOPIC, Stage
+from tests.support.waiting import PATIENCE
 
 CELERY = ("celery", "-A", "convotic_celery")
 CONVOTIC = ("convotic_celery.cli",)
@@ -45,7 +46,7 @@ def run_behind(
         env=os.environ | stage.environment | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.soak.outage import lose_broker
 
 if TYPE_CHECKING:
     from tests.acceptance.stage import Stage
-
-pytestmark = pytest.mark.timeout(240)
 
 
 def test_an_unavailable_broker_asks_for_no_restart(embedded_stage: Stage) -> None:

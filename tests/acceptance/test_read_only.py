@@ -30,7 +30,8 @@ def test_a_worker_runs_without_a_writable_folder(tmp_path: Path, our_emulator: s
     }
     worker = start_worker_with_mounts(READ_ONLY, environment, log)
     try:
-        wait_until(lambda: " ready." in log.read_text(), what="the worker is ready")
+        for said in (" ready.", "Mount something writable at /tmp"):
+            wait_until(lambda said=said: said in log.read_text(), what=said)  # type: ignore[misc]  # mypy does not infer a lambda with a default
     finally:
         worker.terminate()
         worker.wait(PATIENCE)

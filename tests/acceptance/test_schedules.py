@@ -33,12 +33,9 @@ def test_beat_publishes_what_workers_run(embedded_stage: Stage) -> None:
         cwd=embedded_stage.folder,
     )
     with embedded_stage.worker(), beat:
-        ticks = wait_until(
-            lambda: embedded_stage.read_runs("tick")[1:], timeout=30, what="two ticks"
-        )
+        ticks = wait_until(lambda: embedded_stage.read_runs("tick")[1:], what="two ticks")
         plain = wait_until(
             lambda: [r for r in embedded_stage.read_runs("end") if r["data"] == {"from": "beat"}],
-            timeout=30,
             what="a message on the topic",
         )
 

@@ -24,7 +24,7 @@ from tests.acceptance.stage import Stage
 from tests.acceptance.test_flower import run_flower
 from tests.support.proxy import run_proxy
 from tests.support.valkey import run_valkey
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 SECRET = "sesame-5f1c"
 
@@ -82,7 +82,7 @@ def run(stage: Stage, *command: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=90,
+        timeout=PATIENCE,
     )
     return done.stdout + done.stderr
 
@@ -92,7 +92,7 @@ def test_a_store_over_tls_with_a_password_that_nobody_sees(guarded: Stage) -> No
     celery = ("celery", "-A", "convotic_celery")
     with guarded.worker("--loglevel", "DEBUG") as worker, run_flower(guarded) as flower:
         guarded.publish_json({"id": 1})
-        wait_until(guarded.read_runs, timeout=60, what="the run")
+        wait_until(guarded.read_runs, what="the run")
         shown = {
             "report": run(guarded, *celery, "report"),
             "conf": run(guarded, *celery, "inspect", "conf"),
@@ -102,7 +102,7 @@ def test_a_store_over_tls_with_a_password_that_nobody_sees(guarded: Stage) -> No
             "doctor": run(guarded, "convotic_celery.cli", "doctor", "--no-probe"),
         }
         for page in ("workers", "broker", "api/workers?refresh=1", "tasks"):
-            with urlopen(f"{flower}/{page}", timeout=60) as answer:
+            with urlopen(f"{flower}/{page}", timeout=PATIENCE) as answer:
                 shown[f"flower {page}"] = answer.read().decode()
         shown["log"] = worker.read_log()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.acceptance.commands import convotic
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from tests.acceptance.stage import Stage
@@ -130,7 +130,7 @@ def run_twice_at_once(stage: Stage) -> list[str]:
         )
         for _ in range(2)
     ]
-    outputs = [child.communicate(timeout=90) for child in children]
+    outputs = [child.communicate(timeout=2 * PATIENCE) for child in children]
     assert [child.returncode for child in children] == [0, 0], outputs
     return [out for out, _ in outputs]
 
@@ -168,13 +168,12 @@ def test_a_filter_is_changed_under_a_running_worker(embedded_stage: Stage) -> No
             applied = convotic(stage, "topology", "apply", "--yes")
             assert applied.returncode == 0, applied.stdout + applied.stderr
             before = len(published)
-            wait_until(lambda: len(published) > before + 20, timeout=60, what="more messages")
+            wait_until(lambda: len(published) > before + 20, what="more messages")
         finally:
             stop.set()
             publisher.join()
         wait_until(
             lambda: set(record.read_text().split()) >= set(published),
-            timeout=60,
             what="all messages to be processed",
         )
 

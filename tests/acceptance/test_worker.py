@@ -58,9 +58,8 @@ def test_sigterm_hands_back_what_has_not_started(embedded_stage: Stage, pool: st
     """What waited in a stopped worker is at once delivered to the next, without a lost attempt."""
     arguments = () if pool == "default" else ("-P", pool, "-c", "1")
     with embedded_stage.worker(*arguments) as worker:
-        embedded_stage.publish_json({"id": 0, "slow": 6})
-        for number in (1, 2):
-            embedded_stage.publish_json({"id": number})
+        # Together: the first one still runs when the worker is stopped.
+        embedded_stage.publish_json({"id": 0, "slow": 6}, {"id": 1}, {"id": 2})
         wait_until(embedded_stage.read_runs)
         worker.child.terminate()
         assert worker.child.wait(PATIENCE) == 0
