@@ -14,6 +14,7 @@ import redis
 
 from tests.chaos.world import World
 from tests.support.proxy import Proxy
+from tests.support.waiting import wait_until
 
 __all__ = ["FAULTS", "Fault"]
 
@@ -184,10 +185,18 @@ def store_busy(world: World) -> Iterator[None]:
     try:
         yield
     finally:
-        while thread.is_alive():  # on a busy machine it may only begin now
-            with suppress(redis.RedisError):
-                world.redis.execute_command("SCRIPT", "KILL")
-            thread.join(0.2)
+        wait_until(lambda: _serves_again(world, thread), what="a store that is not busy")
+
+
+def _serves_again(world: World, thread: Thread) -> bool:
+    """End the script, whether its caller still waits, has given up or only begins now."""
+    with suppress(redis.RedisError):
+        world.redis.execute_command("SCRIPT", "KILL")
+    try:
+        world.redis.ping()
+    except redis.RedisError:
+        return False
+    return not thread.is_alive()
 
 
 @fault
