@@ -20,7 +20,7 @@ __all__ = ["emulator_on_own_port", "free_port"]
 #: on). So nothing takes one between the look and the server's start, or while a server restarts.
 _PORTS = range(10_000, 32_768)
 
-#: Not the module's: pytest-randomly gives each test of each process the same numbers, and so the same
+#: Not the module's: pytest-randomly gives each test of each process the same numbers, so the same
 #: two hundred ports to choose from.
 _random = random.SystemRandom()
 #: UDP sockets of the same numbers: they reserve them from tests of other processes.
