@@ -80,7 +80,7 @@ class FarBench(Bench):
         self.done += 1
         self.settle(delivery, Acknowledge())
 
-    def _ack(self, ack_id: str, done: Any, enough: int) -> None:  # noqa: ARG002 - the real one's
+    def _ack(self, ack_id: str, done: Any, *, is_urgent: bool) -> None:  # noqa: ARG002
         stream = self._streams_by_ack_id.pop(ack_id)
         self._after(self._half, lambda: self._send(stream))
         self._after(2 * self._half, lambda: done(True))

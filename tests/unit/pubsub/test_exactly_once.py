@@ -42,7 +42,7 @@ async def test_each_ack_id_has_its_own_outcome(caplog: pytest.LogCaptureFixture)
     batcher = AckBatcher(Rpc, "projects/p/subscriptions/s")  # type: ignore[arg-type]
     confirmed: dict[str, list[bool]] = {name: [] for name in ("done", "lost", "later", "too")}
     for name, outcomes in confirmed.items():
-        batcher.ack(name, outcomes.append)
+        batcher.ack(name, outcomes.append, is_urgent=True)
     await batcher.wait_idle()
 
     assert sent == [["done", "lost", "later", "too"], ["later"]]
@@ -63,7 +63,7 @@ async def test_acks_to_a_deleted_subscription_worry_nobody(
 
     batcher = AckBatcher(Rpc, "projects/p/subscriptions/s")  # type: ignore[arg-type]
     confirmed: list[bool] = []
-    batcher.ack("one", confirmed.append)
+    batcher.ack("one", confirmed.append, is_urgent=True)
     await batcher.wait_idle()
 
     assert confirmed == [False]

@@ -204,10 +204,10 @@ async def test_acks_gather_while_a_request_is_under_way_and_split_at_the_limit()
 
     batcher = AckBatcher(Rpc, "projects/p/subscriptions/s")  # type: ignore[arg-type]
     confirmed: list[bool] = []
-    batcher.ack("first", confirmed.append)
+    batcher.ack("first", confirmed.append, is_urgent=True)
     await asyncio.sleep(0)
     for number in range(2500):
-        batcher.ack(str(number), confirmed.append)
+        batcher.ack(str(number), confirmed.append, is_urgent=True)
     gate.set()
     await batcher.wait_idle()
 
@@ -216,10 +216,10 @@ async def test_acks_gather_while_a_request_is_under_way_and_split_at_the_limit()
     assert batcher.idle
 
 
-async def test_acks_of_a_busy_queue_gather_until_the_server_may_be_waiting(
+async def test_acks_gather_for_a_while_unless_one_is_urgent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An answer sends no small batch: it leaves with enough, in time, or when it is asked for."""
+    """An answer sends no small batch: that leaves with an urgent one, in time, or at the end."""
     sizes: list[int] = []
 
     class Rpc:
@@ -228,27 +228,28 @@ async def test_acks_of_a_busy_queue_gather_until_the_server_may_be_waiting(
 
     batcher = AckBatcher(Rpc, "projects/p/subscriptions/s")  # type: ignore[arg-type]
     confirmed: list[bool] = []
-    batcher.ack("first", confirmed.append, 50)
+    batcher.ack("first", confirmed.append, is_urgent=False)
     await wait_until_async(lambda: len(confirmed) == 1)
 
     monkeypatch.setattr(acks, "_GATHER_SECONDS", 3600.0)
-    for number in range(50):
-        assert sizes == [1]
-        batcher.ack(str(number), confirmed.append, 50)
-        await asyncio.sleep(0)
-    await wait_until_async(lambda: len(confirmed) == 51)
     for number in range(49):
-        batcher.ack(f"more-{number}", confirmed.append, 50)
+        batcher.ack(str(number), confirmed.append, is_urgent=False)
+        await asyncio.sleep(0)
+    assert sizes == [1]
+    batcher.ack("urgent", confirmed.append, is_urgent=True)
+    await wait_until_async(lambda: len(confirmed) == 51)
+    for number in range(3):
+        batcher.ack(f"more-{number}", confirmed.append, is_urgent=False)
         await asyncio.sleep(0)
     assert sizes == [1, 50]
     await batcher.wait_idle()
 
-    assert sizes == [1, 50, 49]
-    assert confirmed == [True] * 100
+    assert sizes == [1, 50, 3]
+    assert confirmed == [True] * 54
     monkeypatch.undo()
     for number in range(2):
-        batcher.ack(f"last-{number}", confirmed.append, 50)
-    await wait_until_async(lambda: len(confirmed) == 102)
+        batcher.ack(f"last-{number}", confirmed.append, is_urgent=False)
+    await wait_until_async(lambda: len(confirmed) == 56)
 
 
 async def test_acknowledgements_cover_the_distance() -> None:
@@ -266,7 +267,7 @@ async def test_acknowledgements_cover_the_distance() -> None:
     batcher = AckBatcher(Rpc, "projects/p/subscriptions/s")  # type: ignore[arg-type]
     confirmed: list[bool] = []
     for number in range(20):
-        batcher.ack(str(number), confirmed.append)
+        batcher.ack(str(number), confirmed.append, is_urgent=True)
         await wait_until_async(partial(has_sent, min(number + 1, 16)))
 
     assert len(under_way) == 16

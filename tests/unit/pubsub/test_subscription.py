@@ -35,12 +35,12 @@ class FakeAcker:
         self.acks: list[str] = []
         self.deadlines: list[tuple[str, int]] = []
         self.answers: list[Any] = []
-        self.enough = 0
+        self.urgent: list[bool] = []
         self.idle = True
 
-    def ack(self, ack_id: str, done: Any, enough: int) -> None:
+    def ack(self, ack_id: str, done: Any, *, is_urgent: bool) -> None:
         self.acks.append(ack_id)
-        self.enough = enough
+        self.urgent.append(is_urgent)
         self.answers.append(done)
 
     def modify(self, ack_id: str, seconds: int, done: Any) -> None:
@@ -182,23 +182,23 @@ async def test_offers_up_to_concurrency_and_keeps_the_rest_ready() -> None:
     assert bench.subscription.free() == 1
 
 
-@pytest.mark.parametrize(
-    ("spec", "enough"),
-    [
-        pytest.param({"concurrency": 1, "buffer_messages": 0}, 1, id="one at a time"),
-        pytest.param({"concurrency": 10, "buffer_messages": 10}, 10, id="half of what may be here"),
-        pytest.param({"concurrency": 10, "enable_message_ordering": True}, 1, id="ordered"),
-    ],
-)
-async def test_no_acknowledgement_that_the_server_may_wait_for_is_kept_for_a_batch(
-    spec: dict[str, Any], enough: int
-) -> None:
-    """It sends no more than the limit, and of an ordering key nothing behind an unsettled one."""
-    bench = Bench(**spec)
-    bench.deliver("1")
-    bench.settle(bench.run(), Acknowledge())
+async def test_an_acknowledgement_is_urgent_where_something_waits_for_it() -> None:
+    """The server sends nothing beyond its limit, and of an ordering key nothing behind this."""
+    idle = Bench(concurrency=2, buffer_messages=1)
+    idle.deliver("1")
+    idle.settle(idle.run(), Acknowledge())
+    full = Bench(concurrency=1, buffer_messages=1)
+    for number in (1, 2):
+        full.deliver(str(number))
+    full.settle(full.run(), Acknowledge())  # the second one takes its slot
+    full.settle(full.run(), Acknowledge())
+    ordered = Bench(concurrency=2, buffer_messages=1, enable_message_ordering=True)
+    ordered.deliver("1", key="k")
+    ordered.settle(ordered.run(), Acknowledge())
 
-    assert bench.acker.enough == enough
+    assert idle.acker.urgent == [False]
+    assert full.acker.urgent == [False, True]
+    assert ordered.acker.urgent == [True]
 
 
 async def test_state_is_kept_until_the_server_has_confirmed_the_ack() -> None:

@@ -36,12 +36,13 @@ Batch: TypeAlias = dict[str, Done]
 class AckBatcher:
     """Sends acknowledgements and deadline changes of one subscription.
 
-    An idle queue's ack leaves at once. The next ones gather, until 10 ms after it or until there
-    are enough for the server to be waiting for them: so batches grow with the load, and a server
-    that is far away is kept supplied by several requests under way. Deadline changes go one request
-    at a time, since a later one must not be overtaken. Transient errors are retried for ten minutes
-    (a lease lost for that long is redelivered anyway). An id that the server refuses is found by
-    halving the batch, or named by exactly-once delivery, which has done what the others ask for.
+    An idle queue's ack leaves at once. The next ones gather, until 10 ms after it, or until no
+    request is under way if the queue waits for what they lead to: so batches grow with the load,
+    and a server that is far away is kept supplied by several requests under way. Deadline changes
+    go one request at a time, since a later one must not be overtaken. Transient errors are retried
+    for ten minutes (a lease lost for that long is redelivered anyway). An id that the server
+    refuses is found by halving the batch, or named by exactly-once delivery, which has done what
+    the others ask for.
     """
 
     def __init__(
@@ -55,8 +56,8 @@ class AckBatcher:
         self._gathering: asyncio.Handle | None = None
         #: When a request left last, by the loop's clock.
         self._sent_at = 0.0
-        #: How many don't wait for that time, as the last caller said.
-        self._enough = 1
+        #: Whether what has gathered leaves before its time, with nothing under way.
+        self._is_urgent = False
         self._deadlines: dict[int, Batch] = {}
         self._deadline_task: asyncio.Task[None] | None = None
         self._reported = ""
@@ -81,22 +82,22 @@ class AckBatcher:
             under_way = self._requests | {*filter(None, [self._deadline_task])}
             await asyncio.wait(under_way)
 
-    def ack(self, ack_id: str, done: Done, enough: int = 1) -> None:
+    def ack(self, ack_id: str, done: Done, *, is_urgent: bool) -> None:
         """Acknowledge; ``done(confirmed)`` is called when the server has answered for good.
 
-        While no request is under way, ``enough`` leave at once.
+        An urgent one does not wait for others, only for the answer to a request under way.
         """
         loop = asyncio.get_running_loop()
         if not self._acks and not self._requests:
             self._unconfirmed_since = loop.time()
         self._acks[ack_id] = done
-        self._enough = enough
-        count = len(self._acks)
-        if count >= MAX_ACK_IDS:
+        if len(self._acks) >= MAX_ACK_IDS:
             self._send_acks()
-        elif count == enough and not self._requests:
-            self._send_soon(loop)
-        elif self._gathering is None:
+        elif is_urgent and not self._is_urgent:
+            self._is_urgent = True
+            if not self._requests:
+                self._send_soon(loop)
+        if self._gathering is None and self._acks:
             self._gathering = loop.call_at(self._sent_at + _GATHER_SECONDS, self._send_acks)
 
     def _send_soon(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -119,7 +120,7 @@ class AckBatcher:
         if not self._acks or len(self._requests) >= _MAX_REQUESTS:
             return
         self._sent_at = asyncio.get_running_loop().time()
-        acks, self._acks = self._acks, {}
+        acks, self._acks, self._is_urgent = self._acks, {}, False
         for part in _parts(acks):
             task = asyncio.get_running_loop().create_task(self._send(part, self._acknowledge))
             self._requests.add(task)
@@ -131,7 +132,7 @@ class AckBatcher:
             self._unconfirmed_since = task.get_loop().time()
         if task.cancelled() or not self._acks:
             return
-        if self._gathering is None or len(self._acks) >= self._enough:
+        if self._is_urgent or self._gathering is None:
             self._send_acks()
 
     async def _acknowledge(self, ids: list[str]) -> None:

@@ -30,8 +30,8 @@ class Acks(Protocol):
         """Whether everything has been sent and answered."""
         ...
 
-    def ack(self, ack_id: str, done: Callable[[bool], None], enough: int) -> None:
-        """Acknowledge; with ``enough`` the server may be waiting for them."""
+    def ack(self, ack_id: str, done: Callable[[bool], None], *, is_urgent: bool) -> None:
+        """Acknowledge; an urgent one waits for no others."""
         ...
 
     def modify(self, ack_id: str, seconds: int, done: Callable[[bool], None]) -> None:

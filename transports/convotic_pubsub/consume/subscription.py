@@ -337,17 +337,17 @@ class Subscription:
             if following is not None and following.state is _BUFFERED:
                 self._buffer.append(following)
         self._dispatch_ready()
-        self._grow_if_starved(delivery.source)
+        if self._is_starved(delivery.source):
+            self._supply.starve()
         self.on_change()
 
-    def _grow_if_starved(self, stream: PullStream) -> None:
-        """Keep more messages ready if a slot is idle and only the limit keeps the server quiet.
+    def _is_starved(self, stream: PullStream) -> bool:
+        """Say whether a slot is idle and only the limit keeps the server quiet.
 
         What is on its way here is outstanding, too, for the server: so nearly the limit is enough.
         """
         is_idle = self._slots_taken < self._supply.concurrency
-        if is_idle and stream.outstanding >= _NEARLY * stream.limit and self._may_pull():
-            self._supply.starve()
+        return is_idle and stream.outstanding >= _NEARLY * stream.limit and self._may_pull()
 
     def _acknowledge(self, delivery: Delivery, _event: Event) -> None:
         """Acknowledge; the delivery is kept until the server confirms."""
@@ -360,9 +360,9 @@ class Subscription:
                 self.confirmations.add(seconds)
             self._apply(delivery, _CONFIRMED if confirmed else Signal.REFUSED)
 
-        # The server sends no more than the limit, and of an ordering key what follows this one.
-        enough = 1 if self._is_ordered else max(1, self.limit // 2)
-        self._ports.acks.ack(delivery.ack_id, answered, enough)
+        # What follows this one of its ordering key, or may take its place, comes only then.
+        is_urgent = self._is_ordered or self._is_starved(delivery.source)
+        self._ports.acks.ack(delivery.ack_id, answered, is_urgent=is_urgent)
 
     def _start_wait(self, delivery: Delivery, event: Event) -> None:
         assert isinstance(event, Lapse | Defer)
