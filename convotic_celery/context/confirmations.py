@@ -85,7 +85,8 @@ class _Waiting:
     def _finish_overdue(self) -> None:
         self._timer, self._timer_at = None, math.inf
         now = self.loop.time()
-        for answer in [answer for answer, limit in self._limits.items() if limit <= now]:
+        overdue = [answer for answer, limit in self._limits.items() if limit <= now]
+        for answer in sorted(overdue, key=self._limits.__getitem__):
             self._finish(answer, is_answered=False)
         if self._limits:
             self._set_timer(min(self._limits.values()))

@@ -65,6 +65,25 @@ def test_each_waits_as_long_as_it_was_asked_to() -> None:
     assert asyncio.run(main()) == ["short False", "middle False", "long False"]
 
 
+def test_limits_that_have_passed_together_end_in_their_order() -> None:
+    """On a loop that was busy for longer than all of them."""
+
+    async def main() -> list[float]:
+        ended: list[float] = []
+
+        async def wait(seconds: float) -> None:
+            await wait_for(Future(), seconds)
+            ended.append(seconds)
+
+        waiting = [asyncio.ensure_future(wait(seconds)) for seconds in (0.03, 0.01, 0.02)]
+        await asyncio.sleep(0)
+        threading.Event().wait(0.04)  # the loop's own thread
+        await asyncio.gather(*waiting)
+        return ended
+
+    assert asyncio.run(main()) == [0.01, 0.02, 0.03]
+
+
 def test_one_that_is_cancelled_leaves_nothing_behind() -> None:
     """The others go on; the future itself is not cancelled."""
 
