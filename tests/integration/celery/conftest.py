@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -109,6 +110,17 @@ def note(text):
 """
 
 
+#: Celery's backend drops its connections unclosed when one of them has failed.
+DROPPED = "ignore:unclosed <socket.* raddr=/.*valkey.sock:ResourceWarning"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let connections to Redis that Celery has dropped fail no test."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.filterwarnings(DROPPED))
+
+
 @dataclass
 class Plain:
     """The app, its folder and its workers."""
@@ -148,6 +160,7 @@ class Plain:
         getattr(consumer, "subscribed_to", set()).clear()
         self.session.close()
         self.app.close()
+        gc.collect()  # dropped connections, while the warning of them is ignored
 
     def send(self, task: str, *args: Any, **options: Any) -> Any:
         """Send a task by its short name."""
