@@ -33,14 +33,14 @@ def test_an_unconfirmed_acknowledgement_is_sent_until_it_is_confirmed(
     stage: Stage, worker: Worker, pubsub_emulator: EmulatorThread
 ) -> None:
     """Two are answered UNAVAILABLE: the third removes the message, which has run once."""
-    pubsub_emulator.faults.lose_acks(2)
+    subscription = f"projects/{stage.project}/subscriptions/{QUEUE}"
+    pubsub_emulator.faults.lose_acks(2, subscription)
     stage.publish_json({"id": 1})
 
     wait_until(lambda: stage.read_runs("end"))
-    subscription = f"projects/{stage.project}/subscriptions/{QUEUE}"
     wait_until(lambda: not pubsub_emulator.count(subscription))
 
-    assert not pubsub_emulator.faults.take_lost_ack("")
+    assert not pubsub_emulator.faults.take_lost_ack(subscription)
     assert len(stage.read_runs()) == 1
     assert "not confirmed" not in worker.read_log()
 
@@ -50,9 +50,10 @@ def test_a_message_whose_acknowledgement_failed_comes_again(
 ) -> None:
     """Refused for good: the log says so, and the message is neither lost nor stuck."""
     subscription = f"projects/{stage.project}/subscriptions/{QUEUE}"
-    stage.publish_json({"id": 1, "slow": 1})
+    stage.publish_json({"id": 1, "until": "denied"})
     wait_until(stage.read_runs)
     pubsub_emulator.faults.deny(subscription)
+    (stage.folder / "denied").touch()
     wait_until(lambda: "Acknowledgement not confirmed" in worker.read_log())
     pubsub_emulator.faults.allow(subscription)
     assert pubsub_emulator.count(subscription) == 1
