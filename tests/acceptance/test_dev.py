@@ -167,7 +167,7 @@ def test_a_worker_that_dies_is_started_again(embedded_stage: Stage) -> None:
 def test_nothing_outlives_a_killed_dev(embedded_stage: Stage) -> None:
     """Its children notice; the servers end for want of a client."""
     stage = embedded_stage
-    environment = stage.environment | {"CONVOTIC_EMULATOR_IDLE_TIMEOUT": "1"}
+    environment = stage.environment | {"CONVOTIC_EMULATOR_IDLE_TIMEOUT": "5"}
     with Dev(stage.folder, **environment) as dev:
         dev.wait_for("✓ ready")
         children = psutil.Process(dev.process.pid).children(recursive=True)

@@ -19,7 +19,7 @@ def test_a_worker_without_room_says_so_and_ends(tmp_path: Path) -> None:
     data_dir.mkdir()
     environment = {
         "CONVOTIC_DATA_DIR": str(data_dir),
-        "CONVOTIC_EMULATOR_IDLE_TIMEOUT": "1",
+        "CONVOTIC_EMULATOR_IDLE_TIMEOUT": "5",
         "CONVOTIC_MODULES": "convotic_order_processor",
     }
     worker = start_worker_with_mounts(SMALL_DISK, environment, log)
