@@ -111,7 +111,8 @@ class TaskPool(BasePool):
         Celery's result backend reads a file when it is made, and a process may have no descriptor
         left by then: its messages would be handed back at once, again and again.
         """
-        self._find_runner((name, None, None, None, None))
+        if name not in self._runners:
+            self._make_runner(name)
 
     def on_apply(  # type: ignore[override]  # noqa: PLR0917 - Celery's; it keeps the result
         self,
@@ -221,14 +222,17 @@ class TaskPool(BasePool):
         name = args[0] if args else None
         if not isinstance(name, str) or self.app is None:
             return self._threads
-        runner = self._runners.get(name)
-        if runner is None:
-            task = self.app.tasks.get(name)
-            is_async = getattr(task, "runs_on_loop", False)
-            runner = loop_tracer(task) or (self._waiting_threads if is_async else self._threads)
-            self._runners[name] = runner
+        runner = self._runners.get(name) or self._make_runner(name)
         if isinstance(runner, LoopTracer) and args[4]:  # a body that is to be decoded
             return self._waiting_threads
+        return runner
+
+    def _make_runner(self, name: str) -> LoopTracer | WorkerThreads[Job]:
+        app: Any = self.app
+        task = app.tasks.get(name)
+        is_async = getattr(task, "runs_on_loop", False)
+        runner = loop_tracer(task) or (self._waiting_threads if is_async else self._threads)
+        self._runners[name] = runner
         return runner
 
     def _submit(self, job: Job, tracer: LoopTracer) -> None:

@@ -88,16 +88,15 @@ class HandlerConsumer(Consumer):
 
         Celery's loop would only be one more thread to wake up.
         """
-        pool = self.pool if isinstance(self.pool, TaskPool) else None
-        tasks = [t for t in self.app.tasks.values() if isinstance(t, HandlerTask)]
-        if pool is not None:
-            for task in tasks:
-                pool.prepare(task.name)
+        tasks = []
+        if isinstance(self.pool, TaskPool):
+            tasks = [t for t in self.app.tasks.values() if isinstance(t, HandlerTask)]
+        for task in tasks:
+            self.pool.prepare(task.name)
         super().on_ready()
-        if pool is not None:
-            for task in tasks:
-                if task.runs_on_loop:
-                    self.task_consumer.channel.redirect(task.name, partial(self._pass, task.name))
+        for task in tasks:
+            if task.runs_on_loop:
+                self.task_consumer.channel.redirect(task.name, partial(self._pass, task.name))
 
     def _pass(self, name: str, queued: QueuedMessage) -> bool:
         """Have the pool take a message; False if this loop must (on the transport's I/O thread)."""
