@@ -14,6 +14,7 @@ from convotic_celery.topology.rights import CONTROL_PERMISSIONS
 from convotic_emulator.testing import EmulatorThread
 from tests.acceptance.commands import convotic
 from tests.acceptance.stage import Stage, make_stage
+from tests.support.lines import read_lines
 from tests.support.waiting import PATIENCE, never, wait_until
 
 MODULE = """
@@ -76,8 +77,7 @@ class Site:
         self.stage.publish_json({"do": what}, topic="orders")
 
     def read_runs(self) -> list[str]:
-        record = self.stage.folder / "record.jsonl"
-        return record.read_text().split() if record.exists() else []
+        return read_lines(self.stage.folder / "record.jsonl")
 
 
 @pytest.fixture

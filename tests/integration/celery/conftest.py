@@ -15,6 +15,7 @@ from celery import Celery
 
 from convotic_celery.cli.demo.child import Child
 from convotic_pubsub.session import Session
+from tests.support.lines import read_lines
 from tests.support.pubsub import unique
 from tests.support.valkey import run_valkey
 from tests.support.waiting import wait_until
@@ -168,8 +169,7 @@ class Plain:
 
     def read_notes(self) -> list[str]:
         """Return what the task ``note`` has written."""
-        record = Path(self.environment["RECORD"])
-        return record.read_text().splitlines() if record.exists() else []
+        return read_lines(Path(self.environment["RECORD"]))
 
     def child(self, *arguments: str, log: str) -> Child:
         """Start ``celery -A plain ARGUMENTS``."""

@@ -10,7 +10,12 @@ from convotic_pubsub.consume.lease_schedule import LeaseSchedule
 from convotic_pubsub.limits import lease_seconds
 from convotic_pubsub.queue import Acknowledge, read_message
 from tests.support.pubsub import make_spec
-from tests.unit.pubsub.test_subscription import Bench, make_raw, turn
+from tests.unit.pubsub.test_subscription import (
+    Bench,
+    make_bench_with_one_waiting,
+    make_raw,
+    turn,
+)
 
 #: Ack deadline of a handler, and after how long a message that no slot was free for goes back.
 WAITS = [(1.0, 1.0), (5.0, 5.0), (9.5, 9.0), (10.0, 9.0), (30.0, 29.0), (600.0, 599.0)]
@@ -66,10 +71,7 @@ def test_a_lease_is_looked_at_while_it_can_still_be_renewed(
 
 async def test_a_long_wait_is_renewed_and_ends_a_second_before_its_last_lease() -> None:
     """20 minutes are two leases; the last one ends with the wait or up to a second later."""
-    bench = Bench(concurrency=1, buffer_messages=1, ack_deadline_seconds=1200.5)
-    bench.deliver("1")
-    bench.run()
-    bench.deliver("2")
+    bench, _ = make_bench_with_one_waiting(1200.5)
     waiting = list(bench.outstanding.values())[1]
 
     bench.advance(1199.9)
@@ -83,10 +85,7 @@ async def test_a_long_wait_is_renewed_and_ends_a_second_before_its_last_lease() 
 
 async def test_a_slot_that_is_free_in_the_leases_last_second_starts_no_run_on_it() -> None:
     """The message has gone back half a second before; the slot is for what is pulled next."""
-    bench = Bench(concurrency=1, buffer_messages=1, ack_deadline_seconds=30)
-    bench.deliver("1")
-    running = bench.run()
-    bench.deliver("2")
+    bench, running = make_bench_with_one_waiting(30)
 
     bench.advance(29.5)
     bench.settle(running, Acknowledge())
@@ -99,10 +98,7 @@ async def test_a_slot_that_is_free_in_the_leases_last_second_starts_no_run_on_it
 
 async def test_a_run_that_begins_just_before_keeps_its_lease() -> None:
     """A slot is free 1.1 s before the lease's end: it is renewed with a second left."""
-    bench = Bench(concurrency=1, buffer_messages=1, ack_deadline_seconds=30)
-    bench.deliver("1")
-    running = bench.run()
-    bench.deliver("2")
+    bench, running = make_bench_with_one_waiting(30)
     bench.advance(28.9)
     bench.settle(running, Acknowledge())
     delivery = bench.run()
@@ -116,10 +112,7 @@ async def test_a_run_that_begins_just_before_keeps_its_lease() -> None:
 
 async def test_a_run_that_outlasts_the_lease_its_message_came_with_is_renewed_in_time() -> None:
     """It waited for 20 s and runs for 20: nothing but the look at its lease says that it runs."""
-    bench = Bench(concurrency=1, buffer_messages=1, ack_deadline_seconds=30)
-    bench.deliver("1")
-    running = bench.run()
-    bench.deliver("2")
+    bench, running = make_bench_with_one_waiting(30)
     bench.advance(20)
     bench.settle(running, Acknowledge())
     delivery = bench.run()

@@ -146,6 +146,15 @@ class Bench:
         return delivery
 
 
+def make_bench_with_one_waiting(ack_deadline_seconds: float) -> tuple[Bench, Delivery]:
+    """Return a bench whose one slot message 1 has; message 2 waits for it."""
+    bench = Bench(concurrency=1, buffer_messages=1, ack_deadline_seconds=ack_deadline_seconds)
+    bench.deliver("1")
+    running = bench.run()
+    bench.deliver("2")
+    return bench, running
+
+
 def make_raw(message_id: str, attempt: int = 1, ack_id: str = "", key: str = "") -> Any:
     """Return a ``ReceivedMessage`` of one byte."""
     message = SimpleNamespace(
@@ -344,10 +353,7 @@ async def test_a_run_that_hangs_is_reported_although_each_copy_has_a_new_lease()
 
 async def test_what_waits_too_long_is_given_back_and_pulling_stops_until_a_place_is_free() -> None:
     """A worker does not hoard: after one ack deadline the buffer goes back, once."""
-    bench = Bench(concurrency=1, buffer_messages=1, ack_deadline_seconds=20)
-    bench.deliver("1")
-    running = bench.run()
-    bench.deliver("2")
+    bench, running = make_bench_with_one_waiting(20)
 
     bench.advance(21)
     await turn()
