@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import grpc
 import grpc.aio
 
-from convotic_pubsub.client.rpc import pb, translate
+from convotic_pubsub.client.rpc import all_ended, pb, translate
 from convotic_pubsub.limits import MAX_ACK_ID_BYTES, MAX_ACK_IDS
 from convotic_pubsub.names import subscription_path, topic_path
 from convotic_pubsub.queue import Received, read_message
@@ -197,7 +197,7 @@ async def find_waiting(broker: Broker, paths: Sequence[str]) -> set[str]:
                 raise translate(error, path) from error
             return bool(ids)
 
-    found = await asyncio.gather(*map(has_message, paths))
+    found = await all_ended(map(has_message, paths))
     return {path for path, has in zip(paths, found, strict=True) if has}
 
 
@@ -211,7 +211,7 @@ async def unfiltered_subscriptions(
     names = await provisioner.list_topic_subscriptions(topic)
     paths = [subscription_path(project, name) for name in names]
     try:
-        found = await asyncio.gather(*map(broker.rpc.get_subscription, paths))
+        found = await all_ended(map(broker.rpc.get_subscription, paths))
     except grpc.aio.AioRpcError as error:
         raise translate(error, topic_path(project, topic)) from error
     return [name for name, each in zip(names, found, strict=True) if attribute not in each.filter]

@@ -19,7 +19,7 @@ from convotic_pubsub.client.resource_messages import (
     subscription_message,
     topic_message,
 )
-from convotic_pubsub.client.rpc import pb, translate
+from convotic_pubsub.client.rpc import all_ended, pb, translate
 from convotic_pubsub.errors import SubscriptionMismatch, SubscriptionNotFound
 from convotic_pubsub.names import subscription_path, topic_path
 from convotic_pubsub.topology import (
@@ -98,12 +98,12 @@ class Provisioner:
             wanted.append(dead_letters)
         topics = wanted_topics(spec, self._options)
         # First: an unusable one must not leave a topic without subscribers.
-        exist = await asyncio.gather(*(self._compare(each) for each in wanted))
-        await asyncio.gather(
-            *(self._topic(topic, create=create, may_be_denied=may_lack_topics) for topic in topics)
+        exist = await all_ended(self._compare(each) for each in wanted)
+        await all_ended(
+            self._topic(topic, create=create, may_be_denied=may_lack_topics) for topic in topics
         )
         missing = [each for each, exists in zip(wanted, exist, strict=True) if not exists]
-        await asyncio.gather(*(self._subscription(each, create=create) for each in missing))
+        await all_ended(self._subscription(each, create=create) for each in missing)
 
     async def _topic(self, wanted: TopicSettings, *, create: bool, may_be_denied: bool) -> None:
         try:

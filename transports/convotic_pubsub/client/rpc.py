@@ -9,8 +9,9 @@ Everything but :func:`translate` belongs to the I/O thread.
 
 from __future__ import annotations
 
+import asyncio
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import grpc
 import grpc.aio
@@ -29,9 +30,11 @@ from convotic_pubsub.errors import (
 from convotic_pubsub.names import routing_header
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Iterable, Iterator, Sequence
 
-__all__ = ["TRANSIENT", "Rpc", "is_transient", "pb", "refused_ack_ids", "translate"]
+__all__ = ["TRANSIENT", "Rpc", "all_ended", "is_transient", "pb", "refused_ack_ids", "translate"]
+
+_Result = TypeVar("_Result")
 
 #: Codes after which the same call may succeed; the same set as Google's subscriber uses.
 TRANSIENT: Final = frozenset(
@@ -48,6 +51,20 @@ TRANSIENT: Final = frozenset(
 
 #: The errors that have a status: of grpc.aio's calls, and of blocking ones.
 _ANSWERED: Final = (grpc.aio.AioRpcError, grpc.Call)
+
+
+async def all_ended(calls: Iterable[Awaitable[_Result]]) -> list[_Result]:
+    """Await calls at the same time; raise the first of their errors once all have ended.
+
+    ``asyncio.gather`` raises while the others still run: what follows would run beside them.
+    """
+    ended = await asyncio.gather(*calls, return_exceptions=True)
+    results: list[_Result] = []
+    for each in ended:
+        if isinstance(each, BaseException):
+            raise each
+        results.append(each)
+    return results
 
 
 class Rpc:
