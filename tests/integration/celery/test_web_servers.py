@@ -78,7 +78,11 @@ SERVERS = {
         "gunicorn --workers 2 --timeout 300 --preload --bind 127.0.0.1:{port} web:wsgi",
         {"PUBLISH_FIRST": "1"},
     ),
-    "uvicorn": ("uvicorn --workers 2 --lifespan off --port {port} web:asgi", {}),
+    # Within 5 s each new process had to answer its parent, which ends one that does not.
+    "uvicorn": (
+        "uvicorn web:asgi --workers 2 --port {port} --lifespan off --timeout-worker-healthcheck 90",
+        {},
+    ),
 }
 
 

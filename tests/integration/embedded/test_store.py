@@ -138,7 +138,7 @@ def test_it_ends_after_its_last_client(data_dir: Path) -> None:
     """The store stays while somebody is connected and ends some time after the last has gone."""
 
     def get_client() -> redis.Redis | None:
-        client = connect(store.ensure_running(data_dir, idle_seconds=0.4))
+        client = connect(store.ensure_running(data_dir, idle_seconds=1.5))
         try:
             client.ping()
         except redis.ConnectionError:  # on a slow machine it has ended before
@@ -152,7 +152,7 @@ def test_it_ends_after_its_last_client(data_dir: Path) -> None:
         socket = Path(running_status(data_dir).socket)
         server = psutil.Process(running_status(data_dir).server_pid)
         with pytest.raises(psutil.TimeoutExpired):
-            server.wait(1.2)
+            server.wait(2.5)
 
     server.wait(PATIENCE)  # asking for the status would be one more client
 

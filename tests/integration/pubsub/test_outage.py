@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -70,16 +71,26 @@ def test_a_silent_server_on_the_old_port_is_left_alone(
     data_dir: Path, harness: MakeHarness
 ) -> None:
     """It takes connections and answers nothing: it costs one attempt, publishing and consuming."""
+    may_look = threading.Event()
+    may_look.set()
+
+    def find() -> str:
+        """Return where the emulator is; a new one takes the old one's port if that is free."""
+        may_look.wait(PATIENCE)
+        return daemon.ensure_running(data_dir)
+
     with emulator_on_own_port(data_dir) as port:
-        one = harness(lambda: daemon.ensure_running(data_dir), make_spec())
+        one = harness(find, make_spec())
         one.on_message = lambda message: message.ack()
         one.consume()
         one.publish(0)
         one.drain_until(lambda: one.bodies == [0])
         status = daemon.status(data_dir)
         assert status is not None
+        may_look.clear()
         os.kill(status["pid"], signal.SIGKILL)
     with socket.create_server(("127.0.0.1", port), backlog=100) as silent:
+        may_look.set()
         one.publish(1)
         one.drain_until(lambda: one.bodies == [0, 1])
         connections = count_connections(silent)

@@ -82,8 +82,9 @@ def test_a_second_signal_stops_now(stage: Stage, second: signal.Signals) -> None
         stage.publish_json(50, topic="probe.slow")
         wait_until(lambda: stage.read_runs("slow"))
         worker.child.terminate()
+        wait_until(lambda: "Warm shutdown" in worker.read_log())
         # A SIGTERM within a second of the first counts as the same one.
-        never(lambda: not worker.child.is_running, for_=1.2)
+        never(lambda: not worker.child.is_running, for_=1.5)
         os.kill(worker.child._process.pid, second)
         worker.child.wait(PATIENCE)
     with stage.worker():
