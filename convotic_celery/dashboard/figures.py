@@ -75,11 +75,14 @@ class Cached(Generic[T]):
         self._read_at = float("-inf")
         self._tried_at = float("-inf")
         self._reading: asyncio.Task[None] | None = None
+        #: Since the last reading began.
+        self._is_expired = False
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="dashboard")
 
     async def get(self) -> Known[T]:
         """Return what is known now."""
         if self._reading is None and time.monotonic() - self._tried_at > self._fresh_seconds():
+            self._is_expired = False
             self._reading = asyncio.create_task(self._refresh())
         if self._reading is not None:
             wait = _FIRST_WAIT_SECONDS if self._value is None else _WAIT_SECONDS
@@ -89,8 +92,9 @@ class Cached(Generic[T]):
         return Known(self._value, time.monotonic() - self._read_at, self._problem)
 
     def expire(self) -> None:
-        """Read it again at the next request."""
+        """Read it again at the next request; what is being read now may be older."""
         self._tried_at = float("-inf")
+        self._is_expired = True
 
     def close(self) -> None:
         """Stop reading; a thread that reads now ends by itself."""
@@ -107,7 +111,9 @@ class Cached(Generic[T]):
             logger.exception("The dashboard could not read its figures")
             self._problem = f"{type(error).__name__}: {error}"
         finally:
-            self._tried_at, self._reading = time.monotonic(), None
+            self._reading = None
+            if not self._is_expired:
+                self._tried_at = time.monotonic()
 
 
 class Figures:
