@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.concurrency import run_in_threadpool
 
 from convotic_celery.routes.answers import to_answer
-from convotic_celery.sdk.middleware import settle
+from convotic_celery.sdk.middleware import report_error_async, report_error_sync, settle
 from convotic_pubsub.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -67,9 +67,10 @@ async def _call_async(
         for each in reversed(route.middleware):
             await settle(each.after(request, ctx, answer))
     except Exception as error:
-        for each in reversed(route.middleware):
-            await settle(each.on_error(request, ctx, error))
-        raise
+        told = await report_error_async(route.middleware, request, ctx, error)
+        if told is error:
+            raise
+        raise told  # noqa: B904 - a hook's, with the cause that it has given
     return answer
 
 
@@ -84,7 +85,8 @@ def _call_sync(
         for each in reversed(route.middleware):
             each.after(request, ctx, answer)
     except Exception as error:
-        for each in reversed(route.middleware):
-            each.on_error(request, ctx, error)
-        raise
+        told = report_error_sync(route.middleware, request, ctx, error)
+        if told is error:
+            raise
+        raise told  # noqa: B904 - as above
     return answer

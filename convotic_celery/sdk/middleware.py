@@ -57,7 +57,8 @@ class WorkerMiddleware:
     ) -> Awaitable[None] | None:
         """Run after the handler or a hook has raised (outcomes too) or was stopped.
 
-        Raising replaces the error. It may take half of ``deadline_grace``.
+        Raising replaces the error, also for the hooks around this one. All together may take half
+        of ``deadline_grace``.
         """
 
 
@@ -81,7 +82,10 @@ class RouteMiddleware:
     def on_error(
         self, request: RouteRequest[Any], ctx: Any, error: Exception
     ) -> Awaitable[None] | None:
-        """Run after the handler or a hook has raised (``Problem`` too); raising replaces it."""
+        """Run after the handler or a hook has raised (``Problem`` too).
+
+        Raising replaces the error, also for the hooks around this one.
+        """
 
 
 def check_middleware(middleware: Sequence[object], *, is_async: bool, where: str) -> None:
@@ -135,25 +139,36 @@ def compose_sync(
 
 
 async def report_error_async(
-    middleware: Sequence[WorkerMiddleware],
-    message: WorkerMessage[Any],
+    middleware: Sequence[WorkerMiddleware | RouteMiddleware],
+    message: Any,
     ctx: Any,
     error: Exception,
-) -> None:
-    """Call each ``on_error``, the last one first."""
+) -> Exception:
+    """Call each ``on_error``, the last one first, and return the error that it is then.
+
+    What a hook raises is the error for those around it, which are called all the same.
+    """
     for each in reversed(middleware):
-        await settle(each.on_error(message, ctx, error))
+        try:
+            await settle(each.on_error(message, ctx, error))
+        except Exception as raised:  # noqa: BLE001 - returned
+            error = raised
+    return error
 
 
 def report_error_sync(
-    middleware: Sequence[WorkerMiddleware],
-    message: WorkerMessage[Any],
+    middleware: Sequence[WorkerMiddleware | RouteMiddleware],
+    message: Any,
     ctx: Any,
     error: Exception,
-) -> None:
+) -> Exception:
     """Do what :func:`report_error_async` does, for a plain handler."""
     for each in reversed(middleware):
-        each.on_error(message, ctx, error)
+        try:
+            each.on_error(message, ctx, error)
+        except Exception as raised:  # noqa: BLE001 - returned
+            error = raised
+    return error
 
 
 async def settle(result: Awaitable[None] | None) -> None:

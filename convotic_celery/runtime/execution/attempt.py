@@ -15,13 +15,10 @@ import random
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # untyped
-from celery.exceptions import WorkerShutdown, WorkerTerminate
-
 from convotic_celery.context.records import new_token
 from convotic_celery.runtime.delivery.attempts import RunName, describe_failure
 from convotic_celery.runtime.delivery.carriers import RunIgnored, RunRetried
-from convotic_celery.runtime.delivery.error_text import error_text, error_type, make_readable
+from convotic_celery.runtime.delivery.error_text import error_type, make_readable
 from convotic_celery.runtime.delivery.outcome import Began, Raised, final_error, settle
 from convotic_celery.runtime.delivery.settlement import (
     Ack,
@@ -36,6 +33,7 @@ from convotic_celery.runtime.delivery.settlement import (
 )
 from convotic_celery.runtime.delivery.steps import Pause, drive_async
 from convotic_celery.runtime.execution.coroutine import explain
+from convotic_celery.runtime.execution.exits import as_exception, stops_worker
 from convotic_celery.runtime.execution.invoke import (
     CallHandler,
     CallHook,
@@ -64,9 +62,6 @@ if TYPE_CHECKING:
 __all__ = ["Ended", "attempt", "attempt_async", "run_handler"]
 
 logger = logging.getLogger(__name__)
-
-#: They stop the worker.
-_WORKER_STOPS = (WorkerShutdown, WorkerTerminate, GeneratorExit, asyncio.CancelledError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +130,6 @@ async def attempt_async(
     return await drive_async(_conclude(caught, execution, raw, facts, deadline), execution)
 
 
-def _passes_through(raised: BaseException) -> bool:
-    """Say whether it stops the worker, or ends this child of prefork, whose parent settles.
-
-    Not by isinstance(): it asks the error for its __class__, which may raise.
-    """
-    kind = type(raised)
-    return issubclass(kind, _WORKER_STOPS) or (
-        issubclass(kind, SystemExit) and bool(terminate_handler_fired())
-    )
-
-
 def _conclude(
     raised: BaseException,
     execution: Execution,
@@ -154,9 +138,10 @@ def _conclude(
     deadline: RunDeadline,
 ) -> Steps[Ended]:
     """Decide what an error of a run means, and note it; raise what stops the worker or this run."""
-    if _passes_through(raised):
+    is_stopped = issubclass(type(raised), asyncio.CancelledError | GeneratorExit)
+    if is_stopped or stops_worker(raised):
         raise raised
-    error = raised if isinstance(raised, Exception) else _exited(raised)
+    error = as_exception(raised)
     fault = find_worker_fault(raised)
     if fault is not None:
         error = yield from _wait_out(fault, error, execution, deadline)
@@ -311,10 +296,3 @@ def _show(error: Exception, settlement: Settlement) -> Exception:
             return final if final is error else final.with_traceback(error.__traceback__)
     shown.__cause__ = error
     return shown
-
-
-def _exited(raised: BaseException) -> HandlerExited:
-    """sys.exit() in a handler must not end the worker."""
-    exited = HandlerExited(f"the handler raised {error_type(raised)}({error_text(raised)})")
-    exited.__cause__ = raised
-    return exited

@@ -17,9 +17,8 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from convotic_celery.errors import ConvoticError
 from convotic_celery.runtime.celery_internals import TASKS
-from convotic_celery.runtime.delivery.error_text import error_text
-from convotic_celery.runtime.delivery.settlement import HandlerExited
 from convotic_celery.runtime.execution.current_run import CURRENT_RUN, Run, key_stacks_by_run
+from convotic_celery.runtime.execution.exits import exited
 from convotic_celery.runtime.execution.loop import LoopThread, process_loop
 
 if TYPE_CHECKING:
@@ -103,10 +102,7 @@ def explain(raised: BaseException) -> BaseException:
     if issubclass(kind, GeneratorExit) and not _is_in_task():
         return raised  # the coroutine is being closed
     # asyncio would let it through and end the loop, with every other handler on it.
-    text = f"{kind.__name__}({error_text(raised)})"
-    exited = HandlerExited(f"the handler raised {text}")
-    exited.__cause__ = raised
-    return exited
+    return exited(raised)
 
 
 def _explain_cancelled(raised: BaseException) -> BaseException:

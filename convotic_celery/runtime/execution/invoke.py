@@ -15,15 +15,15 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from convotic_celery import log
 from convotic_celery.context.delivery import Delivery
 from convotic_celery.errors import AckDeadlineExceeded
-from convotic_celery.runtime.delivery.error_text import error_text, error_type
-from convotic_celery.runtime.delivery.settlement import Deferred, HandlerExited
+from convotic_celery.runtime.delivery.settlement import Deferred
 from convotic_celery.runtime.delivery.steps import Ask, Pause
-from convotic_celery.runtime.execution.coroutine import explain_cancellation
+from convotic_celery.runtime.execution.coroutine import explain, explain_cancellation
 from convotic_celery.runtime.execution.dead_letter_hook import (
     call_hook_async,
     call_hook_sync,
     describe,
 )
+from convotic_celery.runtime.execution.exits import as_exception, stops_worker
 from convotic_celery.sdk.message import WorkerMessage
 from convotic_celery.sdk.middleware import (
     check_returned,
@@ -225,10 +225,15 @@ async def call_async(execution: Execution, step: CallHandler) -> None:
             await _call_batched(execution, execution.batches, step, ctx)
         else:
             await _call_until_deadline(definition, step.message, ctx, step.deadline)
-    except Exception as error:
+    except BaseException as raised:
+        error: Any = explain(raised)
+        if not issubclass(type(error), Exception):
+            raise
         async with asyncio.timeout(max(1.0, definition.options.deadline_grace / 2)):
-            await report_error_async(definition.middleware, step.message, ctx, error)
-        raise
+            error = await report_error_async(definition.middleware, step.message, ctx, error)
+        if error is raised:
+            raise
+        raise error  # noqa: B904 - it has its cause
 
 
 def make_context(
@@ -298,17 +303,24 @@ def _call_sync(execution: Execution, step: CallHandler) -> None:
     earlier = log.use_fields(delivery.log_fields)
     try:
         check_returned(definition.call(step.message, ctx))
-    except SoftTimeLimitExceeded as stopped:
-        error = AckDeadlineExceeded(definition.queue, step.deadline.granted_seconds)
-        report_error_sync(definition.middleware, step.message, ctx, error)
-        raise error from stopped
-    except GeneratorExit as raised:
-        # What closes the steps of a run is a GeneratorExit too, and passes through them.
-        exited = HandlerExited(f"the handler raised {error_type(raised)}({error_text(raised)})")
-        report_error_sync(definition.middleware, step.message, ctx, exited)
-        raise exited from raised
-    except Exception as error:
-        report_error_sync(definition.middleware, step.message, ctx, error)
-        raise
+    except BaseException as raised:
+        if stops_worker(raised) or issubclass(type(raised), asyncio.CancelledError):
+            raise
+        error = _explain_plain(definition, step.deadline, raised)
+        error = report_error_sync(definition.middleware, step.message, ctx, error)
+        if error is raised:
+            raise
+        raise error  # noqa: B904 - it has its cause
     finally:
         earlier.var.reset(earlier)
+
+
+def _explain_plain(
+    definition: HandlerDefinition, deadline: RunDeadline, raised: BaseException
+) -> Exception:
+    """Return what a plain handler has raised as the error that its message is settled by."""
+    if issubclass(type(raised), SoftTimeLimitExceeded):
+        error: Exception = AckDeadlineExceeded(definition.queue, deadline.granted_seconds)
+        error.__cause__ = raised
+        return error
+    return as_exception(raised)

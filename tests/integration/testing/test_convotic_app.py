@@ -333,6 +333,16 @@ class Noting(WorkerMiddleware):
         self._book.write(f"{self._name} {type(error).__name__}")
 
 
+class Telling(WorkerMiddleware):
+    """Writes down errors, with what they say; its hook is plain."""
+
+    def __init__(self, name: str, book: Book) -> None:
+        self._name, self._book = name, book
+
+    def on_error(self, message: WorkerMessage[Any], ctx: Any, error: Exception) -> None:
+        self._book.write(f"{self._name} {type(error).__name__}: {error}")
+
+
 async def test_middleware_surrounds_the_handler() -> None:
     """In order before, in reverse after and on an error; also of an outcome."""
     module, book = make_module()
@@ -354,6 +364,77 @@ async def test_middleware_surrounds_the_handler() -> None:
         "inner Drop",
         "outer Drop",
     ]
+
+
+class Replacing(WorkerMiddleware):
+    """Makes another error of one."""
+
+    def on_error(self, message: WorkerMessage[Any], ctx: Any, error: Exception) -> None:
+        raise Drop("not ours") from error
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
+async def test_a_hook_that_raises_replaces_the_error_for_those_around_it(is_async: bool) -> None:
+    """They are told all the same: an outer one may hold something for the run."""
+    module, book = ConvoticModule(name="shop", version="1"), Book()
+
+    async def fail(message: WorkerMessage, ctx: ConvoticContext) -> None:
+        raise ValueError("no")
+
+    def fail_plainly(message: WorkerMessage, ctx: SyncConvoticContext) -> None:
+        raise ValueError("no")
+
+    module.worker("orders")(fail if is_async else fail_plainly)
+    module.use(Telling("outer", book))
+    module.use(Replacing())
+    module.use(Telling("inner", book))
+    async with convotic_app(module) as app:
+        await app.publish("orders", data=1)
+        (run,) = await app.drain()
+
+    assert run.outcome == "dropped"
+    assert book.lines == ["inner ValueError: no", "outer Drop: not ours"]
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, GeneratorExit])
+async def test_hooks_are_told_of_an_exit(raised: type[BaseException], is_async: bool) -> None:
+    """The run fails as one that raised an Exception."""
+    module, book = ConvoticModule(name="shop", version="1"), Book()
+
+    async def leave(message: WorkerMessage, ctx: ConvoticContext) -> None:
+        raise raised(3)
+
+    def leave_plainly(message: WorkerMessage, ctx: SyncConvoticContext) -> None:
+        raise raised(3)
+
+    module.worker("orders", max_retries=0)(leave if is_async else leave_plainly)
+    module.use(Telling("hook", book))
+    async with convotic_app(module) as app:
+        await app.publish("orders", data=1)
+        (run,) = await app.drain()
+
+    assert run.outcome == "dead_lettered"
+    assert book.lines == [f"hook HandlerExited: the handler raised {raised.__name__}(3)"]
+
+
+async def test_hooks_are_told_of_a_handler_that_cancels_itself() -> None:
+    """It awaited something that was cancelled; nobody stopped it."""
+    module, book = ConvoticModule(name="shop", version="1"), Book()
+
+    @module.worker("orders", max_retries=0)
+    async def handle(message: WorkerMessage, ctx: ConvoticContext) -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    module.use(Telling("hook", book))
+    async with convotic_app(module) as app:
+        await app.publish("orders", data=1)
+        await app.drain()
+
+    (line,) = book.lines
+    assert line.startswith("hook HandlerCancelled")
 
 
 async def test_the_clock_begins_where_it_is_told() -> None:

@@ -1,0 +1,36 @@
+"""What a handler raises that is no :class:`Exception`: it ends neither a thread nor a loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # untyped
+from celery.exceptions import WorkerShutdown, WorkerTerminate
+
+from convotic_celery.runtime.delivery.error_text import error_text, error_type
+from convotic_celery.runtime.delivery.settlement import HandlerExited
+
+__all__ = ["as_exception", "exited", "stops_worker"]
+
+# Not by isinstance() anywhere: it asks an error for its __class__, which may raise.
+
+
+def as_exception(raised: BaseException) -> Exception:
+    """Return an Exception as it is, and :func:`exited` of anything else."""
+    error: Any = raised
+    return error if issubclass(type(raised), Exception) else exited(raised)
+
+
+def exited(raised: BaseException) -> HandlerExited:
+    """Return the error of a run that raised SystemExit, say: its message fails, nothing ends."""
+    error = HandlerExited(f"the handler raised {error_type(raised)}({error_text(raised)})")
+    error.__cause__ = raised
+    return error
+
+
+def stops_worker(raised: BaseException) -> bool:
+    """Say whether it stops the worker, or ends this child of prefork, whose parent settles."""
+    kind = type(raised)
+    return issubclass(kind, WorkerShutdown | WorkerTerminate) or (
+        issubclass(kind, SystemExit) and bool(terminate_handler_fired())
+    )
