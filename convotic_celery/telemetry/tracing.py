@@ -9,10 +9,13 @@ in ``docs/tracing.md``. An application's own TracerProvider is used; without one
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
@@ -27,6 +30,8 @@ from convotic_celery.sdk.middleware import RouteMiddleware, WorkerMiddleware
 from convotic_pubsub.limits import MAX_ATTRIBUTES
 
 if TYPE_CHECKING:
+    from opentelemetry.metrics import Histogram
+
     from convotic_celery.context.delivery import Delivery
     from convotic_celery.context.publishing import OutgoingMessage
     from convotic_pubsub.outgoing import Answer
@@ -58,11 +63,45 @@ class _Open:
 
     span: Span
     token: Token[otel_context.Context]
-    began: float
     attributes: dict[str, Any]
+    #: Records how long it took; None for what has no such metric.
+    seconds: Histogram | None
+    #: What this runs inside of: the task that has called another one eagerly, say.
+    outer: _Open | None
+    began: float = field(default_factory=time.monotonic)
+    error: BaseException | None = None
+    #: Removes what ends the span when the asyncio task ends.
+    unwatch: Callable[[], object] = lambda: None
+
+    def watch(self) -> None:
+        """End the span with the asyncio task at the latest: no hook hears of one that is stopped.
+
+        The pool stops a run (a revoke, a second SIGTERM), a web server a call whose client left.
+        """
+        with contextlib.suppress(RuntimeError):  # no event loop: a thread, which nothing stops
+            if (task := asyncio.current_task()) is not None:
+                task.add_done_callback(self._stopped)
+                self.unwatch = partial(task.remove_done_callback, self._stopped)
+
+    def _stopped(self, _task: object) -> None:
+        self.error = asyncio.CancelledError("stopped")
+        self.end()
+
+    def end(self) -> None:
+        """End the span, with the error."""
+        self.unwatch()
+        if self.error is not None:
+            with contextlib.suppress(Exception):  # it may raise when it is asked for its text
+                self.span.record_exception(self.error)
+            self.span.set_status(Status(StatusCode.ERROR, type(self.error).__name__))
+            self.span.set_attribute("error.type", type(self.error).__qualname__)
+            self.attributes["error.type"] = type(self.error).__qualname__
+        if self.seconds is not None:
+            self.seconds.record(time.monotonic() - self.began, self.attributes)
+        self.span.end()
 
 
-#: Of this task or thread; nothing runs inside of another.
+#: Of this task or thread.
 _open: ContextVar[_Open | None] = ContextVar("convotic-span", default=None)
 
 
@@ -71,7 +110,9 @@ def _begin(
     kind: SpanKind,
     carrier: Mapping[str, str],
     attributes: dict[str, Any],
-    labels: dict[str, Any],
+    *,
+    seconds: Histogram | None = None,
+    labels: dict[str, Any] | None = None,
 ) -> None:
     """Begin a span as a child of what the carrier names, and make it the current one."""
     parent = extract(carrier)
@@ -79,23 +120,20 @@ def _begin(
     links = [Link(origin)] if origin.is_valid else []
     span = tracer.start_span(name, parent, kind, attributes, links)
     token = otel_context.attach(trace.set_span_in_context(span, parent))
-    _open.set(_Open(span, token, time.monotonic(), labels))
+    opened = _Open(span, token, labels or {}, seconds, _open.get())
+    opened.watch()
+    _open.set(opened)
 
 
-def _end(error: BaseException | None) -> _Open | None:
+def _end(error: BaseException | None) -> None:
     """End the span that was begun here, and give the context back."""
     opened = _open.get()
-    if opened is None:
-        return None
-    _open.set(None)
-    if error is not None:
-        opened.span.record_exception(error)
-        opened.span.set_status(Status(StatusCode.ERROR, type(error).__name__))
-        opened.span.set_attribute("error.type", type(error).__qualname__)
-        opened.attributes["error.type"] = type(error).__qualname__
-    opened.span.end()
-    otel_context.detach(opened.token)
-    return opened
+    if opened is not None:
+        _open.set(opened.outer)
+        if opened.error is None:
+            opened.error = error
+        opened.end()
+        otel_context.detach(opened.token)
 
 
 def _pass_on(delivery: Delivery) -> None:
@@ -134,25 +172,25 @@ class TraceRuns(WorkerMiddleware):
         if message.ordering_key:
             attributes["messaging.gcp_pubsub.message.ordering_key"] = message.ordering_key
         _consumed.add(1, labels)
-        name = f"process {delivery.topic}"
-        _begin(name, SpanKind.CONSUMER, delivery.trace, attributes, labels)
+        _begin(
+            f"process {delivery.topic}",
+            SpanKind.CONSUMER,
+            delivery.trace,
+            attributes,
+            seconds=_process_seconds,
+            labels=labels,
+        )
         _pass_on(delivery)
 
     def after(self, message: Any, ctx: Any) -> None:
         """End it."""
         del message, ctx
-        self._finish(None)
+        _end(None)
 
     def on_error(self, message: Any, ctx: Any, error: Exception) -> None:
         """End it, with what the run raised."""
         del message, ctx
-        self._finish(error)
-
-    @staticmethod
-    def _finish(error: BaseException | None) -> None:
-        opened = _end(error)
-        if opened is not None:
-            _process_seconds.record(time.monotonic() - opened.began, opened.attributes)
+        _end(error)
 
 
 class TraceRoutes(RouteMiddleware):
@@ -164,7 +202,7 @@ class TraceRoutes(RouteMiddleware):
         delivery: Delivery = ctx._delivery
         method, _, path = delivery.handler.partition(" ")
         attributes = {"http.request.method": method, "http.route": path}
-        _begin(delivery.handler, SpanKind.SERVER, delivery.trace, attributes, {})
+        _begin(delivery.handler, SpanKind.SERVER, delivery.trace, attributes)
         _pass_on(delivery)
 
     def after(self, request: Any, ctx: Any, response: Any) -> None:
@@ -266,12 +304,13 @@ def _on_prerun(task: Any = None, task_id: str = "", **_: Any) -> None:
         "messaging.message.id": task_id,
         "celery.task_name": task.name,
     }
-    _begin(f"process {task.name}", SpanKind.CONSUMER, carrier, attributes, {})
+    _begin(f"process {task.name}", SpanKind.CONSUMER, carrier, attributes)
 
 
 def _on_failure(sender: Any = None, exception: BaseException | None = None, **_: Any) -> None:
-    if not isinstance(sender, HandlerTask):
-        _end(exception)
+    opened = _open.get()
+    if opened is not None and not isinstance(sender, HandlerTask):
+        opened.error = exception  # the span ends with the run
 
 
 def _on_postrun(task: Any = None, **_: Any) -> None:
