@@ -64,9 +64,15 @@ class Desk:
         deployment = self.app.dead_letters._deployment
         message_id = self.app.dead_letters.show(self.entries[order]).dead_letter_id
         name = deployment.dead_letter_subscription(self.handler)
-        with deployment.session().resources.inspect(name) as inspection:
-            seen = inspection.pull(1000)
-            inspection.acknowledge([s.ack_id for s in seen if s.received.message_id == message_id])
+
+        def acknowledge() -> bool:
+            with deployment.session().resources.inspect(name) as inspection:
+                seen = inspection.pull(1000)
+                ids = [s.ack_id for s in seen if s.received.message_id == message_id]
+                inspection.acknowledge(ids)
+            return bool(ids)
+
+        wait_until(acknowledge, what="the message, which another may have looked at just then")
 
 
 def test_every_verb_has_a_button(stage: Stage, browser: webdriver.Chrome) -> None:
@@ -153,8 +159,12 @@ def use_flower(stage: Stage, browser: webdriver.Chrome, url: str, desk: Desk) ->
     click(browser, "#original")
     wait_until(lambda: desk.app.dead_letters.show(desk.entries[5]).edited is None)
     wait_until(lambda: len(stage.read_runs("billing")) == 1, timeout=PATIENCE)
-    done = {line["action"] for line in desk.app.dead_letters.log() if line["by"] == "Flower"}
-    assert done == {"archive", "restore", "redirect", "purge", "sync", "resume", "cancel", "edit"}
+    expected = {"archive", "restore", "redirect", "purge", "sync", "resume", "cancel", "edit"}
+
+    def logged() -> set[str]:  # a line is written behind what it is about
+        return {line["action"] for line in desk.app.dead_letters.log() if line["by"] == "Flower"}
+
+    wait_until(lambda: logged() == expected, what=f"the lines of {expected}")
 
 
 def use_dashboard(stage: Stage, person: Person, desk: Desk) -> None:

@@ -54,29 +54,32 @@ def test_a_scrape_says_what_has_happened(embedded_stage: Stage, pool: str) -> No
     arguments = [] if pool == "asyncio" else ["-P", pool, "-c", "2"]
     # It waits for its retry as long as anybody looks.
     stage.environment["CONVOTIC_HANDLER_OPTIONS"] = json.dumps({TOPIC: {"ack_deadline": 600}})
+    # Each is counted where it arises: not all at the same moment.
+    expected = {
+        "convotic_messages_total dead_lettered": 1,
+        "convotic_messages_total retried": 1,
+        "celery_task_succeeded_total": 2,
+        "celery_task_failed_total InvalidMessage": 1,
+        "convotic_dead_letters_total invalid": 1,
+        "convotic_waiting_retries": 1,
+        "convotic_slots": 1,
+        "celery_active_process_count": 1,
+        "celery_task_runtime_count": 2,
+        "celery_worker_up": 1,
+        "convotic_ready": 1,
+    }
     with healthy_worker(stage, *arguments) as (_, port):
         stage.publish_json({"id": 1}, {"id": 2}, {"id": 3, "fail": True})
         stage.publish(b"no JSON")
-        wait_until(
-            lambda: (
-                scrape(port).get("convotic_messages_total dead_lettered") == 1
-                and scrape(port).get("convotic_messages_total retried", 0) >= 1
-            )
-        )
+        wait_until(lambda: expected.items() <= scrape(port).items(), what=str(expected))
         wait_until(lambda: scrape(port)["convotic_ack_confirmation_seconds_count"] >= 3)
         found = scrape(port)
         text = port.get("/metrics")
 
-    assert found["celery_task_succeeded_total"] == 2
-    assert found["celery_task_failed_total InvalidMessage"] == 1
-    assert found["convotic_dead_letters_total invalid"] == 1
-    assert found["convotic_waiting_retries"] == 1
-    assert found["convotic_slots"] == found["celery_active_process_count"] == 1
+    assert expected.items() <= found.items()
     assert found["convotic_deliveries_total"] >= 4
-    assert found["celery_task_runtime_count"] == 2
     assert 0 < found["celery_task_runtime_sum"] < PATIENCE
     assert 0 < found["convotic_queue_seconds_sum"] < 4 * PATIENCE
-    assert found["celery_worker_up"] == found["convotic_ready"] == 1
     if shutil.which("promtool"):
         done = subprocess.run(
             ["promtool", "check", "metrics"], input=text, text=True, timeout=PATIENCE, check=False
