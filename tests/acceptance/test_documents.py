@@ -68,10 +68,10 @@ def test_the_first_handler_works_as_shown(embedded_stage: Stage, page: str) -> N
         run_there(embedded_stage, "convotic_celery.cli", *shlex.split(command[1]))
         wait_until(lambda: contacts.find_by_external_id("c-1"))
         line = wait_until(
-            lambda: re.search(r"^.*Processing order.*$", worker.read_log(), re.MULTILINE)
+            lambda: re.search(r"^(.*Processing order.*)\n", worker.read_log(), re.MULTILINE)
         )
         assert line is not None
-        assert json.loads(line[0])["order_id"] == 1
+        assert json.loads(line[1])["order_id"] == 1
     store.close()
 
 

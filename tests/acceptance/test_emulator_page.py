@@ -16,8 +16,13 @@ from tests.support.waiting import wait_until
 
 
 def rows_of(browser: webdriver.Chrome) -> list[list[str]]:
-    rows = browser.find_elements(By.CSS_SELECTOR, "table:first-of-type tbody tr")
-    return [[cell.text for cell in row.find_elements(By.TAG_NAME, "td")] for row in rows]
+    """Return the cells of the first table, all of one moment: the page may just be replaced."""
+    script = """
+        const rows = [...document.querySelectorAll("table:first-of-type tbody tr")];
+        const read = (cell) => cell.innerText.trim();
+        return rows.map((row) => [...row.querySelectorAll("td")].map(read));
+    """
+    return list(browser.execute_script(script))
 
 
 def test_a_person_publishes_and_reads_a_message(data_dir: Path) -> None:
