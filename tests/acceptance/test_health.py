@@ -100,6 +100,19 @@ def on_ready(sender, **_):
         pids.write_text(json.dumps([sender.controller.beat.pid]))
 """
 
+#: Keeps a worker from its start until somebody has seen that it has not begun.
+LATE = """
+import os
+import time
+from pathlib import Path
+
+from convotic_celery import ConvoticModule
+
+module = ConvoticModule(name="late", version="1.0.0")
+while not Path(os.environ["CONVOTIC_TEST_RECORD"]).with_name("seen").exists():
+    time.sleep(0.05)
+"""
+
 
 class Said(NamedTuple):
     """An answer."""
@@ -305,6 +318,7 @@ def test_a_worker_that_shuts_down_is_live_and_not_ready(embedded_stage: Stage) -
 def test_one_port_answers_for_all_processes(embedded_stage: Stage) -> None:
     """Both workers' metrics; one that is stopped is named."""
     stage, port = embedded_stage, Port()
+    (stage.folder / "modules" / "late.py").write_text(LATE)
     with Child(
         ["convotic_celery.cli", "worker", "--processes", "2", "--loglevel", "INFO"],
         environment=os.environ | stage.environment | {"CONVOTIC_HEALTH_PORT": str(port.number)},
@@ -312,13 +326,14 @@ def test_one_port_answers_for_all_processes(embedded_stage: Stage) -> None:
         cwd=stage.folder,
     ) as fleet:
         assert "starting" in wait_for_answer(port).names
+        (stage.folder / "seen").touch()
         wait_until(lambda: port.ask("/readyz").status == 200, what="readiness")
         stage.publish_json(*({"id": number} for number in range(4)))
         wait_until(lambda: {r["data"]["id"] for r in stage.read_runs("end")} == {*range(4)})
-        text = port.get("/metrics")
-        assert 'celery_worker_up{hostname="celery1@' in text
-        assert 'celery_worker_up{hostname="celery2@' in text
-        assert text.count("# TYPE celery_worker_up") == 1
+        # One that takes its time is left out.
+        up = [f'celery_worker_up{{hostname="celery{number}@' for number in (1, 2)]
+        wait_until(lambda: all(each in port.get("/metrics") for each in up), what="both workers")
+        assert port.get("/metrics").count("# TYPE celery_worker_up") == 1
         workers = psutil.Process(fleet._process.pid).children()
         os.kill(workers[0].pid, signal.SIGSTOP)
         try:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 from tests.acceptance.commands import convotic, wait_for_answers
 from tests.acceptance.stage import QUEUE, TOPIC, Stage
 from tests.support.waiting import never, wait_until
+
+if TYPE_CHECKING:
+    import subprocess
 
 OTHER = "custom.orders.plain"
 
@@ -58,12 +62,17 @@ def test_resume_adds_no_queue_to_a_worker_that_does_not_serve_it(embedded_stage:
     """What `-Q` has left out stays out; with no other worker the exit code is 1."""
     stage = embedded_stage
     with stage.worker("-Q", f"{OTHER}.shop"):
-        resumed = convotic(stage, "resume", QUEUE, "--timeout", "15")
+
+        def resume() -> subprocess.CompletedProcess[str] | None:
+            done = convotic(stage, "resume", QUEUE)
+            return done if "does not consume it" in done.stdout else None
+
+        resumed = wait_until(resume, what="the worker's answer")
         stage.publish_json({"of": "other"}, topic=OTHER)
         wait_until(lambda: read_topics(stage) == ["other"])
 
+    assert resumed is not None
     assert resumed.returncode == 1
-    assert "does not consume it" in resumed.stdout
     assert f"No worker consumes {QUEUE}" in resumed.stderr
 
 
