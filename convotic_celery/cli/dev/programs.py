@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -10,6 +11,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,6 +28,8 @@ __all__ = ["PROGRAMS", "Loaded", "Program", "load"]
 
 #: Limit of a run while somebody debugs it: the longest there is, in seconds.
 _DEBUG_RUN_SECONDS = 86_400.0
+#: How long the debugger's port may be another's.
+_DEBUG_PORT_SECONDS = 5.0
 #: How often it is looked whether VS Code is attached.
 _LOOK_SECONDS = 0.3
 
@@ -240,11 +244,24 @@ def _allow_debuggers(port: int) -> None:
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # frozen stdlib: a long warning
     if importlib.util.find_spec("debugpy") is not None:
         debugpy = importlib.import_module("debugpy")  # by name: it is no dependency here
+        _wait_until_free(port)
         debugpy.listen(("127.0.0.1", port))
         tracing = sys.modules.get("pydevd_tracing")
         if tracing is not None:  # it would warn, at length, of pdb's tracing
             tracing.TracingFunctionHolder._warn = False
         threading.Thread(target=_choose_debugger, args=(debugpy,), daemon=True).start()
+
+
+def _wait_until_free(port: int) -> None:
+    """Return once the port can be listened on, or has been another's for too long.
+
+    debugpy's listener is a process of its own, which outlives the worker before for a moment.
+    """
+    until = time.monotonic() + _DEBUG_PORT_SECONDS
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return
+        threading.Event().wait(0.05)
 
 
 def _choose_debugger(debugpy: Any) -> None:

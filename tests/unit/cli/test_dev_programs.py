@@ -33,3 +33,48 @@ def test_what_is_forked_has_imported_what_loading_needs(program: str, tmp_path: 
 
     assert before > 500
     assert after < 30
+
+
+#: As far as it is used before anybody attaches.
+DEBUGPY = """
+import socket
+
+listeners = []
+
+
+def listen(address):
+    listeners.append(socket.create_server(address))
+
+
+def is_client_connected():
+    return False
+"""
+
+#: Listens for debuggers while another has the port, and then without it.
+LISTEN = """
+import socket
+import threading
+
+from convotic_celery.cli.dev.programs import _allow_debuggers
+from tests.support.waiting import PATIENCE, never
+
+with socket.create_server(("127.0.0.1", 0)) as other:
+    port = other.getsockname()[1]
+    thread = threading.Thread(target=_allow_debuggers, args=(port,))
+    thread.start()
+    never(lambda: not thread.is_alive(), for_=0.3)
+thread.join(PATIENCE)
+with socket.create_connection(("127.0.0.1", port), PATIENCE):
+    print("listens")
+"""
+
+
+def test_the_debugger_s_port_is_waited_for(tmp_path: Path) -> None:
+    """debugpy's listener is a process of its own, and that of the worker before may not be gone."""
+    (tmp_path / "debugpy.py").write_text(DEBUGPY)
+
+    done = subprocess.run(
+        [sys.executable, "-c", LISTEN], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout == "listens\n", done.stderr
