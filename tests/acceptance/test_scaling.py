@@ -161,8 +161,8 @@ def test_workers_come_with_a_backlog_and_go_with_it(stage: Stage) -> None:
         runs = [line.split() for line in (stage.folder / "record.jsonl").read_text().splitlines()]
     assert sorted(int(number) for number, *_ in runs) == list(range(30))
     assert {attempt for _, attempt, _ in runs} == {"1"}
-    # On a busy machine nothing may be left when the others have started.
-    assert len({pid for *_, pid in runs}) <= 3
+    # How many of them is the machine's affair: nothing may be left when the others have started.
+    assert {int(pid) for *_, pid in runs} <= {worker.pid for worker in cluster.ended}
     # 30 runs of a second (nothing is known of them yet) in 5 s. A busy machine's runs take longer,
     # and an estimate takes a burst for what arrives all the time; nobody needs a worker that has
     # nothing to do.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import zipfile
 from collections import Counter
@@ -140,21 +141,34 @@ def test_the_emulator_serves_alone(environment_of: Callable[[str], Path], tmp_pa
     assert (tmp_path / ".convotic" / "pubsub.sqlite3").exists()
 
 
-def test_the_emulator_starts_in_under_a_third_of_a_second(
+def test_the_emulator_starts_as_fast_as_few_imports_do(
     environment_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """0.3 s of CPU time until it has printed its address, whatever else the machine does."""
-    seconds: list[float] = []
-    for number in range(10):  # a busy machine's processor takes twice as long for the same
+    """Its address costs less than twenty starts of Python, a third of a second where that is 15 ms.
+
+    That is processor time. A machine that is slow, or does other things too, needs more for both.
+    """
+    environment = environment_of("convotic-emulator")
+    found: list[tuple[float, float]] = []
+    for number in range(10):
         folder = tmp_path / str(number)
         folder.mkdir()
-        with emulator(environment_of("convotic-emulator"), folder) as (process, _):
+        before = processor_seconds()
+        run(environment, "python", "-c", "pass", cwd=folder)
+        bare = processor_seconds() - before
+        with emulator(environment, folder) as (process, _):
             times = process.cpu_times()
-            seconds.append(times.user + times.system)
-        if seconds[-1] < 0.3:
+        found.append((times.user + times.system, bare))
+        if min(own for own, _ in found) < 20 * min(bare for _, bare in found):
             return
 
-    raise AssertionError(seconds)
+    raise AssertionError(found)
+
+
+def processor_seconds() -> float:
+    """Return what this process's children have used of the processor, once they have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_the_transport_brings_kombu_and_grpc(

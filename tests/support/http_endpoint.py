@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -38,7 +39,10 @@ class Endpoint:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 headers = {key.lower(): value for key, value in self.headers.items()}
                 endpoint.requests.append(Request(self.path, headers, body))
-                self.send_response(endpoint.statuses.popleft() if endpoint.statuses else 204)
+                status = 204
+                with suppress(IndexError):  # the last may go to the request of another thread
+                    status = endpoint.statuses.popleft()
+                self.send_response(status)
                 self.end_headers()
 
             def log_message(self, *_: Any) -> None:
