@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from convotic_celery.cli.columns import plain
 from convotic_celery.cli.group import LazyGroup
 
 __all__ = ["cli", "main"]
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exit_code = _exit_code_of(error)
         if exit_code is None:
             raise
-        click.echo(f"convotic: {_describe(error)}", err=True)
+        click.echo(f"convotic: {plain(_describe(error))}", err=True)
         return exit_code
     return outcome if isinstance(outcome, int) else 0
 

@@ -183,7 +183,7 @@ def _open(source: str) -> TextIO:
 def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         many = isinstance(error, json.JSONDecodeError) and error.msg == "Extra data"
         hint = "; for one message a line: --lines" if many and not where else ""
         raise click.BadParameter(f"{where}not JSON: {error}{hint}", param_hint="DATA") from None

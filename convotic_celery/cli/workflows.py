@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convotic_celery.cli.columns import align
+from convotic_celery.cli.columns import align, json_text, plain
 from convotic_celery.cli.group import GuessingGroup
 from convotic_celery.cli.options import examples, json_option, limit_option, open_app, show_duration
 
@@ -73,7 +73,7 @@ def show(run_id: str, as_json: bool) -> None:
     with open_app() as app:
         run = app.services.sync_workflows(app.services.sync_pubsub()).get(run_id)
     if as_json:
-        click.echo(run.model_dump_json(indent=2))
+        click.echo(json_text(run.model_dump(mode="json")))
         return
     facts = [
         ("run", run.id),
@@ -89,7 +89,7 @@ def show(run_id: str, as_json: bool) -> None:
         facts.append((f"{mark} {run.step_name}", run.error or "has begun"))
     width = max(len(name) for name, _ in facts)
     for name, text in facts:
-        click.echo(f"{name:<{width}}  {text}")
+        click.echo(f"{name:<{width}}  {plain(text)}")
 
 
 def _ago(run: Any, now: datetime) -> str:

@@ -10,6 +10,7 @@
 ``job_scripts`` what changes and reads the journal, atomically
 ``recorder``    writes an entry for each dead letter of this process, and calls the hooks
 ``passes``      goes through a dead-letter subscription: samples it, brings the index in line
+``payload_text`` payloads as text to read and to edit. Pure
 ``sending``     publishes dead letters again and notes it, several batches under way at a time
 ``work``        does a job: sends, acknowledges, goes on after a crash
 ``service``     :class:`DeadLetters`, what command line, Flower, dashboard and scripts call

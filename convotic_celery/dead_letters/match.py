@@ -115,6 +115,6 @@ def _find(data: bytes | None, path: str) -> str | None:
         value: Any = json.loads(data or b"")
         for part in split_path(path):
             value = value[int(part)] if isinstance(value, list) else value[part]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return None
     return value if isinstance(value, str) else json.dumps(value)

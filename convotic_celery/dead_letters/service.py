@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -25,6 +24,7 @@ from convotic_celery.dead_letters.index import Index, in_batches
 from convotic_celery.dead_letters.jobs import Action, Job, Journal
 from convotic_celery.dead_letters.match import Match
 from convotic_celery.dead_letters.passes import Passes, SyncReport
+from convotic_celery.dead_letters.payload_text import payload_text
 from convotic_celery.dead_letters.work import Work
 from convotic_celery.errors import (
     DeadLetterNotFound,
@@ -358,11 +358,8 @@ def difference(before: bytes, after: bytes) -> str:
 
 
 def _lines(data: bytes) -> list[str]:
-    try:
-        text = json.dumps(json.loads(data), indent=2, ensure_ascii=False)
-    except ValueError:
-        text = data.decode(errors="replace")
-    return text.splitlines()
+    text = payload_text(data)
+    return (data.decode(errors="backslashreplace") if text is None else text).splitlines()
 
 
 def _group(sample: Sequence[DeadLetter]) -> list[Group]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flower.views import BaseHandler  # type: ignore[import-untyped]
 from tornado import web
 
+from convotic_celery.dead_letters.payload_text import payload_text
 from convotic_celery.errors import ConvoticError, DeadLetterNotFound, InvalidField
 from convotic_celery.flower.parts import FILTERS, match_of, may_act, shows_payloads
 from convotic_pubsub.age import show_age
@@ -77,6 +78,7 @@ class Page(BaseHandler):  # type: ignore[misc]  # Flower has no types
             shows_payloads=shows_payloads(self),
             age=_age_of,
             pretty=_pretty,
+            payload_text=payload_text,
             **values,
         )
 
@@ -164,7 +166,5 @@ def _pretty(data: bytes | None) -> str:
     """Return data as a person reads it."""
     if data is None:
         return ""
-    try:
-        return json.dumps(json.loads(data), indent=2, ensure_ascii=False)
-    except ValueError:
-        return data.decode(errors="replace")
+    text = payload_text(data)
+    return data.decode(errors="backslashreplace") if text is None else text

@@ -21,7 +21,7 @@ from convotic_celery.log.fields import (
 )
 from convotic_celery.log.setup import build_formatter, configure_logging, is_for_people
 from convotic_celery.log.stream import UnblockedHandler
-from convotic_celery.log.text import FieldsFormatter, TextFormatter
+from convotic_celery.log.text import FieldsFormatter, TextFormatter, escape_controls
 from convotic_celery.log.tracebacks import describe_error, fold_traceback
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "build_formatter",
     "configure_logging",
     "describe_error",
+    "escape_controls",
     "fold_traceback",
     "is_for_people",
     "log_fields",

@@ -21,7 +21,7 @@ from convotic_celery.log.clip import clip
 from convotic_celery.log.fields import LINE_ATTRIBUTE, Line, fields_of
 from convotic_celery.log.tracebacks import describe_error
 
-__all__ = ["FieldsFormatter", "TextFormatter"]
+__all__ = ["FieldsFormatter", "TextFormatter", "escape_controls"]
 
 #: What a terminal would obey, or show as another line: messages and errors may be a stranger's.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
@@ -58,7 +58,7 @@ class TextFormatter(logging.Formatter):
         fields = fields_of(record)
         level = record.levelno
         sign = line.sign if line else "!" if level >= logging.WARNING else " "
-        text = _escape(clip(line.text if line else record.getMessage()))
+        text = escape_controls(clip(line.text if line else record.getMessage()))
         paint = self._paint
         colour = _COLOURS.get(sign, "") if level < logging.ERROR else _RED
         parts = [f"{paint(self._clock(record.created), _DIM)} {self._process}{paint(sign, colour)}"]
@@ -73,7 +73,7 @@ class TextFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[1]:
             below = describe_error(record.exc_info[1], whole=self._whole)
         if below:
-            parts[-1] += f"\n{_escape(clip(below))}"
+            parts[-1] += f"\n{escape_controls(clip(below))}"
         return _indent(" ".join(parts))
 
     def _pairs(self, fields: dict[str, Any]) -> str:
@@ -107,17 +107,17 @@ class FieldsFormatter(logging.Formatter):
         text = clip(record.getMessage())
         if fields:
             text = f"{text} {_as_pairs(fields)}"
-        record.msg, record.args = _escape(text), ()
+        record.msg, record.args = escape_controls(text), ()
         if record.exc_info:
-            record.exc_text = _escape(clip(self._other.formatException(record.exc_info)))
+            record.exc_text = escape_controls(clip(self._other.formatException(record.exc_info)))
         return _indent(self._other.format(record))
 
 
 def _as_pairs(fields: dict[str, Any]) -> str:
-    return " ".join(f"{name}={_escape(repr(value))}" for name, value in fields.items())
+    return " ".join(f"{name}={escape_controls(repr(value))}" for name, value in fields.items())
 
 
-def _escape(text: str) -> str:
+def escape_controls(text: str) -> str:
     """Return the text with control characters, except newlines and tabs, as Python writes them."""
     return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
 

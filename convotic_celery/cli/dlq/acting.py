@@ -137,6 +137,8 @@ def _act(action: Any, given: dict[str, Any], *, asks: bool = False, **options: A
     dry_run, everything = given.pop("dry_run"), given.pop("everything")
     archived, missing = given.pop("archived"), given.pop("missing")
     rate, stagger = given.pop("rate", None) or 0.0, given.pop("stagger", None) or 0.0
+    if archived and missing:
+        raise click.UsageError("Choose one of --archived and --missing.")
     state = "archived" if archived else "missing" if missing else "open"
     match = match_or_refuse({**given, "state": state}, everything=everything)
     with dead_letters() as found:

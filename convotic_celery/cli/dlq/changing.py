@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from convotic_celery.cli.columns import align
+from convotic_celery.cli.columns import align, plain
 from convotic_celery.cli.dlq.choosing import AS_JSON, BY, choose, dead_letters, match_or_refuse
 from convotic_celery.cli.options import examples
+from convotic_celery.dead_letters.payload_text import payload_text
+
+if TYPE_CHECKING:
+    from convotic_celery.dead_letters import DeadLetter
 
 __all__ = ["COMMANDS"]
 
@@ -60,25 +64,27 @@ def edit_command(  # noqa: PLR0917 - click gives each option by name
         elif file is not None:
             new = file.read()
         else:
-            new = _open_editor(dead.edited or dead.data)
+            new = _open_editor(dead)
         diff = found.edit(entry, new, by=by, check=not force, dry_run=dry_run)
     if as_json:
         click.echo(json.dumps({"id": dead.id, "difference": diff, "dry_run": dry_run}))
     else:
-        click.echo(diff or "nothing differs from the original")
+        click.echo(plain(diff) or "nothing differs from the original")
 
 
-def _open_editor(data: bytes | None) -> bytes:
-    if data is None:
-        raise click.UsageError("The store has no copy of the data: pass it with --data or --file.")
-    try:
-        text = json.dumps(json.loads(data), indent=2, ensure_ascii=False)
-    except ValueError:
-        text = data.decode(errors="replace")
+def _open_editor(dead: DeadLetter) -> bytes:
+    if dead.edited is None and dead.payload != "full":
+        kept = "no copy" if dead.payload == "none" else "only the beginning"
+        raise click.UsageError(f"The store has {kept} of the data: pass it with --data or --file.")
+    data = dead.data or b"" if dead.edited is None else dead.edited
+    text = payload_text(data)
+    if text is None:
+        raise click.UsageError("The data is not UTF-8 text: pass the new data with --file.")
     edited = click.edit(text, extension=".json")
     if edited is None:
         raise click.Abort
-    return edited.strip().encode()
+    # An editor ends the last line.
+    return data if edited.strip() == text.strip() else edited.strip().encode()
 
 
 @click.command("archive", epilog=examples("convotic dlq archive --group 9d38af8389a5"))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from convotic_celery.cli.columns import align
+from convotic_celery.cli.columns import align, json_text, plain
 from convotic_celery.cli.dlq.choosing import AS_JSON, choose, dead_letters, match_of
 from convotic_celery.cli.options import examples, limit_option
+from convotic_celery.dead_letters.payload_text import indent_json
 from convotic_pubsub.age import show_age
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def list_command(limit: int, cursor: str, no_payload: bool, as_json: bool, **fil
     if as_json:
         items = [each.to_json(with_payload=not no_payload) for each in page.items]
         head = {"total": page.total, "next_cursor": page.next_cursor, "is_sample": page.is_sample}
-        click.echo(json.dumps({**head, "items": items}, indent=2, ensure_ascii=False))
+        click.echo(json_text({**head, "items": items}))
         return
     if not page.items:
         click.echo(f"No {match.state} dead letters match.", err=True)
@@ -88,7 +88,7 @@ def groups_command(as_json: bool, **filters: Any) -> None:
     with dead_letters() as found:
         groups = found.groups(match)
     if as_json:
-        click.echo(json.dumps([each.to_json() for each in groups], indent=2, ensure_ascii=False))
+        click.echo(json_text([each.to_json() for each in groups]))
     elif groups:
         print_groups(groups, match.state)
     else:
@@ -125,29 +125,26 @@ def show_command(entry: str, no_payload: bool, as_json: bool) -> None:
         dead = found.show(entry)
     shown = dead.to_json(with_payload=not no_payload)
     if as_json:
-        click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+        click.echo(json_text(shown))
         return
     for name, value in shown.items():
         if name not in {"data", "edited", "history", "attributes", "stack"} and value != "":
-            click.echo(f"{name.replace('_', ' '):<18}{value}")
+            _say(name.replace("_", " "), str(value))
     for name, value in shown.get("attributes", {}).items():
-        click.echo(f"{'attribute':<18}{name}={value}")
+        _say("attribute", f"{name}={value}")
     for line in dead.stack:
-        click.echo(f"{'at':<18}{line}")
+        _say("at", line)
     for item in dead.history:
         what = " ".join((item.at.isoformat(timespec="seconds"), item.action, item.detail)).strip()
-        click.echo(f"{'history':<18}{what} by {item.by}")
+        _say("history", f"{what} by {item.by}")
     for name in ("data", "edited"):
         if shown.get(name) is not None:
             cut = " (the beginning)" if name == "data" and dead.payload == "preview" else ""
-            click.echo(f"\n{name}{cut}:\n{_pretty(shown[name])}")
+            click.echo(f"\n{name}{cut}:\n{plain(indent_json(shown[name]))}")
 
 
-def _pretty(text: str) -> str:
-    try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    except ValueError:
-        return text
+def _say(name: str, text: str) -> None:
+    click.echo(f"{name:<18}{plain(text)}")
 
 
 @click.command("export", epilog=examples("convotic dlq export --error ValueError -o dead.jsonl"))
@@ -165,7 +162,7 @@ def export_command(output: Any, **filters: Any) -> None:
     match, count = match_of(filters), 0
     with dead_letters() as found:
         for dead in found.export(match):
-            output.write(json.dumps(dead.to_json(), ensure_ascii=False) + "\n")
+            output.write(json_text(dead.to_json(), indent=None) + "\n")
             count += 1
     click.echo(f"{count:,} dead letters", err=True)
 
@@ -178,7 +175,7 @@ def log_command(limit: int, as_json: bool) -> None:
     with dead_letters() as found:
         lines = found.log(limit)
     if as_json:
-        click.echo(json.dumps(lines, indent=2, ensure_ascii=False))
+        click.echo(json_text(lines))
         return
     rows = [
         (line["at"][:19], line["by"], line["action"], line["count"], line["what"], line["job"])
