@@ -27,6 +27,7 @@ from convotic_celery.routes.body import (
     takes_body,
 )
 from convotic_celery.routes.problems import describe_error, problem_response
+from convotic_celery.runtime.execution.exits import as_exception
 from convotic_celery.sdk.http import RouteRequest, RouteResponse
 
 if TYPE_CHECKING:
@@ -110,7 +111,9 @@ class _ConvoticRoute(APIRoute):
                 response = await answer(request)
             except ClientDisconnect:
                 return Response(status_code=400)  # it is never read
-            except Exception as error:  # noqa: BLE001 - a handler may raise anything
+            # A handler may raise anything; what a library exits with would end the server.
+            except (Exception, SystemExit, KeyboardInterrupt) as raised:  # noqa: BLE001 - as above
+                error = as_exception(raised)
                 problem = describe_error(error)
                 if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR and problem is not error:
                     build_logger(**call.log_fields()).exception("A route failed")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.concurrency import run_in_threadpool
 
 from convotic_celery.routes.answers import to_answer
+from convotic_celery.runtime.execution.exits import as_exception
 from convotic_celery.sdk.middleware import report_error_async, report_error_sync, settle
 from convotic_pubsub.errors import BrokerUnavailable
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from convotic_celery.sdk.route import RouteDefinition
 
 __all__ = ["Caller"]
+
+#: The call is stopped from outside: its client has left, or the server ends.
+_STOPS = (asyncio.CancelledError, GeneratorExit)
 
 
 class Caller:
@@ -66,11 +70,13 @@ async def _call_async(
         answer = to_answer(route, await route.handler(request, ctx, **extra))
         for each in reversed(route.middleware):
             await settle(each.after(request, ctx, answer))
-    except Exception as error:
-        told = await report_error_async(route.middleware, request, ctx, error)
-        if told is error:
+    except BaseException as raised:
+        if issubclass(type(raised), _STOPS):
             raise
-        raise told  # noqa: B904 - a hook's, with the cause that it has given
+        error = await report_error_async(route.middleware, request, ctx, as_exception(raised))
+        if error is raised:
+            raise
+        raise error  # noqa: B904 - it has its cause
     return answer
 
 
@@ -84,9 +90,9 @@ def _call_sync(
         answer = to_answer(route, route.handler(request, ctx, **extra))
         for each in reversed(route.middleware):
             each.after(request, ctx, answer)
-    except Exception as error:
-        told = report_error_sync(route.middleware, request, ctx, error)
-        if told is error:
+    except BaseException as raised:
+        error = report_error_sync(route.middleware, request, ctx, as_exception(raised))
+        if error is raised:
             raise
-        raise told  # noqa: B904 - as above
+        raise error  # noqa: B904 - as above
     return answer

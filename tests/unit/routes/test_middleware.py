@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from fastapi import Depends
 
 from convotic_celery.errors import ModuleError
 from convotic_celery.sdk import ConvoticModule, Problem, RouteMiddleware, RouteRequest
@@ -117,6 +118,76 @@ async def test_a_hook_may_answer_instead(module: ConvoticModule, make_client: Ma
     assert (refused.status_code, answered.status_code) == (401, 404)
     assert refused.json()["detail"] == "Who are you?"
     assert called == ["/a"]
+
+
+async def leave() -> None:
+    """Be a dependency that ends its program."""
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt])
+async def test_a_route_ends_no_server(
+    module: ConvoticModule,
+    make_client: MakeClient,
+    raised: type[BaseException],
+    is_async: bool,
+) -> None:
+    """A library's sys.exit() is an error of this call, of which the hooks are told."""
+    lines: list[str] = []
+
+    async def leave(request: RouteRequest, ctx: Any) -> None:
+        raise raised(3)
+
+    def leave_plainly(request: RouteRequest, ctx: Any) -> None:
+        raise raised(3)
+
+    module.use(Noting("hook", lines))
+    module.route("GET", "/a")(leave if is_async else leave_plainly)
+
+    async with make_client() as client:
+        assert (await client.get("/a")).status_code == 500
+
+    assert lines[1:] == ["hook HandlerExited"]
+
+
+async def test_a_dependency_ends_no_server(module: ConvoticModule, make_client: MakeClient) -> None:
+    """It is called before the hooks."""
+
+    @module.route("GET", "/a")
+    async def find(
+        request: RouteRequest, ctx: Any, gone: Annotated[None, Depends(leave)]
+    ) -> None: ...
+
+    async with make_client() as client:
+        assert (await client.get("/a")).status_code == 500
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
+async def test_a_hook_that_raises_replaces_the_error_for_those_around_it(
+    module: ConvoticModule, make_client: MakeClient, is_async: bool
+) -> None:
+    """They are told all the same."""
+    lines: list[str] = []
+
+    class Refusing(RouteMiddleware):
+        def on_error(self, request: RouteRequest[Any], ctx: Any, error: Exception) -> None:
+            raise Problem(404) from error
+
+    async def fail(request: RouteRequest, ctx: Any) -> None:
+        raise KeyError("17")
+
+    def fail_plainly(request: RouteRequest, ctx: Any) -> None:
+        raise KeyError("17")
+
+    for each in (Noting("outer", lines), Refusing(), Noting("inner", lines)):
+        module.use(each)
+    module.route("GET", "/a")(fail if is_async else fail_plainly)
+
+    async with make_client() as client:
+        assert (await client.get("/a")).status_code == 404
+
+    assert lines[2:] == ["inner KeyError", "outer Problem"]
 
 
 def test_async_hooks_are_refused_around_a_plain_route(module: ConvoticModule) -> None:
