@@ -6,6 +6,7 @@ Says nothing about what an error means; that is ``outcome.py``.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -56,6 +57,8 @@ __all__ = [
     "key_lost",
     "make_context",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 class ContextSource(Protocol):
@@ -229,8 +232,13 @@ async def call_async(execution: Execution, step: CallHandler) -> None:
         error: Any = explain(raised)
         if not issubclass(type(error), Exception):
             raise
-        async with asyncio.timeout(max(1.0, definition.options.deadline_grace / 2)):
-            error = await report_error_async(definition.middleware, step.message, ctx, error)
+        seconds = max(1.0, definition.options.deadline_grace / 2)
+        try:
+            async with asyncio.timeout(seconds):
+                error = await report_error_async(definition.middleware, step.message, ctx, error)
+        except TimeoutError:
+            queue = definition.queue
+            logger.warning("%s: on_error was stopped, it took more than %g s", queue, seconds)
         if error is raised:
             raise
         raise error  # noqa: B904 - it has its cause

@@ -418,6 +418,29 @@ async def test_hooks_are_told_of_an_exit(raised: type[BaseException], is_async: 
     assert book.lines == [f"hook HandlerExited: the handler raised {raised.__name__}(3)"]
 
 
+async def test_a_hook_that_takes_too_long_changes_no_outcome(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is stopped and named; the run ends as its handler said."""
+    module = ConvoticModule(name="shop", version="1")
+
+    @module.worker("orders", deadline_grace=1)
+    async def handle(message: WorkerMessage, ctx: ConvoticContext) -> None:
+        raise Drop("not ours")
+
+    class Hanging(WorkerMiddleware):
+        async def on_error(self, message: WorkerMessage[Any], ctx: Any, error: Exception) -> None:
+            await asyncio.get_running_loop().create_future()
+
+    module.use(Hanging())
+    async with convotic_app(module) as app:
+        await app.publish("orders", data=1)
+        (run,) = await app.drain()
+
+    assert run.outcome == "dropped"
+    assert "orders.shop: on_error was stopped" in caplog.text
+
+
 async def test_hooks_are_told_of_a_handler_that_cancels_itself() -> None:
     """It awaited something that was cancelled; nobody stopped it."""
     module, book = ConvoticModule(name="shop", version="1"), Book()
