@@ -20,9 +20,18 @@ from convotic_pubsub.queue import (
     Received,
 )
 from convotic_pubsub.session import Session
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
-__all__ = ["Harness", "PlainPolicy", "make_payload", "make_spec", "unique"]
+__all__ = [
+    "Harness",
+    "PlainPolicy",
+    "acknowledge",
+    "make_payload",
+    "make_spec",
+    "pull",
+    "pull_all",
+    "unique",
+]
 
 _numbers = itertools.count()
 
@@ -166,6 +175,18 @@ def pull(session: Session, subscription: str) -> Iterator[Any]:
         return await session.broker.rpc.pull(request, timeout=PATIENCE)
 
     return iter(session.call(call()).received_messages)
+
+
+def pull_all(session: Session, subscription: str, count: int) -> list[Any]:
+    """Pull until so many messages have come, of which each Pull may bring some; return them."""
+    found: dict[str, Any] = {}
+
+    def have_come() -> bool:
+        found.update({each.message.message_id: each for each in pull(session, subscription)})
+        return len(found) >= count
+
+    wait_until(have_come, what=f"{count} messages of {subscription}")
+    return list(found.values())
 
 
 def acknowledge(session: Session, subscription: str, ack_ids: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.support.pubsub import pull
+from tests.support.pubsub import pull_all
 from tests.support.waiting import never, wait_until
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def test_a_worker_takes_its_prefetch_count(plain: Plain) -> None:
 
         wait_until(lambda: held() == 4)
         never(lambda: held() > 4, for_=0.5)
-        left = len(list(pull(plain.session, f"{plain.prefix}celery")))
+        left = pull_all(plain.session, f"{plain.prefix}celery", 16)
         worker.kill()
 
-    assert left == 16
+    assert len(left) == 16

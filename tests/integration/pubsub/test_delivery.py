@@ -10,7 +10,7 @@ from celery import signals
 from kombu.asynchronous import Hub
 
 from convotic_pubsub.queue import Acknowledge, DeadLetter, Lapse
-from tests.support.pubsub import PlainPolicy, make_spec, pull
+from tests.support.pubsub import PlainPolicy, make_spec, pull, pull_all
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def test_a_worker_takes_no_more_than_its_places_and_buffer(
 
     assert len(one.messages) == 2
     assert len(one.session.outstanding) == 4
-    assert len(list(pull(one.session, spec.subscription))) == 26
+    assert len(pull_all(one.session, spec.subscription, 26)) == 26
 
 
 def test_cancel_hands_back_what_waits_and_keeps_what_runs(

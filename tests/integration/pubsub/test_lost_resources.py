@@ -11,7 +11,7 @@ from kombu.utils.uuid import uuid
 
 from convotic_emulator.testing import EmulatorThread
 from convotic_pubsub.errors import PublishError, SubscriptionMismatch
-from tests.support.pubsub import make_spec, pull
+from tests.support.pubsub import make_spec, pull_all
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ def publish(connection: Any, queue: str, text: str) -> None:
     channel.basic_publish(channel.prepare_message(text), "", queue)
 
 
-def bodies(session: Session, queue: str) -> list[str]:
-    """Return what of a queue waits with the server."""
-    waiting = pull(session, session.spec(queue).subscription)
+def both_bodies(session: Session, queue: str) -> list[str]:
+    """Return which messages of a queue wait with the server, once there are two."""
+    waiting = pull_all(session, session.spec(queue).subscription, 2)
     return [text for each in waiting for text in ("one", "two") if text in str(each.message.data)]
 
 
@@ -52,7 +52,7 @@ def test_a_queue_that_was_deleted_is_recreated_by_the_next_publisher(connect: Co
     publish(connection, "jobs", "one")
     publish(connection, "jobs", "two")
 
-    assert sorted(bodies(session, "jobs")) == ["one", "two"]
+    assert sorted(both_bodies(session, "jobs")) == ["one", "two"]
 
 
 def test_a_lost_queue_that_may_not_be_made_is_an_error(connect: Connect) -> None:
@@ -91,7 +91,7 @@ def test_what_is_published_before_its_queue_exists_is_kept_for_it(connect: Conne
     worker.default_channel.queue_declare("jobs")
     publish(early, "jobs", "two")
 
-    assert sorted(bodies(worker.transport.session, "jobs")) == ["one", "two"]
+    assert sorted(both_bodies(worker.transport.session, "jobs")) == ["one", "two"]
 
 
 @pytest.mark.parametrize("provision", ["create", "verify", "off"])

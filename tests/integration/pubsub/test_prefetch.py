@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kombu import Consumer, Queue
 
 from convotic_pubsub.outgoing import OutgoingMessage
-from tests.support.pubsub import make_spec, pull, unique
+from tests.support.pubsub import make_spec, pull_all, unique
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def test_ordinary_queues_hold_the_prefetch_count_and_no_more(
 
     assert len(one.messages) == 4
     assert len(one.session.outstanding) == 12
-    assert all(len(list(pull(one.session, name))) == 16 for name in names)
+    assert all(len(pull_all(one.session, name, 16)) == 16 for name in names)
 
 
 def test_what_waits_for_another_queues_messages_is_given_back(

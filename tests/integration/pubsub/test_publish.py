@@ -19,7 +19,7 @@ from convotic_pubsub.outgoing import IfMissing, OutgoingMessage
 from convotic_pubsub.registry import session_for
 from tests.support.faulty import run_faulty_server
 from tests.support.proxy import run_proxy
-from tests.support.pubsub import make_spec, pull, unique
+from tests.support.pubsub import make_spec, pull_all, unique
 from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def test_a_topic_that_somebody_else_is_creating_leads_to_its_queue(
 
         assert first.result(PATIENCE)
         assert second.result(PATIENCE)
-        assert {each.message.data for each in pull(two, spec.subscription)} == {b"1", b"2"}
+        assert {each.message.data for each in pull_all(two, spec.subscription, 2)} == {b"1", b"2"}
         one.close()
         two.close()
 
@@ -112,7 +112,8 @@ def test_one_bad_message_does_not_fail_its_batch(broker: str, harness: MakeHarne
     assert futures[2].result(PATIENCE)
     with pytest.raises(PublishError, match="refused"):
         futures[1].result(PATIENCE)
-    assert {each.message.data for each in pull(one.session, one.spec.subscription)} == {b"1", b"2"}
+    kept = pull_all(one.session, one.spec.subscription, 2)
+    assert {each.message.data for each in kept} == {b"1", b"2"}
 
 
 def test_a_message_over_the_limit_is_refused_before_it_is_sent(
@@ -146,7 +147,8 @@ def test_one_message_is_sent_without_the_io_thread(
         go_on.set()
 
     assert message_id != first_id
-    assert {each.message.data for each in pull(one.session, one.spec.subscription)} == {b"0", b"1"}
+    kept = pull_all(one.session, one.spec.subscription, 2)
+    assert {each.message.data for each in kept} == {b"0", b"1"}
 
 
 @pytest.mark.parametrize("sending", ["blocking", "directly"])
