@@ -152,7 +152,7 @@ async def test_a_client_that_does_not_read_holds_the_handler_up(server: Any, ech
         peer.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
         peer.h2.increment_flow_control_window(2**31 - 1 - 65_535)
         await peer.begin("/test.Echo/Flood")
-        [connection] = server._connections
+        [connection] = await wait_until_async(lambda: list(server._connections))
         await wait_until_async(lambda: connection.is_paused)
         written = len(echo.read)
         assert 0 < written * 10_000 < 50_000_000
