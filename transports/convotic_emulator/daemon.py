@@ -34,7 +34,7 @@ def ensure_running(
     data_dir: Path,
     *,
     idle_seconds: float = 60.0,
-    timeout_seconds: float = 20,
+    timeout_seconds: float = 60,
     fsync: bool = False,
 ) -> str:
     """Return ``127.0.0.1:PORT`` of the folder's server; start one if none runs. Blocking.
@@ -66,7 +66,7 @@ def status(data_dir: Path) -> Record | None:
     return record if record and "address" in record else None
 
 
-def stop(data_dir: Path, timeout_seconds: float = 10) -> bool:
+def stop(data_dir: Path, timeout_seconds: float = 30) -> bool:
     """End the folder's server cleanly; return whether there was one and it is gone. Blocking."""
     return local_server(data_dir).stop(timeout_seconds=timeout_seconds)
 

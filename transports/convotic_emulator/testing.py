@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["EmulatorThread", "pubsub_emulator"]
 
 #: Starting and stopping take milliseconds; this is for a machine in trouble.
-_PATIENCE_SECONDS = 20.0
+_PATIENCE_SECONDS = 60.0
 
 Value = TypeVar("Value")
 
