@@ -84,7 +84,7 @@ class HeaderDecoder:
     """Decodes a connection's header blocks, in the order of their arrival.
 
     A client's calls differ in little: a block that was seen before means what it meant then, as
-    long as no field was added to HPACK's table since.
+    long as HPACK's table has the same fields since, and the same size.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -114,9 +114,11 @@ class HeaderDecoder:
         Raises:
             HPACKError: the block can't be decoded; nor can later ones.
         """
-        before = len(self._table), self._newest
+        table = self._decoder.header_table
+        before, newest = (len(self._table), table.maxsize), self._newest
         fields: list[Any] = list(self._decoder.decode(block, raw=True))
-        is_same = before[0] == len(self._table) and before[1] is self._newest
+        # In a larger table there is room for a field that has been too large to be kept.
+        is_same = before == (len(self._table), table.maxsize) and newest is self._newest
         if not is_same or len(self._seen) >= _MAX_SEEN:
             self._seen.clear()
         return fields

@@ -55,6 +55,21 @@ def test_blocks_are_remembered() -> None:
     assert first[1] is first[2]
 
 
+def test_a_field_that_was_too_large_for_the_table_is_kept_in_a_larger_one() -> None:
+    """Its block is the same, but adds to the table now: every later index was wrong."""
+    encoder, decoder = Encoder(), HeaderDecoder(1000)
+    fields = request_headers("/a.B/C")
+    encoder.header_table_size = 32  # of no field
+    for _ in range(2):
+        decoder.request(encoder.encode(fields))
+    encoder.header_table_size = 4096
+    decoder.request(encoder.encode([NeverIndexedHeaderTuple(*field) for field in fields]))
+
+    requests = [decoder.request(encoder.encode(fields)) for _ in range(2)]
+
+    assert [request.path for request in requests] == ["/a.B/C"] * 2
+
+
 def test_a_header_list_that_is_too_large() -> None:
     """However small its block is."""
     decoder = HeaderDecoder(1000)
