@@ -17,6 +17,7 @@ from celery.worker import state
 
 from convotic_celery.runtime.celery_internals import is_stopping
 from convotic_celery.runtime.delivery.counters import count_overdue
+from convotic_celery.runtime.pool.pool import TaskPool
 from convotic_celery.runtime.schedule.beat import beat_ticked_at
 from convotic_celery.telemetry.health import UNREADY, Finding, Findings
 
@@ -136,13 +137,21 @@ class WorkerProbes:
         self._answered_at[session] = self._clock()
 
     def _overdue_slots(self) -> Iterator[str]:
-        tasks = self._worker.app.tasks
-        for name, number in count_overdue().items():
-            slots = tasks[name].definition.options.concurrency
-            if isinstance(self._worker.pool, SoloPool):
-                slots = 1
-            if number >= min(slots, self._worker.pool.num_processes or slots):
+        for name, messages in count_overdue().items():
+            task = self._worker.app.tasks[name]
+            batches = task.execution.batches
+            number = messages if batches is None else batches.overdue
+            if number >= self._slots_of(task):
                 yield f"{name}, {number}"
+
+    def _slots_of(self, task: Any) -> int:
+        """Return how many calls of a handler there can be at once: of messages, or of batches."""
+        slots: int = task.definition.options.concurrency
+        pool = self._worker.pool
+        if isinstance(pool, SoloPool):
+            return 1
+        has_own_bound = isinstance(pool, TaskPool) and task.runs_on_loop
+        return slots if has_own_bound else min(slots, pool.num_processes or slots)
 
     def _lost_children(self, now: float) -> Iterator[str]:
         pool = self._worker.pool

@@ -2,24 +2,34 @@
 
 Each message has a run of its own, as with any handler: attempts, keys, lease, outcome. Only the
 call is shared: a run that has come to it waits here until its batch has been called.
+
+A plain handler runs in one of the handler's own threads. Nothing stops it, as anywhere: its runs
+wait for its end, and it keeps its slot until then.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import copy
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 from convotic_celery.context.delivery import BatchDelivery
+from convotic_celery.runtime.delivery.settlement import Deferred
 from convotic_celery.runtime.execution.coroutine import explain_cancellation
 from convotic_celery.runtime.execution.deadline import RunDeadline
 from convotic_celery.runtime.execution.invoke import explain_deadline, key_lost
+from convotic_celery.runtime.execution.worker_faults import NO_THREAD
 from convotic_celery.sdk.batch import BatchFailed
 from convotic_celery.sdk.middleware import check_returned
+from convotic_pubsub.threads import WorkerThreads
 
 if TYPE_CHECKING:
     from convotic_celery.runtime.execution.invoke import CallHandler, Execution
@@ -45,6 +55,15 @@ class _Batch:
 
     entries: list[_Entry]
     task: asyncio.Task[None] = field(init=False)
+    #: What a plain handler does in its thread; it goes on when the task is cancelled.
+    call: asyncio.Future[object] | None = None
+    #: Of the call, with its grace; by the monotonic clock.
+    ends_at: float = float("inf")
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether it goes on although its time is over: a plain handler, most likely."""
+        return time.monotonic() > self.ends_at
 
     @property
     def messages(self) -> list[WorkerMessage[Any]]:
@@ -60,6 +79,11 @@ class Batches:
         )
         #: At most so many messages can gather here: a batch of that many is full.
         self.bound: int | None = None
+
+    @property
+    def overdue(self) -> int:
+        """How many calls go on although their time is over. Thread-safe."""
+        return sum(gatherer.overdue for gatherer in list(self._gatherers.values()))
 
     async def call(self, execution: Execution, step: CallHandler) -> None:
         """Call the handler with this message and others; raises what that means for this one."""
@@ -88,6 +112,16 @@ class _Gatherer:
         self._running: set[_Batch] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._lease_timer: asyncio.TimerHandle | None = None
+        self._threads: WorkerThreads[Callable[[], None]] | None = None
+        if not execution.definition.is_async:
+            # Not the loop's own threads: those are few, and all handlers' asyncio.to_thread's.
+            name = f"convotic-batch-{execution.definition.queue}"
+            self._threads = WorkerThreads(_do, limit=self._concurrency, name=name)
+            finalize(self, self._threads.stop)
+
+    @property
+    def overdue(self) -> int:
+        return sum(batch.is_overdue for batch in list(self._running))
 
     async def call(self, step: CallHandler) -> None:
         """Wait until the step's batch was called; raise its error."""
@@ -138,18 +172,32 @@ class _Gatherer:
         batch.task.add_done_callback(lambda _: self._on_end(batch))
 
     def _on_end(self, batch: _Batch) -> None:
-        self._running.discard(batch)
         for entry in batch.entries:
             if not entry.ended.done():  # the batch was stopped
                 entry.ended.cancel()
+        if batch.call is None or batch.call.done():
+            self._free(batch)
+        else:
+            batch.call.add_done_callback(lambda _: self._free(batch))
+
+    def _free(self, batch: _Batch) -> None:
+        self._running.discard(batch)
         self._start_ready()
 
     def _keep_leases_later(self) -> None:
         self._lease_timer = self._loop.call_later(self._run_limit / 2, self._keep_leases)
 
     def _keep_leases(self) -> None:
-        """Restart the clocks of what waits while all slots are taken: its run has not begun."""
+        """Restart the clocks of what waits while all slots are taken: its run has not begun.
+
+        Where no slot may ever be free again, it is for another worker.
+        """
         self._lease_timer = None
+        if self._running and all(batch.is_overdue for batch in self._running):
+            while self._waiting:
+                ended = self._waiting.popleft().ended
+                if not ended.done():
+                    ended.set_result(Deferred("all slots are held past their ack deadline", 1.0))
         for entry in self._waiting:
             entry.step.deadline.restart(self._run_limit)
         if self._waiting:
@@ -186,7 +234,9 @@ class _Gatherer:
             lambda seconds: all([each.hold(seconds) for each in deadlines]),  # noqa: C419 - all
             bound_seconds=definition.options.max_lease_duration,
         )
-        shared.start()
+        batch.ends_at = shared.ends_at + definition.options.deadline_grace
+        if definition.is_async:
+            shared.start()
         try:
             for each in deadlines:  # the loss of any key stops the batch
                 each.follow(shared)
@@ -220,7 +270,46 @@ class _Gatherer:
             check_returned(await definition.handler(batch.messages, ctx))
         else:
             plain = execution.contexts.sync_context(delivery)
-            check_returned(await asyncio.to_thread(definition.handler, batch.messages, plain))
+            batch.call = self._call_in_thread(definition.handler, batch.messages, plain)
+            # Shielded: it goes on when its runs are stopped.
+            check_returned(await asyncio.shield(batch.call))
+
+    def _call_in_thread(self, handler: Callable[..., object], *args: object) -> asyncio.Future[Any]:
+        """Call a plain handler in this context; raises RuntimeError where no thread can start."""
+        assert self._threads is not None
+        ended: asyncio.Future[object] = self._loop.create_future()
+        called = partial(contextvars.copy_context().run, handler, *args)
+        try:
+            self._threads.submit(partial(_call, called, ended, self._loop))
+        except RuntimeError as error:
+            raise RuntimeError(NO_THREAD) from error
+        return ended
+
+
+def _do(job: Callable[[], None]) -> None:
+    job()
+
+
+def _call(
+    called: Callable[[], object], ended: asyncio.Future[object], loop: asyncio.AbstractEventLoop
+) -> None:
+    """Call in a thread, and end the future on its loop."""
+    end: Callable[[], object]
+    try:
+        end = partial(ended.set_result, called())
+    except StopIteration as raised:  # which a future can't hold; of a generator it is this, too
+        error = RuntimeError("the handler raised StopIteration")
+        error.__cause__ = raised
+        end = partial(ended.set_exception, error)
+    except BaseException as raised:  # noqa: BLE001 - it is the handler's
+        end = partial(ended.set_exception, raised)
+    with contextlib.suppress(RuntimeError):  # the loop was stopped without it
+        loop.call_soon_threadsafe(_unless_done, ended, end)
+
+
+def _unless_done(ended: asyncio.Future[object], end: Callable[[], object]) -> None:
+    if not ended.done():
+        end()
 
 
 def _copy(error: Exception) -> Exception:

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 
-__all__ = ["PAUSE_SECONDS", "find_worker_fault", "report_fault"]
+__all__ = ["NO_THREAD", "PAUSE_SECONDS", "find_worker_fault", "report_fault"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,8 @@ _FAULTS = {
     errno.EMFILE: "this process has no file descriptors left",
     errno.ENFILE: "this machine has no file descriptors left",
 }
-_NO_THREAD = "can't start new thread"
+#: What Python raises then.
+NO_THREAD = "can't start new thread"
 
 #: Causes of causes that are looked at.
 _MAX_DEPTH = 20
@@ -42,7 +43,7 @@ def _find(error: BaseException) -> str | None:
     for _ in range(_MAX_DEPTH):
         if isinstance(each, OSError) and each.errno in _FAULTS:
             return _FAULTS[each.errno]
-        if type(each) is RuntimeError and each.args == (_NO_THREAD,):
+        if type(each) is RuntimeError and each.args == (NO_THREAD,):
             return "this process can't start another thread"
         each = each and (each.__cause__ or each.__context__)
     return None

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -70,6 +71,16 @@ def run(
     for message in messages:
         wait_until(message.settled.is_set)
     return messages
+
+
+def start(app: Any, definition: Any, pool: Any, number: int) -> RecordingMessage:
+    """Give a batch handler one message."""
+    request, message, _ = make_request(
+        app, definition, pool, receive(message_id=f"m-{number}"), attempt=1
+    )
+    state.requests[request.id] = request  # who holds its lease
+    request.execute_using_pool(pool)
+    return message
 
 
 def kinds(messages: list[RecordingMessage]) -> list[str]:
@@ -179,6 +190,96 @@ def test_a_batch_is_stopped_at_the_ack_deadline(pool: TaskPool) -> None:
     assert kinds(settled) == ["dead_letter"] * 2
     reasons = {m.settlement[1]["convotic-dead-letter-reason"] for m in settled}
     assert reasons == {"ack-deadline-exceeded"}
+
+
+def test_a_plain_batch_past_its_deadline_is_waited_for(pool: TaskPool) -> None:
+    """Nothing stops its thread: what it does counts, and its slot is taken until it ends."""
+    begun, go_on = threading.Semaphore(0), threading.Event()
+    sizes: list[int] = []
+
+    def handler(messages: Messages, ctx: Any) -> None:
+        sizes.append(len(messages))
+        begun.release()
+        assert go_on.wait(PATIENCE)
+
+    batch = BatchOptions(max_size=2, max_wait=10)
+    definition = define(handler, batch=batch, ack_deadline=1, deadline_grace=0, max_retries=0)
+    app = make_app(definition)
+    pool.app = app
+    messages = [start(app, definition, pool, number) for number in range(2)]
+    assert begun.acquire(timeout=PATIENCE)
+    task: Any = app.tasks[definition.queue]
+    wait_until(lambda: task.execution.batches.overdue == 1)
+    waiting = [start(app, definition, pool, number) for number in (2, 3)]
+    for message in waiting:  # for another worker: no slot may ever be free again
+        wait_until(message.settled.is_set)
+    assert not any(message.settlements for message in messages)
+
+    go_on.set()
+    for message in messages:
+        wait_until(message.settled.is_set)
+
+    assert kinds(messages) == ["ack", "ack"]
+    assert kinds(waiting) == ["defer", "defer"]
+    assert sizes == [2]
+    wait_until(lambda: task.execution.batches.overdue == 0)
+
+
+def test_a_plain_batch_whose_runs_are_stopped_keeps_its_slot(pool: TaskPool) -> None:
+    """Until its thread ends; then the next batch is called."""
+    begun, go_on = threading.Semaphore(0), threading.Event()
+    at_once: list[int] = []
+
+    def handler(messages: Messages, ctx: Any) -> None:
+        at_once.append(1)
+        begun.release()
+        assert go_on.wait(PATIENCE)
+        at_once.append(-1)
+
+    definition = define(handler, batch=BatchOptions(max_size=1, max_wait=10))
+    app = make_app(definition)
+    pool.app = app
+    request, stopped, _ = make_request(app, definition, pool, receive(message_id="m-0"))
+    request.execute_using_pool(pool)
+    assert begun.acquire(timeout=PATIENCE)
+    request.terminate(pool)
+    wait_until(stopped.settled.is_set)
+    following = start(app, definition, pool, 1)
+    assert not begun.acquire(timeout=0.2)
+
+    go_on.set()
+    wait_until(following.settled.is_set)
+
+    assert kinds([following]) == ["ack"]
+    assert at_once == [1, -1, 1, -1]
+
+
+def test_as_many_plain_batches_run_at_once_as_its_concurrency(pool: TaskPool) -> None:
+    """More than the event loop has threads for asyncio.to_thread."""
+    count = min(32, (os.cpu_count() or 1) + 4) + 4
+    together = threading.Barrier(count)
+
+    def handler(messages: Messages, ctx: Any) -> None:
+        together.wait(PATIENCE)
+
+    settled = run(
+        pool, handler, count, batch=BatchOptions(max_size=1, max_wait=10), concurrency=count
+    )
+
+    assert kinds(settled) == ["ack"] * count
+
+
+def test_a_plain_batch_fails_with_stop_iteration_at_once(many: Any) -> None:
+    """No future can hold it: its runs would wait for their deadline."""
+
+    def handler(messages: Messages, ctx: Any) -> None:
+        next(iter([]))
+
+    settled = run(many, handler, 2, attempt=6)
+
+    assert kinds(settled) == ["dead_letter"] * 2
+    text = settled[0].settlement[1]["convotic-dead-letter-error-message"]
+    assert text == "the handler raised StopIteration"
 
 
 def test_an_extension_holds_the_lease_of_each_message(pool: TaskPool) -> None:
