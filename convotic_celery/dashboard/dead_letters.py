@@ -13,8 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from convotic_celery.dashboard.desk import desk_of
-from convotic_celery.dashboard.requests import answer, pretty, read_body, read_limit
+from convotic_celery.dashboard.requests import answer, read_body, read_limit
 from convotic_celery.dashboard.search import asks_for_payload, parse_search
+from convotic_celery.dead_letters.payload_text import indent_json
 from convotic_celery.errors import ConvoticError
 from convotic_pubsub.errors import PubsubTransportError
 
@@ -258,7 +259,7 @@ def _match_of(request: Request, desk: Desk) -> Match:
 def _show(desk: Desk, dead: DeadLetter, *, whole: bool) -> dict[str, Any]:
     shown = dead.to_json(with_payload=whole and desk.shows_payloads)
     if whole and shown.get("data"):
-        shown["data"] = pretty(shown["data"])
+        shown["data"] = indent_json(shown["data"])
     return shown | {"is_hidden": not desk.shows_payloads}
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-__all__ = ["answer", "pretty", "read_body", "read_limit"]
+__all__ = ["answer", "read_body", "read_limit"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -52,11 +52,3 @@ def read_limit(request: Request, default: int = 50) -> int:
     if not raw.isascii() or not raw.isdigit() or not 1 <= int(raw[:9]) <= 500:  # noqa: PLR2004
         raise HTTPException(400, "limit must be a number from 1 to 500.")
     return int(raw)
-
-
-def pretty(text: str) -> str:
-    """Return JSON text indented, other text as it is."""
-    try:
-        return to_json(from_json(text), indent=2).decode()
-    except ValueError:
-        return text

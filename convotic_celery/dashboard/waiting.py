@@ -8,7 +8,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from convotic_celery.dashboard.desk import desk_of
-from convotic_celery.dashboard.requests import answer, pretty, read_limit
+from convotic_celery.dashboard.requests import answer, read_limit
+from convotic_celery.dead_letters.payload_text import indent_json
 from convotic_celery.names import workflow_of, workflow_topic
 from convotic_celery.sdk.workflow import step_names
 
@@ -96,7 +97,7 @@ def _show_delayed(desk: Desk, message: DelayedMessage) -> dict[str, Any]:
     shown = message.model_dump(mode="json") | {"is_cut": message.is_cut}
     if not desk.shows_payloads:
         return shown | {"data": None, "attributes": None}
-    return shown if message.is_cut else shown | {"data": pretty(message.data)}
+    return shown if message.is_cut else shown | {"data": indent_json(message.data)}
 
 
 def _show_run(desk: Desk, run: WorkflowRun) -> dict[str, Any]:

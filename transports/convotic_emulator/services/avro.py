@@ -11,7 +11,10 @@ from convotic_emulator.errors import InvalidArgument, Unimplemented
 __all__ = ["is_valid_message", "parse_definition"]
 
 #: What fastavro raises for data that does not fit; it has no base class for that.
-_MISFITS = (ValueError, TypeError, KeyError, IndexError, EOFError, AttributeError, OverflowError)
+_MISFITS = (
+    *(ValueError, TypeError, KeyError, IndexError, EOFError, AttributeError, OverflowError),
+    RecursionError,  # nested deeper than Python follows
+)
 
 
 def parse_definition(definition: str) -> Any:
