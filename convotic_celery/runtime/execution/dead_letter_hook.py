@@ -7,6 +7,8 @@ import inspect
 import logging
 from typing import TYPE_CHECKING
 
+from convotic_celery.runtime.execution.coroutine import explain
+from convotic_celery.runtime.execution.exits import stops_worker
 from convotic_celery.sdk.dead_lettered import DeadLettered
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["call_hook_async", "call_hook_sync", "describe"]
 
 logger = logging.getLogger(__name__)
+
+_STOPS = (asyncio.CancelledError, GeneratorExit)
 
 
 async def call_hook_async(definition: HandlerDefinition, dead: DeadLettered, ctx: object) -> None:
@@ -29,7 +33,9 @@ async def call_hook_async(definition: HandlerDefinition, dead: DeadLettered, ctx
             result = hook(dead, ctx)
             if inspect.isawaitable(result):
                 await result
-    except (Exception, SystemExit, KeyboardInterrupt):
+    except BaseException as raised:
+        if explain(raised) is raised and issubclass(type(raised), _STOPS):
+            raise  # not its own: the run is stopped
         logger.exception("on_dead_letter of %s failed", definition.queue)
 
 
@@ -40,7 +46,9 @@ def call_hook_sync(definition: HandlerDefinition, dead: DeadLettered, ctx: objec
         return
     try:
         hook(dead, ctx)
-    except (Exception, SystemExit, KeyboardInterrupt):
+    except BaseException as raised:
+        if stops_worker(raised):
+            raise
         logger.exception("on_dead_letter of %s failed", definition.queue)
 
 

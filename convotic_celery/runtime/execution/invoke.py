@@ -312,7 +312,7 @@ def _call_sync(execution: Execution, step: CallHandler) -> None:
     try:
         check_returned(definition.call(step.message, ctx))
     except BaseException as raised:
-        if stops_worker(raised) or issubclass(type(raised), asyncio.CancelledError):
+        if stops_worker(raised):
             raise
         error = _explain_plain(definition, step.deadline, raised)
         error = report_error_sync(definition.middleware, step.message, ctx, error)

@@ -317,6 +317,43 @@ async def test_the_dead_letter_hook_is_called() -> None:
     assert (dead.reason, dead.attempts, str(dead.error)) == ("max-retries-exceeded", 2, "no")
 
 
+class Odd(BaseException):
+    """An error that is no Exception."""
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
+@pytest.mark.parametrize(
+    "raised", [asyncio.CancelledError, GeneratorExit, SystemExit, KeyboardInterrupt, Odd]
+)
+async def test_whatever_a_dead_letter_hook_raises_changes_nothing(
+    raised: type[BaseException], is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged; the message is a dead letter for the reason that it was."""
+    module = ConvoticModule(name="shop", version="1")
+
+    async def tell(dead: DeadLettered, ctx: ConvoticContext) -> None:
+        raise raised
+
+    def tell_plainly(dead: DeadLettered, ctx: SyncConvoticContext) -> None:
+        raise raised
+
+    async def fail(message: WorkerMessage, ctx: ConvoticContext) -> None:
+        raise ValueError("no")
+
+    def fail_plainly(message: WorkerMessage, ctx: SyncConvoticContext) -> None:
+        raise ValueError("no")
+
+    module.worker("orders", max_retries=0, on_dead_letter=tell if is_async else tell_plainly)(
+        fail if is_async else fail_plainly
+    )
+    async with convotic_app(module) as app:
+        await app.publish("orders", data=1)
+        await app.drain()
+
+        assert [dead.reason for dead in app.dead_letters] == ["max-retries-exceeded"]
+    assert "on_dead_letter of orders.shop failed" in caplog.text
+
+
 class Noting(WorkerMiddleware):
     """Writes down what it sees."""
 
@@ -441,23 +478,37 @@ async def test_a_hook_that_takes_too_long_changes_no_outcome(
     assert "orders.shop: on_error was stopped" in caplog.text
 
 
-async def test_hooks_are_told_of_a_handler_that_cancels_itself() -> None:
-    """It awaited something that was cancelled; nobody stopped it."""
+@pytest.mark.parametrize(
+    ("is_async", "told"),
+    [
+        (True, "HandlerCancelled: the handler awaited something that was cancelled"),
+        (False, "HandlerExited: the handler raised asyncio.exceptions.CancelledError()"),
+    ],
+    ids=["async", "plain"],
+)
+async def test_a_handler_that_cancels_itself_has_failed(is_async: bool, told: str) -> None:
+    """It awaited something that was cancelled; nobody stopped it. Hooks are told."""
     module, book = ConvoticModule(name="shop", version="1"), Book()
 
-    @module.worker("orders", max_retries=0)
-    async def handle(message: WorkerMessage, ctx: ConvoticContext) -> None:
+    async def wait() -> None:
         future = asyncio.get_running_loop().create_future()
         future.cancel()
         await future
 
+    async def handle(message: WorkerMessage, ctx: ConvoticContext) -> None:
+        await wait()
+
+    def handle_plainly(message: WorkerMessage, ctx: SyncConvoticContext) -> None:
+        asyncio.run(wait())
+
+    module.worker("orders", max_retries=0)(handle if is_async else handle_plainly)
     module.use(Telling("hook", book))
     async with convotic_app(module) as app:
         await app.publish("orders", data=1)
         await app.drain()
 
-    (line,) = book.lines
-    assert line.startswith("hook HandlerCancelled")
+        assert [dead.reason for dead in app.dead_letters] == ["max-retries-exceeded"]
+    assert book.lines == [f"hook {told}"]
 
 
 async def test_the_clock_begins_where_it_is_told() -> None:
