@@ -56,10 +56,11 @@ import socket
 import threading
 
 from convotic_celery.cli.dev.programs import _allow_debuggers
+from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, never
 
-with socket.create_server(("127.0.0.1", 0)) as other:
-    port = other.getsockname()[1]
+port = free_port()
+with socket.create_server(("127.0.0.1", port)):
     thread = threading.Thread(target=_allow_debuggers, args=(port,))
     thread.start()
     never(lambda: not thread.is_alive(), for_=0.3)

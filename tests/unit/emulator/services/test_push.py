@@ -28,6 +28,7 @@ from convotic_emulator.engine.clock import ManualClock
 from convotic_emulator.server import EmulatorServer
 from convotic_emulator.services import push
 from tests.support.http_endpoint import Endpoint, Request
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until_async
 from tests.unit.emulator.client import SUBSCRIPTION, Client
 
@@ -93,11 +94,10 @@ async def test_a_dead_letter_policy_counts_pushes() -> None:
 async def test_pushing_goes_on_after_a_restart_and_an_outage(tmp_path: Path) -> None:
     """The endpoint was unavailable, then the server; the message arrives."""
     clock = ManualClock()
-    with Endpoint() as gone:
-        pass
+    gone = t.PushConfig.pb()(push_endpoint=f"http://127.0.0.1:{free_port()}/push")
     path = tmp_path / "data.sqlite3"
     async with EmulatorServer(path, clock=clock) as server, Client(server) as client:
-        await client.create(push_config=config(gone))
+        await client.create(push_config=gone)
         await client.publish(b"x")
         await wait_until_async(lambda: server.engine.broker.timers.next_us() is not None)
 
