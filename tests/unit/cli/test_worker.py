@@ -24,11 +24,10 @@ sys.exit(asyncio.run(Supervisor(commands, well_after_seconds=float(sys.argv[1]))
 
 #: A process that notes its number and waits for a signal, as a worker does.
 WAIT = """
-import os, signal, sys
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+import os, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # or it might come just before the wait
 open("started", "a").write(f"{os.getpid()}\\n")
-while True:
-    signal.pause()
+signal.sigwait([signal.SIGTERM])
 """
 
 
