@@ -64,7 +64,7 @@ class Supervisor:
     def _pass_on(self, number: signal.Signals) -> None:
         self._stopping.set()
         for process in self._running:
-            process.send_signal(number)
+            _send(process, number)
 
     async def _keep(self, command: Sequence[str]) -> None:
         loop = asyncio.get_running_loop()
@@ -96,7 +96,7 @@ class Supervisor:
         )
         self._running.add(process)
         if self._stopping.is_set():  # meanwhile
-            process.terminate()
+            _send(process, signal.SIGTERM)
         try:
             return await process.wait()
         finally:
@@ -105,6 +105,11 @@ class Supervisor:
     async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
+
+
+def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # it has just ended, and nobody has heard of it yet
+        process.send_signal(number)
 
 
 def _describe(code: int) -> str:

@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
+from convotic_celery.cli.supervisor import Supervisor
 from convotic_celery.cli.worker import worker_commands
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -113,6 +116,21 @@ def test_an_error_later_is_a_death_like_any(tmp_path: Path) -> None:
         supervisor.communicate(timeout=PATIENCE)
 
     assert "ended with exit code 2; starting it again in 0 s" in line
+
+
+def test_one_that_has_just_ended_keeps_no_signal_from_the_others() -> None:
+    """Two that fail together, say: the supervisor ended of it, and left the others running."""
+    sent: list[signal.Signals] = []
+
+    def refuse(_: signal.Signals) -> None:
+        raise ProcessLookupError
+
+    supervisor: Any = Supervisor([])
+    supervisor._running = [SimpleNamespace(send_signal=each) for each in (refuse, sent.append)]
+
+    supervisor._pass_on(signal.SIGTERM)
+
+    assert sent == [signal.SIGTERM]
 
 
 def test_what_was_told_to_end_stays_ended(tmp_path: Path) -> None:
