@@ -14,6 +14,8 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from convotic_celery.errors import ConvoticError
+from convotic_celery.runtime.delivery.error_text import error_text, error_type
 from convotic_celery.runtime.execution.loop import process_loop
 
 if TYPE_CHECKING:
@@ -51,19 +53,30 @@ class _Entered:
         self.value: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.over = asyncio.Event()
         self.task = asyncio.create_task(self._live(lifespan), name=f"lifespan of {module}")
+        # Without effect unless it was stopped while it was being entered, or before.
+        self.task.add_done_callback(lambda _: self.value.cancel())
 
     async def _live(self, lifespan: Lifespan) -> None:
         try:
             async with lifespan() as value:
                 self.value.set_result(value)
                 await self.over.wait()
-        except Exception as error:
-            if self.value.done():
-                logger.exception("The lifespan of module %s failed at its end", self.module)
-            else:
-                self.value.set_exception(error)
-        finally:
-            self.value.cancel()  # without effect unless entering was cancelled
+        except Exception as error:  # noqa: BLE001 - told to who waits for it
+            self._fail(error)
+        except BaseException as raised:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():  # it is left, or its loop ends
+                raise
+            # Its own: sys.exit() would end the loop, and a CancelledError say nothing.
+            own = ConvoticError(f"it raised {error_type(raised)}({error_text(raised)})")
+            own.__cause__ = raised
+            self._fail(own)
+
+    def _fail(self, error: Exception) -> None:
+        if self.value.done():
+            logger.error("The lifespan of module %s failed at its end", self.module, exc_info=error)
+        else:
+            self.value.set_exception(error)
 
 
 def one_of_each(definitions: Iterable[HasLifespan]) -> list[HasLifespan]:

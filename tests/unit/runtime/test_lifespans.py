@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from convotic_celery.errors import ConvoticError
 from convotic_celery.runtime.execution.lifespans import Lifespans
 from convotic_celery.sdk.handler import HandlerDefinition
 from convotic_celery.sdk.lifespan import Lifespan
@@ -60,6 +61,42 @@ async def test_a_lifespan_that_fails_is_tried_again() -> None:
         await lifespans.enter(definition)
     assert await lifespans.enter(definition) is pool
     await lifespans.aclose()
+
+
+class Odd(BaseException):
+    """An error that is no Exception."""
+
+
+@pytest.mark.parametrize("raised", [SystemExit, asyncio.CancelledError, GeneratorExit, Odd])
+async def test_whatever_a_lifespan_raises_is_its_failure(raised: type[BaseException]) -> None:
+    """``sys.exit("no database")`` would end the event loop, with every other handler on it."""
+
+    @asynccontextmanager
+    async def live() -> AsyncIterator[None]:
+        raise raised("no database")
+        yield
+
+    lifespans, definition = Lifespans(), with_lifespan(live)
+    for _ in range(2):  # the next run tries again
+        with pytest.raises(ConvoticError, match="no database"):
+            await lifespans.enter(definition)
+
+
+async def test_a_lifespan_that_is_being_entered_is_left_by_its_loop() -> None:
+    """What waits for it is cancelled with it."""
+
+    @asynccontextmanager
+    async def live() -> AsyncIterator[None]:
+        await asyncio.get_running_loop().create_future()
+        yield
+
+    lifespans = Lifespans()
+    entering = asyncio.ensure_future(lifespans.enter(with_lifespan(live)))
+    await asyncio.sleep(0)
+    await lifespans.aclose()
+
+    with pytest.raises(asyncio.CancelledError):
+        await entering
 
 
 async def test_plain_handlers_share_the_home_loop_s() -> None:
