@@ -57,13 +57,13 @@ class _Batch:
     task: asyncio.Task[None] = field(init=False)
     #: What a plain handler does in its thread; it goes on when the task is cancelled.
     call: asyncio.Future[object] | None = None
-    #: Of the call, with its grace; by the monotonic clock.
-    ends_at: float = float("inf")
+    #: The call's, once it has begun.
+    deadline: RunDeadline | None = None
 
-    @property
-    def is_overdue(self) -> bool:
+    def is_overdue(self, grace: float) -> bool:
         """Whether it goes on although its time is over: a plain handler, most likely."""
-        return time.monotonic() > self.ends_at
+        deadline = self.deadline
+        return deadline is not None and time.monotonic() > deadline.ends_at + grace
 
     @property
     def messages(self) -> list[WorkerMessage[Any]]:
@@ -108,6 +108,7 @@ class _Gatherer:
         self._limits = options.batch
         self._concurrency = options.concurrency
         self._run_limit = options.run_limit
+        self._grace = options.deadline_grace
         self._waiting: deque[_Entry] = deque()
         self._running: set[_Batch] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -121,7 +122,7 @@ class _Gatherer:
 
     @property
     def overdue(self) -> int:
-        return sum(batch.is_overdue for batch in list(self._running))
+        return sum(batch.is_overdue(self._grace) for batch in list(self._running))
 
     async def call(self, step: CallHandler) -> None:
         """Wait until the step's batch was called; raise its error."""
@@ -193,7 +194,7 @@ class _Gatherer:
         Where no slot may ever be free again, it is for another worker.
         """
         self._lease_timer = None
-        if self._running and all(batch.is_overdue for batch in self._running):
+        if self._running and self.overdue == len(self._running):
             while self._waiting:
                 ended = self._waiting.popleft().ended
                 if not ended.done():
@@ -234,7 +235,7 @@ class _Gatherer:
             lambda seconds: all([each.hold(seconds) for each in deadlines]),  # noqa: C419 - all
             bound_seconds=definition.options.max_lease_duration,
         )
-        batch.ends_at = shared.ends_at + definition.options.deadline_grace
+        batch.deadline = shared
         if definition.is_async:
             shared.start()
         try:

@@ -23,7 +23,7 @@ from convotic_celery.runtime.pool.pool import TaskPool
 from convotic_celery.sdk.message import WorkerMessage
 from convotic_celery.sdk.middleware import WorkerMiddleware
 from convotic_celery.sdk.options import WorkerOptions
-from tests.support.waiting import PATIENCE, wait_until
+from tests.support.waiting import PATIENCE, never, wait_until
 from tests.unit.runtime.support import (
     RecordingMessage,
     define,
@@ -223,6 +223,30 @@ def test_a_plain_batch_past_its_deadline_is_waited_for(pool: TaskPool) -> None:
     assert kinds(waiting) == ["defer", "defer"]
     assert sizes == [2]
     wait_until(lambda: task.execution.batches.overdue == 0)
+
+
+def test_a_plain_batch_with_more_time_is_not_overdue(pool: TaskPool) -> None:
+    """ctx.extend_ack_deadline() holds its slot, too."""
+    extended, go_on = threading.Event(), threading.Event()
+
+    def handler(messages: Messages, ctx: Any) -> None:
+        ctx.extend_ack_deadline(500)
+        extended.set()
+        assert go_on.wait(PATIENCE)
+
+    batch = BatchOptions(max_size=1, max_wait=10)
+    definition = define(handler, batch=batch, ack_deadline=1, deadline_grace=0)
+    app = make_app(definition)
+    pool.app = app
+    message = start(app, definition, pool, 0)
+    assert extended.wait(PATIENCE)
+    task: Any = app.tasks[definition.queue]
+
+    never(lambda: task.execution.batches.overdue, for_=1.2)
+    go_on.set()
+    wait_until(message.settled.is_set)
+
+    assert kinds([message]) == ["ack"]
 
 
 def test_a_plain_batch_whose_runs_are_stopped_keeps_its_slot(pool: TaskPool) -> None:
