@@ -13,6 +13,7 @@ import redis
 
 from convotic_celery.embedded import store_url
 from convotic_celery.settings import Settings
+from convotic_emulator.engine.state import SubscriptionState
 from convotic_emulator.testing import EmulatorThread
 from tests.acceptance.stage import Stage, Worker, make_stage
 from tests.acceptance.test_health import Port
@@ -127,9 +128,16 @@ class World:
 
     def is_delivered_again(self, topic: str) -> bool:
         """Say whether somebody has a message of the handler's for the second time."""
+        return any(message.attempts for message in list(self._state(topic).outstanding.values()))
+
+    def count_streams(self, topic: str) -> int:
+        """Return how many streams wait for messages of the handler's."""
+        waiting = self.emulator.server.engine.dispatcher._waiting
+        return len(waiting.get(self._state(topic), ()))
+
+    def _state(self, topic: str) -> SubscriptionState:
         path = f"projects/{self.stage.project}/subscriptions/{topic}.crashes"
-        state = self.emulator.server.engine.registry.subscriptions[path].state
-        return any(message.attempts for message in list(state.outstanding.values()))
+        return self.emulator.server.engine.registry.subscriptions[path].state
 
     def kill(self, topic: str, point: str) -> int:
         """Kill the worker at that point of a run; return how often it has run in the end."""
@@ -184,6 +192,8 @@ def repeated_publish(world: World, topic: str) -> int:
 
 def two_at_once(world: World, topic: str) -> int:
     with world.worker(), world.worker():
+        # They are served in turn. Without the other's stream, the first worker would get both.
+        wait_until(lambda: world.count_streams(topic) == 2, what="both workers' streams")
         world.publish(topic, until="both have it")
         wait_until(world.starts)
         world.emulator.advance(60)  # as if its lease were over: the other worker gets it, too

@@ -62,7 +62,7 @@ def record(message, what):
 
 def begin(message):
     ran = RECORD.with_name("ran")
-    seconds = 1.5 if ran.exists() else 120
+    seconds = 0.5 if ran.exists() else 120
     ran.touch()
     record(message, "start")
     return seconds

@@ -167,9 +167,11 @@ def test_the_trace_of_an_order_is_the_documents(traced_stage: Stage) -> None:
         "from convotic_order_processor import module\n"
     )
     settings = Settings(data_dir=stage.data_dir)
-    services = Services(Store(store_url(settings)), NoPublisher())
+    store = Store(store_url(settings))
+    services = Services(store, NoPublisher())
     contact = services.sync_contacts.create(external_id="c-1", first_name="Ada")
     services.sync_conversations.create(contact.id)
+    store.close()  # else the garbage collector warns of its socket, in any other test
     with stage.worker(), routes(stage) as client:
         client.post("/orders", json={"id": "1", "customer_id": "c-1"}).raise_for_status()
         (last,) = find(stage, "send messages.sent")
