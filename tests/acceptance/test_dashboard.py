@@ -66,6 +66,23 @@ SURE_SCRIPT = """
     });
 """
 
+#: A response whose head has come is aborted before its body has.
+ABORT_SCRIPT = """
+    const done = arguments[arguments.length - 1];
+    const onlyHead = async (_path, { signal }) => new Response(new ReadableStream({
+      start: (body) => signal.addEventListener("abort", () => body.error(signal.reason)),
+    }));
+    import("./static/api.js").then(async ({ get }) => {
+      const { fetch } = window;
+      window.fetch = onlyHead;
+      const controller = new AbortController();
+      const asked = get("badges", controller.signal);
+      window.fetch = fetch;
+      setTimeout(() => controller.abort());
+      asked.then((content) => done(["an answer", content]), () => done(["no answer"]));
+    });
+"""
+
 
 @contextmanager
 def run_dashboard(stage: Stage, *options: str, **environment: str) -> Iterator[str]:
@@ -316,6 +333,16 @@ def test_300_handlers_are_shown_at_once(embedded_stage: Stage, browser: webdrive
         assert kept.is_displayed()
         assert browser.execute_async_script(FOCUS_SCRIPT) == "INPUT"
         assert browser.execute_async_script(SURE_SCRIPT) == [["Go?", 0], ["Go", 1]]
+
+
+def test_what_is_aborted_is_no_answer(embedded_stage: Stage, browser: webdriver.Chrome) -> None:
+    """A view that is asked for again forgets what it was asked for before, wherever that was."""
+    with run_dashboard(embedded_stage) as url:
+        person = Person(browser, url)
+        person.go("")
+        person.see(QUEUE)
+
+        assert browser.execute_async_script(ABORT_SCRIPT) == ["no answer"]
 
 
 def test_sigterm_ends_it_in_order(embedded_stage: Stage) -> None:

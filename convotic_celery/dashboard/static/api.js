@@ -13,7 +13,8 @@ async function call(path, options) {
   let content = null;
   try {
     content = await response.json();
-  } catch {
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error; // it was aborted on its way, or broke off
     // Not JSON: a gateway's page, say.
   }
   if (!response.ok) throw new ApiError(response.status, content);

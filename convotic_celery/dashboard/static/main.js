@@ -69,19 +69,20 @@ async function refresh() {
   loading?.abort();
   const controller = (loading = new AbortController());
   const shown = current;
+  const isOver = () => shown !== current || controller !== loading;
   try {
     state.deployment ??= await get("deployment", controller.signal);
     const [data, badges] = await Promise.all([
       shown.view?.load?.(shown, controller.signal),
       get("badges", controller.signal),
     ]);
-    if (shown !== current) return;
+    if (isOver()) return;
     state.badges = badges;
     state.known.set(shown.path, data ?? null);
     state.problem = "";
     shown.error = null;
   } catch (error) {
-    if (error.name === "AbortError" || shown !== current) return;
+    if (isOver()) return;
     if (error.status) shown.error = error;
     else state.problem = "The dashboard does not answer. Is it still running?";
   }
