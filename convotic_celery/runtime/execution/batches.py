@@ -25,6 +25,7 @@ from convotic_celery.context.delivery import BatchDelivery
 from convotic_celery.runtime.delivery.settlement import Deferred
 from convotic_celery.runtime.execution.coroutine import explain_cancellation
 from convotic_celery.runtime.execution.deadline import RunDeadline
+from convotic_celery.runtime.execution.exits import call_for_future
 from convotic_celery.runtime.execution.invoke import explain_deadline, key_lost
 from convotic_celery.runtime.execution.worker_faults import NO_THREAD
 from convotic_celery.sdk.batch import BatchFailed
@@ -279,7 +280,7 @@ class _Gatherer:
         """Call a plain handler in this context; raises RuntimeError where no thread can start."""
         assert self._threads is not None
         ended: asyncio.Future[object] = self._loop.create_future()
-        called = partial(contextvars.copy_context().run, handler, *args)
+        called = partial(contextvars.copy_context().run, call_for_future, handler, *args)
         try:
             self._threads.submit(partial(_call, called, ended, self._loop))
         except RuntimeError as error:
@@ -298,10 +299,6 @@ def _call(
     end: Callable[[], object]
     try:
         end = partial(ended.set_result, called())
-    except StopIteration as raised:  # which a future can't hold; of a generator it is this, too
-        error = RuntimeError("the handler raised StopIteration")
-        error.__cause__ = raised
-        end = partial(ended.set_exception, error)
     except BaseException as raised:  # noqa: BLE001 - it is the handler's
         end = partial(ended.set_exception, raised)
     with contextlib.suppress(RuntimeError):  # the loop was stopped without it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # untyped
 from celery.exceptions import WorkerShutdown, WorkerTerminate
@@ -10,7 +10,12 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 from convotic_celery.runtime.delivery.error_text import error_text, error_type
 from convotic_celery.runtime.delivery.settlement import HandlerExited
 
-__all__ = ["as_exception", "exited", "stops_worker"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["as_exception", "call_for_future", "exited", "stops_worker"]
+
+T = TypeVar("T")
 
 # Not by isinstance() anywhere: it asks an error for its __class__, which may raise.
 
@@ -26,6 +31,18 @@ def exited(raised: BaseException) -> HandlerExited:
     error = HandlerExited(f"the handler raised {error_type(raised)}({error_text(raised)})")
     error.__cause__ = raised
     return error
+
+
+def call_for_future(function: Callable[..., T], *args: Any) -> T:
+    """Call a function whose outcome a future will hold, as ``asyncio.to_thread`` does.
+
+    No future of Python 3.11 can hold StopIteration: who awaits it would wait for ever. It becomes
+    RuntimeError, as in a coroutine.
+    """
+    try:
+        return function(*args)
+    except StopIteration as raised:
+        raise RuntimeError("the call raised StopIteration") from raised
 
 
 def stops_worker(raised: BaseException) -> bool:

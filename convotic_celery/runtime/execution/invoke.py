@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -24,7 +25,7 @@ from convotic_celery.runtime.execution.dead_letter_hook import (
     call_hook_sync,
     describe,
 )
-from convotic_celery.runtime.execution.exits import as_exception, stops_worker
+from convotic_celery.runtime.execution.exits import as_exception, call_for_future, stops_worker
 from convotic_celery.sdk.message import WorkerMessage
 from convotic_celery.sdk.middleware import (
     check_returned,
@@ -152,8 +153,8 @@ class Execution:
             case CallHandler():
                 return explain_cancellation(call_async(self, step))
             case Decode():
-                message = asyncio.to_thread(build_message, self.definition, step.raw, step.facts)
-                return explain_cancellation(message)
+                decode = partial(build_message, self.definition, step.raw, step.facts)
+                return explain_cancellation(asyncio.to_thread(partial(call_for_future, decode)))
             case CallHook():
                 dead = describe(self.definition, step.fail, step.error, step.raw, step.facts)
                 ctx = self.contexts.async_context(build_delivery(self.definition, step.facts))

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, field_validator
 
 from convotic_celery import (
     ConvoticContext,
@@ -25,6 +26,7 @@ from convotic_celery import (
     WorkerMiddleware,
 )
 from convotic_celery.testing import convotic_app
+from tests.support.waiting import PATIENCE
 
 
 class Book:
@@ -509,6 +511,35 @@ async def test_a_handler_that_cancels_itself_has_failed(is_async: bool, told: st
 
         assert [dead.reason for dead in app.dead_letters] == ["max-retries-exceeded"]
     assert book.lines == [f"hook {told}"]
+
+
+class Unlucky(BaseModel):
+    """A payload whose validator has a fault."""
+
+    text: str
+
+    @field_validator("text")
+    @classmethod
+    def find(cls, text: str) -> str:
+        return next(iter(()), None) or next(iter(text[:0]))
+
+
+@pytest.mark.parametrize("size", [1, 1_000_000])
+async def test_a_validator_that_raises_stop_iteration_fails_its_message(size: int) -> None:
+    """Also of large data, which is decoded in a thread: no future can hold that error."""
+    module = ConvoticModule(name="shop", version="1")
+
+    @module.worker("orders", max_retries=0)
+    async def handle(message: WorkerMessage[Unlucky], ctx: ConvoticContext) -> None:
+        """Not reached."""
+
+    async with convotic_app(module) as app:
+        await app.publish("orders", data={"text": "x" * size})
+        async with asyncio.timeout(PATIENCE):
+            (run,) = await app.drain()
+
+        assert run.outcome == "dead_lettered"
+        assert "StopIteration" in str(app.dead_letters[0].error)
 
 
 async def test_the_clock_begins_where_it_is_told() -> None:

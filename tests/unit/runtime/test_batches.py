@@ -303,7 +303,7 @@ def test_a_plain_batch_fails_with_stop_iteration_at_once(many: Any) -> None:
 
     assert kinds(settled) == ["dead_letter"] * 2
     text = settled[0].settlement[1]["convotic-dead-letter-error-message"]
-    assert text == "the handler raised StopIteration"
+    assert text == "the call raised StopIteration"
 
 
 def test_an_extension_holds_the_lease_of_each_message(pool: TaskPool) -> None:
