@@ -7,6 +7,7 @@ import os
 from hypothesis import HealthCheck, settings
 
 from tests.property.emulator.machine import SubscriptionMachine
+from tests.support.generated import IS_FIXED
 
 #: More by STATE_MACHINE_EXAMPLES (500 before a release).
 EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "15"))
@@ -47,6 +48,7 @@ LIMITS = settings(
     max_examples=EXAMPLES,
     stateful_step_count=40,
     deadline=None,
+    derandomize=IS_FIXED,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 
