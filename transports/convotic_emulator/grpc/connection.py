@@ -33,8 +33,9 @@ Http1: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaita
 _SLICE_SECONDS = 0.001
 #: What may wait to be sent, beyond asyncio's own mark, before we stop reading.
 _MAX_UNSENT_BYTES = 1 << 20
-#: How long a client of HTTP/1.1 that has stopped sending may wait; most such have gone.
-_HALF_CLOSED_SECONDS = 1.0
+#: How long a client of HTTP/1.1 that has stopped sending may wait: for a write to a slow disk, on a
+#: busy machine. Most such have gone, and a Pull of theirs should not wait for messages for long.
+_HALF_CLOSED_SECONDS = 10.0
 _ADVICE = b"This port speaks gRPC, over HTTP/2 without TLS.\n"
 #: For a browser, or curl.
 _NOT_HTTP_2 = (
