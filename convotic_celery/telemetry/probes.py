@@ -137,11 +137,14 @@ class WorkerProbes:
         self._answered_at[session] = self._clock()
 
     def _overdue_slots(self) -> Iterator[str]:
-        for name, messages in count_overdue().items():
+        messages = count_overdue()
+        for definition in self._worker.app.definitions:
+            name = definition.queue
             task = self._worker.app.tasks[name]
             batches = task.execution.batches
-            number = messages if batches is None else batches.overdue
-            if number >= self._slots_of(task):
+            # A batch's thread goes on when its runs were stopped.
+            number = messages.get(name, 0) if batches is None else batches.overdue
+            if number and number >= self._slots_of(task):
                 yield f"{name}, {number}"
 
     def _slots_of(self, task: Any) -> int:

@@ -144,7 +144,8 @@ class _Gatherer:
     def _leave(self, entry: _Entry) -> None:
         """Go on without a run that was stopped; an empty batch is stopped, too."""
         if entry.batch is None:
-            self._waiting.remove(entry)
+            with contextlib.suppress(ValueError):  # it was just deferred
+                self._waiting.remove(entry)
         elif all(each.ended.done() for each in entry.batch.entries):
             entry.batch.task.cancel()
 

@@ -8,6 +8,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from celery.worker import state
 from convotic_celery import BatchFailed, BatchOptions, Drop, Retry
 from convotic_celery.errors import HandlerSignatureError, ModuleError
 from convotic_celery.runtime.delivery.settlement import Deferred
+from convotic_celery.runtime.execution.batches import Batches, _Batch, _Gatherer
 from convotic_celery.runtime.execution.deadline import RunDeadline
 from convotic_celery.runtime.execution.invoke import explain_deadline
 from convotic_celery.runtime.pool.pool import TaskPool
@@ -471,3 +473,24 @@ async def test_a_lost_key_of_one_message_stops_the_batch(*, is_early: bool) -> N
     with pytest.raises(Deferred, match="another run has taken its key"):
         await running
     assert not other.is_lost
+
+
+async def test_a_run_that_is_deferred_and_stopped_at_once_is_stopped() -> None:
+    """It waits no more when its cancellation arrives."""
+
+    def handler(messages: Messages, ctx: Any) -> None: ...
+
+    definition = define(handler, batch=BatchOptions(max_size=2, max_wait=10))
+    execution: Any = SimpleNamespace(definition=definition)
+    step: Any = SimpleNamespace(deadline=RunDeadline(60, lambda _: True))
+    gatherer = _Gatherer(Batches(), execution, asyncio.get_running_loop())
+    waiting = asyncio.ensure_future(gatherer.call(step))
+    await asyncio.sleep(0)
+    stuck = _Batch([], deadline=RunDeadline(-60, lambda _: True))
+    gatherer._running.add(stuck)
+
+    gatherer._keep_leases()
+    waiting.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

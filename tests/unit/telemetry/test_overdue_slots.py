@@ -33,20 +33,23 @@ def find_overdue(
         ),
         runs_on_loop=is_async or batches is not None,
     )
-    worker = SimpleNamespace(app=SimpleNamespace(tasks={NAME: task}), pool=pool)
-    monkeypatch.setattr(probes, "count_overdue", lambda: {NAME: messages})
+    app = SimpleNamespace(tasks={NAME: task}, definitions=[SimpleNamespace(queue=NAME)])
+    worker = SimpleNamespace(app=app, pool=pool)
+    overdue = {NAME: messages} if messages else {}
+    monkeypatch.setattr(probes, "count_overdue", lambda: overdue)
     return list(WorkerProbes(worker, list, lambda: 0.0)._overdue_slots())
 
 
 @pytest.mark.parametrize(
     ("batches", "said"), [(1, []), (2, [f"{NAME}, 2"])], ids=["one of two", "both"]
 )
+@pytest.mark.parametrize("messages", [100, 0], ids=["running", "stopped"])
 def test_slots_of_a_batch_handler_are_its_batches(
-    monkeypatch: pytest.MonkeyPatch, batches: int, said: list[str]
+    monkeypatch: pytest.MonkeyPatch, messages: int, batches: int, said: list[str]
 ) -> None:
-    """One batch of a hundred messages holds one slot."""
+    """One batch of a hundred messages holds one slot, also when its runs were stopped."""
     found = find_overdue(
-        monkeypatch, TaskPool(1), messages=100 * batches, concurrency=2, batches=batches
+        monkeypatch, TaskPool(1), messages=messages * batches, concurrency=2, batches=batches
     )
 
     assert found == said
