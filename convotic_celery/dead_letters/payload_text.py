@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-__all__ = ["indent_json", "payload_text"]
+__all__ = ["indent_json", "payload_text", "show_payload"]
 
 #: A string, a bracket or separator, or a number or word.
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
@@ -18,6 +18,12 @@ def payload_text(data: bytes) -> str | None:
         return indent_json(data.decode())
     except UnicodeDecodeError:
         return None
+
+
+def show_payload(data: bytes) -> str:
+    """Return a payload as text to read, bytes that are no UTF-8 escaped."""
+    text = payload_text(data)
+    return data.decode(errors="backslashreplace") if text is None else text
 
 
 def indent_json(text: str) -> str:

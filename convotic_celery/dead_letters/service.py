@@ -24,7 +24,7 @@ from convotic_celery.dead_letters.index import Index, in_batches
 from convotic_celery.dead_letters.jobs import Action, Job, Journal
 from convotic_celery.dead_letters.match import Match
 from convotic_celery.dead_letters.passes import Passes, SyncReport
-from convotic_celery.dead_letters.payload_text import payload_text
+from convotic_celery.dead_letters.payload_text import show_payload
 from convotic_celery.dead_letters.work import Work
 from convotic_celery.errors import (
     DeadLetterNotFound,
@@ -353,13 +353,9 @@ class DeadLetters:
 
 def difference(before: bytes, after: bytes) -> str:
     """Return how two payloads differ, as a unified diff; JSON is indented first."""
-    diff = difflib.unified_diff(_lines(before), _lines(after), "original", "edited", lineterm="")
+    old, new = (show_payload(each).splitlines() for each in (before, after))
+    diff = difflib.unified_diff(old, new, "original", "edited", lineterm="")
     return "\n".join(diff)
-
-
-def _lines(data: bytes) -> list[str]:
-    text = payload_text(data)
-    return (data.decode(errors="backslashreplace") if text is None else text).splitlines()
 
 
 def _group(sample: Sequence[DeadLetter]) -> list[Group]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flower.views import BaseHandler  # type: ignore[import-untyped]
 from tornado import web
 
-from convotic_celery.dead_letters.payload_text import payload_text
+from convotic_celery.dead_letters.payload_text import payload_text, show_payload
 from convotic_celery.errors import ConvoticError, DeadLetterNotFound, InvalidField
 from convotic_celery.flower.parts import FILTERS, match_of, may_act, shows_payloads
 from convotic_pubsub.age import show_age
@@ -164,7 +164,4 @@ def _age_of(moment: datetime) -> str:
 
 def _pretty(data: bytes | None) -> str:
     """Return data as a person reads it."""
-    if data is None:
-        return ""
-    text = payload_text(data)
-    return data.decode(errors="backslashreplace") if text is None else text
+    return "" if data is None else show_payload(data)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.concurrency import run_in_threadpool
 
 from convotic_celery.routes.answers import to_answer
-from convotic_celery.runtime.execution.exits import as_exception
+from convotic_celery.runtime.execution.exits import STOPS, as_exception
 from convotic_celery.sdk.middleware import report_error_async, report_error_sync, settle
 from convotic_pubsub.errors import BrokerUnavailable
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from convotic_celery.sdk.route import RouteDefinition
 
 __all__ = ["Caller"]
-
-#: The call is stopped from outside: its client has left, or the server ends.
-_STOPS = (asyncio.CancelledError, GeneratorExit)
 
 
 class Caller:
@@ -71,7 +68,7 @@ async def _call_async(
         for each in reversed(route.middleware):
             await settle(each.after(request, ctx, answer))
     except BaseException as raised:
-        if issubclass(type(raised), _STOPS):
+        if issubclass(type(raised), STOPS):  # its client has left, or the server ends
             raise
         error = await report_error_async(route.middleware, request, ctx, as_exception(raised))
         if error is raised:

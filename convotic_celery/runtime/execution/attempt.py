@@ -8,7 +8,6 @@ worker's side (``delivery/carriers.py``). A message that has nothing to ask for 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import random
@@ -33,7 +32,7 @@ from convotic_celery.runtime.delivery.settlement import (
 )
 from convotic_celery.runtime.delivery.steps import Pause, drive_async
 from convotic_celery.runtime.execution.coroutine import explain
-from convotic_celery.runtime.execution.exits import as_exception, stops_worker
+from convotic_celery.runtime.execution.exits import STOPS, as_exception, stops_worker
 from convotic_celery.runtime.execution.invoke import (
     CallHandler,
     CallHook,
@@ -138,8 +137,7 @@ def _conclude(
     deadline: RunDeadline,
 ) -> Steps[Ended]:
     """Decide what an error of a run means, and note it; raise what stops the worker or this run."""
-    is_stopped = issubclass(type(raised), asyncio.CancelledError | GeneratorExit)
-    if is_stopped or stops_worker(raised):
+    if issubclass(type(raised), STOPS) or stops_worker(raised):
         raise raised
     error = as_exception(raised)
     fault = find_worker_fault(raised)

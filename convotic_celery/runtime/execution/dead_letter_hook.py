@@ -8,7 +8,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from convotic_celery.runtime.execution.coroutine import explain
-from convotic_celery.runtime.execution.exits import stops_worker
+from convotic_celery.runtime.execution.exits import STOPS, stops_worker
 from convotic_celery.sdk.dead_lettered import DeadLettered
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["call_hook_async", "call_hook_sync", "describe"]
 
 logger = logging.getLogger(__name__)
-
-_STOPS = (asyncio.CancelledError, GeneratorExit)
 
 
 async def call_hook_async(definition: HandlerDefinition, dead: DeadLettered, ctx: object) -> None:
@@ -34,7 +32,7 @@ async def call_hook_async(definition: HandlerDefinition, dead: DeadLettered, ctx
             if inspect.isawaitable(result):
                 await result
     except BaseException as raised:
-        if explain(raised) is raised and issubclass(type(raised), _STOPS):
+        if explain(raised) is raised and issubclass(type(raised), STOPS):
             raise  # not its own: the run is stopped
         logger.exception("on_dead_letter of %s failed", definition.queue)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # untyped
 from celery.exceptions import WorkerShutdown, WorkerTerminate
@@ -13,9 +14,12 @@ from convotic_celery.runtime.delivery.settlement import HandlerExited
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["as_exception", "call_for_future", "exited", "stops_worker"]
+__all__ = ["STOPS", "as_exception", "call_for_future", "exited", "stops_worker"]
 
 T = TypeVar("T")
+
+#: A coroutine is stopped by these from outside; what they mean is not for it to say.
+STOPS: Final = (asyncio.CancelledError, GeneratorExit)
 
 # Not by isinstance() anywhere: it asks an error for its __class__, which may raise.
 
